@@ -1,0 +1,38 @@
+//! Command line: what was typed, and which program runs.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Runs machine-learning experiments from ClearML queues on Kubernetes.
+#[derive(Debug, Parser)]
+#[command(version, about, args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+struct Cli {
+    /// Run inside a task's pod: as process 1 of the task's container, as init container, or as log sidecar.
+    #[arg(long, value_name = "ROLE", num_args = 0..=1, default_missing_value = "task")]
+    in_pod: Option<Role>,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Role {
+    Task,
+    Prepare,
+    Uplink,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {}
+
+/// Parses the command line and runs what it asks for; returns the process's exit code.
+pub fn main() -> ExitCode {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let cli = Cli::parse();
+    match (cli.in_pod, cli.command) {
+        (Some(_role), _) => ExitCode::SUCCESS,
+        (None, Some(command)) => match command {},
+        (None, None) => ExitCode::from(2),
+    }
+}

@@ -1,0 +1,152 @@
+//! Vocabulary: what the controller, the pod's three containers and the diagnosis agree on.
+//!
+//! A pod outlives an upgrade of the controller, so names here are only ever added; the spool, the mark and the
+//! termination message carry their version.
+
+use serde::{Deserialize, Serialize};
+
+/// Container names (`architecture.md` 8). The user's container keeps its place as the pod's main container.
+pub const PREPARE: &str = "prepare";
+/// The native sidecar that sends the spool.
+pub const UPLINK: &str = "uplink";
+/// The container that runs the experiment.
+pub const TASK: &str = "task";
+
+/// The `emptyDir` that all three containers share, and where it is mounted.
+pub const VOLUME: &str = "trainyard";
+pub const ROOT: &str = "/trainyard";
+/// Our programs, brought by the init container: `trainyard` (static), `trainyard-glibc` (for NVML), `uv`.
+pub const BIN: &str = "/trainyard/bin";
+/// The checkout, or the folder of a stand-alone script.
+pub const CODE: &str = "/trainyard/code";
+/// Package cache and environments; a volume of its own when the binding names one (one filesystem: hard links).
+pub const CACHE: &str = "/trainyard/cache";
+pub const CACHE_VOLUME: &str = "trainyard-cache";
+/// The spool's folder: log, acknowledgements, locks.
+pub const SPOOL: &str = "/trainyard/spool";
+/// What `prepare` found and did, as [`Prepared`] in JSON.
+pub const PREPARED: &str = "/trainyard/prepared.json";
+/// The login token that `prepare` obtained, so that the fence needs no login of its own.
+pub const TOKEN: &str = "/trainyard/token";
+/// Written by process 1: `passed` or `lost`. The uplink sends nothing before `passed`.
+pub const FENCE: &str = "/trainyard/fence";
+/// A `clearml.conf` for the user's process, if the binding names a Secret with one.
+pub const CLEARML_CONF: &str = "/trainyard-conf/clearml.conf";
+/// Git credentials, mounted into `prepare` alone. Keys: `username`, `password` (or `token`), `ssh-privatekey`.
+pub const GIT_CREDENTIALS: &str = "/trainyard-git/credentials";
+/// `known_hosts` for ssh, mounted into `prepare` alone.
+pub const GIT_KNOWN_HOSTS: &str = "/trainyard-git/known_hosts";
+/// CA bundle of the package index.
+pub const INDEX_CA: &str = "/trainyard-index/ca.crt";
+/// CA bundle of the server.
+pub const SERVER_CA: &str = "/trainyard-server/ca.crt";
+
+/// Environment variables of our containers; `TASK` and friends are set on all three.
+pub mod env {
+    pub const TASK_ID: &str = "TRAINYARD_TASK_ID";
+    pub const ATTEMPT: &str = "TRAINYARD_ATTEMPT";
+    pub const PENDING_QUEUE: &str = "TRAINYARD_PENDING_QUEUE";
+    /// Worker id of the attempt; also the mark.
+    pub const WORKER: &str = "TRAINYARD_WORKER";
+    /// Seconds between SIGTERM and SIGKILL of the user's process group.
+    pub const GRACE: &str = "TRAINYARD_GRACE_SECONDS";
+    /// `auto`, `uv`, `pip`, `poetry`, `conda`, `none`.
+    pub const MANAGER: &str = "TRAINYARD_ENVIRONMENT_MANAGER";
+    /// Package index URL; absent: the image's own settings.
+    pub const INDEX_URL: &str = "TRAINYARD_INDEX_URL";
+    /// A shell script of the binding, run before the environment is made.
+    pub const SETUP_SCRIPT: &str = "TRAINYARD_SETUP_SCRIPT";
+    /// Seconds between two reports of statistics.
+    pub const REPORT_PERIOD: &str = "TRAINYARD_REPORT_SECONDS";
+    /// `auto`, `on`, `off`: GPU statistics.
+    pub const GPU: &str = "TRAINYARD_GPU";
+    /// Memory limit of the task container in bytes and node name, for messages (downward API).
+    pub const NODE: &str = "TRAINYARD_NODE";
+    /// Server addresses and keys, under the names that the SDK reads. Keys come from the Secret by reference.
+    pub const API_HOST: &str = "CLEARML_API_HOST";
+    pub const WEB_HOST: &str = "CLEARML_WEB_HOST";
+    pub const FILES_HOST: &str = "CLEARML_FILES_HOST";
+    pub const ACCESS_KEY: &str = "CLEARML_API_ACCESS_KEY";
+    pub const SECRET_KEY: &str = "CLEARML_API_SECRET_KEY";
+}
+
+/// Keys of the credentials Secret (`queuebinding.yaml`).
+pub const ACCESS_KEY_KEY: &str = "access_key";
+pub const SECRET_KEY_KEY: &str = "secret_key";
+
+/// Exit codes of the executor itself; every other code is the user's. A user's code in this range is told apart by
+/// the termination message.
+pub mod exit {
+    /// The executor itself failed (its message says how).
+    pub const INTERNAL: i32 = 210;
+    /// Lost race: the fence said no; nothing was run and nothing written.
+    pub const LOST_RACE: i32 = 211;
+    /// Code or environment could not be prepared; the task is failed with the reason.
+    pub const PREPARE_FAILED: i32 = 212;
+    /// The run was ended because the task was aborted, reset or taken over.
+    pub const INTERRUPTED: i32 = 213;
+}
+
+/// What `prepare` hands to process 1. A failure is data, not an exit code: one reporter, one fence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prepared {
+    pub version: u32,
+    /// One clear sentence if code could not be prepared.
+    pub failure: Option<String>,
+    /// Root of the checkout or of the stand-alone script's folder.
+    pub code_root: String,
+    /// The commit that was checked out, if there is a repository.
+    pub commit: Option<String>,
+}
+
+/// How the executor says in its termination message how it ended; read by the diagnosis.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Termination {
+    pub version: u32,
+    /// `completed`, `failed`, `stopped`, `lost-race`, `interrupted`, `internal`.
+    pub outcome: String,
+    /// One sentence, as in the task's status message.
+    pub message: String,
+    /// Exit code of the user's process, if it ended by itself.
+    pub exit_code: Option<i32>,
+    /// Signal that ended the user's process.
+    pub signal: Option<i32>,
+    /// Whether the task's status on the server was already written.
+    pub reported: bool,
+    /// Last lines of the log, secrets masked, at most 2 KiB.
+    pub last_lines: Vec<String>,
+}
+
+/// Version of [`Prepared`] and [`Termination`].
+pub const VERSION: u32 = 1;
+
+/// Labels on Jobs and pods (`queuebinding.yaml`).
+pub mod label {
+    pub const TASK: &str = "trainyard.dev/task";
+    pub const QUEUE: &str = "trainyard.dev/queue";
+    pub const BINDING: &str = "trainyard.dev/binding";
+    pub const PROJECT: &str = "trainyard.dev/project";
+    pub const USER: &str = "trainyard.dev/user";
+    pub const PARENT: &str = "trainyard.dev/parent";
+    pub const ATTEMPT: &str = "trainyard.dev/attempt";
+    /// `intent`, `held`, `settled`.
+    pub const STATE: &str = "trainyard.dev/state";
+}
+
+/// Values of [`label::STATE`].
+pub mod state {
+    pub const INTENT: &str = "intent";
+    pub const HELD: &str = "held";
+    pub const SETTLED: &str = "settled";
+}
+
+/// Annotations on Jobs: names and facts that are no label values.
+pub mod annotation {
+    pub const TASK_NAME: &str = "trainyard.dev/task-name";
+    pub const QUEUE_NAME: &str = "trainyard.dev/queue-name";
+    pub const PROJECT_NAME: &str = "trainyard.dev/project-name";
+    /// Set on an intent whose task carried a reason of ours when it was written (claim rule 5).
+    pub const RETURNED: &str = "trainyard.dev/returned";
+    /// Hash of the template that the Job was made from.
+    pub const TEMPLATE: &str = "trainyard.dev/template";
+}

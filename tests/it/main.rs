@@ -1,0 +1,3 @@
+//! The one integration binary: pure checks over the whole crate, and scenarios on real programs.
+
+mod layering;
