@@ -100,12 +100,12 @@ struct Envelope<T> {
 
 #[derive(Deserialize, Default)]
 struct Meta {
-    #[serde(default)]
-    result_code: u16,
-    #[serde(default)]
-    result_subcode: Option<u32>,
-    #[serde(default)]
-    result_msg: Option<String>,
+    #[serde(default, rename = "result_code")]
+    code: u16,
+    #[serde(default, rename = "result_subcode")]
+    subcode: Option<u32>,
+    #[serde(default, rename = "result_msg")]
+    msg: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -301,7 +301,7 @@ impl Client {
             serde_json::from_slice::<Envelope<IgnoredAny>>(&body).map(|envelope| envelope.meta);
         let enveloped = meta.is_ok();
         let meta = meta.unwrap_or_default();
-        let msg = match meta.result_msg {
+        let msg = match meta.msg {
             Some(msg) => printable(&msg, MAX_TEXT),
             None => printable(&String::from_utf8_lossy(&body), MAX_TEXT),
         };
@@ -325,7 +325,7 @@ impl Client {
         Err(Error::Refused {
             action: action.to_owned(),
             http: code,
-            subcode: meta.result_subcode.unwrap_or_default(),
+            subcode: meta.subcode.unwrap_or_default(),
             msg,
         })
     }
@@ -334,16 +334,16 @@ impl Client {
 /// The data of a successful answer.
 fn opened<T: DeserializeOwned>(action: &str, body: &[u8]) -> Result<T, Error> {
     let envelope: Envelope<T> =
-        serde_json::from_slice(body).map_err(|error| protocol(action, error.to_string()))?;
-    if envelope.meta.result_code != 200 {
+        serde_json::from_slice(body).map_err(|error| protocol(action, error))?;
+    if envelope.meta.code != 200 {
         return Err(protocol(
             action,
-            format!("HTTP 200 with result code {}", envelope.meta.result_code),
+            format!("HTTP 200 with result code {}", envelope.meta.code),
         ));
     }
     envelope
         .data
-        .ok_or_else(|| protocol(action, "no data in the answer".to_owned()))
+        .ok_or_else(|| protocol(action, "no data in the answer"))
 }
 
 /// Reads a body up to [`MAX_ANSWER`].
@@ -379,10 +379,10 @@ fn transient(
     }
 }
 
-fn protocol(action: &str, cause: String) -> Error {
+fn protocol(action: &str, cause: impl std::fmt::Display) -> Error {
     Error::Protocol {
         action: action.to_owned(),
-        cause: printable(&cause, MAX_TEXT),
+        cause: printable(&cause.to_string(), MAX_TEXT),
     }
 }
 
