@@ -1,0 +1,1 @@
+//! Which offered task goes first.
