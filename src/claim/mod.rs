@@ -18,7 +18,7 @@ pub mod step;
 
 pub use decide::decide;
 pub use observed::{
-    By, Cause, Entry, Facts, Job, JobState, JobsFact, Observed, Presence, Reason, TaskFact,
+    By, Cause, Entry, Facts, Job, JobState, JobsFact, Observed, Presence, Reason, Stamps, TaskFact,
     TaskState, ThisPass, UserQueue,
 };
 pub use phase::Phase;

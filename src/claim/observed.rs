@@ -27,6 +27,17 @@ pub struct Facts {
     pub entry: Entry,
     pub task: TaskFact,
     pub jobs: JobsFact,
+    pub stamps: Stamps,
+}
+
+/// Times that the server wrote, verbatim. They decide nothing; they tell "unchanged" from "changed and changed back"
+/// between two looks (a user's abort and new enqueue, a take and a park).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Stamps {
+    /// `status_changed` of the task: each status call rewrites it, even to the same status.
+    pub status_changed: Option<String>,
+    /// `added` of the entry.
+    pub entry_added: Option<String>,
 }
 
 /// Where the task's entry stands, seen from this binding.
