@@ -38,7 +38,7 @@ pub use error::{Error, SetupError};
 use error::{chain, printable};
 pub use events::{Added, Event, LogLine};
 pub use queues::{Entry, QueueEntries, QueueInfo};
-pub use tasks::{Facts, Found, Unreadable};
+pub use tasks::{Body, Facts, Found, Unreadable};
 pub use workers::StatusReport;
 
 use crate::telemetry::metrics::Metrics;
