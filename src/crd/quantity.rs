@@ -58,7 +58,7 @@ impl FromStr for Quantity {
     }
 }
 
-/// Billionths of the unit, or nothing if `text` is no quantity or has no place in the range.
+/// Billionths of the unit, or nothing if `text` is no quantity. Beyond the range is the end of the range.
 fn parse_nano(text: &str) -> Option<i128> {
     let (negative, unsigned) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -79,12 +79,12 @@ fn parse_nano(text: &str) -> Option<i128> {
     let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
     let (multiplier, ten) = scale(suffix)?;
     let exponent = ten + 9 - i32::try_from(fraction.len()).ok()?;
-    let scaled = digits.checked_mul(multiplier)?;
+    let scaled = digits.saturating_mul(multiplier);
+    let power = 10_i128.saturating_pow(exponent.unsigned_abs());
     let nano = if exponent >= 0 {
-        scaled.checked_mul(10_i128.checked_pow(exponent.unsigned_abs())?)?
+        scaled.saturating_mul(power)
     } else {
-        let divisor = 10_i128.checked_pow(exponent.unsigned_abs())?;
-        scaled / divisor + i128::from(scaled % divisor != 0)
+        scaled / power + i128::from(scaled % power != 0)
     };
     Some(if negative { -nano } else { nano })
 }
@@ -233,9 +233,18 @@ mod tests {
 
     #[test]
     fn what_is_no_quantity_is_refused() {
-        for text in ["", "m", "1.2.3", "1Q", "0x10", "1e999", "ten", "1 Gi", "Gi"] {
+        for text in [
+            "", "m", "1.2.3", "1Q", "0x10", "1e9999", "ten", "1 Gi", "Gi",
+        ] {
             assert!(text.parse::<Quantity>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn beyond_the_range_is_the_end_of_the_range() {
+        let most = "999999999999999999Ei".parse::<Quantity>().unwrap();
+        assert_eq!(most, "1e99".parse().unwrap());
+        assert_eq!(most.plus(most), most);
     }
 
     #[test]
