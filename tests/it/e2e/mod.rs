@@ -9,4 +9,4 @@ mod limits;
 mod refused;
 mod s1_first_task;
 mod s8_failing_script;
-mod world;
+pub mod world;

@@ -177,6 +177,8 @@ pub struct World {
     pub key: String,
     pub secret: String,
     pub counter: Counter,
+    /// The program under test: this build, or for benches the one that the image holds.
+    program: PathBuf,
     server: Option<Proc>,
     controller: Option<Proc>,
     runtime: tokio::runtime::Runtime,
@@ -187,6 +189,17 @@ pub struct World {
 impl World {
     /// A namespace, a server, and (unless the scenario installs its own) nothing else.
     pub fn new(name: &str) -> Self {
+        Self::of_program(name, PathBuf::from(env!("CARGO_BIN_EXE_trainyard")))
+    }
+
+    /// The same with the optimised program that the image holds, for benches.
+    pub fn measured(name: &str) -> Self {
+        let program = std::env::var("TRAINYARD_E2E_PROGRAM")
+            .expect("TRAINYARD_E2E_PROGRAM names the program");
+        Self::of_program(name, PathBuf::from(program))
+    }
+
+    fn of_program(name: &str, program: PathBuf) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let place = Place::find();
         let dir = tempfile::tempdir().expect("temp folder");
@@ -208,6 +221,7 @@ impl World {
             key: String::new(),
             secret: String::new(),
             counter,
+            program,
             server: None,
             controller: None,
             runtime,
@@ -242,7 +256,7 @@ impl World {
     pub fn start_server(&mut self) {
         let (_, listen) = self.url.split_once("//").expect("url has a scheme");
         let conf = self.dir.path().join("clearml.conf");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
+        let mut command = Command::new(&self.program);
         command
             .args([
                 "server",
@@ -282,7 +296,7 @@ impl World {
     }
 
     pub fn start_controller(&mut self) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
+        let mut command = Command::new(&self.program);
         command
             .arg("controller")
             .env("KUBECONFIG", &self.place.kubeconfig)
