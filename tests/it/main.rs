@@ -2,4 +2,5 @@
 
 mod bench;
 mod e2e;
+mod generated;
 mod layering;
