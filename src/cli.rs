@@ -6,7 +6,12 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 /// Runs machine-learning experiments from ClearML queues on Kubernetes.
 #[derive(Debug, Parser)]
-#[command(version, about, args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+#[command(
+    version,
+    about,
+    args_conflicts_with_subcommands = true,
+    arg_required_else_help = true
+)]
 struct Cli {
     /// Run inside a task's pod: as process 1 of the task's container, as init container, or as log sidecar.
     #[arg(long, value_name = "ROLE", num_args = 0..=1, default_missing_value = "task")]

@@ -1,1 +1,5 @@
 //! TBD
+
+pub mod failure;
+pub mod plan;
+mod words;
