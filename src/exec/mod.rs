@@ -1,1 +1,8 @@
 //! TBD
+
+pub mod diff;
+pub mod failure;
+pub mod git;
+pub mod plan;
+pub mod tool;
+mod words;
