@@ -1,1 +1,7 @@
-//! TBD
+//! Runs one task to its end, inside its pod (`architecture.md` §8).
+
+pub mod outcome;
+pub mod output;
+pub mod process;
+pub mod settings;
+pub mod spool;
