@@ -29,8 +29,7 @@ pub struct Position {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Piece {
     pub from: Position,
-    /// First byte that is no longer part of it.
-    pub to: u64,
+    pub to: Position,
     /// Time of the event in milliseconds; no two pieces of one spool share one.
     pub time: i64,
 }

@@ -240,7 +240,10 @@ mod tests {
             time: 99,
             sending: vec![Piece {
                 from: at,
-                to: 9,
+                to: Position {
+                    offset: 9,
+                    continues: false,
+                },
                 time: 99,
             }],
             ..Default::default()
