@@ -112,7 +112,7 @@ where
     loop {
         match call().await {
             Err(error) if error.is_undelivered() => {
-                sleep(error.retry_after().unwrap_or(AGAIN)).await
+                sleep(error.retry_after().unwrap_or(AGAIN)).await;
             }
             Err(error) => return Err(Lost::Server(error)),
             Ok(answer) => return Ok(answer),

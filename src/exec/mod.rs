@@ -1,5 +1,6 @@
 //! Runs one task to its end, inside its pod (`architecture.md` §8).
 
+pub mod echo;
 pub mod fence;
 pub mod outcome;
 pub mod output;

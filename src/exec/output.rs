@@ -7,6 +7,8 @@
 //! last carriage return is kept; `\r\n` is a line end. A line longer than [`EVENT_BYTES`], or one that stays
 //! unfinished for long, is sent in parts; a carriage return after such a part begins a new line.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 /// Most bytes of the spool that one event shows.
@@ -187,6 +189,17 @@ impl Secrets {
         })
     }
 
+    /// The same for bytes as they are.
+    pub fn mask_bytes<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+        let mut masked = Cow::Borrowed(bytes);
+        for secret in self.0.iter().map(String::as_bytes) {
+            if let Some(replaced) = replace(&masked, secret) {
+                masked = Cow::Owned(replaced);
+            }
+        }
+        masked
+    }
+
     /// The last place at or before `end` that does not lie inside a secret.
     fn end_before(&self, line: &[u8], end: usize) -> usize {
         let mut end = end;
@@ -201,6 +214,28 @@ impl Secrets {
         }
         end
     }
+}
+
+/// `bytes` with each `secret` masked; `None` if there is none.
+fn replace(bytes: &[u8], secret: &[u8]) -> Option<Vec<u8>> {
+    let first = *secret.first()?;
+    let mut replaced: Option<Vec<u8>> = None;
+    let (mut copied, mut at) = (0, 0);
+    while let Some(step) = bytes[at..].iter().position(|byte| *byte == first) {
+        at += step;
+        if bytes[at..].starts_with(secret) {
+            let replaced = replaced.get_or_insert_default();
+            replaced.extend_from_slice(&bytes[copied..at]);
+            replaced.extend_from_slice(MASK.as_bytes());
+            at += secret.len();
+            copied = at;
+        } else {
+            at += 1;
+        }
+    }
+    let mut replaced = replaced?;
+    replaced.extend_from_slice(&bytes[copied..]);
+    Some(replaced)
 }
 
 impl std::fmt::Debug for Secrets {
@@ -345,6 +380,10 @@ mod tests {
         assert_eq!(
             secrets.mask("key=s3cr3t-value ab".to_owned()),
             "key=**** ab"
+        );
+        assert_eq!(
+            *secrets.mask_bytes(b"ss3cr3t-value\xffs3cr3t-values3"),
+            *b"s****\xff****s3"
         );
         let mut line = vec![b'x'; EVENT_BYTES - 5];
         line.extend_from_slice(b"s3cr3t-value");

@@ -25,6 +25,9 @@ const VERSION: u32 = 1;
 const SHARED_FILE: u32 = 0o666;
 const SHARED_FOLDER: u32 = 0o777;
 
+/// How a line of ours begins, among the lines of the task.
+pub const NOTE: &str = "trainyard: ";
+
 /// What the uplink knows to be on the server, and what it may or may not have sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acknowledged {
@@ -80,6 +83,17 @@ impl Spool {
         line.push_str(text);
         line.push('\n');
         (&self.log).write_all(line.as_bytes())
+    }
+
+    /// Appends a remark of ours, on a line of its own even if the task has left its last line unfinished.
+    pub fn note(&self, text: &str) -> io::Result<()> {
+        let length = self.length()?;
+        let mut last = [b'\n'];
+        if length > 0 {
+            self.log.read_at(&mut last, length - 1)?;
+        }
+        let start = if last == *b"\n" { "" } else { "\n" };
+        self.line(&format!("{start}{NOTE}{text}"))
     }
 
     /// A handle for a process to write to: the same file, opened for append.
@@ -223,6 +237,14 @@ mod tests {
         let mut bytes = Vec::new();
         spool.read(0, 100, &mut bytes).unwrap();
         assert_eq!(bytes, b"one\ntwo\n");
+        spool.note("a remark").unwrap();
+        spool.handle().unwrap().write_all(b"unfinished").unwrap();
+        spool.note("another").unwrap();
+        spool.read(8, 100, &mut bytes).unwrap();
+        assert_eq!(
+            bytes,
+            b"trainyard: a remark\nunfinished\ntrainyard: another\n"
+        );
         spool.read(4, 3, &mut bytes).unwrap();
         assert_eq!(bytes, b"two");
     }

@@ -41,7 +41,7 @@ const LIFE_POLL: Duration = Duration::from_secs(1);
 /// An unfinished line is shown as it is when it has stood for so long.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A sidecar that ends before it is told to would be started again.
-const LINGER: Duration = Duration::from_secs(60);
+const LINGER: Duration = Duration::from_mins(1);
 
 /// Sends the spool until the pod ends; `stop` is Kubernetes' SIGTERM. What could not be sent within the grace period
 /// stays where it is, for the next start of this container.

@@ -22,7 +22,7 @@ const QUESTION: Duration = Duration::from_secs(2);
 /// How often an abort callback of the SDK is looked at (`protocol.md` §7.9).
 const CALLBACK_POLL: Duration = Duration::from_secs(1);
 /// Longest time that an abort callback may take.
-const CALLBACK_MOST: Duration = Duration::from_secs(1800);
+const CALLBACK_MOST: Duration = Duration::from_mins(30);
 
 /// Watches until there is an interrupt, and sends it.
 pub async fn watch(
