@@ -38,8 +38,10 @@ pub use error::{Error, SetupError};
 use error::{chain, printable};
 pub use events::{Added, Event, LogLine};
 pub use queues::{Entry, QueueEntries, QueueInfo};
-pub use tasks::{Facts, Found, Unreadable};
+pub use tasks::{Body, Facts, Found, Unreadable};
 pub use workers::StatusReport;
+
+use crate::telemetry::metrics::Metrics;
 
 /// No answer is read beyond this many bytes (decoded).
 const MAX_ANSWER: usize = 64 << 20;
@@ -58,6 +60,8 @@ pub struct Settings {
     pub worker: String,
     /// Limit of one request, from connection to last byte.
     pub timeout: Duration,
+    /// Where requests are counted.
+    pub metrics: Option<Metrics>,
 }
 
 impl Settings {
@@ -74,6 +78,7 @@ impl Settings {
             proxy: None,
             worker: worker.into(),
             timeout: Duration::from_secs(10),
+            metrics: None,
         }
     }
 }
@@ -90,6 +95,7 @@ struct Inner {
     base: String,
     credentials: Credentials,
     token: Mutex<Option<Token>>,
+    metrics: Option<Metrics>,
 }
 
 #[derive(Deserialize)]
@@ -127,6 +133,7 @@ impl Client {
             proxy,
             worker,
             timeout,
+            metrics,
         } = settings;
         let url = Url::parse(&api_url).map_err(|_| SetupError::BadUrl(printable(&api_url, 200)))?;
         if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
@@ -175,6 +182,7 @@ impl Client {
                 base,
                 credentials,
                 token,
+                metrics,
             }),
         })
     }
@@ -267,8 +275,27 @@ impl Client {
         Ok(token)
     }
 
-    /// Sends one request and reads its envelope.
+    /// Sends one request, reads its envelope and counts it.
     async fn send<T: DeserializeOwned>(
+        &self,
+        action: &str,
+        request: reqwest::RequestBuilder,
+    ) -> Result<T, Error> {
+        let begun = Instant::now();
+        let answer = self.exchange(action, request).await;
+        if let Some(metrics) = &self.inner.metrics {
+            let outcome = match &answer {
+                Ok(_) => "ok",
+                Err(Error::Transient { .. }) => "transient",
+                Err(Error::Refused { .. }) => "refused",
+                Err(Error::Protocol { .. }) => "protocol",
+            };
+            metrics.request(action, outcome, begun.elapsed());
+        }
+        answer
+    }
+
+    async fn exchange<T: DeserializeOwned>(
         &self,
         action: &str,
         request: reqwest::RequestBuilder,

@@ -1,6 +1,5 @@
 //! Queues: entries, names, and the conditional take (`protocol.md` §2.4, §4).
 
-use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -25,7 +24,8 @@ pub struct QueueInfo {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     pub task: TaskId,
-    pub added: Option<Timestamp>,
+    /// When it was added, verbatim.
+    pub added: Option<String>,
 }
 
 /// The first entries of one queue, head first.
@@ -82,10 +82,9 @@ impl RawQueue {
         let entries = raw
             .into_iter()
             .filter_map(|entry| {
-                let added = entry.added.and_then(|text| text.parse().ok());
                 Some(Entry {
                     task: entry.task?.parse().ok()?,
-                    added,
+                    added: entry.added,
                 })
             })
             .collect();

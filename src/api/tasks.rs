@@ -1,7 +1,7 @@
 //! Tasks: reading them, and every change of status that controller and executor make (`protocol.md` §2.3, §3.4).
 
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
 use super::{Client, Error, Nothing};
@@ -17,6 +17,8 @@ pub struct Facts {
     pub status: Status,
     pub status_reason: String,
     pub status_message: String,
+    /// When the status was written last, verbatim; each status call rewrites it.
+    pub status_changed: Option<String>,
     /// The attempt's mark in `runtime`.
     pub mark: Option<WorkerId>,
     pub last_worker: Option<WorkerId>,
@@ -32,6 +34,7 @@ const FACT_FIELDS: &[&str] = &[
     "status",
     "status_reason",
     "status_message",
+    "status_changed",
     "last_worker",
     "enqueue_status",
     "execution.queue",
@@ -46,6 +49,7 @@ const BODY_FIELDS: &[&str] = &[
     "status",
     "status_reason",
     "status_message",
+    "status_changed",
     "project",
     "user",
     "parent",
@@ -77,23 +81,47 @@ pub struct Found<T> {
     pub unreadable: Vec<Unreadable>,
 }
 
-impl From<Task> for Facts {
-    fn from(task: Task) -> Self {
+/// A task as rendering needs it, and its facts from the same reading.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Body {
+    pub task: Task,
+    pub facts: Facts,
+}
+
+#[derive(Deserialize)]
+struct RawFacts {
+    #[serde(flatten)]
+    task: Task,
+    #[serde(default)]
+    status_changed: Option<String>,
+}
+
+impl From<RawFacts> for Body {
+    fn from(raw: RawFacts) -> Self {
+        let RawFacts {
+            task,
+            status_changed,
+        } = raw;
         let mark = task
             .runtime
             .get(MARK)
             .and_then(Value::as_str)
             .map(|mark| WorkerId(mark.to_owned()));
-        Self {
-            id: task.id,
+        let facts = Facts {
+            id: task.id.clone(),
             status: task.status,
-            status_reason: task.status_reason,
-            status_message: task.status_message,
+            status_reason: task.status_reason.clone(),
+            status_message: task.status_message.clone(),
+            status_changed,
             mark,
-            last_worker: task.last_worker.filter(|worker| !worker.0.is_empty()),
+            last_worker: task
+                .last_worker
+                .clone()
+                .filter(|worker| !worker.0.is_empty()),
             enqueue_status: task.enqueue_status,
             queue: task.execution.queue.parse().ok(),
-        }
+        };
+        Self { task, facts }
     }
 }
 
@@ -118,23 +146,18 @@ struct Updated {
 impl Client {
     /// Status, message, mark and the like of these tasks, 500 to a request. None asked for: nothing is sent.
     pub async fn task_facts(&self, ids: &[TaskId]) -> Result<Found<Facts>, Error> {
-        let found = self.tasks_by_id::<Task>(ids, FACT_FIELDS).await?;
-        Ok(Found {
-            tasks: found.tasks.into_iter().map(Facts::from).collect(),
-            unreadable: found.unreadable,
-        })
+        Ok(self
+            .tasks_by_id(ids, FACT_FIELDS)
+            .await?
+            .map(|body| body.facts))
     }
 
     /// These tasks as rendering needs them: without source text and parameters.
-    pub async fn task_bodies(&self, ids: &[TaskId]) -> Result<Found<Task>, Error> {
+    pub async fn task_bodies(&self, ids: &[TaskId]) -> Result<Found<Body>, Error> {
         self.tasks_by_id(ids, BODY_FIELDS).await
     }
 
-    async fn tasks_by_id<T: DeserializeOwned>(
-        &self,
-        ids: &[TaskId],
-        fields: &[&str],
-    ) -> Result<Found<T>, Error> {
+    async fn tasks_by_id(&self, ids: &[TaskId], fields: &[&str]) -> Result<Found<Body>, Error> {
         let mut found = Found {
             tasks: Vec::new(),
             unreadable: Vec::new(),
@@ -142,32 +165,22 @@ impl Client {
         // An empty list of ids means "all tasks" to the server: `chunks` sends nothing for it.
         for ids in ids.chunks(PAGE) {
             let body = json!({"id": ids, "only_fields": fields, "page": 0, "page_size": PAGE, "search_hidden": true});
-            read_page(
-                self.call::<Tasks>("tasks.get_all", &body).await?,
-                &mut found,
-            );
+            read_page(self.call("tasks.get_all", &body).await?, &mut found);
         }
         Ok(found)
     }
 
-    /// Tasks in progress whose last report came from one of these workers' attempts, or that stand queued in one of
-    /// these queues' name: the slow sweep. At most `pages` pages of 500.
-    pub async fn task_facts_where(
-        &self,
-        filter: &Map<String, Value>,
-        pages: usize,
-    ) -> Result<Found<Facts>, Error> {
+    /// The facts of all tasks in this status, at most `pages` pages of 500: for the slow sweep.
+    pub async fn task_facts_in(&self, status: Status, pages: usize) -> Result<Found<Facts>, Error> {
         let mut found = Found {
             tasks: Vec::new(),
             unreadable: Vec::new(),
         };
         for page in 0..pages {
-            let mut body = filter.clone();
-            body.insert("only_fields".into(), json!(FACT_FIELDS));
-            body.insert("search_hidden".into(), json!(true));
-            body.insert("order_by".into(), json!(["id"]));
-            body.insert("page".into(), json!(page));
-            body.insert("page_size".into(), json!(PAGE));
+            let body = json!({
+                "status": [status.as_str()], "only_fields": FACT_FIELDS, "search_hidden": true,
+                "order_by": ["id"], "page": page, "page_size": PAGE,
+            });
             let answer: Tasks = self.call("tasks.get_all", &body).await?;
             let last = answer.tasks.len() < PAGE;
             read_page(answer, &mut found);
@@ -175,14 +188,7 @@ impl Client {
                 break;
             }
         }
-        Ok(Found {
-            tasks: found
-                .tasks
-                .into_iter()
-                .map(|task: Task| Facts::from(task))
-                .collect(),
-            unreadable: found.unreadable,
-        })
+        Ok(found.map(|body| body.facts))
     }
 
     /// The whole task, `None` if there is none of this id (400/101).
@@ -338,15 +344,24 @@ impl Client {
     }
 }
 
+impl<T> Found<T> {
+    fn map<U>(self, change: impl FnMut(T) -> U) -> Found<U> {
+        Found {
+            tasks: self.tasks.into_iter().map(change).collect(),
+            unreadable: self.unreadable,
+        }
+    }
+}
+
 /// Reads each document by itself; what names no task cannot be told apart and is dropped.
-fn read_page<T: DeserializeOwned>(page: Tasks, found: &mut Found<T>) {
+fn read_page(page: Tasks, found: &mut Found<Body>) {
     for document in page.tasks {
         let id = document
             .get("id")
             .and_then(Value::as_str)
             .and_then(|id| id.parse().ok());
-        match serde_path_to_error::deserialize(document) {
-            Ok(task) => found.tasks.push(task),
+        match serde_path_to_error::deserialize::<_, RawFacts>(document) {
+            Ok(raw) => found.tasks.push(raw.into()),
             Err(error) => {
                 if let Some(id) = id {
                     found.unreadable.push(Unreadable {
