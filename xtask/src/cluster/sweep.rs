@@ -5,6 +5,7 @@
 //! takes "not there" for done, so a sweep can follow a crash, a half-made `up` or another sweep.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -196,23 +197,49 @@ fn remove_files(state: &State) -> Result<()> {
     for name in THROWN_AWAY {
         sh::remove(state.path(name))?;
     }
-    // Results of CNI calls are cached by network name; the kubelet links logs by container.
-    remove_entries("/var/lib/cni/results", |entry| {
-        entry
-            .file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with(&format!("{OURS}-")))
-    });
-    remove_entries("/var/log/containers", |entry| {
-        fs::read_link(entry).is_ok_and(|target| target.starts_with(state.root()))
-    });
+    remove_cni_results();
+    // The kubelet links logs by container.
+    let is_ours =
+        |entry: &Path| fs::read_link(entry).is_ok_and(|target| target.starts_with(state.root()));
+    remove_entries("/var/log/containers", is_ours);
+    // A socket that nobody listens on any more; the kubelet has no option for its place.
+    let plugins = Path::new("/var/lib/kubelet/device-plugins/kubelet.sock");
+    if plugins.exists() && UnixStream::connect(plugins).is_err() {
+        sh::remove(plugins)?;
+    }
+    // Each only if it is empty now.
     for folder in [
         "/var/lib/cni/results",
         "/var/lib/cni",
         "/var/log/containers",
+        "/var/lib/kubelet/device-plugins",
+        "/var/lib/kubelet",
     ] {
         let _ = fs::remove_dir(folder);
     }
     Ok(())
+}
+
+/// Results of CNI calls are kept by network and container: those of our network name our containers, whose
+/// loopback results carry a name that every containerd uses.
+fn remove_cni_results() {
+    let folder = "/var/lib/cni/results";
+    let mut containers = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let container = name
+            .strip_prefix(&format!("{OURS}-"))
+            .and_then(|rest| rest.strip_suffix("-eth0"));
+        containers.extend(container.map(ToOwned::to_owned));
+    }
+    for container in containers {
+        for name in [
+            format!("{OURS}-{container}-eth0"),
+            format!("cni-loopback-{container}-lo"),
+        ] {
+            let _ = fs::remove_file(Path::new(folder).join(name));
+        }
+    }
 }
 
 fn remove_entries(folder: &str, is_ours: impl Fn(&Path) -> bool) {
