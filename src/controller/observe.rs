@@ -53,7 +53,7 @@ pub(super) struct Sight<'a> {
     pub sound: bool,
     pub lore: &'a Lore,
     /// Why a Job ended.
-    pub cause: &'a dyn Fn(&JobObject, &[Arc<Pod>]) -> Cause,
+    pub cause: &'a (dyn Fn(&JobObject, &[Arc<Pod>]) -> Cause + Sync),
 }
 
 impl Sight<'_> {
@@ -135,7 +135,8 @@ impl Sight<'_> {
     fn task_state(&self, task: &TaskId, facts: &api::Facts) -> TaskState {
         task_state(self.identity, task, facts, |queue| {
             let served = self.queues.served.iter().any(|served| served.id == *queue);
-            !self.queues.gone.contains(queue) && (served || self.index.exists(queue).unwrap_or(true))
+            !self.queues.gone.contains(queue)
+                && (served || self.index.exists(queue).unwrap_or(true))
         })
     }
 
@@ -209,7 +210,7 @@ pub(super) fn job_fact(
     job: &JobObject,
     pods: &[Arc<Pod>],
     lore: &Lore,
-    cause: &dyn Fn(&JobObject, &[Arc<Pod>]) -> Cause,
+    cause: &(dyn Fn(&JobObject, &[Arc<Pod>]) -> Cause + Sync),
 ) -> Option<Job> {
     let attempt = attempt_of(job.labels().get(label::ATTEMPT))?;
     let uid = job.uid().unwrap_or_default();
