@@ -3,4 +3,5 @@
 mod bench;
 mod e2e;
 mod generated;
+mod claim_model;
 mod layering;
