@@ -29,7 +29,10 @@ enum Role {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    /// Print the CustomResourceDefinition of QueueBinding.
+    Crd,
+}
 
 /// Parses the command line and runs what it asks for; returns the process's exit code.
 pub fn main() -> ExitCode {
@@ -37,7 +40,19 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match (cli.in_pod, cli.command) {
         (Some(_role), _) => ExitCode::SUCCESS,
-        (None, Some(command)) => match command {},
+        (None, Some(command)) => match command {
+            Command::Crd => print_text(&crate::crd::crd_yaml()),
+        },
         (None, None) => ExitCode::from(2),
+    }
+}
+
+/// Prints a text; a reader that has gone away (`| head`) is no error.
+fn print_text(text: &str) -> ExitCode {
+    use std::io::Write;
+
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+        _ => ExitCode::SUCCESS,
     }
 }

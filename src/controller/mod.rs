@@ -1,1 +1,4 @@
-//! TBD
+//! Keeps cluster and queues in agreement.
+mod cluster;
+mod lease;
+mod mirror;

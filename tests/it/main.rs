@@ -1,3 +1,6 @@
 //! The one integration binary: pure checks over the whole crate, and scenarios on real programs.
 
+mod bench;
+mod e2e;
+mod generated;
 mod layering;
