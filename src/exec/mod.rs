@@ -9,6 +9,7 @@ pub mod outcome;
 pub mod output;
 pub mod plan;
 pub mod process;
+pub mod python;
 pub mod settings;
 pub mod spool;
 pub mod tool;
