@@ -22,7 +22,7 @@ const LAST_LINE_POLL: Duration = Duration::from_millis(20);
 /// How long a stuck stdout is waited for.
 const ECHO: Duration = Duration::from_secs(2);
 /// How long an unreachable server is waited for with the status; less if the pod is being ended.
-const STATUS: Duration = Duration::from_secs(60);
+const STATUS: Duration = Duration::from_mins(1);
 const STATUS_IN_A_HURRY: Duration = Duration::from_secs(5);
 /// The worker's farewell is a courtesy: it expires by itself.
 const FAREWELL: Duration = Duration::from_secs(3);
