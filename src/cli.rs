@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::exec;
+
 /// Runs machine-learning experiments from ClearML queues on Kubernetes.
 #[derive(Debug, Parser)]
 #[command(
@@ -28,6 +30,16 @@ enum Role {
     Uplink,
 }
 
+impl From<Role> for exec::Role {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Task => Self::Task,
+            Role::Prepare => Self::Prepare,
+            Role::Uplink => Self::Uplink,
+        }
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Print the CustomResourceDefinition of QueueBinding.
@@ -39,7 +51,7 @@ pub fn main() -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let cli = Cli::parse();
     match (cli.in_pod, cli.command) {
-        (Some(_role), _) => ExitCode::SUCCESS,
+        (Some(role), _) => exec::main(role.into()),
         (None, Some(command)) => match command {
             Command::Crd => print_text(&crate::crd::crd_yaml()),
         },

@@ -123,18 +123,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::task::{MARK, Task};
 
     fn facts(status: Status, message: &str, mark: Option<&str>) -> Facts {
-        Facts {
-            id: "0123456789abcdef0123456789abcdef".parse().unwrap(),
-            status,
-            status_reason: String::new(),
-            status_message: message.to_owned(),
-            mark: mark.map(|mark| WorkerId(mark.to_owned())),
-            last_worker: None,
-            enqueue_status: None,
-            queue: None,
-        }
+        let runtime = mark.map_or_else(|| json!({}), |mark| json!({MARK: mark}));
+        let document = json!({
+            "id": "0123456789abcdef0123456789abcdef", "status": status, "status_message": message, "runtime": runtime,
+        });
+        Facts::from(serde_json::from_value::<Task>(document).unwrap())
     }
 
     #[test]
