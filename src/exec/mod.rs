@@ -12,6 +12,7 @@
 
 pub mod diff;
 pub mod echo;
+mod environment;
 pub mod failure;
 pub mod fence;
 mod finish;
@@ -23,6 +24,7 @@ pub mod output;
 pub mod plan;
 pub mod prepare;
 pub mod process;
+pub mod python;
 pub mod settings;
 pub mod spool;
 mod start;
