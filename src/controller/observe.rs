@@ -135,7 +135,8 @@ impl Sight<'_> {
     fn task_state(&self, task: &TaskId, facts: &api::Facts) -> TaskState {
         task_state(self.identity, task, facts, |queue| {
             let served = self.queues.served.iter().any(|served| served.id == *queue);
-            !self.queues.gone.contains(queue) && (served || self.index.exists(queue).unwrap_or(true))
+            !self.queues.gone.contains(queue)
+                && (served || self.index.exists(queue).unwrap_or(true))
         })
     }
 
