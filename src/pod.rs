@@ -3,6 +3,8 @@
 //! A pod outlives an upgrade of the controller, so names here are only ever added; the spool, the mark and the
 //! termination message carry their version.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 /// Container names (`architecture.md` 8). The user's container keeps its place as the pod's main container.
@@ -62,6 +64,8 @@ pub mod env {
     pub const GPU: &str = "TRAINYARD_GPU";
     /// Memory limit of the task container in bytes and node name, for messages (downward API).
     pub const NODE: &str = "TRAINYARD_NODE";
+    /// What the task asked for and does not get, one sentence per line, for its log; on `prepare` alone.
+    pub const NOTES: &str = "TRAINYARD_NOTES";
     /// Server addresses and keys, under the names that the SDK reads. Keys come from the Secret by reference.
     pub const API_HOST: &str = "CLEARML_API_HOST";
     pub const WEB_HOST: &str = "CLEARML_WEB_HOST";
@@ -117,6 +121,10 @@ pub struct Termination {
     pub last_lines: Vec<String>,
 }
 
+/// The start fence has to be over this long after its first call was begun; later: lost race, nothing is run. The
+/// quiet time of the claim covers it.
+pub const FENCE_DEADLINE: Duration = Duration::from_secs(10);
+
 /// Version of [`Prepared`] and [`Termination`].
 pub const VERSION: u32 = 1;
 
@@ -147,6 +155,10 @@ pub mod annotation {
     pub const PROJECT_NAME: &str = "trainyard.dev/project-name";
     /// Set on an intent whose task carried a reason of ours when it was written (claim rule 5).
     pub const RETURNED: &str = "trainyard.dev/returned";
+    /// How many attempts in a row before this one ended in a requeue.
+    pub const REQUEUES: &str = "trainyard.dev/requeues";
     /// Hash of the template that the Job was made from.
     pub const TEMPLATE: &str = "trainyard.dev/template";
+    /// What the Job's pod requests of a node, `cpu=2,nvidia.com/gpu=1`; limits are summed up from it.
+    pub const REQUESTS: &str = "trainyard.dev/requests";
 }

@@ -18,7 +18,10 @@ pub struct BadId {
 
 /// Whether `text` is a ClearML object id: 32 lower-case hexadecimal digits (§1.12).
 pub fn is_object_id(text: &str) -> bool {
-    text.len() == 32 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    text.len() == 32
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 macro_rules! object_id {
@@ -128,7 +131,9 @@ impl fmt::Display for Attempt {
 }
 
 /// Status of a task (§3.1, §3.4). A word that is not known is kept apart as [`Status::Unknown`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     Created,
@@ -257,6 +262,20 @@ pub struct Task {
     pub enqueue_status: Option<Status>,
 }
 
+/// The server's own status reason after an enqueue that it rolled back (§4); the roll-back drops `enqueue_status`.
+pub const FAILED_ENQUEUEING: &str = "failed enqueueing";
+
+impl Task {
+    /// Whether a user dequeued this task while it was parked, although it still says `queued`: a task that was
+    /// requeued remembers `queued` as its status before the enqueue, and a dequeue goes back to that, once (§4).
+    /// Only asked of attempts after the first.
+    pub fn dequeued_while_parked(&self) -> bool {
+        self.status == Status::Queued
+            && self.enqueue_status.is_none()
+            && self.status_reason != FAILED_ENQUEUEING
+    }
+}
+
 /// The server omits unset members and sometimes sends null (§1.12); both mean the default.
 fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
@@ -276,14 +295,19 @@ mod tests {
 
     #[test]
     fn only_32_lower_case_hex_digits_are_an_id() {
-        assert!("0123456789ABCDEF0123456789abcdef".parse::<TaskId>().is_err());
+        assert!(
+            "0123456789ABCDEF0123456789abcdef"
+                .parse::<TaskId>()
+                .is_err()
+        );
         assert!("0123".parse::<QueueId>().is_err());
         assert_eq!(task_id().to_string().len(), 32);
     }
 
     #[test]
     fn worker_id_of_an_attempt_can_be_read_back() {
-        let worker = WorkerId::of_attempt(&WorkerId("cluster:ns/gpu".into()), &task_id(), Attempt(3));
+        let worker =
+            WorkerId::of_attempt(&WorkerId("cluster:ns/gpu".into()), &task_id(), Attempt(3));
         assert_eq!(worker.attempt_of(&task_id()), Some(Attempt(3)));
         let other = "fedcba9876543210fedcba9876543210".parse().unwrap();
         assert_eq!(worker.attempt_of(&other), None);

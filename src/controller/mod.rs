@@ -1,1 +1,6 @@
-//! TBD
+//! Keeps cluster and queues in agreement.
+mod cluster;
+mod lease;
+mod look;
+mod mirror;
+mod observe;
