@@ -57,3 +57,14 @@ fn reference_of_environment_variables_is_what_the_table_says() {
         &format!("cargo run -- reference environment-variables > {path}"),
     );
 }
+
+#[test]
+fn reference_of_the_binding_is_what_the_schema_says() {
+    let made = trainyard::crd::reference();
+    let path = "docs/queuebinding.md";
+    assert_same(
+        path,
+        &made,
+        &format!("cargo run -- reference queuebinding > {path}"),
+    );
+}
