@@ -39,7 +39,7 @@ use clap::Subcommand;
 pub use self::daemon::Daemon;
 use self::images::Image;
 use self::layout::{GPUS, NODE, State};
-pub use self::packages::{install_missing, missing};
+pub use self::packages::install_missing;
 use crate::{index, sh};
 
 /// `cargo xtask cluster`
