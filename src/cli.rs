@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::exec;
+
 /// Runs machine-learning experiments from ClearML queues on Kubernetes.
 #[derive(Debug, Parser)]
 #[command(
@@ -26,6 +28,16 @@ enum Role {
     Task,
     Prepare,
     Uplink,
+}
+
+impl From<Role> for exec::Role {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Task => Self::Task,
+            Role::Prepare => Self::Prepare,
+            Role::Uplink => Self::Uplink,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -52,7 +64,7 @@ pub fn main() -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let cli = Cli::parse();
     match (cli.in_pod, cli.command) {
-        (Some(_role), _) => ExitCode::SUCCESS,
+        (Some(role), _) => exec::main(role.into()),
         (None, Some(command)) => match command {
             Command::Crd => print_text(&crate::crd::crd_yaml()),
             Command::Reference { page } => print_text(&match page {

@@ -51,6 +51,28 @@ pub fn one_line(text: &str) -> String {
     line
 }
 
+/// A line without user names and passwords in addresses.
+pub fn masked(line: &str) -> String {
+    let mut masked = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        let is_end = |c: char| c == '/' || c.is_whitespace() || "'\"<>".contains(c);
+        let (authority, after) = after.split_at(after.find(is_end).unwrap_or(after.len()));
+        let over_http = before.ends_with("http://") || before.ends_with("https://");
+        masked.push_str(before);
+        match authority.rsplit_once('@') {
+            Some((user, host)) if over_http || user.contains(':') => {
+                masked.push_str("***@");
+                masked.push_str(host);
+            }
+            _ => masked.push_str(authority),
+        }
+        rest = after;
+    }
+    masked + rest
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,5 +86,20 @@ mod tests {
     #[test]
     fn a_long_text_is_cut_at_a_character() {
         assert_eq!(one_line(&"ä".repeat(MAX + 5)).chars().count(), MAX + 1);
+    }
+
+    #[test]
+    fn addresses_lose_their_secrets() {
+        for (line, expected) in [
+            (
+                "Submodule 'x' (https://a:b@h/x) registered",
+                "Submodule 'x' (https://***@h/x) registered",
+            ),
+            ("fetch https://token@h/x", "fetch https://***@h/x"),
+            ("ssh://u:p@h/x", "ssh://***@h/x"),
+            ("ssh://git@h/x and git@h:x", "ssh://git@h/x and git@h:x"),
+        ] {
+            assert_eq!(masked(line), expected);
+        }
     }
 }

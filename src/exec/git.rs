@@ -19,7 +19,7 @@ use tokio::process::Command;
 
 use self::access::Access;
 use self::explain::{Course, Explained};
-use super::failure::Failure;
+use super::failure::{Failure, masked};
 use super::plan::{Checkout, Revision};
 use super::tool::{self, Ended, Log, Trouble};
 
@@ -149,8 +149,8 @@ impl Git<'_> {
         let mut command = Command::new(&self.settings.git);
         command.args(arguments).current_dir(self.dest);
         self.access.apply(&mut command);
-        let mut masked = |line: &str| log(&explain::masked(line));
-        tool::run(command, None, self.settings.limit, &mut masked)
+        let mut without_secrets = |line: &str| log(&masked(line));
+        tool::run(command, None, self.settings.limit, &mut without_secrets)
             .await
             .map_err(|trouble| self.troubled(&trouble))
     }

@@ -178,6 +178,12 @@ impl Secrets {
         Self(values)
     }
 
+    /// These and more values.
+    #[must_use]
+    pub fn with(self, more: impl IntoIterator<Item = String>) -> Self {
+        Self::new(self.0.into_iter().chain(more))
+    }
+
     /// `text` with every secret replaced.
     pub fn mask(&self, text: String) -> String {
         self.0.iter().fold(text, |text, secret| {

@@ -1,5 +1,6 @@
 //! What the pod was told: the one place of the executor that reads environment variables.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -62,8 +63,10 @@ pub struct Settings {
     pub termination_log: PathBuf,
     /// Set if this process was already chosen for the image's C library.
     pub link: Option<String>,
+    /// What the task asked for and does not get, for its log.
+    pub notes: Vec<String>,
     /// All variables as they were inherited, for the user's process.
-    pub inherited: Vec<(String, String)>,
+    pub inherited: BTreeMap<String, String>,
 }
 
 impl Settings {
@@ -80,13 +83,13 @@ impl Settings {
         Self::from_variables(inherited)
     }
 
-    fn from_variables(inherited: Vec<(String, String)>) -> Result<Self, Error> {
+    fn from_variables(inherited: BTreeMap<String, String>) -> Result<Self, Error> {
         use pod::env;
         let find = |name: &str| {
             inherited
-                .iter()
-                .find(|(known, value)| known == name && !value.is_empty())
-                .map(|(_, value)| value.clone())
+                .get(name)
+                .filter(|value| !value.is_empty())
+                .cloned()
         };
         let need = |name| find(name).ok_or(Error::Missing(name));
         Ok(Self {
@@ -128,6 +131,9 @@ impl Settings {
                 find(TERMINATION_LOG).unwrap_or_else(|| DEFAULT_TERMINATION_LOG.to_owned()),
             ),
             link: find(LINK),
+            notes: find(env::NOTES)
+                .map(|notes| notes.lines().map(str::to_owned).collect())
+                .unwrap_or_default(),
             inherited,
         })
     }
@@ -230,7 +236,7 @@ impl Layout {
 mod tests {
     use super::*;
 
-    fn variables(change: &[(&str, &str)]) -> Vec<(String, String)> {
+    fn variables(change: &[(&str, &str)]) -> BTreeMap<String, String> {
         let mut all = vec![
             ("TRAINYARD_TASK_ID", "0123456789abcdef0123456789abcdef"),
             ("TRAINYARD_ATTEMPT", "2"),
