@@ -1,5 +1,7 @@
 //! Command line: what was typed, and which program runs.
 
+mod controller;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -42,6 +44,8 @@ impl From<Role> for exec::Role {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the operator: turn the tasks of ClearML queues into Jobs.
+    Controller(Box<controller::Flags>),
     /// Print the CustomResourceDefinition of QueueBinding.
     Crd,
     /// Print a page of the reference, in Markdown.
@@ -66,6 +70,7 @@ pub fn main() -> ExitCode {
     match (cli.in_pod, cli.command) {
         (Some(role), _) => exec::main(role.into()),
         (None, Some(command)) => match command {
+            Command::Controller(flags) => controller::main(*flags),
             Command::Crd => print_text(&crate::crd::crd_yaml()),
             Command::Reference { page } => print_text(&match page {
                 Page::Queuebinding => crate::crd::reference(),
@@ -84,4 +89,11 @@ fn print_text(text: &str) -> ExitCode {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
         _ => ExitCode::SUCCESS,
     }
+}
+
+/// Prints what went wrong, as one paragraph on standard error.
+fn print_error(text: &str) {
+    use std::io::Write;
+
+    let _ = writeln!(std::io::stderr(), "error: {text}");
 }

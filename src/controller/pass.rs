@@ -16,9 +16,9 @@ use tokio::time::Instant;
 
 use super::admit::{self, Admitted, Head, Room};
 use super::apply::{Case, Fault, Hands, Report, Told};
+use super::inquiry::Inquiry;
 use super::look::{self, CANDIDATES, Index, Queues};
 use super::observe::{self, Identity, Lore, Objects, Sight, Tracker};
-use super::refused::Inquiry;
 use super::resolve::Resolved;
 use super::sweep::Sweep;
 use super::{Context, verdict};
@@ -156,7 +156,7 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
 
     let mut room = Room::of(&spec.limits, before.own_unended.iter());
     let candidates = candidates(scene, memory, &queues, &room);
-    let live = live_tasks(scene, memory, &queues, &before);
+    let live = live_tasks(memory, &queues, &before);
     let wanted: HashSet<TaskId> = candidates.values().flatten().cloned().collect();
     let tasks = look::tasks(scene.client, &live, &wanted).await?;
     learn_project_names(
@@ -254,13 +254,7 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
         nothing_claimed,
         ..Passed::default()
     };
-    passed.queues = counters(
-        scene,
-        &queues,
-        &Live::of(scene, &namespace),
-        &names,
-        &memory.lore,
-    );
+    passed.queues = counters(&queues, &Live::of(scene, &namespace), &names, &memory.lore);
     take_in(memory, reports, wants_all, &mut passed);
     Ok(passed)
 }
@@ -354,12 +348,7 @@ fn candidates(
 }
 
 /// Tasks whose facts are asked for: with a Job that is not done with, with a pending entry, or suspected.
-fn live_tasks(
-    scene: &Scene<'_>,
-    memory: &Memory,
-    queues: &Queues,
-    before: &Live,
-) -> HashSet<TaskId> {
+fn live_tasks(memory: &Memory, queues: &Queues, before: &Live) -> HashSet<TaskId> {
     before
         .own_unsettled
         .iter()
@@ -402,28 +391,38 @@ async fn learn(scene: &Scene<'_>, memory: &mut Memory, namespace: &str, live: &L
         .filter_map(|job| job.uid())
         .collect();
     lore.started.retain(|uid| uids.contains(uid));
-    let mut with_pod: HashSet<&str> = HashSet::new();
+    let mut pod_of: HashMap<&str, &Arc<Pod>> = HashMap::new();
     for pod in live.objects.values().flat_map(|objects| &objects.pods) {
         for owner in pod.owner_references() {
-            with_pod.insert(&owner.uid);
+            pod_of.insert(&owner.uid, pod);
             if uids.contains(&owner.uid) && observe::task_container_started(pod) {
                 lore.started.insert(owner.uid.clone());
             }
         }
     }
-    let podless: Vec<Arc<Job>> = live
+    let released = |job: &&Arc<Job>| job.spec.as_ref().and_then(|spec| spec.suspend) == Some(false);
+    let waiting: Vec<(Arc<Job>, Option<Arc<Pod>>)> = live
         .own_unended
         .iter()
-        .filter(|job| job.spec.as_ref().and_then(|spec| spec.suspend) == Some(false))
+        .filter(released)
         .filter(|job| {
-            job.uid()
-                .is_some_and(|uid| !with_pod.contains(uid.as_str()))
+            job.metadata
+                .uid
+                .as_ref()
+                .is_some_and(|uid| !lore.started.contains(uid))
         })
-        .cloned()
+        .map(|job| {
+            (
+                job.clone(),
+                pod_of
+                    .get(job.metadata.uid.as_deref().unwrap_or_default())
+                    .map(|pod| (*pod).clone()),
+            )
+        })
         .collect();
     memory
         .inquiry
-        .ask(scene.context, namespace, &podless, lore)
+        .ask(scene.context, namespace, &waiting, lore)
         .await;
 }
 
@@ -672,7 +671,6 @@ fn take_in(
 
 /// Tasks of each served queue by what their Jobs do.
 fn counters(
-    scene: &Scene<'_>,
     queues: &Queues,
     live: &Live,
     names: &HashMap<&QueueId, &str>,

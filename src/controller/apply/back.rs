@@ -22,6 +22,7 @@ impl Hands<'_> {
         attempt: Attempt,
         queue: &QueueId,
         pending: bool,
+        running: bool,
         case: &mut Case,
     ) -> Result<Next, Fault> {
         if pending && !self.take_pending(case).await? {
@@ -35,10 +36,11 @@ impl Hands<'_> {
             TaskFact::Found(task) if task.status == Status::Queued => {}
             // A run of ours is put back only if it has certainly ended.
             TaskFact::Found(task)
-                if task.status == Status::InProgress
+                if running
+                    && ended
+                    && task.status == Status::InProgress
                     && task.names(attempt)
-                    && !task.stopping
-                    && ended =>
+                    && !task.stopping =>
             {
                 self.in_time(case)?;
                 if !self
@@ -118,15 +120,12 @@ impl Hands<'_> {
         why: GiveUpReason,
         case: &mut Case,
     ) -> Result<Next, Fault> {
-        if pending {
-            if !self.take_pending(case).await? {
-                return Ok(Next::Done);
-            }
-        } else {
-            let queued = matches!(self.live(case).await?, TaskFact::Found(task) if task.status == Status::Queued);
-            if !queued || self.has_live_pod(case).await? {
-                return Ok(Next::Done);
-            }
+        if pending && !self.take_pending(case).await? {
+            return Ok(Next::Done);
+        }
+        let queued = matches!(self.live(case).await?, TaskFact::Found(task) if task.status == Status::Queued);
+        if !queued || (!pending && self.has_started_pod(case).await?) {
+            return Ok(Next::Done);
         }
         let detail = attempt.map(|attempt| match why {
             GiveUpReason::PendingTimeout | GiveUpReason::QueueGone => {
@@ -167,12 +166,12 @@ impl Hands<'_> {
     }
 
     /// Why the attempt's pod has not started, in one sentence.
-    pub(super) fn sentence_of_wait(&self, attempt: Attempt, case: &Case) -> String {
-        let job = Self::known_job(case, attempt);
-        job.map_or_else(
-            || "its Job is gone".to_owned(),
-            |job| verdict::waiting(job, &case.objects.pods, self.lore),
-        )
+    fn sentence_of_wait(&self, attempt: Attempt, case: &Case) -> String {
+        let Some(job) = Self::known_job(case, attempt) else {
+            return "its Job is gone".to_owned();
+        };
+        verdict::waiting(job, &case.objects.pods, self.lore)
+            .unwrap_or_else(|| "its pod has not started".to_owned())
     }
 
     /// Whether any Job of the task is alive, asked of the API server.
@@ -182,18 +181,12 @@ impl Hands<'_> {
         Ok(jobs.items.iter().any(|job| !observe::has_ended(job)))
     }
 
-    /// Whether any pod of the task is alive, asked of the API server.
-    async fn has_live_pod(&self, case: &Case) -> Result<bool, Fault> {
+    /// Whether the experiment's container of any pod of the task has started, asked of the API server.
+    async fn has_started_pod(&self, case: &Case) -> Result<bool, Fault> {
         self.in_time(case)?;
         let pods: Api<Pod> = Api::namespaced(self.context.kube.clone(), self.namespace);
         let pods = call(pods.list(&of_task(&case.task))).await?;
-        Ok(pods.items.iter().any(|pod| {
-            let phase = pod
-                .status
-                .as_ref()
-                .and_then(|status| status.phase.as_deref());
-            !matches!(phase, Some("Succeeded" | "Failed"))
-        }))
+        Ok(pods.items.iter().any(observe::task_container_started))
     }
 }
 

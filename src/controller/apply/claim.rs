@@ -11,7 +11,7 @@ use crate::controller::cluster::{self, call, find};
 use crate::controller::observe::{self, Objects};
 use crate::controller::status::FIELD_MANAGER;
 use crate::controller::verdict;
-use crate::pod::{annotation, label, state};
+use crate::pod::{label, state};
 use crate::render::JobName;
 use crate::task::{Attempt, QueueId, Status};
 
@@ -41,17 +41,17 @@ impl Hands<'_> {
             // Not admitted in this pass: nothing was rendered.
             return Ok(Next::Done);
         };
-        let mut body = rendered.job.clone();
-        if requeues > 0 {
-            body["metadata"]["annotations"][annotation::REQUEUES] = json!(requeues.to_string());
-        }
+        let job = match requeues {
+            0 => rendered.job.to_string(),
+            _ => rendered.clone().with_requeues(requeues).job.to_string(),
+        };
         let path = format!(
             "/apis/batch/v1/namespaces/{}/jobs?fieldManager={FIELD_MANAGER}",
             self.namespace
         );
         let request = http::Request::post(path)
             .header(http::header::CONTENT_TYPE, "application/json")
-            .body(body.to_string().into_bytes())
+            .body(job.into_bytes())
             .map_err(|error| cluster::Error::Transport(error.to_string()))?;
         let job = match call(self.context.kube.request::<JobObject>(request)).await {
             Ok(job) => {

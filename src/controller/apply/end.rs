@@ -10,8 +10,9 @@ use crate::claim::{Settlement, Step, TaskFact, TaskState};
 use crate::controller::cluster::call;
 use crate::controller::observe;
 use crate::controller::status::FIELD_MANAGER;
-use crate::controller::verdict::{self, End, Ended};
+use crate::controller::verdict::{self, Ended};
 use crate::crd::Period;
+use crate::diagnose::Outcome;
 use crate::pod::{label, state};
 use crate::task::{Attempt, QueueId, Status};
 
@@ -87,13 +88,14 @@ impl Hands<'_> {
                 let ended = self.end_of(attempt, how, &task, case);
                 self.in_time(case)?;
                 self.write_end(&ended, case).await?;
-                end = Some(ended.end);
+                self.tell_evidence(&ended.evidence, case).await;
+                end = Some(ended.outcome);
             } else if task.status == Status::Completed {
-                end = Some(End::Completed);
+                end = Some(Outcome::Completed);
             }
         }
         if let Some(job) = job {
-            let ttl = self.ttl(end == Some(End::Completed));
+            let ttl = self.ttl(end == Some(Outcome::Completed));
             self.mark_settled(&job, ttl).await?;
         }
         Ok(Next::Done)
@@ -107,11 +109,11 @@ impl Hands<'_> {
         };
         match how {
             Settlement::AsEnded => {}
-            Settlement::Failed | Settlement::Lost => ended.end = End::Failed,
-            Settlement::Stopped => ended.end = End::Stopped,
+            Settlement::Failed | Settlement::Lost => ended.outcome = Outcome::Failed,
+            Settlement::Stopped => ended.outcome = Outcome::Stopped,
         }
         if task.stopping {
-            ended.end = End::Stopped;
+            ended.outcome = Outcome::Stopped;
         }
         ended
     }
@@ -119,10 +121,10 @@ impl Hands<'_> {
     /// Never forced: a refusal means that somebody else has ended the task.
     async fn write_end(&self, ended: &Ended, case: &Case) -> Result<(), Fault> {
         let (task, reason, message) = (&case.task, &ended.reason, &ended.message);
-        let answer = match ended.end {
-            End::Completed => self.client.completed(task, reason, message).await,
-            End::Failed => self.client.failed(task, reason, message).await,
-            End::Stopped => self.client.stopped(task, reason, message).await,
+        let answer = match ended.outcome {
+            Outcome::Completed => self.client.completed(task, reason, message).await,
+            Outcome::Failed => self.client.failed(task, reason, message).await,
+            Outcome::Stopped => self.client.stopped(task, reason, message).await,
         };
         match answer {
             Err(error) if error.is(400, 110) || error.is(400, 121) || error.is_unknown_task() => {

@@ -171,7 +171,11 @@ impl Hands<'_> {
                 attempt,
                 queue,
                 pending,
-            } => self.requeue(*attempt, queue, *pending, case).await,
+                running,
+            } => {
+                self.requeue(*attempt, queue, *pending, *running, case)
+                    .await
+            }
             Step::Restore { queue, pending } => self.restore(queue, *pending, case).await,
             Step::PullBack { attempt, queue } => self.pull_back(*attempt, queue, case).await,
             Step::GiveUp {

@@ -62,7 +62,9 @@ impl Hands<'_> {
         if Timestamp::now().duration_since(created).as_secs() < WORTH_A_WORD_S {
             return Ok(Next::Done);
         }
-        let message = verdict::waiting(job, &case.objects.pods, self.lore);
+        let Some(message) = verdict::waiting(job, &case.objects.pods, self.lore) else {
+            return Ok(Next::Done);
+        };
         if !self.told.is_new(&case.task, &message) {
             return Ok(Next::Done);
         }
@@ -90,10 +92,22 @@ impl Hands<'_> {
             self.namespace, self.binding
         );
         tracing::info!(task = %case.task, namespace = self.namespace, binding = self.binding, queue, %job, "task taken");
+        self.tell("INFO", msg, case).await;
+    }
+
+    /// What the cluster said of a run that could not speak for itself, in the task's own log.
+    pub(super) async fn tell_evidence(&self, evidence: &[String], case: &Case) {
+        if !evidence.is_empty() {
+            self.tell("ERROR", evidence.join("\n") + "\n", case).await;
+        }
+    }
+
+    /// Nothing rests on a line of the log: one that is lost is lost.
+    async fn tell(&self, level: &'static str, msg: String, case: &Case) {
         let line = Event::Log {
             task: case.task.clone(),
             worker: self.identity.worker.clone(),
-            level: "INFO",
+            level,
             msg,
             timestamp: Timestamp::now().as_millisecond(),
         };
