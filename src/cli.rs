@@ -7,6 +7,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::exec;
+#[cfg(feature = "server")]
+use crate::server;
 
 /// Runs machine-learning experiments from ClearML queues on Kubernetes.
 #[derive(Debug, Parser)]
@@ -46,6 +48,9 @@ impl From<Role> for exec::Role {
 enum Command {
     /// Run the operator: turn the tasks of ClearML queues into Jobs.
     Controller(Box<controller::Flags>),
+    /// Serve a small ClearML-compatible API with its files and a page for browsers.
+    #[cfg(feature = "server")]
+    Server(server::Args),
     /// Print the CustomResourceDefinition of QueueBinding.
     Crd,
     /// Print a page of the reference, in Markdown.
@@ -71,6 +76,8 @@ pub fn main() -> ExitCode {
         (Some(role), _) => exec::main(role.into()),
         (None, Some(command)) => match command {
             Command::Controller(flags) => controller::main(*flags),
+            #[cfg(feature = "server")]
+            Command::Server(args) => serve(args),
             Command::Crd => print_text(&crate::crd::crd_yaml()),
             Command::Reference { page } => print_text(&match page {
                 Page::Queuebinding => crate::crd::reference(),
@@ -78,6 +85,24 @@ pub fn main() -> ExitCode {
             }),
         },
         (None, None) => ExitCode::from(2),
+    }
+}
+
+/// Runs the server; what stops it is one line on standard error.
+#[cfg(feature = "server")]
+fn serve(args: server::Args) -> ExitCode {
+    match server::run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let mut text = format!("error: {error}");
+            let mut source = std::error::Error::source(&error);
+            while let Some(cause) = source {
+                text += &format!(": {cause}");
+                source = cause.source();
+            }
+            eprintln!("{text}");
+            ExitCode::FAILURE
+        }
     }
 }
 
