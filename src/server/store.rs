@@ -70,6 +70,8 @@ struct Job {
 /// Handle on the database; clones share it.
 #[derive(Clone)]
 pub(crate) struct Store {
+    /// Held as long as the server lives.
+    _lock: Arc<fs::File>,
     writer: mpsc::Sender<Job>,
     readers: Arc<Readers>,
     failure: watch::Receiver<Option<String>>,
@@ -90,6 +92,7 @@ impl Store {
         };
         fs::create_dir_all(folder).map_err(in_folder)?;
         restrict(folder, 0o700).map_err(in_folder)?;
+        let lock = lock_folder(folder)?;
         let path = folder.join(FILE);
         let mut db = open_writer(&path)?;
         check(&db, &path)?;
@@ -112,6 +115,7 @@ impl Store {
             failed,
         };
         Ok(Self {
+            _lock: Arc::new(lock),
             writer,
             readers: Arc::new(readers),
             failure,
@@ -166,6 +170,28 @@ impl Store {
             Ok(reason) => reason.clone().unwrap_or_default(),
             Err(_) => std::future::pending().await,
         }
+    }
+}
+
+/// One server at a time works on a folder.
+fn lock_folder(folder: &Path) -> Result<fs::File, Error> {
+    let path = folder.join("lock");
+    let in_folder = |source| Error::Folder {
+        path: folder.to_owned(),
+        source,
+    };
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(in_folder)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(Error::InUse {
+            path: folder.to_owned(),
+        }),
+        Err(fs::TryLockError::Error(source)) => Err(in_folder(source)),
     }
 }
 
