@@ -3,6 +3,9 @@
 //! ```text
 //! cargo xtask cluster up|down|status   a real Kubernetes on this machine, or the one of KUBECONFIG
 //! cargo xtask image                    the project's image, built and pushed to the cluster's registry
+//! cargo xtask demo                     from nothing to a finished experiment
+//! cargo xtask test                     everything that is checked
+//! cargo xtask bench                    figures for docs/benchmarks.md
 //! cargo xtask index serve              the Python package index that pods install from
 //! cargo xtask demo                     from nothing to a finished experiment
 //! cargo xtask test                     everything that is checked
@@ -46,6 +49,12 @@ enum Noun {
     Cluster(cluster::Arguments),
     /// Build the image and push it to the cluster's registry; prints its reference
     Image(image::Arguments),
+    /// From nothing to a finished experiment on a real Kubernetes
+    Demo(demo::Arguments),
+    /// Everything that is checked
+    Test(test::Arguments),
+    /// Measure on the real cluster and write docs/benchmarks.md
+    Bench(bench::Arguments),
     /// The Python package index for pods
     Index(index::Arguments),
     /// Run a real experiment on a real cluster, from nothing, and watch it
@@ -60,13 +69,20 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().noun {
         Noun::Cluster(arguments) => cluster::main(arguments),
         Noun::Image(arguments) => image::main(&arguments),
+        Noun::Demo(arguments) => demo::main(&arguments),
+        Noun::Test(arguments) => return exit(test::main(&arguments)),
+        Noun::Bench(arguments) => bench::main(&arguments),
         Noun::Index(arguments) => index::main(arguments),
         Noun::Demo(arguments) => demo::main(&arguments),
         Noun::Test(arguments) => test::main(&arguments),
         Noun::Bench(arguments) => bench::main(&arguments),
     };
+    exit(result.map(|()| ExitCode::SUCCESS))
+}
+
+fn exit(result: anyhow::Result<ExitCode>) -> ExitCode {
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
