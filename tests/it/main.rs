@@ -3,5 +3,6 @@
 mod bench;
 mod claim_model;
 mod e2e;
+mod exec;
 mod generated;
 mod layering;

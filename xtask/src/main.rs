@@ -4,18 +4,25 @@
 //! cargo xtask cluster up|down|status   a real Kubernetes on this machine, or the one of KUBECONFIG
 //! cargo xtask image                    the project's image, built and pushed to the cluster's registry
 //! cargo xtask index serve              the Python package index that pods install from
+//! cargo xtask demo                     from nothing to a finished experiment
+//! cargo xtask test                     everything that is checked
+//! cargo xtask bench                    figures, written into docs/benchmarks.md
 //! ```
 //!
 //! One file per noun. Programs do the work (go, containerd, buildah, pip); this crate knows their order,
 //! their settings and how to end what it started.
 
+mod bench;
+mod clearml;
 mod cluster;
+mod demo;
 mod dirs;
 mod http;
 mod image;
 mod index;
 mod process;
 mod sh;
+mod test;
 mod tools;
 
 use std::process::ExitCode;
@@ -41,13 +48,22 @@ enum Noun {
     Image(image::Arguments),
     /// The Python package index for pods
     Index(index::Arguments),
+    /// Run a real experiment on a real cluster, from nothing, and watch it
+    Demo(demo::Arguments),
+    /// Check everything: formatting to scenarios on the cluster
+    Test(test::Arguments),
+    /// Measure on the cluster and write docs/benchmarks.md
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().noun {
         Noun::Cluster(arguments) => cluster::main(arguments),
-        Noun::Image(arguments) => image::main(arguments),
+        Noun::Image(arguments) => image::main(&arguments),
         Noun::Index(arguments) => index::main(arguments),
+        Noun::Demo(arguments) => demo::main(&arguments),
+        Noun::Test(arguments) => test::main(&arguments),
+        Noun::Bench(arguments) => bench::main(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
