@@ -4,3 +4,4 @@ mod bench;
 mod e2e;
 mod generated;
 mod layering;
+mod nvml;
