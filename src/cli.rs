@@ -44,6 +44,19 @@ impl From<Role> for exec::Role {
 enum Command {
     /// Print the CustomResourceDefinition of QueueBinding.
     Crd,
+    /// Print a page of the reference, in Markdown.
+    #[command(hide = true)]
+    Reference {
+        #[arg(value_enum)]
+        page: Page,
+    },
+}
+
+/// Pages of the reference that are made from the sources.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Page {
+    Queuebinding,
+    EnvironmentVariables,
 }
 
 /// Parses the command line and runs what it asks for; returns the process's exit code.
@@ -54,6 +67,10 @@ pub fn main() -> ExitCode {
         (Some(role), _) => exec::main(role.into()),
         (None, Some(command)) => match command {
             Command::Crd => print_text(&crate::crd::crd_yaml()),
+            Command::Reference { page } => print_text(&match page {
+                Page::Queuebinding => crate::crd::reference(),
+                Page::EnvironmentVariables => crate::config::env::reference(),
+            }),
         },
         (None, None) => ExitCode::from(2),
     }

@@ -71,6 +71,8 @@ pub fn decide(observed: &Observed, policy: &Policy, now: Timestamp) -> Step {
         Phase::Waiting(job, task) => waiting(job, task, &quiet, policy, now),
         Phase::Starting(job, _) if job.started => Step::Wait { until: None },
         Phase::Starting(job, task) => quiet.then(|| return_or_give_up(job, task, pending)),
+        // Only a user's dequeue leaves a pending task like that; nowhere it may be somebody between two calls.
+        Phase::TakenOut if pending => Step::Dequeue,
         Phase::TakenOut => quiet.then(|| Step::Dequeue),
         Phase::EndedQueued(job, task) => {
             let step = || {
@@ -204,6 +206,7 @@ fn return_or_give_up(job: &Job, task: &TaskState, pending: bool) -> Step {
             attempt: job.attempt,
             queue: queue.clone(),
             pending,
+            running: false,
         },
         None => Step::GiveUp {
             attempt: Some(job.attempt),
@@ -249,6 +252,7 @@ fn ended_running(job: &Job, task: &TaskState, policy: &Policy, pending: bool) ->
                         attempt: job.attempt,
                         queue: queue.clone(),
                         pending,
+                        running: true,
                     }
                 }
                 (OnInterruption::Requeue | OnInterruption::Fail, _) => settle(Settlement::Failed),

@@ -5,7 +5,7 @@
 
 use jiff::Timestamp;
 
-use crate::task::{Attempt, QueueId, Status};
+use crate::task::{Attempt, FAILED_ENQUEUEING, QueueId, Status};
 
 /// The facts of one task, and how fresh they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,8 +103,6 @@ pub enum Reason {
 pub const REASON_REQUEUED: &str = "trainyard: requeued";
 /// The status reason by which `Restore` and `PullBack` are known again.
 pub const REASON_RESTORED: &str = "trainyard: restored";
-/// The server's own reason after an enqueue that it rolled back (protocol.md §4).
-pub const REASON_FAILED_ENQUEUEING: &str = "failed enqueueing";
 
 impl Reason {
     /// Classifies a `status_reason`; ours may be followed by a sentence for people.
@@ -113,7 +111,7 @@ impl Reason {
             Self::Requeued
         } else if text.starts_with(REASON_RESTORED) {
             Self::Restored
-        } else if text == REASON_FAILED_ENQUEUEING {
+        } else if text == FAILED_ENQUEUEING {
             Self::FailedEnqueueing
         } else {
             Self::Other

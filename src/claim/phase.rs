@@ -90,6 +90,7 @@ impl<'a> Phase<'a> {
         known
             .occupied()
             .or_else(|| known.to_be_removed())
+            .or_else(|| known.taken_out())
             .or_else(|| known.claimed())
             .or_else(|| known.without_live_job())
             .unwrap_or(Self::Closed)
@@ -200,6 +201,20 @@ impl<'a> Known<'a> {
         self.find(|job| job.waits() && job.attempt < highest)
     }
 
+    /// Row Taken out. Not once the task container has started: then the fence is on its way, or a run. Beside a Job
+    /// that waits only of a later attempt: only a task that was requeued is left queued by a user's dequeue.
+    fn taken_out(&self) -> Option<Phase<'a>> {
+        let in_reach = match self.entry {
+            Entry::Nowhere | Entry::Pending => self.kind == Kind::Queued,
+            Entry::Served { .. } | Entry::Elsewhere | Entry::Unknown => false,
+        };
+        let possible = self
+            .jobs
+            .iter()
+            .all(|job| job.ended() || (job.waits() && job.attempt > Attempt::FIRST));
+        (in_reach && possible && self.task?.looks_taken_out()).then_some(Phase::TakenOut)
+    }
+
     /// Rows Parked to Running: an intent or a held Job that may stay.
     fn claimed(&self) -> Option<Phase<'a>> {
         let job = self.find(|job| !job.ended())?;
@@ -233,7 +248,6 @@ impl<'a> Known<'a> {
     fn queued_without_live_job(&self, task: &'a TaskState) -> Option<Phase<'a>> {
         let ended = self.jobs.first().copied();
         match self.entry {
-            Entry::Nowhere if task.looks_taken_out() => Some(Phase::TakenOut),
             Entry::Nowhere => {
                 Some(ended.map_or(Phase::Orphan(task), |job| Phase::EndedQueued(job, task)))
             }

@@ -21,7 +21,7 @@ pub const LATE_DELIVERY: SignedDuration = SignedDuration::from_secs(5);
 /// | window | s |
 /// |---|---|
 /// | a step: last call begun at `STEP_DEADLINE`, answered within `REQUEST_TIMEOUT` | 8 + 7 |
-/// | the fence of a pod: last call begun at `pod::FENCE_DEADLINE`, answered within `pod::FENCE_TIMEOUT` | 8 + 7 |
+/// | the fence of a pod, `pod::FENCE_DEADLINE` | 10 |
 /// | a plain agent: pop, started, first report | 15 |
 /// | the longest of them, and a late delivery | 15 + 5 |
 pub const QUIET_TIME: SignedDuration = SignedDuration::from_secs(20);

@@ -1,4 +1,6 @@
 //! Keeps cluster and queues in agreement.
 mod cluster;
 mod lease;
+mod look;
 mod mirror;
+mod observe;

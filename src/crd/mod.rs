@@ -14,6 +14,7 @@ mod lifecycle;
 mod limits;
 mod overrides;
 mod quantity;
+mod reference;
 mod schema;
 mod status;
 mod supported;
@@ -29,6 +30,7 @@ pub use lifecycle::{DeletionPolicy, LifecycleSpec, OnInterruption, OnPendingTime
 pub use limits::{Capacity, Limits, LimitsSpec};
 pub use overrides::{ImageCheck, ImageOverrides, OverridesSpec, ResourceOverrides};
 pub use quantity::{BadQuantity, Quantity, Resources};
+pub use reference::reference;
 pub use schema::{crd, crd_yaml};
 pub use status::{QueueBindingStatus, QueueStatus, condition};
 pub use supported::{FieldNote, unsupported};

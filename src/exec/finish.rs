@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::echo::Echo;
 use super::fence::{self, Verdict};
@@ -24,7 +25,7 @@ const ECHO: Duration = Duration::from_secs(2);
 /// How long an unreachable server is waited for with the status; less if the pod is being ended.
 const STATUS: Duration = Duration::from_mins(1);
 const STATUS_IN_A_HURRY: Duration = Duration::from_secs(5);
-/// The worker's farewell is a courtesy: it expires by itself.
+/// Courtesies: the worker's farewell (it expires by itself), and what was begun beside the run.
 const FAREWELL: Duration = Duration::from_secs(3);
 
 /// What is needed to end a run.
@@ -34,6 +35,8 @@ pub struct Closing<'a> {
     pub spool: &'a Spool,
     pub echo: &'a Echo,
     pub secrets: &'a Secrets,
+    /// What was begun beside the run and is worth a moment.
+    pub background: &'a TaskTracker,
 }
 
 impl Closing<'_> {
@@ -56,6 +59,8 @@ impl Closing<'_> {
         if !disowned && let Ok(length) = length {
             self.wait_for_last_line(length, stop).await;
         }
+        self.background.close();
+        let _ = tokio::time::timeout(FAREWELL, self.background.wait()).await;
         let reported = self.report(&outcome, &last_lines, stop).await;
         let farewell = self.client.unregister_worker(&self.settings.worker, &[]);
         let _ = tokio::time::timeout(FAREWELL, farewell).await;

@@ -12,6 +12,7 @@
 
 pub mod diff;
 pub mod echo;
+mod environment;
 pub mod failure;
 pub mod fence;
 mod finish;

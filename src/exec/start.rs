@@ -1,32 +1,35 @@
 //! The user's process: which program, where, with which environment variables.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::unistd::{AccessFlags, access};
 use tokio::process::Command;
 
 use super::failure::Failure;
 use super::plan::{Machine, Plan, Surroundings};
+use super::python::{Python, find_program};
 use super::settings::{OWN_PREFIX, Settings};
 use super::spool::shared_folder;
 use crate::pod;
 
-/// The command of the user's process; `interpreter` is the Python that runs it, `environment` the root of the
-/// installation that was made for it.
-pub fn command(
-    plan: &Plan,
-    settings: &Settings,
-    interpreter: &Path,
-    environment: Option<&Path>,
-) -> Result<Command, Failure> {
-    let variables = variables(plan, settings, environment);
-    let path = variables.get("PATH").cloned();
+/// Where programs are looked for in an image that does not say.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The command of the user's process.
+pub fn command(plan: &Plan, settings: &Settings, python: &Python) -> Result<Command, Failure> {
+    let variables = variables(plan, settings, python.environment.as_deref());
+    let path = variables
+        .get("PATH")
+        .cloned()
+        .unwrap_or_else(|| DEFAULT_PATH.to_owned());
     let machine = Machine {
-        interpreter,
+        interpreter: python
+            .interpreter
+            .as_deref()
+            .unwrap_or(Path::new("python3")),
         is_file: &|path| path.is_file(),
-        program: &|name| find_program(name, path.as_deref()),
+        program: &|name| find_program(name, &path),
         variable: &|name| variables.get(name).cloned(),
     };
     let launch = plan.command.launch(&plan.working_dir, &machine)?;
@@ -76,18 +79,4 @@ pub fn variables(
 
 fn writable(folder: &Path) -> bool {
     folder.is_dir() && access(folder, AccessFlags::W_OK | AccessFlags::X_OK).is_ok()
-}
-
-/// Where the image's `PATH` has this program; without a `PATH` the usual folders are searched.
-pub fn find_program(name: &str, path: Option<&str>) -> Option<PathBuf> {
-    let folders = path.unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-    folders
-        .split(':')
-        .filter(|folder| !folder.is_empty())
-        .map(|folder| Path::new(folder).join(name))
-        .find(|program| {
-            program.metadata().is_ok_and(|metadata| {
-                metadata.is_file() && metadata.permissions().mode() & 0o111 != 0
-            })
-        })
 }

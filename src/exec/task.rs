@@ -5,17 +5,16 @@ use std::fs;
 use tokio::sync::watch::Sender;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::echo::Echo;
-use super::failure::Failure;
 use super::fence::{self, Verdict};
 use super::finish::{self, Closing};
 use super::outcome::{End, Interrupt};
-use super::plan::{PlanSettings, plan};
 use super::process::{Ended, Runner, adopt_orphans, interrupted};
 use super::settings::Settings;
 use super::spool::Spool;
-use super::{client, memory, start, token, watch};
+use super::{client, environment, memory, token, watch};
 use crate::api::Client;
 use crate::pod::{self, Prepared};
 use crate::task::Task;
@@ -67,7 +66,16 @@ pub async fn run(settings: &Settings, stop: CancellationToken) -> Result<i32, St
     };
     let watching = watcher(client.clone(), settings.clone(), stop.clone(), interrupts);
     let before = memory::read();
-    let end = attempt(&task, &prepared, settings, &client, &mut runner).await;
+    let background = TaskTracker::new();
+    let end = attempt(
+        &task,
+        &prepared,
+        settings,
+        &client,
+        &background,
+        &mut runner,
+    )
+    .await;
     watching.abort();
     let memory = memory::read().since(before);
     let closing = Closing {
@@ -75,6 +83,7 @@ pub async fn run(settings: &Settings, stop: CancellationToken) -> Result<i32, St
         client: &client,
         spool: &spool,
         echo: &echo,
+        background: &background,
         secrets: &secrets,
     };
     Ok(closing.close(&end, memory, &stop).await)
@@ -103,14 +112,16 @@ async fn attempt(
     prepared: &Prepared,
     settings: &Settings,
     client: &Client,
+    background: &TaskTracker,
     runner: &mut Runner<'_>,
 ) -> End {
     if let Some(sentence) = &prepared.failure {
         return End::Unprepared(sentence.clone());
     }
     let mut interrupts = runner.interrupts.clone();
+    // Nothing of the user's code has started: what an interrupt leaves half-made may be dropped at once.
     let command = {
-        let making = make(task, prepared, settings, client, &*runner);
+        let making = environment::make(task, prepared, settings, client, background, runner);
         tokio::select! {
             command = making => command,
             () = interrupted(&mut interrupts) => Ok(None),
@@ -143,44 +154,4 @@ async fn attempt(
         },
         Err(error) => End::Unstartable(format!("could not start {program}: {error}")),
     }
-}
-
-/// Makes the environment and the command of the user's process.
-async fn make(
-    task: &Task,
-    prepared: &Prepared,
-    settings: &Settings,
-    client: &Client,
-    runner: &Runner<'_>,
-) -> Result<Option<tokio::process::Command>, Failure> {
-    let manager = settings
-        .manager
-        .parse()
-        .map_err(|error| Failure::new(format!("{error}")))?;
-    let plan = plan(
-        task,
-        &PlanSettings {
-            manager,
-            code_root: prepared.code_root.clone().into(),
-        },
-    )
-    .map_err(|error| Failure::new(error.to_string()))?;
-    for note in &plan.notes {
-        let _ = runner.spool.note(note);
-    }
-    let path = settings.inherited.get("PATH").map(String::as_str);
-    let names = [
-        plan.python
-            .as_ref()
-            .map(|version| format!("python{version}")),
-        Some("python3".into()),
-        Some("python".into()),
-    ];
-    let interpreter = names
-        .into_iter()
-        .flatten()
-        .find_map(|name| start::find_program(&name, path));
-    let interpreter = interpreter.unwrap_or_else(|| "python3".into());
-    let _ = client;
-    start::command(&plan, settings, &interpreter, None).map(Some)
 }

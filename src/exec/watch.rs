@@ -63,7 +63,12 @@ async fn look(
     };
     let found = found?;
     Ok(match found.tasks.first() {
-        Some(facts) => judge(facts, &settings.worker),
+        Some(Facts {
+            status,
+            status_message,
+            mark,
+            ..
+        }) => judge(*status, status_message, mark.as_ref(), &settings.worker),
         // A document that cannot be read is no reason to end a run.
         None if !found.unreadable.is_empty() => None,
         None => Some(Interrupt::Deleted),
@@ -71,14 +76,19 @@ async fn look(
 }
 
 /// What a task's state means for its run by `worker`.
-fn judge(facts: &Facts, worker: &WorkerId) -> Option<Interrupt> {
-    if facts.status != Status::InProgress {
-        return Some(Interrupt::Ended(facts.status));
+fn judge(
+    status: Status,
+    message: &str,
+    mark: Option<&WorkerId>,
+    worker: &WorkerId,
+) -> Option<Interrupt> {
+    if status != Status::InProgress {
+        return Some(Interrupt::Ended(status));
     }
-    match &facts.mark {
+    match mark {
         // User code may drop the mark by writing `runtime` as a whole; only another's is a reason.
         Some(mark) if mark != worker => Some(Interrupt::Foreign(mark.0.clone())),
-        _ if facts.status_message == STOPPING => Some(Interrupt::Abort),
+        _ if message == STOPPING => Some(Interrupt::Abort),
         _ => None,
     }
 }
@@ -123,30 +133,19 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::task::{MARK, Task};
-
-    fn facts(status: Status, message: &str, mark: Option<&str>) -> Facts {
-        let runtime = mark.map_or_else(|| json!({}), |mark| json!({MARK: mark}));
-        let document = json!({
-            "id": "0123456789abcdef0123456789abcdef", "status": status, "status_message": message, "runtime": runtime,
-        });
-        Facts::from(serde_json::from_value::<Task>(document).unwrap())
-    }
 
     #[test]
     fn only_a_task_in_progress_that_is_ours_goes_on() {
-        let ours = WorkerId("ours".to_owned());
-        let judge = |facts: &Facts| super::judge(facts, &ours);
-        assert_eq!(judge(&facts(Status::InProgress, "", Some("ours"))), None);
-        assert_eq!(judge(&facts(Status::InProgress, "", None)), None);
+        let (ours, theirs) = (WorkerId("ours".to_owned()), WorkerId("theirs".to_owned()));
+        let judge = |status, message, mark| judge(status, message, mark, &ours);
+        assert_eq!(judge(Status::InProgress, "", Some(&ours)), None);
+        assert_eq!(judge(Status::InProgress, "", None), None);
         assert_eq!(
-            judge(&facts(Status::InProgress, "stopping", Some("ours"))),
+            judge(Status::InProgress, STOPPING, Some(&ours)),
             Some(Interrupt::Abort)
         );
-        assert_eq!(
-            judge(&facts(Status::InProgress, "stopping", Some("theirs"))),
-            Some(Interrupt::Foreign("theirs".to_owned()))
-        );
+        let foreign = Some(Interrupt::Foreign("theirs".to_owned()));
+        assert_eq!(judge(Status::InProgress, STOPPING, Some(&theirs)), foreign);
         for status in [
             Status::Created,
             Status::Queued,
@@ -155,7 +154,7 @@ mod tests {
             Status::Failed,
         ] {
             assert_eq!(
-                judge(&facts(status, "", Some("ours"))),
+                judge(status, "", Some(&ours)),
                 Some(Interrupt::Ended(status))
             );
         }

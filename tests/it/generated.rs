@@ -46,3 +46,25 @@ fn chart_has_the_same_crds() {
         "cp crds/queuebindings.yaml charts/trainyard/crds/",
     );
 }
+
+#[test]
+fn reference_of_environment_variables_is_what_the_table_says() {
+    let made = trainyard::config::env::reference();
+    let path = "docs/reference/environment-variables.md";
+    assert_same(
+        path,
+        &made,
+        &format!("cargo run -- reference environment-variables > {path}"),
+    );
+}
+
+#[test]
+fn reference_of_the_binding_is_what_the_schema_says() {
+    let made = trainyard::crd::reference();
+    let path = "docs/queuebinding.md";
+    assert_same(
+        path,
+        &made,
+        &format!("cargo run -- reference queuebinding > {path}"),
+    );
+}

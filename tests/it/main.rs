@@ -1,7 +1,9 @@
 //! The one integration binary: pure checks over the whole crate, and scenarios on real programs.
 
 mod bench;
+mod claim_model;
 mod e2e;
+mod exec;
 mod generated;
 mod layering;
 mod nvml;

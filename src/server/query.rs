@@ -1,0 +1,466 @@
+//! The list queries that all services share (`protocol.md` §1.13): which documents, in which order, which fields.
+//!
+//! What columns can answer is asked of SQLite; the rest is decided here, on the documents.
+
+use std::cmp::Ordering;
+
+use regex::Regex;
+use rusqlite::{Connection, OptionalExtension as _, ToSql};
+use serde_json::{Value, json};
+
+use super::call::{Call, integer, wrong};
+use super::doc;
+use super::wire::{Doc, Refusal};
+
+/// The most documents that `page` and `page_size` give at once.
+const PAGE: usize = 500;
+/// The most that `start` and `size` give at once.
+const LARGEST: usize = 10_000;
+/// The longest regular expression that is taken.
+const LONGEST_PATTERN: usize = 4096;
+
+/// Whether hidden objects are part of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hidden {
+    Shown,
+    LeftOut,
+}
+
+/// A list query, read from a request.
+#[derive(Debug, Default)]
+pub(crate) struct Query<'a> {
+    pub(crate) ids: Vec<&'a str>,
+    pub(crate) name: Option<Regex>,
+    pub(crate) only_fields: Vec<&'a str>,
+    pub(crate) search_hidden: bool,
+    order_by: Vec<(&'a str, bool)>,
+    skip: usize,
+    take: usize,
+    lists: Vec<(&'a str, Terms)>,
+    dates: Vec<(&'static str, Vec<(Comparison, String)>)>,
+    ranges: Vec<(&'static str, Value, Value)>,
+    patterns: Vec<Pattern<'a>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Comparison {
+    AtLeast,
+    After,
+    AtMost,
+    Before,
+    Equal,
+}
+
+#[derive(Debug)]
+struct Pattern<'a> {
+    fields: Vec<&'a str>,
+    regex: Regex,
+    all: bool,
+}
+
+/// The items of a list filter: what must be there (one of them, or all), and what must not.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Terms {
+    all: bool,
+    include: Vec<String>,
+    exclude: Vec<String>,
+}
+
+impl Terms {
+    /// Items with their operators; a leading `-` excludes, `null` stands for "not set".
+    fn read(items: &[Value]) -> Result<Self, Refusal> {
+        let mut terms = Terms::default();
+        let mut negate = false;
+        for item in items {
+            let text = match item {
+                Value::Null => "",
+                Value::String(text) => text,
+                _ => return Err(Refusal::bad(16, format!("Invalid field value: {item}"))),
+            };
+            match text {
+                "__$not" => negate = true,
+                "__$and" | "__$all" => terms.all = true,
+                "__$or" | "__$any" => terms.all = false,
+                _ if text.starts_with("__$") => return Err(Refusal::bad(16, format!("Unknown list operator: {text}"))),
+                _ => {
+                    let (text, excluded) = text.strip_prefix('-').map_or((text, false), |text| (text, true));
+                    let to = if excluded || negate { &mut terms.exclude } else { &mut terms.include };
+                    to.push(text.to_owned());
+                    negate = false;
+                }
+            }
+        }
+        Ok(terms)
+    }
+
+    fn holds(&self, have: &[&str]) -> bool {
+        let is_there = |term: &String| have.contains(&term.as_str()) || (term.is_empty() && have.is_empty());
+        let included = match (self.include.is_empty(), self.all) {
+            (true, _) => true,
+            (false, true) => self.include.iter().all(is_there),
+            (false, false) => self.include.iter().any(is_there),
+        };
+        included && !self.exclude.iter().any(is_there)
+    }
+
+    /// A plain choice of values, which a column can answer.
+    fn is_plain(&self) -> bool {
+        !self.all && self.exclude.is_empty() && !self.include.iter().any(String::is_empty)
+    }
+}
+
+impl<'a> Query<'a> {
+    /// Reads a request; `lists` are the members that filter by value or list.
+    pub(crate) fn read(call: &Call<'a>, lists: &[&'static str]) -> Result<Self, Refusal> {
+        let mut query = Query {
+            ids: call.texts("id")?,
+            only_fields: call.texts("only_fields")?,
+            search_hidden: call.flag("search_hidden")?,
+            ..Query::default()
+        };
+        if let Some(pattern) = call.text_or_none("name")? {
+            query.name = Some(regex(pattern)?);
+        }
+        for field in call.texts("order_by")? {
+            query.order_by.push(field.strip_prefix('-').map_or((field, false), |field| (field, true)));
+        }
+        query.read_paging(call)?;
+        for &key in lists {
+            match call.value(key) {
+                None => {}
+                Some(Value::Array(items)) if items.is_empty() => {}
+                Some(Value::Array(items)) => query.lists.push((key, Terms::read(items)?)),
+                Some(item) => query.lists.push((key, Terms::read(std::slice::from_ref(item))?)),
+            }
+        }
+        for key in ["status_changed", "last_update", "last_change"] {
+            let conditions = call.texts(key)?.into_iter().map(comparison).collect::<Vec<_>>();
+            if !conditions.is_empty() {
+                query.dates.push((key, conditions));
+            }
+        }
+        for key in ["created", "started", "completed", "last_iteration", "active_duration"] {
+            if let Some(Value::Array(ends)) = call.value(key)
+                && let [low, high] = ends.as_slice()
+            {
+                query.ranges.push((key, low.clone(), high.clone()));
+            }
+        }
+        for (key, all) in [("_any_", false), ("_all_", true)] {
+            if let Some(pattern) = call.object(key)? {
+                let fields = doc::strings(pattern, "fields");
+                let regex = regex(doc::text(pattern, "pattern"))?;
+                query.patterns.push(Pattern { fields, regex, all });
+            }
+        }
+        Ok(query)
+    }
+
+    fn read_paging(&mut self, call: &Call<'a>) -> Result<(), Refusal> {
+        let number = |key| -> Result<Option<usize>, Refusal> {
+            match call.int(key)? {
+                None => Ok(None),
+                Some(value) => usize::try_from(value).map(Some).map_err(|_| wrong(key, "zero or more")),
+            }
+        };
+        let (start, size) = (number("start")?, number("size")?);
+        if start.is_some() || size.is_some() {
+            self.skip = start.unwrap_or(0);
+            self.take = size.unwrap_or(PAGE).min(LARGEST);
+        } else {
+            self.take = number("page_size")?.unwrap_or(PAGE).min(PAGE);
+            self.skip = number("page")?.unwrap_or(0).saturating_mul(self.take);
+        }
+        Ok(())
+    }
+
+    /// Further filter that did not come from the request's own member of that name.
+    pub(crate) fn replace_list(&mut self, key: &'static str, values: Vec<String>) {
+        self.lists.retain(|(have, _)| *have != key);
+        self.lists.push((key, Terms { include: values, ..Terms::default() }));
+    }
+
+    /// Whether a field takes part in the order.
+    pub(crate) fn sorts_by(&self, field: &str) -> bool {
+        self.order_by.iter().any(|(path, _)| path.split('.').next() == Some(field))
+    }
+
+    /// Whether a field is part of the answer.
+    pub(crate) fn shows(&self, field: &str) -> bool {
+        self.only_fields.is_empty() || self.only_fields.iter().any(|path| path.split('.').next() == Some(field))
+    }
+
+    /// Only the fields that were asked for.
+    pub(crate) fn cut(&self, doc: Doc) -> Doc {
+        if self.only_fields.is_empty() { doc } else { doc::project(&doc, &self.only_fields) }
+    }
+
+    /// The same, with the id in any case (`*_ex`).
+    pub(crate) fn cut_with_id(&self, doc: Doc) -> Doc {
+        let id = doc.get("id").cloned();
+        let mut cut = self.cut(doc);
+        if let Some(id) = id {
+            cut.insert("id".into(), id);
+        }
+        cut
+    }
+
+    /// The documents of one table that match, in order, one page of them. `columns` are the filters that the table
+    /// has as columns.
+    pub(crate) fn run(
+        &self,
+        db: &Connection,
+        table: &str,
+        hidden: Hidden,
+        columns: &[&str],
+    ) -> Result<Vec<Doc>, Refusal> {
+        self.run_with(db, table, hidden, columns, |_| Ok(()))
+    }
+
+    /// As `run`; `complete` adds to each document what is stored elsewhere, before it is ordered.
+    pub(crate) fn run_with(
+        &self,
+        db: &Connection,
+        table: &str,
+        hidden: Hidden,
+        columns: &[&str],
+        complete: impl Fn(&mut Doc) -> Result<(), Refusal>,
+    ) -> Result<Vec<Doc>, Refusal> {
+        let (sql, values, rest) = self.statement(table, hidden, columns);
+        let mut statement = db.prepare_cached(&sql)?;
+        let values: Vec<&dyn ToSql> = values.iter().map(|value| value as &dyn ToSql).collect();
+        let mut rows = statement.query(values.as_slice())?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            let name: Option<&str> = row.get_ref(0)?.as_str_or_null().unwrap_or_default();
+            if self.name.as_ref().is_some_and(|regex| !regex.is_match(name.unwrap_or_default())) {
+                continue;
+            }
+            let text = row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?;
+            let mut doc: Doc = serde_json::from_str(text)?;
+            if self.matches(&doc, &rest) {
+                complete(&mut doc)?;
+                found.push(doc);
+            }
+        }
+        if !self.order_by.is_empty() {
+            found.sort_by(|a, b| self.compare(a, b));
+        }
+        Ok(found.into_iter().skip(self.skip).take(self.take).collect())
+    }
+
+    /// The SQL, its values, and the list filters that it leaves to us.
+    fn statement(&self, table: &str, hidden: Hidden, columns: &[&str]) -> (String, Vec<String>, Vec<&(&'a str, Terms)>) {
+        let mut sql = format!("SELECT name, doc FROM {table} WHERE 1");
+        let mut values = Vec::new();
+        let mut one_of = |sql: &mut String, column: &str, of: Value| {
+            values.push(of.to_string());
+            *sql += &format!(" AND {column} IN (SELECT value FROM json_each(?{}))", values.len());
+        };
+        if !self.ids.is_empty() {
+            one_of(&mut sql, "id", json!(self.ids));
+        }
+        let mut rest = Vec::new();
+        for filter in &self.lists {
+            let (field, terms) = filter;
+            if columns.contains(field) && terms.is_plain() {
+                one_of(&mut sql, field, json!(terms.include));
+            } else {
+                rest.push(filter);
+            }
+        }
+        if hidden == Hidden::LeftOut {
+            sql += " AND hidden = 0";
+        }
+        sql += " ORDER BY rowid";
+        let ours = rest.is_empty()
+            && self.name.is_none()
+            && self.order_by.is_empty()
+            && self.dates.is_empty()
+            && self.ranges.is_empty()
+            && self.patterns.is_empty();
+        if ours {
+            sql += &format!(" LIMIT {}", self.skip.saturating_add(self.take).min(i64::MAX as usize));
+        }
+        (sql, values, rest)
+    }
+
+    fn matches(&self, doc: &Doc, lists: &[&(&str, Terms)]) -> bool {
+        lists.iter().all(|(field, terms)| terms.holds(&texts_at(doc, field)))
+            && self.dates.iter().all(|(field, all)| {
+                let have = doc::text(doc, field);
+                !have.is_empty() && all.iter().all(|(comparison, date)| compare_dates(have, *comparison, date))
+            })
+            && self.ranges.iter().all(|(field, low, high)| in_range(doc::get(doc, field), low, high))
+            && self.patterns.iter().all(|pattern| pattern.holds(doc))
+    }
+
+    fn compare(&self, a: &Doc, b: &Doc) -> Ordering {
+        for (path, descending) in &self.order_by {
+            let order = compare_values(doc::get(a, path), doc::get(b, path));
+            let order = if *descending { order.reverse() } else { order };
+            if order != Ordering::Equal {
+                return order;
+            }
+        }
+        doc::text(a, "id").cmp(doc::text(b, "id"))
+    }
+}
+
+impl Pattern<'_> {
+    fn holds(&self, doc: &Doc) -> bool {
+        let matches = |field: &&str| texts_at(doc, field).iter().any(|text| self.regex.is_match(text));
+        if self.all { self.fields.iter().all(matches) } else { self.fields.iter().any(matches) }
+    }
+}
+
+fn regex(pattern: &str) -> Result<Regex, Refusal> {
+    let invalid = |why: String| Refusal::bad(16, format!("Invalid field value: regular expression {pattern:?}: {why}"));
+    if pattern.len() > LONGEST_PATTERN {
+        return Err(invalid("too long".into()));
+    }
+    // Python escapes characters that need none; here an unknown escape is an error.
+    let mut plain = String::with_capacity(pattern.len());
+    let mut chars = pattern.chars();
+    while let Some(c) = chars.next() {
+        if c != '\\' {
+            plain.push(c);
+            continue;
+        }
+        match chars.next() {
+            Some(c) if c.is_ascii_alphanumeric() || c == '_' => plain.extend(['\\', c]),
+            Some(c) => plain += &regex::escape(&c.to_string()),
+            None => plain.push('\\'),
+        }
+    }
+    Regex::new(&plain).map_err(|error| invalid(error.to_string()))
+}
+
+fn comparison(text: &str) -> (Comparison, String) {
+    for (sign, comparison) in [
+        (">=", Comparison::AtLeast),
+        ("<=", Comparison::AtMost),
+        (">", Comparison::After),
+        ("<", Comparison::Before),
+    ] {
+        if let Some(date) = text.strip_prefix(sign) {
+            return (comparison, date.trim().to_owned());
+        }
+    }
+    (Comparison::Equal, text.to_owned())
+}
+
+/// A date in any ISO 8601 form; without an offset it is UTC (§1.12).
+fn date(text: &str) -> Option<jiff::Timestamp> {
+    text.parse().ok().or_else(|| {
+        let civil: jiff::civil::DateTime = text.parse().ok()?;
+        civil.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
+    })
+}
+
+fn compare_dates(have: &str, comparison: Comparison, wanted: &str) -> bool {
+    let (Some(have), Some(wanted)) = (date(have), date(wanted)) else { return false };
+    match comparison {
+        Comparison::AtLeast => have >= wanted,
+        Comparison::After => have > wanted,
+        Comparison::AtMost => have <= wanted,
+        Comparison::Before => have < wanted,
+        Comparison::Equal => have == wanted,
+    }
+}
+
+fn in_range(have: Option<&Value>, low: &Value, high: &Value) -> bool {
+    let Some(have) = have else { return false };
+    if let (Some(number), true) = (have.as_f64(), low.is_number() || high.is_number()) {
+        return low.as_f64().is_none_or(|low| number >= low) && high.as_f64().is_none_or(|high| number <= high);
+    }
+    let text = have.as_str().unwrap_or_default();
+    low.as_str().is_none_or(|low| compare_dates(text, Comparison::AtLeast, low))
+        && high.as_str().is_none_or(|high| compare_dates(text, Comparison::AtMost, high))
+}
+
+fn compare_values(a: Option<&Value>, b: Option<&Value>) -> Ordering {
+    match (a, b) {
+        (None, None) => Ordering::Equal,
+        (None, Some(_)) => Ordering::Less,
+        (Some(_), None) => Ordering::Greater,
+        (Some(Value::Number(a)), Some(Value::Number(b))) => {
+            a.as_f64().unwrap_or(f64::NAN).total_cmp(&b.as_f64().unwrap_or(f64::NAN))
+        }
+        (Some(Value::String(a)), Some(Value::String(b))) => a.cmp(b),
+        (Some(a), Some(b)) => a.to_string().cmp(&b.to_string()),
+    }
+}
+
+/// The strings at a path: one, or those of a list.
+fn texts_at<'d>(doc: &'d Doc, path: &str) -> Vec<&'d str> {
+    match doc::get(doc, path) {
+        Some(Value::String(text)) if !text.is_empty() => vec![text],
+        Some(Value::Array(items)) => items.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// One document by its id.
+pub(crate) fn one(db: &Connection, sql: &str, id: &str) -> Result<Option<Doc>, Refusal> {
+    let text: Option<String> = db.prepare_cached(sql)?.query_row([id], |row| row.get(0)).optional()?;
+    Ok(match text {
+        Some(text) => Some(serde_json::from_str(&text)?),
+        None => None,
+    })
+}
+
+/// Tags as they are stored: sorted, each once (§3.1).
+pub(crate) fn tags(tags: &[&str]) -> Value {
+    let mut tags: Vec<&str> = tags.to_vec();
+    tags.sort_unstable();
+    tags.dedup();
+    json!(tags)
+}
+
+/// An integer member of an event or a document, 0 if there is none.
+pub(crate) fn int_at(doc: &Doc, key: &str) -> i64 {
+    doc.get(key).and_then(integer).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holds(items: Value, have: &[&str]) -> bool {
+        Terms::read(items.as_array().unwrap()).unwrap().holds(have)
+    }
+
+    #[test]
+    fn list_items_are_alternatives_unless_all_is_said() {
+        assert!(holds(json!(["a", "b"]), &["b"]));
+        assert!(!holds(json!(["__$all", "a", "b"]), &["b"]));
+        assert!(holds(json!(["__$all", "a", "b"]), &["b", "a", "c"]));
+    }
+
+    #[test]
+    fn a_minus_or_a_not_excludes() {
+        assert!(!holds(json!(["a", "-b"]), &["a", "b"]));
+        assert!(holds(json!(["-b"]), &["a"]));
+        assert!(!holds(json!(["a", "__$not", "b", "c"]), &["a", "b"]));
+        assert!(holds(json!(["a", "__$not", "b", "c"]), &["c"]));
+        assert!(holds(json!([null]), &[]) && !holds(json!([null]), &["p"]));
+        assert_eq!(Terms::read(&[json!("__$odd")]).unwrap_err().subcode, 16);
+    }
+
+    #[test]
+    fn names_are_searched_for_with_the_escapes_of_python() {
+        let escaped = regex(r"^my\ project\-1\#x\/y$").unwrap();
+        assert!(escaped.is_match("my project-1#x/y"));
+        assert!(!escaped.is_match("my project-1#x/y2"));
+        assert!(regex("default").unwrap().is_match("my-default"));
+        assert_eq!(regex("(").unwrap_err().subcode, 16);
+    }
+
+    #[test]
+    fn dates_compare_as_moments() {
+        let (sign, wanted) = comparison(">=2026-11-04T12:00:00");
+        assert!(compare_dates("2026-11-04T13:00:00+01:00", sign, &wanted));
+        assert!(!compare_dates("2026-11-04T12:59:59+01:00", sign, &wanted));
+    }
+}
