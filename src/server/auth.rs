@@ -55,8 +55,11 @@ type HmacSha256 = Hmac<Sha256>;
 impl Auth {
     /// Reads users, key pairs and the signing key.
     pub(crate) fn load(db: &Connection) -> Result<Self, Refusal> {
-        let signing_key =
-            db.query_row("SELECT value FROM settings WHERE key = 'token_secret'", [], |row| row.get(0))?;
+        let signing_key = db.query_row(
+            "SELECT value FROM settings WHERE key = 'token_secret'",
+            [],
+            |row| row.get(0),
+        )?;
         let mut users = HashMap::new();
         let mut statement = db.prepare("SELECT id, name, role FROM users")?;
         let mut rows = statement.query([])?;
@@ -67,10 +70,18 @@ impl Auth {
         let mut statement = db.prepare("SELECT access_key, secret_hash, user FROM credentials")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            pairs.insert(row.get(0)?, KeyPair { secret_hash: row.get(1)?, user: row.get(2)? });
+            pairs.insert(
+                row.get(0)?,
+                KeyPair {
+                    secret_hash: row.get(1)?,
+                    user: row.get(2)?,
+                },
+            );
         }
         let mut statement = db.prepare("SELECT session FROM revoked_sessions")?;
-        let revoked = statement.query_map([], |row| row.get(0))?.collect::<Result<HashSet<String>, _>>()?;
+        let revoked = statement
+            .query_map([], |row| row.get(0))?
+            .collect::<Result<HashSet<String>, _>>()?;
         Ok(Self {
             signing_key,
             users: RwLock::new(users),
@@ -94,8 +105,17 @@ impl Auth {
     }
 
     fn by_key_pair(&self, pair: &str) -> Result<Caller, Refusal> {
-        let wrong = || unauthorized(22, "invalid credentials) (failed to locate provided credentials");
-        let pair = STANDARD.decode(pair).ok().and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(wrong)?;
+        let wrong = || {
+            unauthorized(
+                22,
+                "invalid credentials) (failed to locate provided credentials",
+            )
+        };
+        let pair = STANDARD
+            .decode(pair)
+            .ok()
+            .and_then(|bytes| String::from_utf8(bytes).ok())
+            .ok_or_else(wrong)?;
         let (key, secret) = pair.split_once(':').ok_or_else(wrong)?;
         let user = read(&self.pairs)
             .get(key)
@@ -103,21 +123,33 @@ impl Auth {
             .map(|known| known.user.clone())
             .ok_or_else(wrong)?;
         let caller = self.user(&user).ok_or_else(wrong)?;
-        Ok(Caller { access_key: Some(key.to_owned()), ..caller })
+        Ok(Caller {
+            access_key: Some(key.to_owned()),
+            ..caller
+        })
     }
 
     fn by_token(&self, token: &str, now: i64) -> Result<Caller, Refusal> {
         let bad = || unauthorized(30, "invalid token");
         let claims = self.verified(token).ok_or_else(bad)?;
-        if claims.get("exp").and_then(Value::as_i64).is_none_or(|until| until < now) {
+        if claims
+            .get("exp")
+            .and_then(Value::as_i64)
+            .is_none_or(|until| until < now)
+        {
             return Err(unauthorized(30, "token expired"));
         }
         let session = super::doc::text(&claims, "session_id").to_owned();
         if read(&self.revoked).contains(&session) {
             return Err(unauthorized(30, "token revoked"));
         }
-        let caller = self.user(super::doc::text(&claims, "identity.user")).ok_or_else(bad)?;
-        Ok(Caller { session: Some(session), ..caller })
+        let caller = self
+            .user(super::doc::text(&claims, "identity.user"))
+            .ok_or_else(bad)?;
+        Ok(Caller {
+            session: Some(session),
+            ..caller
+        })
     }
 
     /// `X-ClearML-Impersonate-As` and `X-ClearML-Act-As` (§1.6).
@@ -126,28 +158,48 @@ impl Auth {
         let (whole, identity) = (named("impersonate-as"), named("act-as"));
         let target = match (whole, identity) {
             (None, None) => return Ok(caller),
-            (Some(_), Some(_)) => return Err(Refusal::bad(5, "Impersonate-As and Act-As exclude each other")),
+            (Some(_), Some(_)) => {
+                return Err(Refusal::bad(
+                    5,
+                    "Impersonate-As and Act-As exclude each other",
+                ));
+            }
             (Some(target), None) | (None, Some(target)) => target,
         };
         if !matches!(caller.role.as_str(), "admin" | "root" | "system") {
-            return Err(Refusal::bad(6, "Impersonation error (role may not impersonate)"));
+            return Err(Refusal::bad(
+                6,
+                "Impersonation error (role may not impersonate)",
+            ));
         }
-        let other = self.user(target).ok_or_else(|| Refusal::bad(6, "Impersonation error (unknown user)"))?;
-        let role = if whole.is_some() { other.role.clone() } else { caller.role };
+        let other = self
+            .user(target)
+            .ok_or_else(|| Refusal::bad(6, "Impersonation error (unknown user)"))?;
+        let role = if whole.is_some() {
+            other.role.clone()
+        } else {
+            caller.role
+        };
         Ok(Caller { role, ..other })
     }
 
     pub(crate) fn user(&self, id: &str) -> Option<Caller> {
         let users = read(&self.users);
         let (name, role) = users.get(id)?;
-        Some(Caller { user: id.to_owned(), name: name.clone(), role: role.clone(), ..Caller::default() })
+        Some(Caller {
+            user: id.to_owned(),
+            name: name.clone(),
+            role: role.clone(),
+            ..Caller::default()
+        })
     }
 
     fn verified(&self, token: &str) -> Option<Doc> {
         let (signed, signature) = token.rsplit_once('.')?;
         let mut mac = self.mac()?;
         mac.update(signed.as_bytes());
-        mac.verify_slice(&URL_SAFE_NO_PAD.decode(signature).ok()?).ok()?;
+        mac.verify_slice(&URL_SAFE_NO_PAD.decode(signature).ok()?)
+            .ok()?;
         let (_, claims) = signed.split_once('.')?;
         serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
     }
@@ -178,9 +230,14 @@ impl Auth {
         });
         let header = URL_SAFE_NO_PAD.encode(br#"{"alg":"HS256","typ":"JWT"}"#);
         let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims.to_string()));
-        let mut mac = self.mac().ok_or_else(|| Refusal::internal("The token could not be signed"))?;
+        let mut mac = self
+            .mac()
+            .ok_or_else(|| Refusal::internal("The token could not be signed"))?;
         mac.update(signed.as_bytes());
-        Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())))
+        Ok(format!(
+            "{signed}.{}",
+            URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
+        ))
     }
 }
 
@@ -188,11 +245,13 @@ impl Auth {
 pub(crate) const SERVER_VERSION: &str = "2.3.0";
 
 fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    lock.read()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+    lock.write()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn unauthorized(subcode: u16, why: &str) -> Refusal {
@@ -205,7 +264,8 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 
 /// A header by its new or its old name (§1.5).
 pub(crate) fn header_of_either<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    header(headers, &format!("x-clearml-{name}")).or_else(|| header(headers, &format!("x-trains-{name}")))
+    header(headers, &format!("x-clearml-{name}"))
+        .or_else(|| header(headers, &format!("x-trains-{name}")))
 }
 
 /// Secrets are random and long, so one plain hash is enough to keep them out of the database.
@@ -223,11 +283,17 @@ pub(super) fn random_word(length: usize) -> String {
     use rand::Rng as _;
     const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
     let mut source = rand::rng();
-    (0..length).map(|_| char::from(LETTERS[source.random_range(0..LETTERS.len())])).collect()
+    (0..length)
+        .map(|_| char::from(LETTERS[source.random_range(0..LETTERS.len())]))
+        .collect()
 }
 
 /// Adds a key pair for a user; the secret is returned here and never again.
-pub(super) fn add_pair(db: &Connection, user: &str, label: &str) -> Result<(String, String), Refusal> {
+pub(super) fn add_pair(
+    db: &Connection,
+    user: &str,
+    label: &str,
+) -> Result<(String, String), Refusal> {
     let (key, secret) = (random_word(20), random_word(48));
     db.execute(
         "INSERT INTO credentials (access_key, secret_hash, user, label) VALUES (?1, ?2, ?3, ?4)",
@@ -242,12 +308,15 @@ pub(super) fn add_pair(db: &Connection, user: &str, label: &str) -> Result<(Stri
 pub(crate) fn login(call: &Call) -> Answer {
     let lifetime = call.int("expiration_sec")?.unwrap_or(LIFETIME);
     if !(1..=LONGEST).contains(&lifetime) {
-        return Err(Refusal::invalid(format_args!("expiration_sec must be between 1 and {LONGEST}")));
+        return Err(Refusal::invalid(format_args!(
+            "expiration_sec must be between 1 and {LONGEST}"
+        )));
     }
     let caller = &call.request.caller;
     if let Some(key) = &caller.access_key {
         let from = call.request.worker.as_deref().unwrap_or(&call.request.ip);
-        let sql = "UPDATE credentials SET last_used = ?2, last_used_from = ?3 WHERE access_key = ?1";
+        let sql =
+            "UPDATE credentials SET last_used = ?2, last_used_from = ?3 WHERE access_key = ?1";
         call.db.execute(sql, params![key, call.now, from])?;
     }
     Ok(json!({"token": call.app.auth.token(caller, call.at.as_second(), lifetime)?}))
@@ -257,8 +326,14 @@ pub(crate) fn login(call: &Call) -> Answer {
 pub(crate) fn logout(call: &Call) -> Answer {
     if let Some(session) = &call.request.caller.session {
         let until = call.at.as_second() + LONGEST;
-        call.db.execute("DELETE FROM revoked_sessions WHERE until < ?1", [call.at.as_second()])?;
-        call.db.execute("INSERT OR REPLACE INTO revoked_sessions VALUES (?1, ?2)", params![session, until])?;
+        call.db.execute(
+            "DELETE FROM revoked_sessions WHERE until < ?1",
+            [call.at.as_second()],
+        )?;
+        call.db.execute(
+            "INSERT OR REPLACE INTO revoked_sessions VALUES (?1, ?2)",
+            params![session, until],
+        )?;
         write(&call.app.auth.revoked).insert(session.clone());
     }
     Ok(json!({}))
@@ -266,20 +341,38 @@ pub(crate) fn logout(call: &Call) -> Answer {
 
 /// `auth.validate_token`
 pub(crate) fn validate_token(call: &Call) -> Answer {
-    Ok(match call.app.auth.by_token(call.text("token")?, call.at.as_second()) {
-        Ok(caller) => json!({"valid": true, "user": caller.user, "company": COMPANY, "msg": ""}),
-        Err(refusal) => json!({"valid": false, "msg": refusal.text}),
-    })
+    Ok(
+        match call
+            .app
+            .auth
+            .by_token(call.text("token")?, call.at.as_second())
+        {
+            Ok(caller) => {
+                json!({"valid": true, "user": caller.user, "company": COMPANY, "msg": ""})
+            }
+            Err(refusal) => json!({"valid": false, "msg": refusal.text}),
+        },
+    )
 }
 
 /// `auth.get_token_for_user`
 pub(crate) fn token_for_user(call: &Call) -> Answer {
-    if !matches!(call.request.caller.role.as_str(), "admin" | "root" | "system") {
+    if !matches!(
+        call.request.caller.role.as_str(),
+        "admin" | "root" | "system"
+    ) {
         return Err(Refusal::new(403, 20, "Forbidden (role not allowed)"));
     }
     let user = call.text("user")?;
-    let target = call.app.auth.user(user).ok_or_else(|| Refusal::bad(6, "Unknown user"))?;
-    let lifetime = call.int("expiration_sec")?.unwrap_or(LIFETIME).clamp(1, LONGEST);
+    let target = call
+        .app
+        .auth
+        .user(user)
+        .ok_or_else(|| Refusal::bad(6, "Unknown user"))?;
+    let lifetime = call
+        .int("expiration_sec")?
+        .unwrap_or(LIFETIME)
+        .clamp(1, LONGEST);
     Ok(json!({"token": call.app.auth.token(&target, call.at.as_second(), lifetime)?}))
 }
 
@@ -287,20 +380,27 @@ pub(crate) fn token_for_user(call: &Call) -> Answer {
 pub(crate) fn create_credentials(call: &Call) -> Answer {
     let label = call.text_or_none("label")?.unwrap_or_default();
     let (access_key, secret) = add_pair(call.db, call.user(), label)?;
-    let pair = KeyPair { secret_hash: hash(&secret), user: call.user().to_owned() };
+    let pair = KeyPair {
+        secret_hash: hash(&secret),
+        user: call.user().to_owned(),
+    };
     write(&call.app.auth.pairs).insert(access_key.clone(), pair);
     Ok(json!({"credentials": {"access_key": access_key, "secret_key": secret, "label": label}}))
 }
 
 /// `auth.get_credentials`
 pub(crate) fn get_credentials(call: &Call) -> Answer {
-    let sql = "SELECT access_key, label, last_used, last_used_from FROM credentials WHERE user = ?1";
+    let sql =
+        "SELECT access_key, label, last_used, last_used_from FROM credentials WHERE user = ?1";
     let mut statement = call.db.prepare_cached(sql)?;
     let mut rows = statement.query([call.user()])?;
     let mut pairs = Vec::new();
     while let Some(row) = rows.next()? {
         let mut pair = Doc::new();
-        for (column, name) in ["access_key", "label", "last_used", "last_used_from"].into_iter().enumerate() {
+        for (column, name) in ["access_key", "label", "last_used", "last_used_from"]
+            .into_iter()
+            .enumerate()
+        {
             if let Some(text) = row.get::<_, Option<String>>(column)? {
                 pair.insert(name.into(), text.into());
             }
@@ -344,8 +444,10 @@ pub(crate) fn supported_modes(call: &Call) -> Answer {
 pub(crate) fn current_user(call: &Call) -> Answer {
     let caller = &call.request.caller;
     let sql = "SELECT created, preferences FROM users WHERE id = ?1";
-    let row: Option<(String, String)> =
-        call.db.query_row(sql, [call.user()], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    let row: Option<(String, String)> = call
+        .db
+        .query_row(sql, [call.user()], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
     let (created, preferences) = row.unwrap_or_else(|| (call.now.clone(), "{}".into()));
     Ok(json!({
         "user": {

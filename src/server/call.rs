@@ -54,7 +54,13 @@ pub(crate) fn iso(at: Timestamp) -> String {
 impl<'a> Call<'a> {
     pub(crate) fn new(db: &'a Connection, app: &'a App, request: &'a Request) -> Self {
         let at = Timestamp::now();
-        Self { db, app, request, at, now: iso(at) }
+        Self {
+            db,
+            app,
+            request,
+            at,
+            now: iso(at),
+        }
     }
 
     /// Id of the user who asks.
@@ -96,7 +102,9 @@ impl<'a> Call<'a> {
     pub(crate) fn int(&self, key: &str) -> Result<Option<i64>, Refusal> {
         match self.value(key) {
             None => Ok(None),
-            Some(value) => integer(value).map(Some).ok_or_else(|| wrong(key, "an integer")),
+            Some(value) => integer(value)
+                .map(Some)
+                .ok_or_else(|| wrong(key, "an integer")),
         }
     }
 
@@ -105,9 +113,10 @@ impl<'a> Call<'a> {
         match self.value(key) {
             None => Ok(Vec::new()),
             Some(Value::String(text)) => Ok(vec![text]),
-            Some(Value::Array(list)) => {
-                list.iter().map(|item| item.as_str().ok_or_else(|| wrong(key, "a list of strings"))).collect()
-            }
+            Some(Value::Array(list)) => list
+                .iter()
+                .map(|item| item.as_str().ok_or_else(|| wrong(key, "a list of strings")))
+                .collect(),
             Some(_) => Err(wrong(key, "a list of strings")),
         }
     }
@@ -132,15 +141,27 @@ impl<'a> Call<'a> {
             Some(Value::Array(items)) => items,
             Some(_) => return Err(wrong(key, "a list of objects")),
         };
-        items.iter().map(|item| item.as_object().ok_or_else(|| wrong(key, "a list of objects"))).collect()
+        items
+            .iter()
+            .map(|item| {
+                item.as_object()
+                    .ok_or_else(|| wrong(key, "a list of objects"))
+            })
+            .collect()
     }
 
     /// What every status call may say.
     pub(crate) fn status_ask(&self) -> Result<Ask, Refusal> {
         Ok(Ask {
             force: self.flag("force")?,
-            reason: self.text_or_none("status_reason")?.unwrap_or_default().to_owned(),
-            message: self.text_or_none("status_message")?.unwrap_or_default().to_owned(),
+            reason: self
+                .text_or_none("status_reason")?
+                .unwrap_or_default()
+                .to_owned(),
+            message: self
+                .text_or_none("status_message")?
+                .unwrap_or_default()
+                .to_owned(),
         })
     }
 }
@@ -149,7 +170,10 @@ impl<'a> Call<'a> {
 pub(crate) fn integer(value: &Value) -> Option<i64> {
     value.as_i64().or_else(|| {
         let number = value.as_f64()?;
-        #[expect(clippy::cast_possible_truncation, reason = "has no fraction and is within range")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "has no fraction and is within range"
+        )]
         (number.fract() == 0.0 && number.abs() < 9e15).then_some(number as i64)
     })
 }
@@ -159,5 +183,7 @@ pub(crate) fn required(key: &str) -> Refusal {
 }
 
 pub(crate) fn wrong(key: &str, wanted: &str) -> Refusal {
-    Refusal::invalid(format_args!("error for field '{key}'. value is not {wanted}"))
+    Refusal::invalid(format_args!(
+        "error for field '{key}'. value is not {wanted}"
+    ))
 }

@@ -21,7 +21,10 @@ pub(crate) fn text<'a>(doc: &'a Doc, path: &str) -> &'a str {
 
 /// The strings of the list at a dotted path.
 pub(crate) fn strings<'a>(doc: &'a Doc, path: &str) -> Vec<&'a str> {
-    let list = get(doc, path).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let list = get(doc, path)
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     list.iter().filter_map(Value::as_str).collect()
 }
 
@@ -81,7 +84,10 @@ fn copy(doc: &Doc, path: &str, out: &mut Doc) {
         }
         (Some(Value::Object(inner)), Some(rest)) => copy(inner, rest, object_at(out, first)),
         (Some(Value::Array(items)), Some(rest)) => {
-            let cut = items.iter().filter_map(Value::as_object).map(|item| Value::Object(project(item, &[rest])));
+            let cut = items
+                .iter()
+                .filter_map(Value::as_object)
+                .map(|item| Value::Object(project(item, &[rest])));
             let cut: Vec<Value> = cut.collect();
             merge_lists(out, first, cut);
         }
@@ -118,7 +124,10 @@ mod tests {
     #[test]
     fn a_projection_keeps_the_parents_of_an_unset_path() {
         let task = doc(json!({"id": "1", "execution": {"parameters": {}}, "runtime": {}}));
-        let cut = project(&task, &["execution.queue", "runtime._abort", "enqueue_status"]);
+        let cut = project(
+            &task,
+            &["execution.queue", "runtime._abort", "enqueue_status"],
+        );
         assert_eq!(Value::Object(cut), json!({"execution": {}, "runtime": {}}));
     }
 
@@ -126,7 +135,10 @@ mod tests {
     fn a_projection_reaches_into_lists() {
         let queue = doc(json!({"entries": [{"task": "a", "added": 1}, {"task": "b", "added": 2}]}));
         let cut = project(&queue, &["entries.task"]);
-        assert_eq!(Value::Object(cut), json!({"entries": [{"task": "a"}, {"task": "b"}]}));
+        assert_eq!(
+            Value::Object(cut),
+            json!({"entries": [{"task": "a"}, {"task": "b"}]})
+        );
     }
 
     #[test]

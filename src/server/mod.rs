@@ -67,7 +67,12 @@ const LAST_ANSWERS: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Address and port for API, files and page.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8008", env = "TRAINYARD_SERVER_LISTEN")]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:8008",
+        env = "TRAINYARD_SERVER_LISTEN"
+    )]
     pub listen: SocketAddr,
 
     /// Folder for the database, the keys and the files.
@@ -138,14 +143,27 @@ pub fn keys_file(data: &Path) -> PathBuf {
 
 /// Runs the server as a program, until SIGTERM or SIGINT.
 pub fn run(args: Args) -> Result<(), Error> {
-    let Args { listen, data, public_url, write_conf } = args;
+    let Args {
+        listen,
+        data,
+        public_url,
+        write_conf,
+    } = args;
     let runtime = tokio::runtime::Runtime::new().map_err(Error::Serve)?;
     runtime.block_on(async {
-        let listener =
-            TcpListener::bind(listen).await.map_err(|source| Error::Listen { address: listen, source })?;
+        let listener = TcpListener::bind(listen)
+            .await
+            .map_err(|source| Error::Listen {
+                address: listen,
+                source,
+            })?;
         let shutdown = CancellationToken::new();
         let signalled = tokio::spawn(cancel_on_signal(shutdown.clone()));
-        let options = Options { data, public_url, write_conf };
+        let options = Options {
+            data,
+            public_url,
+            write_conf,
+        };
         let result = serve(listener, options, shutdown).await;
         signalled.abort();
         result
@@ -154,8 +172,10 @@ pub fn run(args: Args) -> Result<(), Error> {
 
 async fn cancel_on_signal(shutdown: CancellationToken) {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
         tracing::warn!("signals cannot be received; the server ends without a last answer");
         return;
     };
@@ -167,7 +187,11 @@ async fn cancel_on_signal(shutdown: CancellationToken) {
 }
 
 /// Serves API, files and page until `shutdown`, or until the database fails.
-pub async fn serve(listener: TcpListener, options: Options, shutdown: CancellationToken) -> Result<(), Error> {
+pub async fn serve(
+    listener: TcpListener,
+    options: Options,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
     let address = listener.local_addr().map_err(Error::Serve)?;
     let public = public_url(options.public_url.clone(), address)?;
     let app = Arc::new(open(&options, &public).await?);
@@ -175,13 +199,18 @@ pub async fn serve(listener: TcpListener, options: Options, shutdown: Cancellati
 
     let stop = CancellationToken::new();
     let watchdog = tokio::spawn(watchdog::run(Arc::clone(&app), stop.clone()));
-    let router = Router::new().fallback(entry).layer(DefaultBodyLimit::disable()).with_state(Arc::clone(&app));
+    let router = Router::new()
+        .fallback(entry)
+        .layer(DefaultBodyLimit::disable())
+        .with_state(Arc::clone(&app));
     let listener = listener.tap_io(|connection| {
         let _ = connection.set_nodelay(true);
     });
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
     let stopping = stop.clone().cancelled_owned();
-    let server = axum::serve(listener, service).with_graceful_shutdown(stopping).into_future();
+    let server = axum::serve(listener, service)
+        .with_graceful_shutdown(stopping)
+        .into_future();
     let mut server = std::pin::pin!(server);
 
     let result = tokio::select! {
@@ -200,18 +229,30 @@ fn public_url(given: Option<Url>, address: SocketAddr) -> Result<Url, Error> {
     let url = match given {
         Some(url) => url,
         None => {
-            let host = if address.ip().is_unspecified() { [127, 0, 0, 1].into() } else { address.ip() };
+            let host = if address.ip().is_unspecified() {
+                [127, 0, 0, 1].into()
+            } else {
+                address.ip()
+            };
             let address = SocketAddr::new(host, address.port());
             let text = format!("http://{address}");
             Url::parse(&text).map_err(|error| Error::Serve(std::io::Error::other(error)))?
         }
     };
-    if matches!(url.scheme(), "http" | "https") && url.has_host() { Ok(url) } else { Err(Error::PublicUrl(url)) }
+    if matches!(url.scheme(), "http" | "https") && url.has_host() {
+        Ok(url)
+    } else {
+        Err(Error::PublicUrl(url))
+    }
 }
 
 /// Database, user, keys, `default` queue, folders, `clearml.conf`.
 async fn open(options: &Options, public: &Url) -> Result<App, Error> {
-    let Options { data, public_url: _, write_conf } = options;
+    let Options {
+        data,
+        public_url: _,
+        write_conf,
+    } = options;
     let store = Store::open(data)?;
     let keys = match setup::read_keys(data)? {
         Some(keys) => keys,
@@ -229,12 +270,21 @@ async fn open(options: &Options, public: &Url) -> Result<App, Error> {
     // Uploads that were cut off have no name yet and nobody was told of them.
     let _ = std::fs::remove_dir_all(&uploads);
     for path in [&files, &uploads] {
-        std::fs::create_dir_all(path).map_err(|source| Error::Folder { path: path.clone(), source })?;
+        std::fs::create_dir_all(path).map_err(|source| Error::Folder {
+            path: path.clone(),
+            source,
+        })?;
     }
     if let Some(path) = write_conf {
         setup::write_conf(path, public, &keys)?;
     }
-    Ok(App { store, auth, files, uploads, bodies: Semaphore::new(BODIES_KIB as usize) })
+    Ok(App {
+        store,
+        auth,
+        files,
+        uploads,
+        bodies: Semaphore::new(BODIES_KIB as usize),
+    })
 }
 
 async fn load_auth(store: &Store) -> Result<Auth, Error> {
@@ -244,7 +294,9 @@ async fn load_auth(store: &Store) -> Result<Auth, Error> {
         Ok(Value::Null)
     });
     loaded.await.map_err(setup::Error::from)?;
-    receive.recv().map_err(|_| Error::Database("the keys could not be loaded".into()))
+    receive
+        .recv()
+        .map_err(|_| Error::Database("the keys could not be loaded".into()))
 }
 
 /// Says on standard output where the server is and where its keys are, never the keys themselves.
@@ -269,7 +321,11 @@ async fn entry(
     if request.method() == Method::OPTIONS {
         return Response::new(Body::empty());
     }
-    if path == files::PREFIX || path.strip_prefix(files::PREFIX).is_some_and(|rest| rest.starts_with('/')) {
+    if path == files::PREFIX
+        || path
+            .strip_prefix(files::PREFIX)
+            .is_some_and(|rest| rest.starts_with('/'))
+    {
         return files::answer(&app, request).await;
     }
     if path == "/" {
@@ -283,7 +339,11 @@ async fn api(app: &Arc<App>, peer: SocketAddr, request: Request) -> Response {
     let path = request.uri().path().to_owned();
     let transaction = auth::header_of_either(request.headers(), "trx").map(str::to_owned);
     let (name, version, route) = match wire::target(&path) {
-        Target::Malformed => (String::new(), None, Err(Refusal::bad(0, format!("Invalid request path {path}")))),
+        Target::Malformed => (
+            String::new(),
+            None,
+            Err(Refusal::bad(0, format!("Invalid request path {path}"))),
+        ),
         Target::Call { name, version } => {
             let asked = version.unwrap_or(Version::NEWEST);
             let unknown = || {
@@ -308,15 +368,23 @@ async fn api(app: &Arc<App>, peer: SocketAddr, request: Request) -> Response {
     if let (Ok(Value::String(text)), "events.download_task_log") = (&answer, name.as_str()) {
         return respond(200, "text/plain; charset=utf-8", text.clone().into_bytes());
     }
-    let endpoint = Endpoint { name: &name, requested, actual, transaction: transaction.as_deref() };
+    let endpoint = Endpoint {
+        name: &name,
+        requested,
+        actual,
+        transaction: transaction.as_deref(),
+    };
     let (status, body) = wire::envelope(&endpoint, answer);
     respond(status, "application/json", body)
 }
 
 fn respond(status: u16, kind: &'static str, body: Vec<u8>) -> Response {
     let mut response = Response::new(Body::from(body));
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    *response.status_mut() =
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }
 
@@ -330,7 +398,11 @@ async fn granted(
 ) -> Answer {
     let headers = request.headers();
     if from_another_site(headers) {
-        return Err(Refusal::new(403, 20, "Forbidden (request from another site)"));
+        return Err(Refusal::new(
+            403,
+            20,
+            "Forbidden (request from another site)",
+        ));
     }
     let caller = match app.auth.caller(headers, jiff::Timestamp::now().as_second()) {
         Ok(caller) => caller,
@@ -338,28 +410,54 @@ async fn granted(
         Err(refusal) => return Err(refusal),
     };
     if headers.contains_key(header::CONTENT_ENCODING) {
-        return Err(Refusal::new(415, 0, "Unsupported Media Type (Content-Encoding is not accepted)"));
+        return Err(Refusal::new(
+            415,
+            0,
+            "Unsupported Media Type (Content-Encoding is not accepted)",
+        ));
     }
     let worker = auth::header_of_either(headers, "worker").map(str::to_owned);
     let ip = client_ip(headers, peer);
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    let kind = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
+        .to_owned();
     let query = request.uri().query().map(str::to_owned);
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    let kib = u32::try_from(length.unwrap_or(LARGEST_BODY).min(LARGEST_BODY) / 1024 + 1).unwrap_or(u32::MAX);
+    let length = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let kib = u32::try_from(length.unwrap_or(LARGEST_BODY).min(LARGEST_BODY) / 1024 + 1)
+        .unwrap_or(u32::MAX);
     let Ok(_room) = app.bodies.acquire_many(kib).await else {
         return Err(Refusal::internal("The server is shutting down"));
     };
-    let body = tokio::time::timeout(BODY_TIME, axum::body::to_bytes(request.into_body(), LARGEST_BODY)).await;
+    let body = tokio::time::timeout(
+        BODY_TIME,
+        axum::body::to_bytes(request.into_body(), LARGEST_BODY),
+    )
+    .await;
     let body = match body {
         Ok(Ok(body)) => body,
         Ok(Err(_)) if length.is_none_or(|length| length > LARGEST_BODY) => {
-            return Err(Refusal::new(413, 0, format!("The request is larger than {LARGEST_BODY} bytes")));
+            return Err(Refusal::new(
+                413,
+                0,
+                format!("The request is larger than {LARGEST_BODY} bytes"),
+            ));
         }
         Ok(Err(error)) => return Err(Refusal::bad(0, format!("The request broke off: {error}"))),
         Err(_) => return Err(Refusal::new(408, 0, "The request took too long to arrive")),
     };
     let Content { members, lines } = wire::content(&body, &kind, query.as_deref())?;
-    let request = call::Request { body: members, lines, version, caller, worker, ip };
+    let request = call::Request {
+        body: members,
+        lines,
+        version,
+        caller,
+        worker,
+        ip,
+    };
     let shared = Arc::clone(app);
     let work = move |db: &rusqlite::Connection| (route.run)(&Call::new(db, &shared, &request));
     match route.access {
@@ -370,12 +468,16 @@ async fn granted(
 
 /// A browser sends its stored password along wherever a page points it; only our own pages may do that.
 fn from_another_site(headers: &HeaderMap) -> bool {
-    headers.get("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none")
+    headers
+        .get("sec-fetch-site")
+        .is_some_and(|site| site != "same-origin" && site != "none")
 }
 
 /// §1.5: what a proxy says, else the socket.
 fn client_ip(headers: &HeaderMap, peer: SocketAddr) -> String {
     let named = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let forwarded = named("x-forwarded-for").and_then(|list| list.split(',').next()).or_else(|| named("x-real-ip"));
+    let forwarded = named("x-forwarded-for")
+        .and_then(|list| list.split(',').next())
+        .or_else(|| named("x-real-ip"));
     forwarded.map_or_else(|| peer.ip().to_string(), |ip| ip.trim().to_owned())
 }

@@ -43,7 +43,8 @@ pub(super) fn known(db: &Connection, id: &str) -> Result<Doc, Refusal> {
 }
 
 fn of_task(db: &Connection, task: &str) -> Result<Vec<Doc>, Refusal> {
-    let mut statement = db.prepare_cached("SELECT doc FROM models WHERE task = ?1 ORDER BY created")?;
+    let mut statement =
+        db.prepare_cached("SELECT doc FROM models WHERE task = ?1 ORDER BY created")?;
     let mut rows = statement.query([task])?;
     let mut models = Vec::new();
     while let Some(row) = rows.next()? {
@@ -55,7 +56,11 @@ fn of_task(db: &Connection, task: &str) -> Result<Vec<Doc>, Refusal> {
 /// Addresses of the models that a task put out.
 pub(super) fn urls_of(db: &Connection, task: &str) -> Result<Vec<String>, Refusal> {
     let models = of_task(db, task)?;
-    Ok(models.iter().map(|model| doc::text(model, "uri").to_owned()).filter(|uri| !uri.is_empty()).collect())
+    Ok(models
+        .iter()
+        .map(|model| doc::text(model, "uri").to_owned())
+        .filter(|uri| !uri.is_empty())
+        .collect())
 }
 
 /// Takes away the task's models that were not published; returns their ids.
@@ -82,13 +87,19 @@ pub(super) fn forget_task(db: &Connection, task: &str) -> Result<usize, Refusal>
 }
 
 /// The models of deleted projects go as well, or stay without a project; returns how many went.
-pub(super) fn leave_projects(db: &Connection, projects: &[String], delete: bool) -> Result<usize, Refusal> {
+pub(super) fn leave_projects(
+    db: &Connection,
+    projects: &[String],
+    delete: bool,
+) -> Result<usize, Refusal> {
     let all = json!(projects).to_string();
     let of_them = "project IN (SELECT value FROM json_each(?1))";
     if delete {
         return Ok(db.execute(&format!("DELETE FROM models WHERE {of_them}"), [all])?);
     }
-    let sql = format!("UPDATE models SET project = NULL, doc = json_remove(doc, '$.project') WHERE {of_them}");
+    let sql = format!(
+        "UPDATE models SET project = NULL, doc = json_remove(doc, '$.project') WHERE {of_them}"
+    );
     db.execute(&sql, [all])?;
     Ok(0)
 }
@@ -96,7 +107,9 @@ pub(super) fn leave_projects(db: &Connection, projects: &[String], delete: bool)
 /// Publishing a task publishes its last output model (§2.3).
 pub(super) fn publish_last_output(call: &Call, task: &Doc) -> Result<(), Refusal> {
     let outputs = doc::get(task, "models.output").and_then(Value::as_array);
-    let last = outputs.and_then(|entries| entries.last()).and_then(|entry| entry["model"].as_str());
+    let last = outputs
+        .and_then(|entries| entries.last())
+        .and_then(|entry| entry["model"].as_str());
     if let Some(mut model) = last.map(|id| find(call.db, id)).transpose()?.flatten() {
         model.insert("ready".into(), true.into());
         touch(call, &mut model);
@@ -114,7 +127,15 @@ fn touch(call: &Call, model: &mut Doc) {
 /// What `create`, `edit` and `update` may say.
 fn members(call: &Call) -> Result<Doc, Refusal> {
     let mut members = Doc::new();
-    for key in ["name", "comment", "uri", "framework", "parent", "project", "task"] {
+    for key in [
+        "name",
+        "comment",
+        "uri",
+        "framework",
+        "parent",
+        "project",
+        "task",
+    ] {
         if let Some(text) = call.text_or_none(key)? {
             members.insert(key.into(), text.into());
         }
@@ -135,7 +156,13 @@ fn members(call: &Call) -> Result<Doc, Refusal> {
     match call.value("metadata") {
         Some(Value::Array(items)) => {
             let mut metadata = Doc::new();
-            add_metadata(&mut metadata, &items.iter().filter_map(Value::as_object).collect::<Vec<_>>());
+            add_metadata(
+                &mut metadata,
+                &items
+                    .iter()
+                    .filter_map(Value::as_object)
+                    .collect::<Vec<_>>(),
+            );
             members.insert("metadata".into(), metadata.into());
         }
         Some(Value::Object(items)) => {
@@ -150,7 +177,10 @@ fn members(call: &Call) -> Result<Doc, Refusal> {
 fn add_metadata(metadata: &mut Doc, items: &[&Doc]) {
     for item in items {
         let key = doc::text(item, "key");
-        metadata.insert(key.to_owned(), doc::project(item, &["key", "type", "value"]).into());
+        metadata.insert(
+            key.to_owned(),
+            doc::project(item, &["key", "type", "value"]).into(),
+        );
     }
 }
 
@@ -197,26 +227,47 @@ pub(crate) fn get_by_id(call: &Call) -> Answer {
 pub(crate) fn get_by_task_id(call: &Call) -> Answer {
     let task = tasks::known(call.db, call.text("task")?)?;
     let outputs = doc::get(&task, "models.output").and_then(Value::as_array);
-    let last = outputs.and_then(|entries| entries.last()).and_then(|entry| entry["model"].as_str());
+    let last = outputs
+        .and_then(|entries| entries.last())
+        .and_then(|entry| entry["model"].as_str());
     let id = last.ok_or_else(|| Refusal::bad(201, "The task has no output model"))?;
     Ok(json!({"model": known(call.db, id)?}))
 }
 
 /// `models.get_all`, `models.get_all_ex`
 pub(crate) fn get_all(call: &Call) -> Answer {
-    let mut query = Query::read(call, &["task", "project", "framework", "tags", "system_tags", "user", "parent", "uri"])?;
+    let mut query = Query::read(
+        call,
+        &[
+            "task",
+            "project",
+            "framework",
+            "tags",
+            "system_tags",
+            "user",
+            "parent",
+            "uri",
+        ],
+    )?;
     if call.flag("include_subprojects")? {
         let projects = super::projects::with_descendants(call.db, &call.texts("project")?)?;
         if !projects.is_empty() {
             query.replace_list("project", projects);
         }
     }
-    let hidden = if query.search_hidden || !query.ids.is_empty() { Hidden::Shown } else { Hidden::LeftOut };
+    let hidden = if query.search_hidden || !query.ids.is_empty() {
+        Hidden::Shown
+    } else {
+        Hidden::LeftOut
+    };
     let mut found = query.run(call.db, "models", hidden, &["task", "project", "uri"])?;
     if let Some(ready) = call.value("ready").and_then(Value::as_bool) {
         found.retain(|model| model["ready"] == ready);
     }
-    let models: Vec<Doc> = found.into_iter().map(|model| query.cut_with_id(model)).collect();
+    let models: Vec<Doc> = found
+        .into_iter()
+        .map(|model| query.cut_with_id(model))
+        .collect();
     Ok(json!({"models": models}))
 }
 
@@ -224,7 +275,13 @@ pub(crate) fn get_all(call: &Call) -> Answer {
 pub(crate) fn edit(call: &Call) -> Answer {
     let mut model = known(call.db, call.text("model")?)?;
     let fields = members(call)?;
-    advance(call, fields.get("task").and_then(Value::as_str).or(Some(doc::text(&model, "task"))))?;
+    advance(
+        call,
+        fields
+            .get("task")
+            .and_then(Value::as_str)
+            .or(Some(doc::text(&model, "task"))),
+    )?;
     if fields.is_empty() {
         return Ok(json!({"updated": 0, "fields": {}}));
     }
@@ -236,8 +293,16 @@ pub(crate) fn edit(call: &Call) -> Answer {
 
 /// An iteration raises the task's last one (§2.7).
 fn advance(call: &Call, task: Option<&str>) -> Result<(), Refusal> {
-    let Some(iteration) = call.int("iteration")? else { return Ok(()) };
-    let Some(mut task) = task.map(|id| tasks::find(call.db, id)).transpose()?.flatten() else { return Ok(()) };
+    let Some(iteration) = call.int("iteration")? else {
+        return Ok(());
+    };
+    let Some(mut task) = task
+        .map(|id| tasks::find(call.db, id))
+        .transpose()?
+        .flatten()
+    else {
+        return Ok(());
+    };
     let last = query::int_at(&task, "last_iteration").max(iteration);
     task.insert("last_iteration".into(), last.into());
     tasks::refresh(call, &mut task);
@@ -252,7 +317,9 @@ pub(crate) fn update_for_task(call: &Call) -> Answer {
     } else {
         let mut members = members(call)?;
         call.text("uri")?;
-        members.entry("name").or_insert_with(|| task["name"].clone());
+        members
+            .entry("name")
+            .or_insert_with(|| task["name"].clone());
         if let Some(project) = task.get("project") {
             members.insert("project".into(), project.clone());
         }
@@ -260,8 +327,9 @@ pub(crate) fn update_for_task(call: &Call) -> Answer {
     };
     let name = doc::text(&known(call.db, &id)?, "name").to_owned();
     let entry = json!({"name": name, "model": id, "updated": call.now});
-    if let Value::Array(entries) =
-        doc::object_at(&mut task, "models").entry("output").or_insert_with(|| json!([]))
+    if let Value::Array(entries) = doc::object_at(&mut task, "models")
+        .entry("output")
+        .or_insert_with(|| json!([]))
     {
         entries.retain(|have| have["name"] != name.as_str());
         entries.push(entry);
@@ -276,7 +344,9 @@ pub(crate) fn update_for_task(call: &Call) -> Answer {
 /// `models.set_ready`
 pub(crate) fn set_ready(call: &Call) -> Answer {
     let mut model = known(call.db, call.text("model")?)?;
-    if model.get("ready").and_then(Value::as_bool) == Some(true) && !call.flag("force_publish_task")? {
+    if model.get("ready").and_then(Value::as_bool) == Some(true)
+        && !call.flag("force_publish_task")?
+    {
         return Err(Refusal::bad(203, "Model is already ready"));
     }
     model.insert("ready".into(), true.into());
@@ -289,9 +359,15 @@ pub(crate) fn set_ready(call: &Call) -> Answer {
 pub(crate) fn delete(call: &Call) -> Answer {
     let model = known(call.db, call.text("model")?)?;
     if model.get("ready").and_then(Value::as_bool) == Some(true) && !call.flag("force")? {
-        return Err(Refusal::bad(202, "Model is published (use force=true to delete)"));
+        return Err(Refusal::bad(
+            202,
+            "Model is published (use force=true to delete)",
+        ));
     }
-    call.db.execute("DELETE FROM models WHERE id = ?1", [doc::text(&model, "id")])?;
+    call.db.execute(
+        "DELETE FROM models WHERE id = ?1",
+        [doc::text(&model, "id")],
+    )?;
     super::events::delete_of(call.db, doc::text(&model, "id"))?;
     Ok(json!({"deleted": true, "url": model.get("uri")}))
 }

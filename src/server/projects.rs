@@ -35,7 +35,10 @@ fn known(call: &Call) -> Result<Doc, Refusal> {
 }
 
 fn id_of(db: &Connection, name: &str) -> Result<Option<String>, Refusal> {
-    Ok(db.prepare_cached("SELECT id FROM projects WHERE name = ?1")?.query_row([name], |row| row.get(0)).optional()?)
+    Ok(db
+        .prepare_cached("SELECT id FROM projects WHERE name = ?1")?
+        .query_row([name], |row| row.get(0))
+        .optional()?)
 }
 
 /// The project of that name, made with its parents if there is none.
@@ -57,7 +60,9 @@ fn insert(call: &Call, name: &str, members: Doc) -> Result<String, Refusal> {
     let mut path = Vec::new();
     if let Some((parent, _)) = name.rsplit_once('/') {
         let id = named(call, parent)?;
-        path = find(call.db, &id)?.map(|parent| owned_path(&parent)).unwrap_or_default();
+        path = find(call.db, &id)?
+            .map(|parent| owned_path(&parent))
+            .unwrap_or_default();
         path.push(id);
     }
     let id = new_id();
@@ -88,7 +93,10 @@ fn insert(call: &Call, name: &str, members: Doc) -> Result<String, Refusal> {
 }
 
 fn owned_path(project: &Doc) -> Vec<String> {
-    doc::strings(project, "path").into_iter().map(str::to_owned).collect()
+    doc::strings(project, "path")
+        .into_iter()
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The projects and all below them.
@@ -97,7 +105,9 @@ pub(super) fn with_descendants(db: &Connection, ids: &[&str]) -> Result<Vec<Stri
                WHERE above.id IN (SELECT value FROM json_each(?1))
                  AND (below.id = above.id OR substr(below.name, 1, length(above.name) + 1) = above.name || '/')";
     let mut statement = db.prepare_cached(sql)?;
-    Ok(statement.query_map([json!(ids).to_string()], |row| row.get(0))?.collect::<Result<_, _>>()?)
+    Ok(statement
+        .query_map([json!(ids).to_string()], |row| row.get(0))?
+        .collect::<Result<_, _>>()?)
 }
 
 fn members(call: &Call) -> Result<Doc, Refusal> {
@@ -134,7 +144,10 @@ pub(crate) fn get_by_id(call: &Call) -> Answer {
 /// `projects.get_all`, `projects.get_all_ex`
 pub(crate) fn get_all(call: &Call) -> Answer {
     let (query, found) = select(call)?;
-    let projects: Vec<Doc> = found.into_iter().map(|project| query.cut(project)).collect();
+    let projects: Vec<Doc> = found
+        .into_iter()
+        .map(|project| query.cut(project))
+        .collect();
     Ok(json!({"projects": projects}))
 }
 
@@ -156,7 +169,11 @@ pub(crate) fn get_all_ex(call: &Call) -> Answer {
 
 fn select<'a>(call: &Call<'a>) -> Result<(Query<'a>, Vec<Doc>), Refusal> {
     let query = Query::read(call, &["tags", "system_tags", "parent"])?;
-    let hidden = if query.search_hidden || !query.ids.is_empty() { Hidden::Shown } else { Hidden::LeftOut };
+    let hidden = if query.search_hidden || !query.ids.is_empty() {
+        Hidden::Shown
+    } else {
+        Hidden::LeftOut
+    };
     let mut found = query.run(call.db, "projects", hidden, &[])?;
     if call.flag("shallow_search")? {
         found.retain(|project| !project.contains_key("parent"));
@@ -200,7 +217,10 @@ fn rename(call: &Call, project: &Doc, name: &str) -> Result<(), Refusal> {
         return Err(queues::name_taken(name));
     }
     for below in with_descendants(call.db, &[id])? {
-        let Some(mut below) = find(call.db, &below)?.filter(|below| doc::text(below, "id") != id) else { continue };
+        let Some(mut below) = find(call.db, &below)?.filter(|below| doc::text(below, "id") != id)
+        else {
+            continue;
+        };
         let renamed = format!("{name}{}", &doc::text(&below, "name")[old.len()..]);
         below.insert("name".into(), renamed.into());
         save(call.db, &below)?;
@@ -217,15 +237,22 @@ pub(crate) fn delete(call: &Call) -> Answer {
     let mut statement = call.db.prepare_cached(
         "SELECT id FROM tasks WHERE project IN (SELECT value FROM json_each(?1)) ORDER BY created",
     )?;
-    let ids = statement.query_map([json!(all).to_string()], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
+    let ids = statement
+        .query_map([json!(all).to_string()], |row| row.get(0))?
+        .collect::<Result<Vec<String>, _>>()?;
     drop(statement);
     if !ids.is_empty() && !force {
-        return Err(Refusal::bad(402, format!("Project has associated tasks (use force=true to delete): id={id}")));
+        return Err(Refusal::bad(
+            402,
+            format!("Project has associated tasks (use force=true to delete): id={id}"),
+        ));
     }
     let mut deleted_models = 0;
     let mut urls = json!({"model_urls": [], "artifact_urls": [], "event_urls": []});
     for task in &ids {
-        let Some(mut task) = tasks::find(call.db, task)? else { continue };
+        let Some(mut task) = tasks::find(call.db, task)? else {
+            continue;
+        };
         if contents {
             let own = remove::urls_of(call, &task)?;
             for (key, list) in own.as_object().into_iter().flatten() {
@@ -233,7 +260,8 @@ pub(crate) fn delete(call: &Call) -> Answer {
                     all.extend(list.iter().cloned());
                 }
             }
-            deleted_models += remove::remove_but_entries(call, doc::text(&task, "id"), true)?.models;
+            deleted_models +=
+                remove::remove_but_entries(call, doc::text(&task, "id"), true)?.models;
         } else {
             task.shift_remove("project");
             tasks::save(call.db, &task)?;
@@ -242,9 +270,15 @@ pub(crate) fn delete(call: &Call) -> Answer {
     deleted_models += models::leave_projects(call.db, &all, contents)?;
     let mut deleted = 0;
     for project in &all {
-        deleted += call.db.execute("DELETE FROM projects WHERE id = ?1", [project])?;
+        deleted += call
+            .db
+            .execute("DELETE FROM projects WHERE id = ?1", [project])?;
     }
-    let (deleted_tasks, left) = if contents { (ids.len(), 0) } else { (0, ids.len()) };
+    let (deleted_tasks, left) = if contents {
+        (ids.len(), 0)
+    } else {
+        (0, ids.len())
+    };
     Ok(json!({
         "deleted": deleted,
         "disassociated_tasks": left,
@@ -272,7 +306,9 @@ fn tags_of(call: &Call, table: &str) -> Answer {
              WHERE ?1 = '[]' OR project IN (SELECT value FROM json_each(?1)) ORDER BY 1"
         );
         let mut statement = call.db.prepare_cached(&sql)?;
-        Ok(statement.query_map([json!(projects).to_string()], |row| row.get(0))?.collect::<Result<_, _>>()?)
+        Ok(statement
+            .query_map([json!(projects).to_string()], |row| row.get(0))?
+            .collect::<Result<_, _>>()?)
     };
     let mut answer = json!({"tags": list("tags")?});
     if call.flag("include_system")? {

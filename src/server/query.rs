@@ -81,10 +81,18 @@ impl Terms {
                 "__$not" => negate = true,
                 "__$and" | "__$all" => terms.all = true,
                 "__$or" | "__$any" => terms.all = false,
-                _ if text.starts_with("__$") => return Err(Refusal::bad(16, format!("Unknown list operator: {text}"))),
+                _ if text.starts_with("__$") => {
+                    return Err(Refusal::bad(16, format!("Unknown list operator: {text}")));
+                }
                 _ => {
-                    let (text, excluded) = text.strip_prefix('-').map_or((text, false), |text| (text, true));
-                    let to = if excluded || negate { &mut terms.exclude } else { &mut terms.include };
+                    let (text, excluded) = text
+                        .strip_prefix('-')
+                        .map_or((text, false), |text| (text, true));
+                    let to = if excluded || negate {
+                        &mut terms.exclude
+                    } else {
+                        &mut terms.include
+                    };
                     to.push(text.to_owned());
                     negate = false;
                 }
@@ -94,7 +102,8 @@ impl Terms {
     }
 
     fn holds(&self, have: &[&str]) -> bool {
-        let is_there = |term: &String| have.contains(&term.as_str()) || (term.is_empty() && have.is_empty());
+        let is_there =
+            |term: &String| have.contains(&term.as_str()) || (term.is_empty() && have.is_empty());
         let included = match (self.include.is_empty(), self.all) {
             (true, _) => true,
             (false, true) => self.include.iter().all(is_there),
@@ -122,7 +131,11 @@ impl<'a> Query<'a> {
             query.name = Some(regex(pattern)?);
         }
         for field in call.texts("order_by")? {
-            query.order_by.push(field.strip_prefix('-').map_or((field, false), |field| (field, true)));
+            query.order_by.push(
+                field
+                    .strip_prefix('-')
+                    .map_or((field, false), |field| (field, true)),
+            );
         }
         query.read_paging(call)?;
         for &key in lists {
@@ -130,16 +143,28 @@ impl<'a> Query<'a> {
                 None => {}
                 Some(Value::Array(items)) if items.is_empty() => {}
                 Some(Value::Array(items)) => query.lists.push((key, Terms::read(items)?)),
-                Some(item) => query.lists.push((key, Terms::read(std::slice::from_ref(item))?)),
+                Some(item) => query
+                    .lists
+                    .push((key, Terms::read(std::slice::from_ref(item))?)),
             }
         }
         for key in ["status_changed", "last_update", "last_change"] {
-            let conditions = call.texts(key)?.into_iter().map(comparison).collect::<Vec<_>>();
+            let conditions = call
+                .texts(key)?
+                .into_iter()
+                .map(comparison)
+                .collect::<Vec<_>>();
             if !conditions.is_empty() {
                 query.dates.push((key, conditions));
             }
         }
-        for key in ["created", "started", "completed", "last_iteration", "active_duration"] {
+        for key in [
+            "created",
+            "started",
+            "completed",
+            "last_iteration",
+            "active_duration",
+        ] {
             if let Some(Value::Array(ends)) = call.value(key)
                 && let [low, high] = ends.as_slice()
             {
@@ -160,7 +185,9 @@ impl<'a> Query<'a> {
         let number = |key| -> Result<Option<usize>, Refusal> {
             match call.int(key)? {
                 None => Ok(None),
-                Some(value) => usize::try_from(value).map(Some).map_err(|_| wrong(key, "zero or more")),
+                Some(value) => usize::try_from(value)
+                    .map(Some)
+                    .map_err(|_| wrong(key, "zero or more")),
             }
         };
         let (start, size) = (number("start")?, number("size")?);
@@ -177,22 +204,38 @@ impl<'a> Query<'a> {
     /// Further filter that did not come from the request's own member of that name.
     pub(crate) fn replace_list(&mut self, key: &'static str, values: Vec<String>) {
         self.lists.retain(|(have, _)| *have != key);
-        self.lists.push((key, Terms { include: values, ..Terms::default() }));
+        self.lists.push((
+            key,
+            Terms {
+                include: values,
+                ..Terms::default()
+            },
+        ));
     }
 
     /// Whether a field takes part in the order.
     pub(crate) fn sorts_by(&self, field: &str) -> bool {
-        self.order_by.iter().any(|(path, _)| path.split('.').next() == Some(field))
+        self.order_by
+            .iter()
+            .any(|(path, _)| path.split('.').next() == Some(field))
     }
 
     /// Whether a field is part of the answer.
     pub(crate) fn shows(&self, field: &str) -> bool {
-        self.only_fields.is_empty() || self.only_fields.iter().any(|path| path.split('.').next() == Some(field))
+        self.only_fields.is_empty()
+            || self
+                .only_fields
+                .iter()
+                .any(|path| path.split('.').next() == Some(field))
     }
 
     /// Only the fields that were asked for.
     pub(crate) fn cut(&self, doc: Doc) -> Doc {
-        if self.only_fields.is_empty() { doc } else { doc::project(&doc, &self.only_fields) }
+        if self.only_fields.is_empty() {
+            doc
+        } else {
+            doc::project(&doc, &self.only_fields)
+        }
     }
 
     /// The same, with the id in any case (`*_ex`).
@@ -233,7 +276,11 @@ impl<'a> Query<'a> {
         let mut found = Vec::new();
         while let Some(row) = rows.next()? {
             let name: Option<&str> = row.get_ref(0)?.as_str_or_null().unwrap_or_default();
-            if self.name.as_ref().is_some_and(|regex| !regex.is_match(name.unwrap_or_default())) {
+            if self
+                .name
+                .as_ref()
+                .is_some_and(|regex| !regex.is_match(name.unwrap_or_default()))
+            {
                 continue;
             }
             let text = row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?;
@@ -250,12 +297,20 @@ impl<'a> Query<'a> {
     }
 
     /// The SQL, its values, and the list filters that it leaves to us.
-    fn statement(&self, table: &str, hidden: Hidden, columns: &[&str]) -> (String, Vec<String>, Vec<&(&'a str, Terms)>) {
+    fn statement(
+        &self,
+        table: &str,
+        hidden: Hidden,
+        columns: &[&str],
+    ) -> (String, Vec<String>, Vec<&(&'a str, Terms)>) {
         let mut sql = format!("SELECT name, doc FROM {table} WHERE 1");
         let mut values = Vec::new();
         let mut one_of = |sql: &mut String, column: &str, of: Value| {
             values.push(of.to_string());
-            *sql += &format!(" AND {column} IN (SELECT value FROM json_each(?{}))", values.len());
+            *sql += &format!(
+                " AND {column} IN (SELECT value FROM json_each(?{}))",
+                values.len()
+            );
         };
         if !self.ids.is_empty() {
             one_of(&mut sql, "id", json!(self.ids));
@@ -280,18 +335,29 @@ impl<'a> Query<'a> {
             && self.ranges.is_empty()
             && self.patterns.is_empty();
         if ours {
-            sql += &format!(" LIMIT {}", self.skip.saturating_add(self.take).min(i64::MAX as usize));
+            sql += &format!(
+                " LIMIT {}",
+                self.skip.saturating_add(self.take).min(i64::MAX as usize)
+            );
         }
         (sql, values, rest)
     }
 
     fn matches(&self, doc: &Doc, lists: &[&(&str, Terms)]) -> bool {
-        lists.iter().all(|(field, terms)| terms.holds(&texts_at(doc, field)))
+        lists
+            .iter()
+            .all(|(field, terms)| terms.holds(&texts_at(doc, field)))
             && self.dates.iter().all(|(field, all)| {
                 let have = doc::text(doc, field);
-                !have.is_empty() && all.iter().all(|(comparison, date)| compare_dates(have, *comparison, date))
+                !have.is_empty()
+                    && all
+                        .iter()
+                        .all(|(comparison, date)| compare_dates(have, *comparison, date))
             })
-            && self.ranges.iter().all(|(field, low, high)| in_range(doc::get(doc, field), low, high))
+            && self
+                .ranges
+                .iter()
+                .all(|(field, low, high)| in_range(doc::get(doc, field), low, high))
             && self.patterns.iter().all(|pattern| pattern.holds(doc))
     }
 
@@ -309,13 +375,26 @@ impl<'a> Query<'a> {
 
 impl Pattern<'_> {
     fn holds(&self, doc: &Doc) -> bool {
-        let matches = |field: &&str| texts_at(doc, field).iter().any(|text| self.regex.is_match(text));
-        if self.all { self.fields.iter().all(matches) } else { self.fields.iter().any(matches) }
+        let matches = |field: &&str| {
+            texts_at(doc, field)
+                .iter()
+                .any(|text| self.regex.is_match(text))
+        };
+        if self.all {
+            self.fields.iter().all(matches)
+        } else {
+            self.fields.iter().any(matches)
+        }
     }
 }
 
 fn regex(pattern: &str) -> Result<Regex, Refusal> {
-    let invalid = |why: String| Refusal::bad(16, format!("Invalid field value: regular expression {pattern:?}: {why}"));
+    let invalid = |why: String| {
+        Refusal::bad(
+            16,
+            format!("Invalid field value: regular expression {pattern:?}: {why}"),
+        )
+    };
     if pattern.len() > LONGEST_PATTERN {
         return Err(invalid("too long".into()));
     }
@@ -354,12 +433,17 @@ fn comparison(text: &str) -> (Comparison, String) {
 fn date(text: &str) -> Option<jiff::Timestamp> {
     text.parse().ok().or_else(|| {
         let civil: jiff::civil::DateTime = text.parse().ok()?;
-        civil.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
+        civil
+            .to_zoned(jiff::tz::TimeZone::UTC)
+            .ok()
+            .map(|zoned| zoned.timestamp())
     })
 }
 
 fn compare_dates(have: &str, comparison: Comparison, wanted: &str) -> bool {
-    let (Some(have), Some(wanted)) = (date(have), date(wanted)) else { return false };
+    let (Some(have), Some(wanted)) = (date(have), date(wanted)) else {
+        return false;
+    };
     match comparison {
         Comparison::AtLeast => have >= wanted,
         Comparison::After => have > wanted,
@@ -372,11 +456,15 @@ fn compare_dates(have: &str, comparison: Comparison, wanted: &str) -> bool {
 fn in_range(have: Option<&Value>, low: &Value, high: &Value) -> bool {
     let Some(have) = have else { return false };
     if let (Some(number), true) = (have.as_f64(), low.is_number() || high.is_number()) {
-        return low.as_f64().is_none_or(|low| number >= low) && high.as_f64().is_none_or(|high| number <= high);
+        return low.as_f64().is_none_or(|low| number >= low)
+            && high.as_f64().is_none_or(|high| number <= high);
     }
     let text = have.as_str().unwrap_or_default();
-    low.as_str().is_none_or(|low| compare_dates(text, Comparison::AtLeast, low))
-        && high.as_str().is_none_or(|high| compare_dates(text, Comparison::AtMost, high))
+    low.as_str()
+        .is_none_or(|low| compare_dates(text, Comparison::AtLeast, low))
+        && high
+            .as_str()
+            .is_none_or(|high| compare_dates(text, Comparison::AtMost, high))
 }
 
 fn compare_values(a: Option<&Value>, b: Option<&Value>) -> Ordering {
@@ -384,9 +472,10 @@ fn compare_values(a: Option<&Value>, b: Option<&Value>) -> Ordering {
         (None, None) => Ordering::Equal,
         (None, Some(_)) => Ordering::Less,
         (Some(_), None) => Ordering::Greater,
-        (Some(Value::Number(a)), Some(Value::Number(b))) => {
-            a.as_f64().unwrap_or(f64::NAN).total_cmp(&b.as_f64().unwrap_or(f64::NAN))
-        }
+        (Some(Value::Number(a)), Some(Value::Number(b))) => a
+            .as_f64()
+            .unwrap_or(f64::NAN)
+            .total_cmp(&b.as_f64().unwrap_or(f64::NAN)),
         (Some(Value::String(a)), Some(Value::String(b))) => a.cmp(b),
         (Some(a), Some(b)) => a.to_string().cmp(&b.to_string()),
     }
@@ -403,7 +492,10 @@ fn texts_at<'d>(doc: &'d Doc, path: &str) -> Vec<&'d str> {
 
 /// One document by its id.
 pub(crate) fn one(db: &Connection, sql: &str, id: &str) -> Result<Option<Doc>, Refusal> {
-    let text: Option<String> = db.prepare_cached(sql)?.query_row([id], |row| row.get(0)).optional()?;
+    let text: Option<String> = db
+        .prepare_cached(sql)?
+        .query_row([id], |row| row.get(0))
+        .optional()?;
     Ok(match text {
         Some(text) => Some(serde_json::from_str(&text)?),
         None => None,

@@ -27,9 +27,16 @@ pub(super) fn insert(
     now: &str,
 ) -> Result<String, Refusal> {
     if name.chars().count() < 3 {
-        return Err(Refusal::bad(800, "Data validation error (queue name is too short, at least 3 characters)"));
+        return Err(Refusal::bad(
+            800,
+            "Data validation error (queue name is too short, at least 3 characters)",
+        ));
     }
-    let taken: Option<i64> = db.query_row("SELECT 1 FROM queues WHERE name = ?1", [name], |row| row.get(0)).optional()?;
+    let taken: Option<i64> = db
+        .query_row("SELECT 1 FROM queues WHERE name = ?1", [name], |row| {
+            row.get(0)
+        })
+        .optional()?;
     if taken.is_some() {
         return Err(name_taken(name));
     }
@@ -44,7 +51,9 @@ pub(super) fn insert(
         "last_update": now,
         "metadata": {},
     });
-    let Value::Object(queue) = queue else { return Err(Refusal::internal("A queue is not an object")) };
+    let Value::Object(queue) = queue else {
+        return Err(Refusal::internal("A queue is not an object"));
+    };
     save(db, &queue)?;
     Ok(id)
 }
@@ -85,7 +94,14 @@ pub(super) fn check_all(db: &Connection, ids: &[&str]) -> Result<(), Refusal> {
             missing.push(*id);
         }
     }
-    if missing.is_empty() { Ok(()) } else { Err(Refusal::bad(701, format!("Invalid queue id: ids=({})", missing.join(", ")))) }
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(Refusal::bad(
+            701,
+            format!("Invalid queue id: ids=({})", missing.join(", ")),
+        ))
+    }
 }
 
 fn touch(db: &Connection, queue: &str, now: &str) -> Result<(), Refusal> {
@@ -96,8 +112,11 @@ fn touch(db: &Connection, queue: &str, now: &str) -> Result<(), Refusal> {
 
 /// The queue of that name, made if there is none (`tasks.enqueue` with `queue_name`).
 pub(super) fn named(db: &Connection, name: &str, now: &str) -> Result<String, Refusal> {
-    let have: Option<String> =
-        db.query_row("SELECT id FROM queues WHERE name = ?1", [name], |row| row.get(0)).optional()?;
+    let have: Option<String> = db
+        .query_row("SELECT id FROM queues WHERE name = ?1", [name], |row| {
+            row.get(0)
+        })
+        .optional()?;
     have.map_or_else(|| insert(db, name, json!([]), json!([]), now), Ok)
 }
 
@@ -105,12 +124,17 @@ pub(super) fn named(db: &Connection, name: &str, now: &str) -> Result<String, Re
 pub(super) fn default_queue(db: &Connection) -> Result<(String, String), Refusal> {
     let sql = "SELECT id, name FROM queues, json_each(queues.doc, '$.system_tags') AS tag WHERE tag.value = 'default'";
     let mut statement = db.prepare_cached(sql)?;
-    let found = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<Vec<_>, _>>()?;
+    let found = statement
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<Vec<_>, _>>()?;
     let mut found = found.into_iter();
     match (found.next(), found.next()) {
         (Some(queue), None) => Ok(queue),
         (None, _) => Err(Refusal::bad(707, "No default queue has been set")),
-        _ => Err(Refusal::bad(708, "More than one default queue has been set")),
+        _ => Err(Refusal::bad(
+            708,
+            "More than one default queue has been set",
+        )),
     }
 }
 
@@ -126,15 +150,22 @@ pub(super) fn append(call: &Call, queue: &str, task: &str) -> Result<(), Refusal
         )?
         .execute(params![queue, task, call.now])?;
     if added == 0 {
-        return Err(Refusal::bad(706, format!("Failed adding task to queue since task is already queued: task={task}")));
+        return Err(Refusal::bad(
+            706,
+            format!("Failed adding task to queue since task is already queued: task={task}"),
+        ));
     }
     touch(call.db, queue, &call.now)
 }
 
 /// Takes an entry out; false if there is none.
 pub(super) fn take_out(call: &Call, queue: &str, task: &str) -> Result<bool, Refusal> {
-    let mut statement = call.db.prepare_cached("DELETE FROM entries WHERE queue = ?1 AND task = ?2 RETURNING added")?;
-    let added: Option<String> = statement.query_row([queue, task], |row| row.get(0)).optional()?;
+    let mut statement = call
+        .db
+        .prepare_cached("DELETE FROM entries WHERE queue = ?1 AND task = ?2 RETURNING added")?;
+    let added: Option<String> = statement
+        .query_row([queue, task], |row| row.get(0))
+        .optional()?;
     drop(statement);
     let Some(added) = added else { return Ok(false) };
     sample(call, queue, &added)?;
@@ -143,9 +174,17 @@ pub(super) fn take_out(call: &Call, queue: &str, task: &str) -> Result<bool, Ref
 }
 
 /// Takes a task out of every queue but one.
-pub(super) fn take_out_of_all(call: &Call, task: &str, but: Option<&str>) -> Result<usize, Refusal> {
-    let mut statement = call.db.prepare_cached("SELECT queue FROM entries WHERE task = ?1")?;
-    let queues = statement.query_map([task], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
+pub(super) fn take_out_of_all(
+    call: &Call,
+    task: &str,
+    but: Option<&str>,
+) -> Result<usize, Refusal> {
+    let mut statement = call
+        .db
+        .prepare_cached("SELECT queue FROM entries WHERE task = ?1")?;
+    let queues = statement
+        .query_map([task], |row| row.get(0))?
+        .collect::<Result<Vec<String>, _>>()?;
     let mut removed = 0;
     for queue in queues.iter().filter(|queue| but != Some(queue.as_str())) {
         removed += usize::from(take_out(call, queue, task)?);
@@ -169,7 +208,9 @@ fn sample(call: &Call, queue: &str, added: &str) -> Result<(), Refusal> {
 fn entries(db: &Connection, queue: &str, limit: i64) -> Result<Vec<Value>, Refusal> {
     let order = if limit < 0 { "DESC" } else { "" };
     let count = if limit == 0 { -1 } else { limit.abs() };
-    let sql = format!("SELECT task, added FROM entries WHERE queue = ?1 ORDER BY position {order} LIMIT ?2");
+    let sql = format!(
+        "SELECT task, added FROM entries WHERE queue = ?1 ORDER BY position {order} LIMIT ?2"
+    );
     let mut statement = db.prepare_cached(&sql)?;
     let rows = statement.query_map(params![queue, count], |row| {
         Ok(json!({"task": row.get::<_, String>(0)?, "added": row.get::<_, String>(1)?}))
@@ -183,12 +224,17 @@ fn entries(db: &Connection, queue: &str, limit: i64) -> Result<Vec<Value>, Refus
 
 fn count(db: &Connection, queue: &str) -> Result<i64, Refusal> {
     let sql = "SELECT count(*) FROM entries WHERE queue = ?1";
-    Ok(db.prepare_cached(sql)?.query_row([queue], |row| row.get(0))?)
+    Ok(db
+        .prepare_cached(sql)?
+        .query_row([queue], |row| row.get(0))?)
 }
 
 fn first(db: &Connection, queue: &str) -> Result<Option<(String, String)>, Refusal> {
     let sql = "SELECT task, added FROM entries WHERE queue = ?1 ORDER BY position LIMIT 1";
-    Ok(db.prepare_cached(sql)?.query_row([queue], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
+    Ok(db
+        .prepare_cached(sql)?
+        .query_row([queue], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?)
 }
 
 /// Older clients know `metadata` as a list (§1.7).
@@ -228,9 +274,16 @@ pub(crate) fn get_by_id(call: &Call) -> Answer {
 pub(crate) fn get_all(call: &Call) -> Answer {
     let (query, found) = select(call)?;
     let limit = call.int("max_task_entries")?;
-    let part = query.only_fields.iter().any(|field| field.starts_with("entries."));
+    let part = query
+        .only_fields
+        .iter()
+        .any(|field| field.starts_with("entries."));
     if part && limit.is_some() {
-        return Err(Refusal::new(500, 1, "max_task_entries and a part of entries in only_fields exclude each other"));
+        return Err(Refusal::new(
+            500,
+            1,
+            "max_task_entries and a part of entries in only_fields exclude each other",
+        ));
     }
     let mut queues = Vec::new();
     for queue in found {
@@ -248,12 +301,21 @@ pub(crate) fn get_all_ex(call: &Call) -> Answer {
     let workers = workers::by_queue(call)?;
     let mut queues = Vec::new();
     for queue in found {
-        let Value::Object(mut queue) = shown(call, queue, limit.unwrap_or(0))? else { continue };
+        let Value::Object(mut queue) = shown(call, queue, limit.unwrap_or(0))? else {
+            continue;
+        };
         let id = doc::text(&queue, "id").to_owned();
         queue.insert("company".into(), json!({"id": COMPANY}));
-        queue.insert("workers".into(), workers.get(&id).cloned().unwrap_or_default().into());
+        queue.insert(
+            "workers".into(),
+            workers.get(&id).cloned().unwrap_or_default().into(),
+        );
         name_tasks(call.db, &mut queue)?;
-        let cut = if limit.is_some() { queue } else { query.cut_with_id(queue) };
+        let cut = if limit.is_some() {
+            queue
+        } else {
+            query.cut_with_id(queue)
+        };
         queues.push(cut);
     }
     Ok(json!({"queues": queues}))
@@ -262,7 +324,9 @@ pub(crate) fn get_all_ex(call: &Call) -> Answer {
 /// Entries name their tasks: `{task: {id, name}}`.
 fn name_tasks(db: &Connection, queue: &mut Doc) -> Result<(), Refusal> {
     let mut statement = db.prepare_cached("SELECT name FROM tasks WHERE id = ?1")?;
-    let Some(Value::Array(entries)) = queue.get_mut("entries") else { return Ok(()) };
+    let Some(Value::Array(entries)) = queue.get_mut("entries") else {
+        return Ok(());
+    };
     for entry in entries.iter_mut().filter_map(Value::as_object_mut) {
         let id = doc::text(entry, "task").to_owned();
         let name: Option<String> = statement.query_row([&id], |row| row.get(0)).optional()?;
@@ -299,8 +363,13 @@ pub(crate) fn get_default(call: &Call) -> Answer {
 pub(crate) fn get_next_task(call: &Call) -> Answer {
     let queue = call.text("queue")?;
     known(call.db, queue)?;
-    let Some((task, added)) = first(call.db, queue)? else { return Ok(json!({})) };
-    if call.text_or_none("task")?.is_some_and(|wanted| wanted != task) {
+    let Some((task, added)) = first(call.db, queue)? else {
+        return Ok(json!({}));
+    };
+    if call
+        .text_or_none("task")?
+        .is_some_and(|wanted| wanted != task)
+    {
         return Ok(json!({}));
     }
     take_out(call, queue, &task)?;
@@ -346,7 +415,10 @@ pub(crate) fn add_task(call: &Call) -> Answer {
 
 fn not_in_queue(queue: &str, task: &str) -> Refusal {
     let text = "Invalid queue id or task not in queue";
-    Refusal::bad(703, format!("{text}: task={task}, id={queue}, company={COMPANY}"))
+    Refusal::bad(
+        703,
+        format!("{text}: task={task}, id={queue}, company={COMPANY}"),
+    )
 }
 
 /// `queues.remove_task`
@@ -356,15 +428,24 @@ pub(crate) fn remove_task(call: &Call) -> Answer {
         return Err(not_in_queue(queue, task));
     }
     if call.flag("update_task_status")? {
-        set_back(call, queue, task, format!("Task was removed from the queue {queue}"))?;
+        set_back(
+            call,
+            queue,
+            task,
+            format!("Task was removed from the queue {queue}"),
+        )?;
     }
     Ok(json!({"removed": 1}))
 }
 
 /// Gives a task whose entry went away its status from before; false if `execution.queue` names another queue.
 fn set_back(call: &Call, queue: &str, task: &str, reason: String) -> Result<bool, Refusal> {
-    let Some(mut task) = tasks::find(call.db, task)? else { return Ok(false) };
-    let Some(change) = rules::back_from_queue(&task, queue, reason) else { return Ok(false) };
+    let Some(mut task) = tasks::find(call.db, task)? else {
+        return Ok(false);
+    };
+    let Some(change) = rules::back_from_queue(&task, queue, reason) else {
+        return Ok(false);
+    };
     change.apply(&mut task, &call.now, call.user());
     tasks::save(call.db, &task)?;
     Ok(true)
@@ -395,11 +476,16 @@ pub(crate) fn delete(call: &Call) -> Answer {
     let queue = call.text("queue")?;
     known(call.db, queue)?;
     if !call.flag("force")? && count(call.db, queue)? > 0 {
-        return Err(Refusal::bad(702, format!("Queue is not empty (use force=true to delete): id={queue}")));
+        return Err(Refusal::bad(
+            702,
+            format!("Queue is not empty (use force=true to delete): id={queue}"),
+        ));
     }
     clear(call, queue, &format!("Queue {queue} was deleted"))?;
-    call.db.execute("DELETE FROM queue_samples WHERE queue = ?1", [queue])?;
-    call.db.execute("DELETE FROM queues WHERE id = ?1", [queue])?;
+    call.db
+        .execute("DELETE FROM queue_samples WHERE queue = ?1", [queue])?;
+    call.db
+        .execute("DELETE FROM queues WHERE id = ?1", [queue])?;
     Ok(json!({"deleted": 1}))
 }
 
@@ -422,7 +508,10 @@ pub(crate) fn update(call: &Call) -> Answer {
     }
     if let Some(name) = fields.get("name").and_then(Value::as_str) {
         let sql = "SELECT 1 FROM queues WHERE name = ?1 AND id <> ?2";
-        let taken: Option<i64> = call.db.query_row(sql, [name, doc::text(&queue, "id")], |row| row.get(0)).optional()?;
+        let taken: Option<i64> = call
+            .db
+            .query_row(sql, [name, doc::text(&queue, "id")], |row| row.get(0))
+            .optional()?;
         if taken.is_some() {
             return Err(name_taken(name));
         }
@@ -442,24 +531,39 @@ enum Move {
 
 fn move_task(call: &Call, to: &Move) -> Answer {
     let (queue, task) = (call.text("queue")?, call.text("task")?);
-    let mut statement = call.db.prepare_cached("SELECT task FROM entries WHERE queue = ?1 ORDER BY position")?;
-    let mut order = statement.query_map([queue], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
+    let mut statement = call
+        .db
+        .prepare_cached("SELECT task FROM entries WHERE queue = ?1 ORDER BY position")?;
+    let mut order = statement
+        .query_map([queue], |row| row.get(0))?
+        .collect::<Result<Vec<String>, _>>()?;
     drop(statement);
-    let from = order.iter().position(|have| have == task).ok_or_else(|| not_in_queue(queue, task))?;
+    let from = order
+        .iter()
+        .position(|have| have == task)
+        .ok_or_else(|| not_in_queue(queue, task))?;
     let last = order.len() - 1;
     let position = match to {
         Move::Front => 0,
         Move::Back => last,
-        Move::By(steps) => from.saturating_add_signed(isize::try_from(*steps).unwrap_or_default()).min(last),
+        Move::By(steps) => from
+            .saturating_add_signed(isize::try_from(*steps).unwrap_or_default())
+            .min(last),
     };
     let moved = order.remove(from);
     order.insert(position, moved);
     // Only what lies between the two places changes, by way of negative positions, which are never in use.
     let (low, high) = (from.min(position), from.max(position));
-    let mut statement = call.db.prepare_cached("SELECT position FROM entries WHERE queue = ?1 ORDER BY position")?;
-    let places = statement.query_map([queue], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
+    let mut statement = call
+        .db
+        .prepare_cached("SELECT position FROM entries WHERE queue = ?1 ORDER BY position")?;
+    let places = statement
+        .query_map([queue], |row| row.get(0))?
+        .collect::<Result<Vec<i64>, _>>()?;
     drop(statement);
-    let mut place = call.db.prepare_cached("UPDATE entries SET position = ?3 WHERE queue = ?1 AND task = ?2")?;
+    let mut place = call
+        .db
+        .prepare_cached("UPDATE entries SET position = ?3 WHERE queue = ?1 AND task = ?2")?;
     for (task, to) in order[low..=high].iter().zip(&places[low..=high]) {
         place.execute(params![queue, task, -to])?;
     }
@@ -492,13 +596,29 @@ pub(crate) fn move_backward(call: &Call) -> Answer {
 
 /// `queues.get_queue_metrics`: waiting times and lengths in steps of `interval` seconds.
 pub(crate) fn get_queue_metrics(call: &Call) -> Answer {
-    let number = |key: &str| call.value(key).and_then(Value::as_f64).ok_or_else(|| super::call::required(key));
+    let number = |key: &str| {
+        call.value(key)
+            .and_then(Value::as_f64)
+            .ok_or_else(|| super::call::required(key))
+    };
     #[expect(clippy::cast_possible_truncation, reason = "seconds since 1970")]
-    let (from, to, step) = (number("from_date")? as i64, number("to_date")? as i64, (number("interval")? as i64).max(1));
-    let mut ids: Vec<String> = call.texts("queue_ids")?.into_iter().map(str::to_owned).collect();
+    let (from, to, step) = (
+        number("from_date")? as i64,
+        number("to_date")? as i64,
+        (number("interval")? as i64).max(1),
+    );
+    let mut ids: Vec<String> = call
+        .texts("queue_ids")?
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
     if ids.is_empty() {
-        let mut statement = call.db.prepare_cached("SELECT id FROM queues ORDER BY id")?;
-        ids = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        let mut statement = call
+            .db
+            .prepare_cached("SELECT id FROM queues ORDER BY id")?;
+        ids = statement
+            .query_map([], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
     }
     let mut queues = Vec::new();
     for id in ids {
@@ -508,9 +628,18 @@ pub(crate) fn get_queue_metrics(call: &Call) -> Answer {
         let mut rows = statement.query(params![id, from, to, step])?;
         let mut columns: HashMap<&str, Vec<Value>> = HashMap::new();
         while let Some(row) = rows.next()? {
-            columns.entry("dates").or_default().push(row.get::<_, i64>(0)?.into());
-            columns.entry("waits").or_default().push(row.get::<_, f64>(1)?.into());
-            columns.entry("lengths").or_default().push(row.get::<_, i64>(2)?.into());
+            columns
+                .entry("dates")
+                .or_default()
+                .push(row.get::<_, i64>(0)?.into());
+            columns
+                .entry("waits")
+                .or_default()
+                .push(row.get::<_, f64>(1)?.into());
+            columns
+                .entry("lengths")
+                .or_default()
+                .push(row.get::<_, i64>(2)?.into());
         }
         let mut column = |name| columns.remove(name).unwrap_or_default();
         queues.push(json!({

@@ -35,7 +35,12 @@ const R: Access = Access::Read;
 const W: Access = Access::Write;
 
 /// Endpoints that answer without credentials.
-const OPEN: [&str; 4] = ["debug.ping", "auth.fixed_users_mode", "login.supported_modes", "login.logout"];
+const OPEN: [&str; 4] = [
+    "debug.ping",
+    "auth.fixed_users_mode",
+    "login.supported_modes",
+    "login.logout",
+];
 
 #[rustfmt::skip]
 const TABLE: &[Row] = &[
@@ -177,7 +182,17 @@ pub(crate) fn find(name: &str, version: Version) -> Option<&'static Route> {
     let routes = ROUTES.get_or_init(|| {
         TABLE
             .iter()
-            .map(|&(name, since, access, run)| (name, Route { since, access, open: OPEN.contains(&name), run }))
+            .map(|&(name, since, access, run)| {
+                (
+                    name,
+                    Route {
+                        since,
+                        access,
+                        open: OPEN.contains(&name),
+                        run,
+                    },
+                )
+            })
             .collect()
     });
     routes.get(name).filter(|route| route.since <= version)
@@ -196,7 +211,8 @@ fn ping(call: &Call) -> Answer {
 /// `server.info`
 #[expect(clippy::unnecessary_wraps, reason = "an endpoint like the others")]
 fn info(call: &Call) -> Answer {
-    let mut info = json!({"version": auth::SERVER_VERSION, "build": env!("CARGO_PKG_VERSION"), "commit": ""});
+    let mut info =
+        json!({"version": auth::SERVER_VERSION, "build": env!("CARGO_PKG_VERSION"), "commit": ""});
     if call.request.version >= Version(2, 12) {
         info["api_version"] = Version::NEWEST.to_string().into();
     }

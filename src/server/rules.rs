@@ -123,12 +123,16 @@ pub(crate) fn parse_status(word: &str) -> Option<Status> {
 
 /// The statuses that may follow without force, the same one aside (§3.4).
 fn successors(from: Status) -> &'static [Status] {
-    use Status::{Closed, Completed, Created, Failed, InProgress, Published, Publishing, Queued, Stopped};
+    use Status::{
+        Closed, Completed, Created, Failed, InProgress, Published, Publishing, Queued, Stopped,
+    };
     match from {
         Created => &[Queued, InProgress],
         Queued => &[Created, InProgress, Stopped],
         InProgress => &[Stopped, Failed, Completed, Created],
-        Stopped => &[Closed, Created, Failed, Queued, InProgress, Published, Publishing, Completed],
+        Stopped => &[
+            Closed, Created, Failed, Queued, InProgress, Published, Publishing, Completed,
+        ],
         Closed => &[Created, Failed, Published, Publishing, Stopped],
         Failed => &[Created, Stopped, Published, Queued],
         Completed => &[Published, InProgress, Created],
@@ -145,7 +149,9 @@ fn check(from: Status, to: Status, force: bool) -> Result<(), Refusal> {
     if from == Status::Unknown {
         return Err(Refusal::internal("The task's stored status is unknown"));
     }
-    let text = format!("Invalid task status (Invalid status change): current_status={from}, new_status={to}");
+    let text = format!(
+        "Invalid task status (Invalid status change): current_status={from}, new_status={to}"
+    );
     Err(Refusal::bad(110, text))
 }
 
@@ -157,7 +163,8 @@ pub(crate) fn status_before_enqueue(task: &Doc) -> Status {
 /// `tasks.enqueue`, first half: to `queued`, before the entry is added.
 pub(crate) fn enqueue(task: &Doc, queue: Option<&str>, ask: &Ask) -> Result<StatusChange, Refusal> {
     let from = status(task);
-    if queue.is_none() && (from != Status::Queued || doc::text(task, "execution.queue").is_empty()) {
+    if queue.is_none() && (from != Status::Queued || doc::text(task, "execution.queue").is_empty())
+    {
         return Err(Refusal::invalid(
             "Cannot skip setting execution queue for a task that is not enqueued or does not have execution queue set",
         ));
@@ -177,7 +184,10 @@ pub(crate) fn enqueue(task: &Doc, queue: Option<&str>, ask: &Ask) -> Result<Stat
 
 /// What a `tasks.enqueue` whose entry could not be added leaves behind (§4, the roll-back).
 pub(crate) fn failed_enqueue(task: &Doc) -> StatusChange {
-    let ask = Ask { reason: "failed enqueueing".into(), ..Ask::default() };
+    let ask = Ask {
+        reason: "failed enqueueing".into(),
+        ..Ask::default()
+    };
     let mut change = StatusChange::to(status(task), &ask);
     change.unset.push("enqueue_status");
     change
@@ -188,7 +198,10 @@ pub(crate) fn dequeue(task: &Doc, new_status: Option<Status>, ask: &Ask) -> Opti
     if !matches!(status(task), Status::Queued | Status::InProgress) {
         return None;
     }
-    let mut change = StatusChange::to(new_status.unwrap_or_else(|| status_before_enqueue(task)), ask);
+    let mut change = StatusChange::to(
+        new_status.unwrap_or_else(|| status_before_enqueue(task)),
+        ask,
+    );
     change.cleared.push("enqueue_status");
     Some(change)
 }
@@ -198,7 +211,14 @@ pub(crate) fn back_from_queue(task: &Doc, queue: &str, reason: String) -> Option
     if status(task) != Status::Queued || doc::text(task, "execution.queue") != queue {
         return None;
     }
-    let mut change = dequeue(task, None, &Ask { reason, ..Ask::default() })?;
+    let mut change = dequeue(
+        task,
+        None,
+        &Ask {
+            reason,
+            ..Ask::default()
+        },
+    )?;
     change.unset.push("execution.queue");
     Some(change)
 }
@@ -216,7 +236,12 @@ pub(crate) fn started(task: &Doc, ask: &Ask, now: &str) -> Result<StatusChange, 
 }
 
 /// `tasks.stop`: at once when nobody runs the task, else only the message [`STOPPING`], which its worker must notice.
-pub(crate) fn stop(task: &Doc, ask: &Ask, user_name: &str, now: Timestamp) -> Result<StatusChange, Refusal> {
+pub(crate) fn stop(
+    task: &Doc,
+    ask: &Ask,
+    user_name: &str,
+    now: Timestamp,
+) -> Result<StatusChange, Refusal> {
     let from = status(task);
     let queued = from == Status::Queued;
     let local = doc::strings(task, "system_tags").contains(&"development");
@@ -226,7 +251,13 @@ pub(crate) fn stop(task: &Doc, ask: &Ask, user_name: &str, now: Timestamp) -> Re
         (from, STOPPING.to_owned())
     };
     check(from, to, ask.force)?;
-    let mut change = StatusChange::to(to, &Ask { message, ..ask.clone() });
+    let mut change = StatusChange::to(
+        to,
+        &Ask {
+            message,
+            ..ask.clone()
+        },
+    );
     if queued {
         change.take_out = TakeOut::OwnQueue;
     }
@@ -234,7 +265,8 @@ pub(crate) fn stop(task: &Doc, ask: &Ask, user_name: &str, now: Timestamp) -> Re
 }
 
 fn run_by_a_worker(task: &Doc, now: Timestamp) -> bool {
-    !doc::text(task, "last_worker").is_empty() && silent_for(task, now).is_some_and(|s| s < WORKER_ALIVE_SECONDS)
+    !doc::text(task, "last_worker").is_empty()
+        && silent_for(task, now).is_some_and(|s| s < WORKER_ALIVE_SECONDS)
 }
 
 /// Seconds since the task's last update.
@@ -262,7 +294,10 @@ pub(crate) fn publish(task: &Doc, ask: &Ask, now: &str) -> Result<StatusChange, 
     check(status(task), Status::Published, ask.force)?;
     let mut change = StatusChange::to(Status::Published, ask);
     change.set.push(("published", now.into()));
-    change.set.push(("output", task.get("output").cloned().unwrap_or_else(|| json!({}))));
+    change.set.push((
+        "output",
+        task.get("output").cloned().unwrap_or_else(|| json!({})),
+    ));
     Ok(change)
 }
 
@@ -270,11 +305,18 @@ pub(crate) fn publish(task: &Doc, ask: &Ask, now: &str) -> Result<StatusChange, 
 pub(crate) fn reset(task: &Doc, ask: &Ask) -> Result<StatusChange, Refusal> {
     let from = status(task);
     if from == Status::Published && !ask.force {
-        let text = format!("Invalid task status: task_id={}, status={from}", doc::text(task, "id"));
+        let text = format!(
+            "Invalid task status: task_id={}, status={from}",
+            doc::text(task, "id")
+        );
         return Err(Refusal::bad(110, text));
     }
     check(from, Status::Created, ask.force)?;
-    let texts = Ask { force: ask.force, reason: "reset".into(), message: "reset".into() };
+    let texts = Ask {
+        force: ask.force,
+        reason: "reset".into(),
+        message: "reset".into(),
+    };
     let mut change = StatusChange::to(Status::Created, &texts);
     change.take_out = TakeOut::EveryQueue;
     Ok(change)
@@ -359,16 +401,25 @@ pub(crate) fn editable(task: &Doc, also: &[Status], force: bool) -> Result<(), R
     if force || status == Status::Created || also.contains(&status) {
         return Ok(());
     }
-    Err(Refusal::bad(110, format!("Invalid task status: expected=created, status={status}")))
+    Err(Refusal::bad(
+        110,
+        format!("Invalid task status: expected=created, status={status}"),
+    ))
 }
 
 /// The watchdog's verdict (§3.4): a running task that has been silent too long is stopped.
 pub(crate) fn watchdog(task: &Doc, now: Timestamp) -> Option<StatusChange> {
-    if status(task) != Status::InProgress || silent_for(task, now).is_some_and(|s| s <= SILENT_SECONDS) {
+    if status(task) != Status::InProgress
+        || silent_for(task, now).is_some_and(|s| s <= SILENT_SECONDS)
+    {
         return None;
     }
     let text = "Forced stop (non-responsive)";
-    let ask = Ask { force: true, reason: text.into(), message: text.into() };
+    let ask = Ask {
+        force: true,
+        reason: text.into(),
+        message: text.into(),
+    };
     Some(StatusChange::to(Status::Stopped, &ask))
 }
 

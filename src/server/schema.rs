@@ -111,7 +111,9 @@ CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 /// Brings the database to the newest version; one from a newer program is refused.
 pub(super) fn migrate(db: &mut Connection) -> Result<(), Error> {
     let newest = MIGRATIONS.len();
-    let found: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(Error::Read)?;
+    let found: i64 = db
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .map_err(Error::Read)?;
     let have = usize::try_from(found).unwrap_or(usize::MAX);
     if have > newest {
         return Err(Error::Newer { found, newest });
@@ -119,7 +121,9 @@ pub(super) fn migrate(db: &mut Connection) -> Result<(), Error> {
     for (step, sql) in (1_u32..).zip(MIGRATIONS).skip(have) {
         let transaction = db.transaction().map_err(Error::Write)?;
         transaction.execute_batch(sql).map_err(Error::Write)?;
-        transaction.pragma_update(None, "user_version", step).map_err(Error::Write)?;
+        transaction
+            .pragma_update(None, "user_version", step)
+            .map_err(Error::Write)?;
         transaction.commit().map_err(Error::Write)?;
     }
     Ok(())

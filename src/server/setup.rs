@@ -54,10 +54,18 @@ pub(crate) fn ensure_basics(db: &Connection) -> Result<(), Refusal> {
         params![USER, USER_NAME, now],
     )?;
     let secret = auth::random_word(64);
-    db.execute("INSERT OR IGNORE INTO settings VALUES ('token_secret', ?1)", [secret])?;
+    db.execute(
+        "INSERT OR IGNORE INTO settings VALUES ('token_secret', ?1)",
+        [secret],
+    )?;
     let queues: i64 = db.query_row("SELECT count(*) FROM queues", [], |row| row.get(0))?;
-    let ever: Option<String> =
-        db.query_row("SELECT value FROM settings WHERE key = 'default_queue'", [], |row| row.get(0)).optional()?;
+    let ever: Option<String> = db
+        .query_row(
+            "SELECT value FROM settings WHERE key = 'default_queue'",
+            [],
+            |row| row.get(0),
+        )
+        .optional()?;
     if queues == 0 && ever.is_none() {
         let id = queues::insert(db, "default", json!([]), json!(["default"]), &now)?;
         db.execute("INSERT INTO settings VALUES ('default_queue', ?1)", [id])?;
@@ -76,16 +84,25 @@ pub(crate) fn read_keys(folder: &Path) -> Result<Option<Keys>, Error> {
     match fs::read(&path) {
         Ok(text) => match serde_json::from_slice(&text) {
             Ok(keys) => Ok(Some(keys)),
-            Err(error) => Err(Error::ReadKeys { path, why: error.to_string() }),
+            Err(error) => Err(Error::ReadKeys {
+                path,
+                why: error.to_string(),
+            }),
         },
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::ReadKeys { path, why: error.to_string() }),
+        Err(error) => Err(Error::ReadKeys {
+            path,
+            why: error.to_string(),
+        }),
     }
 }
 
 /// Makes a key pair and writes its file; if we die in between, the next start finds the file and adds it.
 pub(crate) fn make_keys(folder: &Path) -> Result<Keys, Error> {
-    let keys = Keys { access_key: auth::random_word(20), secret_key: auth::random_word(48) };
+    let keys = Keys {
+        access_key: auth::random_word(20),
+        secret_key: auth::random_word(48),
+    };
     let text = json!({"access_key": keys.access_key, "secret_key": keys.secret_key}).to_string();
     write_private(&keys_path(folder), &(text + "\n"))?;
     Ok(keys)
@@ -122,12 +139,20 @@ pub(crate) fn write_conf(path: &Path, public: &Url, keys: &Keys) -> Result<(), E
 
 /// A file that nobody else may read, replaced as a whole.
 fn write_private(path: &Path, text: &str) -> Result<(), Error> {
-    let failed = |source| Error::WriteFile { path: path.to_owned(), source };
+    let failed = |source| Error::WriteFile {
+        path: path.to_owned(),
+        source,
+    };
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let new = path.with_file_name(name);
     let write = || {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&new)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&new, path)

@@ -44,7 +44,9 @@ pub enum Error {
         #[source]
         source: rusqlite::Error,
     },
-    #[error("the database {path:?} is corrupt ({found}): restore it from a backup, or move it away to start anew")]
+    #[error(
+        "the database {path:?} is corrupt ({found}): restore it from a backup, or move it away to start anew"
+    )]
     Corrupt { path: PathBuf, found: String },
     #[error(
         "the database was written by a newer trainyard (schema {found}, this one knows {newest}): use that or a newer one"
@@ -82,7 +84,10 @@ struct Readers {
 impl Store {
     /// Opens (or makes) the database in `folder`, checks it and brings it up to date.
     pub(crate) fn open(folder: &Path) -> Result<Self, Error> {
-        let in_folder = |source| Error::Folder { path: folder.to_owned(), source };
+        let in_folder = |source| Error::Folder {
+            path: folder.to_owned(),
+            source,
+        };
         fs::create_dir_all(folder).map_err(in_folder)?;
         restrict(folder, 0o700).map_err(in_folder)?;
         let path = folder.join(FILE);
@@ -91,7 +96,9 @@ impl Store {
         schema::migrate(&mut db)?;
         restrict(&path, 0o600).map_err(in_folder)?;
 
-        let readers = (0..READERS).map(|_| open_reader(&path)).collect::<Result<Vec<_>, _>>()?;
+        let readers = (0..READERS)
+            .map(|_| open_reader(&path))
+            .collect::<Result<Vec<_>, _>>()?;
         let (failed, failure) = watch::channel(None);
         let (writer, jobs) = mpsc::channel(WAITING);
         let failed_writes = failed.clone();
@@ -99,14 +106,28 @@ impl Store {
             .name("database".into())
             .spawn(move || write_all(&mut db, jobs, &failed_writes))
             .map_err(in_folder)?;
-        let readers = Readers { idle: Mutex::new(readers), permits: Semaphore::new(READERS), failed };
-        Ok(Self { writer, readers: Arc::new(readers), failure })
+        let readers = Readers {
+            idle: Mutex::new(readers),
+            permits: Semaphore::new(READERS),
+            failed,
+        };
+        Ok(Self {
+            writer,
+            readers: Arc::new(readers),
+            failure,
+        })
     }
 
     /// Runs `work` in a transaction; the answer comes after the commit.
-    pub(crate) async fn write(&self, work: impl FnOnce(&Connection) -> Answer + Send + 'static) -> Answer {
+    pub(crate) async fn write(
+        &self,
+        work: impl FnOnce(&Connection) -> Answer + Send + 'static,
+    ) -> Answer {
         let (answer, answered) = oneshot::channel();
-        let job = Job { work: Box::new(work), answer };
+        let job = Job {
+            work: Box::new(work),
+            answer,
+        };
         if self.writer.send(job).await.is_err() {
             return Err(gone());
         }
@@ -114,11 +135,18 @@ impl Store {
     }
 
     /// Runs `work` on a snapshot of what is committed.
-    pub(crate) async fn read(&self, work: impl FnOnce(&Connection) -> Answer + Send + 'static) -> Answer {
+    pub(crate) async fn read(
+        &self,
+        work: impl FnOnce(&Connection) -> Answer + Send + 'static,
+    ) -> Answer {
         let readers = Arc::clone(&self.readers);
-        let Ok(_permit) = self.readers.permits.acquire().await else { return Err(gone()) };
+        let Ok(_permit) = self.readers.permits.acquire().await else {
+            return Err(gone());
+        };
         let run = move || {
-            let Some(db) = lock(&readers.idle).pop() else { return Err(gone()) };
+            let Some(db) = lock(&readers.idle).pop() else {
+                return Err(gone());
+            };
             let answer = on_snapshot(&db, work);
             if let Err(refusal) = &answer {
                 report(&readers.failed, refusal);
@@ -126,7 +154,9 @@ impl Store {
             lock(&readers.idle).push(db);
             answer
         };
-        tokio::task::spawn_blocking(run).await.unwrap_or_else(|_| Err(gone()))
+        tokio::task::spawn_blocking(run)
+            .await
+            .unwrap_or_else(|_| Err(gone()))
     }
 
     /// Resolves with the reason once the database cannot be used any more.
@@ -144,30 +174,47 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 fn gone() -> Refusal {
-    Refusal::new(500, 102, "Database unavailable: the server is shutting down")
+    Refusal::new(
+        500,
+        102,
+        "Database unavailable: the server is shutting down",
+    )
 }
 
 fn open_writer(path: &Path) -> Result<Connection, Error> {
     let failed = |source: rusqlite::Error| match source.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
-            Error::Corrupt { path: path.to_owned(), found: source.to_string() }
-        }
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::InUse { path: path.to_owned() },
-        _ => Error::Open { path: path.to_owned(), source },
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Error::Corrupt {
+            path: path.to_owned(),
+            found: source.to_string(),
+        },
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::InUse {
+            path: path.to_owned(),
+        },
+        _ => Error::Open {
+            path: path.to_owned(),
+            source,
+        },
     };
     let db = Connection::open(path).map_err(failed)?;
     db.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
-    db.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
-    db.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
-    db.pragma_update(None, "foreign_keys", true).map_err(failed)?;
-    db.pragma_update(None, "journal_size_limit", 64 << 20).map_err(failed)?;
+    db.pragma_update(None, "journal_mode", "WAL")
+        .map_err(failed)?;
+    db.pragma_update(None, "synchronous", "FULL")
+        .map_err(failed)?;
+    db.pragma_update(None, "foreign_keys", true)
+        .map_err(failed)?;
+    db.pragma_update(None, "journal_size_limit", 64 << 20)
+        .map_err(failed)?;
     prepare(&db).map_err(failed)?;
     Ok(db)
 }
 
 fn open_reader(path: &Path) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let failed = |source| Error::Open { path: path.to_owned(), source };
+    let failed = |source| Error::Open {
+        path: path.to_owned(),
+        source,
+    };
     let db = Connection::open_with_flags(path, flags).map_err(failed)?;
     db.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
     prepare(&db).map_err(failed)?;
@@ -181,14 +228,21 @@ fn prepare(db: &Connection) -> rusqlite::Result<()> {
 
 /// A database that SQLite itself finds faulty is not worked on.
 fn check(db: &Connection, path: &Path) -> Result<(), Error> {
-    let corrupt = |found: String| Error::Corrupt { path: path.to_owned(), found };
+    let corrupt = |found: String| Error::Corrupt {
+        path: path.to_owned(),
+        found,
+    };
     if fs::metadata(path).is_ok_and(|file| file.len() > CHECKED_AT_START) {
         return Ok(());
     }
     let verdict: String = db
         .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
         .map_err(|error| corrupt(error.to_string()))?;
-    if verdict == "ok" { Ok(()) } else { Err(corrupt(verdict)) }
+    if verdict == "ok" {
+        Ok(())
+    } else {
+        Err(corrupt(verdict))
+    }
 }
 
 fn restrict(path: &Path, mode: u32) -> std::io::Result<()> {
@@ -197,7 +251,11 @@ fn restrict(path: &Path, mode: u32) -> std::io::Result<()> {
 }
 
 /// The writer thread: everything that waits shares one commit.
-fn write_all(db: &mut Connection, mut jobs: mpsc::Receiver<Job>, failed: &watch::Sender<Option<String>>) {
+fn write_all(
+    db: &mut Connection,
+    mut jobs: mpsc::Receiver<Job>,
+    failed: &watch::Sender<Option<String>>,
+) {
     while let Some(first) = jobs.blocking_recv() {
         let mut batch = vec![first];
         while batch.len() < SHARED_COMMIT {
@@ -237,8 +295,14 @@ fn write_batch(db: &mut Connection, batch: Vec<Job>, failed: &watch::Sender<Opti
 fn in_savepoint(db: &Connection, work: Work) -> Answer {
     db.execute_batch("SAVEPOINT request")?;
     let answer = guarded(|| work(db));
-    let keep = answer.as_ref().map_or_else(|refusal| refusal.keeps_writes, |_| true);
-    db.execute_batch(if keep { "RELEASE request" } else { "ROLLBACK TO request; RELEASE request" })?;
+    let keep = answer
+        .as_ref()
+        .map_or_else(|refusal| refusal.keeps_writes, |_| true);
+    db.execute_batch(if keep {
+        "RELEASE request"
+    } else {
+        "ROLLBACK TO request; RELEASE request"
+    })?;
     answer
 }
 
@@ -251,7 +315,8 @@ fn on_snapshot(db: &Connection, work: impl FnOnce(&Connection) -> Answer) -> Ans
 
 /// A fault in one request must not take the database from the others.
 fn guarded(work: impl FnOnce() -> Answer) -> Answer {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(Refusal::internal("The server has a defect here")))
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(Refusal::internal("The server has a defect here")))
 }
 
 /// Notes the failures after which going on would only lose more.
@@ -269,9 +334,13 @@ fn report(failed: &watch::Sender<Option<String>>, refusal: &Refusal) {
 pub(crate) fn fatal(error: &rusqlite::Error) -> Option<String> {
     let advice = match error.sqlite_error_code()? {
         ErrorCode::DiskFull => "the disk is full: make room and start again",
-        ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => "the database is corrupt: restore it from a backup",
+        ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => {
+            "the database is corrupt: restore it from a backup"
+        }
         ErrorCode::SystemIoFailure => "the disk does not answer: look at the file system",
-        ErrorCode::ReadOnly => "the database may not be written: look at the file's mode and the mount",
+        ErrorCode::ReadOnly => {
+            "the database may not be written: look at the file's mode and the mount"
+        }
         _ => return None,
     };
     Some(format!("{advice} ({error})"))
@@ -293,7 +362,9 @@ mod tests {
     async fn keys(store: &Store) -> Value {
         let read = store.read(|db| {
             let mut statement = db.prepare("SELECT key FROM settings ORDER BY key")?;
-            let keys: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            let keys: Vec<String> = statement
+                .query_map([], |row| row.get(0))?
+                .collect::<Result<_, _>>()?;
             Ok(json!(keys))
         });
         read.await.unwrap()
@@ -331,7 +402,10 @@ mod tests {
         let store = Store::open(folder.path()).unwrap();
         let full = store.write(|db| {
             db.pragma_update(None, "max_page_count", 1)?;
-            db.execute("INSERT INTO settings VALUES ('big', ?1)", ["x".repeat(1 << 20)])?;
+            db.execute(
+                "INSERT INTO settings VALUES ('big', ?1)",
+                ["x".repeat(1 << 20)],
+            )?;
             Ok(json!({}))
         });
         assert_eq!(full.await.unwrap_err().code, 500);
@@ -341,7 +415,11 @@ mod tests {
     #[test]
     fn a_corrupt_database_is_refused_with_the_reason() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join(FILE), "not a database, but long enough to look like a file".repeat(200)).unwrap();
+        fs::write(
+            folder.path().join(FILE),
+            "not a database, but long enough to look like a file".repeat(200),
+        )
+        .unwrap();
         let error = Store::open(folder.path()).err().unwrap();
         assert!(matches!(error, Error::Corrupt { .. }), "{error}");
     }

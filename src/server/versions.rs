@@ -9,12 +9,24 @@ use super::wire::{Doc, Version};
 pub(crate) fn task_for(version: Version, task: &mut Doc) {
     if version < Version(2, 13) {
         let container = |key| doc::text(task, key).to_owned();
-        let (image, arguments) = (container("container.image"), container("container.arguments"));
+        let (image, arguments) = (
+            container("container.image"),
+            container("container.arguments"),
+        );
         if !image.is_empty() {
-            doc::set(task, "execution.docker_cmd", format!("{image} {arguments}").trim_end().into());
+            doc::set(
+                task,
+                "execution.docker_cmd",
+                format!("{image} {arguments}").trim_end().into(),
+            );
         }
-        for (models, path) in [("models.input", "execution.model"), ("models.output", "output.model")] {
-            let last = doc::get(task, models).and_then(Value::as_array).and_then(|entries| entries.last());
+        for (models, path) in [
+            ("models.input", "execution.model"),
+            ("models.output", "output.model"),
+        ] {
+            let last = doc::get(task, models)
+                .and_then(Value::as_array)
+                .and_then(|entries| entries.last());
             if let Some(model) = last.and_then(|entry| entry.get("model")).cloned() {
                 doc::set(task, path, model);
             }
@@ -28,7 +40,12 @@ pub(crate) fn task_for(version: Version, task: &mut Doc) {
             .filter_map(Value::as_object)
             .flat_map(Doc::values)
             .filter(|item| item["type"] == "legacy")
-            .map(|item| (item["name"].as_str().unwrap_or_default().to_owned(), item["value"].clone()))
+            .map(|item| {
+                (
+                    item["name"].as_str().unwrap_or_default().to_owned(),
+                    item["value"].clone(),
+                )
+            })
             .collect();
         if !legacy.is_empty() {
             doc::object_at(doc::object_at(task, "execution"), "parameters").extend(legacy);
@@ -64,7 +81,10 @@ mod tests {
         let mut task = Doc::new();
         doc::set(&mut task, "execution.docker_cmd", "image:1 -e A=b".into());
         assert!(take_docker_command(&mut task));
-        assert_eq!(Value::Object(task.clone())["container"], json!({"image": "image:1", "arguments": "-e A=b"}));
+        assert_eq!(
+            Value::Object(task.clone())["container"],
+            json!({"image": "image:1", "arguments": "-e A=b"})
+        );
         task_for(Version(2, 5), &mut task);
         assert_eq!(doc::text(&task, "execution.docker_cmd"), "image:1 -e A=b");
         assert!(!take_docker_command(&mut Doc::new()));

@@ -27,7 +27,9 @@ pub(crate) async fn run(app: Arc<App>, stop: CancellationToken) {
             look(&Call::new(db, &looking, &request))
         });
         match answer.await {
-            Ok(stopped) if stopped != json!(0) => tracing::info!(tasks = %stopped, "stopped silent tasks"),
+            Ok(stopped) if stopped != json!(0) => {
+                tracing::info!(tasks = %stopped, "stopped silent tasks")
+            }
             Ok(_) => {}
             Err(refusal) => tracing::warn!(error = refusal.text, "the watchdog could not look"),
         }
@@ -37,11 +39,18 @@ pub(crate) async fn run(app: Arc<App>, stop: CancellationToken) {
 /// One look: stops what is silent, returns how many that were.
 fn look(call: &Call) -> Answer {
     workers::clean(call)?;
-    let mut statement = call.db.prepare_cached("SELECT id FROM tasks WHERE status = 'in_progress'")?;
-    let running = statement.query_map([], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
+    let mut statement = call
+        .db
+        .prepare_cached("SELECT id FROM tasks WHERE status = 'in_progress'")?;
+    let running = statement
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<Vec<String>, _>>()?;
     let mut stopped = 0;
     for id in running {
-        let Some(mut task) = query::one(call.db, "SELECT doc FROM tasks WHERE id = ?1", &id)? else { continue };
+        let Some(mut task) = query::one(call.db, "SELECT doc FROM tasks WHERE id = ?1", &id)?
+        else {
+            continue;
+        };
         if let Some(change) = rules::watchdog(&task, call.at) {
             let user = doc::text(&task, "user").to_owned();
             change.apply(&mut task, &call.now, &user);

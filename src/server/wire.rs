@@ -42,7 +42,14 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     pub(crate) fn new(code: u16, subcode: u16, text: impl Into<String>) -> Self {
-        Self { code, subcode, text: text.into(), data: Doc::new(), keeps_writes: false, fatal: None }
+        Self {
+            code,
+            subcode,
+            text: text.into(),
+            data: Doc::new(),
+            keeps_writes: false,
+            fatal: None,
+        }
     }
 
     /// 400 with a subcode.
@@ -92,7 +99,10 @@ impl From<serde_json::Error> for Refusal {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     /// `service.action`, with the version the path names, if any.
-    Call { name: String, version: Option<Version> },
+    Call {
+        name: String,
+        version: Option<Version>,
+    },
     /// Nothing that is known here.
     Malformed,
 }
@@ -108,9 +118,14 @@ pub(crate) fn target(path: &str) -> Target {
             None => return Target::Malformed,
         },
     };
-    let Some((service, action)) = name.split_once('.') else { return Target::Malformed };
+    let Some((service, action)) = name.split_once('.') else {
+        return Target::Malformed;
+    };
     if is_word(service) && is_word(action) {
-        Target::Call { name: name.to_owned(), version }
+        Target::Call {
+            name: name.to_owned(),
+            version,
+        }
     } else {
         Target::Malformed
     }
@@ -125,7 +140,9 @@ fn parse_version(text: &str) -> Option<Version> {
 /// `[A-Za-z_]\w+`
 fn is_word(text: &str) -> bool {
     let mut bytes = text.bytes();
-    bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+    bytes
+        .next()
+        .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
         && text.len() > 1
         && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
@@ -138,9 +155,18 @@ pub(crate) struct Content {
 }
 
 /// Reads body, then query string; the body's type matters only for batches and forms (§1.2, §1.9).
-pub(crate) fn content(body: &Bytes, content_type: &str, query: Option<&str>) -> Result<Content, Refusal> {
+pub(crate) fn content(
+    body: &Bytes,
+    content_type: &str,
+    query: Option<&str>,
+) -> Result<Content, Refusal> {
     let mut content = Content::default();
-    let kind = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let kind = content_type
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
     if kind == "application/json-lines" {
         content.lines = Some(lines(body)?);
     } else if kind == "application/x-www-form-urlencoded" {
@@ -167,7 +193,12 @@ fn lines(body: &[u8]) -> Result<Vec<Doc>, Refusal> {
         match serde_json::from_slice(line) {
             Ok(Value::Object(members)) => lines.push(members),
             Ok(_) => return Err(Refusal::bad(0, "A line of the batch is not an object")),
-            Err(error) => return Err(Refusal::bad(0, format!("A line of the batch is not JSON: {error}"))),
+            Err(error) => {
+                return Err(Refusal::bad(
+                    0,
+                    format!("A line of the batch is not JSON: {error}"),
+                ));
+            }
         }
     }
     if lines.is_empty() {
@@ -209,10 +240,14 @@ fn merge_pairs(members: &mut Doc, text: &[u8]) {
 fn by_look(text: &str) -> Value {
     let number = text.bytes().all(|b| b.is_ascii_digit() || b == b'.') && !text.is_empty();
     if number && !text.contains('.') {
-        return text.parse::<i64>().map_or_else(|_| text.into(), Value::from);
+        return text
+            .parse::<i64>()
+            .map_or_else(|_| text.into(), Value::from);
     }
     if number && text.matches('.').count() == 1 {
-        return text.parse::<f64>().map_or_else(|_| text.into(), Value::from);
+        return text
+            .parse::<f64>()
+            .map_or_else(|_| text.into(), Value::from);
     }
     match text {
         "true" | "True" => true.into(),
@@ -235,7 +270,13 @@ pub(crate) fn envelope(endpoint: &Endpoint<'_>, answer: Answer) -> (u16, Vec<u8>
     let id = new_id();
     let (code, subcode, text, error_data, data) = match answer {
         Ok(data) => (200, 0, "OK".to_owned(), Doc::new(), data),
-        Err(refusal) => (refusal.code, refusal.subcode, refusal.text, refusal.data, json!({})),
+        Err(refusal) => (
+            refusal.code,
+            refusal.subcode,
+            refusal.text,
+            refusal.data,
+            json!({}),
+        ),
     };
     let body = json!({
         "meta": {
@@ -271,15 +312,31 @@ mod tests {
     }
 
     fn named(name: &str, version: Option<Version>) -> Target {
-        Target::Call { name: name.to_owned(), version }
+        Target::Call {
+            name: name.to_owned(),
+            version,
+        }
     }
 
     #[test]
     fn a_path_is_an_optional_version_and_a_dotted_name() {
         assert_eq!(call("/tasks.get_all"), named("tasks.get_all", None));
-        assert_eq!(call("/v2.23/tasks.get_all/"), named("tasks.get_all", Some(Version(2, 23))));
-        assert_eq!(call("/v999.0/debug.ping"), named("debug.ping", Some(Version(999, 0))));
-        for bad in ["/tasks", "/vx/debug.ping", "/a.b.c", "/.x", "/v2.23/a/b.c", "/x.y"] {
+        assert_eq!(
+            call("/v2.23/tasks.get_all/"),
+            named("tasks.get_all", Some(Version(2, 23)))
+        );
+        assert_eq!(
+            call("/v999.0/debug.ping"),
+            named("debug.ping", Some(Version(999, 0)))
+        );
+        for bad in [
+            "/tasks",
+            "/vx/debug.ping",
+            "/a.b.c",
+            "/.x",
+            "/v2.23/a/b.c",
+            "/x.y",
+        ] {
             assert_eq!(call(bad), Target::Malformed, "{bad}");
         }
     }
@@ -287,7 +344,12 @@ mod tests {
     #[test]
     fn a_query_is_merged_over_the_body_with_values_by_their_look() {
         let body = Bytes::from_static(br#"{"a": 1, "method": "get"}"#);
-        let content = content(&body, "application/json", Some("a=2&f=1.5&ok=true&l[]=x&r=1&r=2&d.e=t")).unwrap();
+        let content = content(
+            &body,
+            "application/json",
+            Some("a=2&f=1.5&ok=true&l[]=x&r=1&r=2&d.e=t"),
+        )
+        .unwrap();
         assert_eq!(
             Value::Object(content.members),
             json!({"a": 2, "method": "get", "f": 1.5, "ok": true, "l": ["x"], "r": [1, 2], "d": {"e": "t"}})

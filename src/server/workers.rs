@@ -24,13 +24,24 @@ fn row_id(call: &Call, worker: &str) -> String {
 }
 
 fn find(call: &Call, worker: &str) -> Result<Option<Doc>, Refusal> {
-    query::one(call.db, "SELECT doc FROM workers WHERE id = ?1", &row_id(call, worker))
+    query::one(
+        call.db,
+        "SELECT doc FROM workers WHERE id = ?1",
+        &row_id(call, worker),
+    )
 }
 
 fn save(call: &Call, worker: &Doc, timeout: i64) -> Result<(), Refusal> {
     call.db
-        .prepare_cached("INSERT OR REPLACE INTO workers (id, doc, seen, timeout) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![doc::text(worker, "key"), serde_json::to_string(worker)?, call.at.as_second(), timeout])?;
+        .prepare_cached(
+            "INSERT OR REPLACE INTO workers (id, doc, seen, timeout) VALUES (?1, ?2, ?3, ?4)",
+        )?
+        .execute(params![
+            doc::text(worker, "key"),
+            serde_json::to_string(worker)?,
+            call.at.as_second(),
+            timeout
+        ])?;
     Ok(())
 }
 
@@ -68,7 +79,9 @@ fn alive(call: &Call) -> Result<Vec<Doc>, Refusal> {
 
 /// Whether a live worker serves the queue.
 pub(super) fn is_watched(call: &Call, queue: &str) -> Result<bool, Refusal> {
-    Ok(alive(call)?.iter().any(|worker| doc::strings(worker, "queues").contains(&queue)))
+    Ok(alive(call)?
+        .iter()
+        .any(|worker| doc::strings(worker, "queues").contains(&queue)))
 }
 
 /// Workers by the queues they serve, as `queues.get_all_ex` shows them.
@@ -80,7 +93,10 @@ pub(super) fn by_queue(call: &Call) -> Result<HashMap<String, Vec<Value>>, Refus
             shown["task"] = task.clone();
         }
         for queue in doc::strings(&worker, "queues") {
-            by_queue.entry(queue.to_owned()).or_default().push(shown.clone());
+            by_queue
+                .entry(queue.to_owned())
+                .or_default()
+                .push(shown.clone());
         }
     }
     Ok(by_queue)
@@ -93,7 +109,10 @@ pub(crate) fn register(call: &Call) -> Answer {
     let id = call.text("worker")?;
     let served = call.texts("queues")?;
     queues::check_all(call.db, &served)?;
-    let timeout = call.int("timeout")?.unwrap_or(TIMEOUT).clamp(1, 7 * 24 * 3600);
+    let timeout = call
+        .int("timeout")?
+        .unwrap_or(TIMEOUT)
+        .clamp(1, 7 * 24 * 3600);
     let mut worker = new_worker(call, id);
     worker.insert("queues".into(), json!(served));
     worker.insert("register_timeout".into(), timeout.into());
@@ -106,14 +125,19 @@ pub(crate) fn register(call: &Call) -> Answer {
 
 /// `workers.unregister`
 pub(crate) fn unregister(call: &Call) -> Answer {
-    call.db.execute("DELETE FROM workers WHERE id = ?1", [row_id(call, call.text("worker")?)])?;
+    call.db.execute(
+        "DELETE FROM workers WHERE id = ?1",
+        [row_id(call, call.text("worker")?)],
+    )?;
     Ok(json!({}))
 }
 
 /// `workers.status_report` (§5.2)
 pub(crate) fn status_report(call: &Call) -> Answer {
     let id = call.text("worker")?;
-    let at = call.int("timestamp")?.ok_or_else(|| required("timestamp"))?;
+    let at = call
+        .int("timestamp")?
+        .ok_or_else(|| required("timestamp"))?;
     let task = call.text_or_none("task")?.filter(|task| !task.is_empty());
     let mut worker = find(call, id)?.unwrap_or_else(|| new_worker(call, id));
     let served = call.texts("queues")?;
@@ -129,7 +153,10 @@ pub(crate) fn status_report(call: &Call) -> Answer {
     worker.insert("last_report_time".into(), call.now.clone().into());
     worker.shift_remove("task");
     worker.shift_remove("queue");
-    if let Some(queue) = call.text_or_none("queue")?.filter(|queue| !queue.is_empty()) {
+    if let Some(queue) = call
+        .text_or_none("queue")?
+        .filter(|queue| !queue.is_empty())
+    {
         worker.insert("queue".into(), queue.into());
     }
     if let Some(task) = task {
@@ -157,7 +184,8 @@ fn note_on_task(call: &Call, task: &str, worker: &str) -> Result<(), Refusal> {
 
 /// Samples of the machine, one row per number; the metric `task` says whether one was run.
 fn store_samples(call: &Call, worker: &str, at: i64, busy: bool) -> Result<(), Refusal> {
-    let sql = "INSERT INTO worker_samples (worker, at, metric, part, value) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let sql =
+        "INSERT INTO worker_samples (worker, at, metric, part, value) VALUES (?1, ?2, ?3, ?4, ?5)";
     let mut statement = call.db.prepare_cached(sql)?;
     statement.execute(params![worker, at, "task", "", f64::from(u8::from(busy))])?;
     for (metric, value) in call.object("machine_stats")?.into_iter().flatten() {
@@ -182,9 +210,14 @@ fn store_samples(call: &Call, worker: &str, at: i64, busy: bool) -> Result<(), R
 /// Throws old samples and registrations away; the watchdog calls it.
 pub(super) fn clean(call: &Call) -> Result<(), Refusal> {
     let now = call.at.as_second();
-    call.db.execute("DELETE FROM worker_samples WHERE at < ?1", [now - KEPT])?;
-    call.db.execute("DELETE FROM queue_samples WHERE at < ?1", [now - KEPT])?;
-    call.db.execute("DELETE FROM workers WHERE seen + timeout < ?1", [now - 24 * 3600])?;
+    call.db
+        .execute("DELETE FROM worker_samples WHERE at < ?1", [now - KEPT])?;
+    call.db
+        .execute("DELETE FROM queue_samples WHERE at < ?1", [now - KEPT])?;
+    call.db.execute(
+        "DELETE FROM workers WHERE seen + timeout < ?1",
+        [now - 24 * 3600],
+    )?;
     Ok(())
 }
 
@@ -206,11 +239,17 @@ fn selected(call: &Call) -> Result<Vec<Doc>, Refusal> {
     let last_seen = call.int("last_seen")?.unwrap_or(3600);
     let pattern = call.text_or_none("worker_pattern")?.unwrap_or("");
     let (tags, system_tags) = (call.texts("tags")?, call.texts("system_tags")?);
-    let since = iso(call.at.saturating_sub(jiff::SignedDuration::from_secs(last_seen)).unwrap_or(call.at));
+    let since = iso(call
+        .at
+        .saturating_sub(jiff::SignedDuration::from_secs(last_seen))
+        .unwrap_or(call.at));
     let mut workers = alive(call)?;
     workers.retain(|worker| {
         let has = |key: &str, wanted: &[&str]| {
-            wanted.is_empty() || doc::strings(worker, key).iter().any(|tag| wanted.contains(tag))
+            wanted.is_empty()
+                || doc::strings(worker, key)
+                    .iter()
+                    .any(|tag| wanted.contains(tag))
         };
         (last_seen <= 0 || doc::text(worker, "last_report_time") >= since.as_str())
             && (pattern.is_empty() || like(doc::text(worker, "id"), pattern))
@@ -233,7 +272,11 @@ fn like(text: &str, pattern: &str) -> bool {
 
 fn shown(call: &Call, worker: &Doc) -> Answer {
     let user = doc::text(worker, "user");
-    let name = call.app.auth.user(user).map_or_else(|| user.to_owned(), |known| known.name);
+    let name = call
+        .app
+        .auth
+        .user(user)
+        .map_or_else(|| user.to_owned(), |known| known.name);
     let mut shown = doc::project(
         worker,
         &[
@@ -249,15 +292,23 @@ fn shown(call: &Call, worker: &Doc) -> Answer {
         ],
     );
     shown.insert("user".into(), json!({"id": user, "name": name}));
-    shown.insert("company".into(), json!({"id": COMPANY, "name": COMPANY_NAME}));
-    let served = doc::strings(worker, "queues").into_iter().map(|id| queue_of(call, id)).collect::<Result<Vec<_>, _>>()?;
+    shown.insert(
+        "company".into(),
+        json!({"id": COMPANY, "name": COMPANY_NAME}),
+    );
+    let served = doc::strings(worker, "queues")
+        .into_iter()
+        .map(|id| queue_of(call, id))
+        .collect::<Result<Vec<_>, _>>()?;
     shown.insert("queues".into(), served.into_iter().flatten().collect());
     if let Some(queue) = queue_of(call, doc::text(worker, "queue"))? {
         shown.insert("queue".into(), queue);
     }
     if let Some(task) = tasks::find(call.db, doc::text(worker, "task"))? {
         let started: Option<jiff::Timestamp> = doc::text(&task, "started").parse().ok();
-        let running = started.map_or(0, |since| (call.at.as_millisecond() - since.as_millisecond()).max(0));
+        let running = started.map_or(0, |since| {
+            (call.at.as_millisecond() - since.as_millisecond()).max(0)
+        });
         shown.insert(
             "task".into(),
             json!({
@@ -276,13 +327,23 @@ fn shown(call: &Call, worker: &Doc) -> Answer {
 }
 
 fn queue_of(call: &Call, id: &str) -> Result<Option<Value>, Refusal> {
-    let Some(name) = tasks::read::name_of(call.db, "queues", id)? else { return Ok(None) };
-    let count: i64 = call.db.query_row("SELECT count(*) FROM entries WHERE queue = ?1", [id], |row| row.get(0))?;
+    let Some(name) = tasks::read::name_of(call.db, "queues", id)? else {
+        return Ok(None);
+    };
+    let count: i64 = call.db.query_row(
+        "SELECT count(*) FROM entries WHERE queue = ?1",
+        [id],
+        |row| row.get(0),
+    )?;
     let mut shown = json!({"id": id, "name": name, "num_tasks": count});
-    let sql = "SELECT entries.task, tasks.name FROM entries LEFT JOIN tasks ON tasks.id = entries.task
+    let sql =
+        "SELECT entries.task, tasks.name FROM entries LEFT JOIN tasks ON tasks.id = entries.task
                WHERE queue = ?1 ORDER BY position LIMIT 1";
-    let next: Option<(String, Option<String>)> =
-        call.db.prepare_cached(sql)?.query_row([id], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    let next: Option<(String, Option<String>)> = call
+        .db
+        .prepare_cached(sql)?
+        .query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
     if let Some((task, name)) = next {
         shown["next_task"] = json!({"id": task, "name": name});
     }
@@ -297,7 +358,11 @@ fn span(call: &Call) -> Result<(i64, i64, i64), Refusal> {
         let seconds = value.as_f64().map(|number| number as i64);
         integer(value).or(seconds).ok_or_else(|| required(key))
     };
-    Ok((number("from_date")?, number("to_date")?, number("interval")?.max(40)))
+    Ok((
+        number("from_date")?,
+        number("to_date")?,
+        number("interval")?.max(40),
+    ))
 }
 
 /// `workers.get_stats`: dates in ms, the unfinished last step left away.
@@ -318,7 +383,8 @@ pub(crate) fn get_stats(call: &Call) -> Answer {
              GROUP BY worker, step HAVING step + ?3 <= ?2 ORDER BY worker, step"
         );
         let mut statement = call.db.prepare_cached(&sql)?;
-        let mut rows = statement.query(params![from, to, step, metric, json!(workers).to_string()])?;
+        let mut rows =
+            statement.query(params![from, to, step, metric, json!(workers).to_string()])?;
         let mut curves: Vec<(String, Vec<i64>, Vec<f64>)> = Vec::new();
         while let Some(row) = rows.next()? {
             let (worker, at, value): (String, i64, f64) = (row.get(0)?, row.get(1)?, row.get(2)?);
@@ -339,8 +405,10 @@ pub(crate) fn get_stats(call: &Call) -> Answer {
             }
         }
     }
-    let workers: Vec<Value> =
-        by_worker.into_iter().map(|(worker, metrics)| json!({"worker": worker, "metrics": metrics})).collect();
+    let workers: Vec<Value> = by_worker
+        .into_iter()
+        .map(|(worker, metrics)| json!({"worker": worker, "metrics": metrics}))
+        .collect();
     Ok(json!({"workers": workers}))
 }
 
@@ -355,7 +423,8 @@ pub(crate) fn get_activity_report(call: &Call) -> Answer {
         let rows = statement.query_map(params![from, to, step, value], |row| {
             Ok((row.get::<_, i64>(0)? * 1000, row.get::<_, i64>(1)?))
         })?;
-        let (dates, counts): (Vec<i64>, Vec<i64>) = rows.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+        let (dates, counts): (Vec<i64>, Vec<i64>) =
+            rows.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
         Ok(json!({"dates": dates, "counts": counts}))
     };
     Ok(json!({"total": count(0.0)?, "active": count(1.0)?}))
@@ -365,8 +434,13 @@ pub(crate) fn get_activity_report(call: &Call) -> Answer {
 pub(crate) fn get_metric_keys(call: &Call) -> Answer {
     let sql = "SELECT DISTINCT metric FROM worker_samples WHERE metric <> 'task' ORDER BY metric";
     let mut statement = call.db.prepare_cached(sql)?;
-    let metrics = statement.query_map([], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
-    let categories: Vec<Value> = metrics.iter().map(|name| json!({"name": name, "metric_keys": [name]})).collect();
+    let metrics = statement
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<Vec<String>, _>>()?;
+    let categories: Vec<Value> = metrics
+        .iter()
+        .map(|name| json!({"name": name, "metric_keys": [name]}))
+        .collect();
     Ok(json!({"categories": categories}))
 }
 

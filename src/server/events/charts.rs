@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use super::super::wire::{Answer, Doc, Refusal};
 use super::super::{doc, tasks};
-use super::{Call, IMAGE, PLOT, SCALAR, check_task, event_of, iso_of_millis, rounded, scroll, series};
+use super::{
+    Call, IMAGE, PLOT, SCALAR, check_task, event_of, iso_of_millis, rounded, scroll, series,
+};
 
 /// Points of a curve when nothing else is said.
 const SAMPLES: i64 = 5000;
@@ -28,12 +30,17 @@ pub(crate) fn multi_task_histogram(call: &Call) -> Answer {
     let mut all = Doc::new();
     for id in call.texts_required("tasks")? {
         let task = tasks::known(call.db, id)?;
-        let Value::Object(metrics) = curves(call, id)? else { continue };
+        let Value::Object(metrics) = curves(call, id)? else {
+            continue;
+        };
         for (metric, variants) in metrics {
-            let Value::Object(variants) = variants else { continue };
+            let Value::Object(variants) = variants else {
+                continue;
+            };
             for (variant, mut curve) in variants {
                 curve["name"] = task["name"].clone();
-                doc::object_at(doc::object_at(&mut all, &metric), &variant).insert(id.to_owned(), curve);
+                doc::object_at(doc::object_at(&mut all, &metric), &variant)
+                    .insert(id.to_owned(), curve);
             }
         }
     }
@@ -70,7 +77,11 @@ fn curves(call: &Call, task: &str) -> Answer {
     let mut all = Doc::new();
     for ((metric, variant), curve) in points {
         let (x, y): (Vec<i64>, Vec<f64>) = sampled(&curve, samples).into_iter().unzip();
-        let x = if key == "iso_time" { json!(x.into_iter().map(iso_of_millis).collect::<Vec<_>>()) } else { json!(x) };
+        let x = if key == "iso_time" {
+            json!(x.into_iter().map(iso_of_millis).collect::<Vec<_>>())
+        } else {
+            json!(x)
+        };
         let shown = json!({"name": variant, "x": x, "y": y});
         doc::object_at(&mut all, &metric).insert(variant, shown);
     }
@@ -79,7 +90,9 @@ fn curves(call: &Call, task: &str) -> Answer {
 
 /// At most `samples` points: the means of equal stretches of the axis.
 fn sampled(curve: &[(i64, f64)], samples: i64) -> Vec<(i64, f64)> {
-    let (Some((first, _)), Some((last, _))) = (curve.first(), curve.last()) else { return Vec::new() };
+    let (Some((first, _)), Some((last, _))) = (curve.first(), curve.last()) else {
+        return Vec::new();
+    };
     if i64::try_from(curve.len()).is_ok_and(|points| points <= samples) {
         return curve.iter().map(|(x, y)| (*x, rounded(*y))).collect();
     }
@@ -113,14 +126,19 @@ impl Wanted {
         }
         let mut wanted = HashMap::new();
         for item in call.objects("metrics")? {
-            wanted.insert(doc::text(item, "metric").to_owned(), owned(doc::strings(item, "variants")));
+            wanted.insert(
+                doc::text(item, "metric").to_owned(),
+                owned(doc::strings(item, "variants")),
+            );
         }
         Ok(Self((!wanted.is_empty()).then_some(wanted)))
     }
 
     fn has(&self, metric: &str, variant: &str) -> bool {
         let Some(wanted) = &self.0 else { return true };
-        wanted.get(metric).is_some_and(|variants| variants.is_empty() || variants.iter().any(|name| name == variant))
+        wanted.get(metric).is_some_and(|variants| {
+            variants.is_empty() || variants.iter().any(|name| name == variant)
+        })
     }
 }
 
@@ -134,7 +152,13 @@ fn owned(texts: Vec<&str>) -> Vec<String> {
 pub(crate) fn task_plots(call: &Call) -> Answer {
     let task = call.text("task")?;
     check_task(call, task)?;
-    let plots = latest(call, task, PLOT, call.int("iters")?.unwrap_or(1), &Wanted::read(call)?)?;
+    let plots = latest(
+        call,
+        task,
+        PLOT,
+        call.int("iters")?.unwrap_or(1),
+        &Wanted::read(call)?,
+    )?;
     let total = plots.len();
     let from = usize::try_from(scroll(call)?).unwrap_or(0);
     let page: Vec<Doc> = plots.into_iter().skip(from).take(1000).collect();
@@ -153,9 +177,15 @@ pub(crate) fn multi_task_plots(call: &Call) -> Answer {
     for id in call.texts_required("tasks")? {
         let task = tasks::known(call.db, id)?;
         for plot in latest(call, id, PLOT, call.int("iters")?.unwrap_or(1), &wanted)? {
-            let (metric, variant) = (doc::text(&plot, "metric").to_owned(), doc::text(&plot, "variant").to_owned());
+            let (metric, variant) = (
+                doc::text(&plot, "metric").to_owned(),
+                doc::text(&plot, "variant").to_owned(),
+            );
             let iter = super::int_at(&plot, "iter").to_string();
-            let of_task = doc::object_at(doc::object_at(doc::object_at(&mut all, &metric), &variant), id);
+            let of_task = doc::object_at(
+                doc::object_at(doc::object_at(&mut all, &metric), &variant),
+                id,
+            );
             let slot = doc::object_at(of_task, &iter);
             slot.insert("name".into(), task["name"].clone());
             if let Value::Array(plots) = slot.entry("plots").or_insert_with(|| json!([])) {
@@ -172,7 +202,13 @@ pub(crate) fn multi_task_plots(call: &Call) -> Answer {
 }
 
 /// Events of a type: of each metric and variant the newest `iters` iterations.
-fn latest(call: &Call, task: &str, kind: &str, iters: i64, wanted: &Wanted) -> Result<Vec<Doc>, Refusal> {
+fn latest(
+    call: &Call,
+    task: &str,
+    kind: &str,
+    iters: i64,
+    wanted: &Wanted,
+) -> Result<Vec<Doc>, Refusal> {
     let sql = "SELECT * FROM (
                    SELECT *, dense_rank() OVER (PARTITION BY metric, variant ORDER BY iter DESC) AS age
                    FROM reports WHERE task = ?1 AND type = ?2
@@ -195,7 +231,11 @@ fn latest(call: &Call, task: &str, kind: &str, iters: i64, wanted: &Wanted) -> R
 pub(crate) fn debug_images(call: &Call) -> Answer {
     let iters = call.int("iters")?.unwrap_or(1).max(1);
     // The scroll is the number of iterations that were already given; a refresh starts again.
-    let skip = if call.flag("refresh")? { 0 } else { scroll(call)? };
+    let skip = if call.flag("refresh")? {
+        0
+    } else {
+        scroll(call)?
+    };
     let mut order: Vec<String> = Vec::new();
     let mut asked: HashMap<String, HashMap<String, Vec<String>>> = HashMap::new();
     for item in call.objects("metrics")? {
@@ -220,7 +260,13 @@ pub(crate) fn debug_images(call: &Call) -> Answer {
     Ok(json!({"metrics": shown, "scroll_id": (skip + iters).to_string()}))
 }
 
-fn iterations(call: &Call, task: &str, wanted: &Wanted, skip: i64, count: i64) -> Result<Vec<Value>, Refusal> {
+fn iterations(
+    call: &Call,
+    task: &str,
+    wanted: &Wanted,
+    skip: i64,
+    count: i64,
+) -> Result<Vec<Value>, Refusal> {
     let sql = "SELECT * FROM reports WHERE task = ?1 AND type = ?2 ORDER BY iter DESC, metric, variant, id";
     let mut statement = call.db.prepare_cached(sql)?;
     let mut rows = statement.query([task, IMAGE])?;
@@ -239,7 +285,11 @@ fn iterations(call: &Call, task: &str, wanted: &Wanted, skip: i64, count: i64) -
         }
     }
     let skip = usize::try_from(skip).unwrap_or(0);
-    Ok(all.into_iter().skip(skip).map(|(iter, events)| json!({"iter": iter, "events": events})).collect())
+    Ok(all
+        .into_iter()
+        .skip(skip)
+        .map(|(iter, events)| json!({"iter": iter, "events": events}))
+        .collect())
 }
 
 // ---- all events of a type ----
@@ -250,12 +300,22 @@ pub(crate) fn task_events(call: &Call) -> Answer {
     check_task(call, task)?;
     let size = call.int("batch_size")?.unwrap_or(500).clamp(1, LARGEST);
     let from = scroll(call)?;
-    let direction = if call.text_or_none("order")? == Some("desc") { "DESC" } else { "" };
+    let direction = if call.text_or_none("order")? == Some("desc") {
+        "DESC"
+    } else {
+        ""
+    };
     let kind = call.text_or_none("event_type")?.unwrap_or("");
     let (events, total): (Vec<Value>, i64) = if kind == super::LOG {
-        let sql = format!("SELECT doc FROM log WHERE task = ?1 ORDER BY at {direction}, id {direction} LIMIT ?2 OFFSET ?3");
+        let sql = format!(
+            "SELECT doc FROM log WHERE task = ?1 ORDER BY at {direction}, id {direction} LIMIT ?2 OFFSET ?3"
+        );
         let events = super::log::read(call, &sql, params![task, size, from])?;
-        let total = call.db.query_row("SELECT count(*) FROM log WHERE task = ?1", [task], |row| row.get(0))?;
+        let total =
+            call.db
+                .query_row("SELECT count(*) FROM log WHERE task = ?1", [task], |row| {
+                    row.get(0)
+                })?;
         (events, total)
     } else {
         let sql = format!(
@@ -276,7 +336,9 @@ pub(crate) fn task_events(call: &Call) -> Answer {
         (events, total)
     };
     let next = from.saturating_add(i64::try_from(events.len()).unwrap_or(0));
-    Ok(json!({"events": events, "returned": events.len(), "total": total, "scroll_id": next.to_string()}))
+    Ok(
+        json!({"events": events, "returned": events.len(), "total": total, "scroll_id": next.to_string()}),
+    )
 }
 
 #[cfg(test)]

@@ -19,8 +19,10 @@ pub(crate) fn get_task_log(call: &Call) -> Answer {
     let task = call.text("task")?;
     check_task(call, task)?;
     let size = call.int("batch_size")?.unwrap_or(PAGE).clamp(1, LARGEST);
-    let total: i64 =
-        call.db.prepare_cached("SELECT count(*) FROM log WHERE task = ?1")?.query_row([task], |row| row.get(0))?;
+    let total: i64 = call
+        .db
+        .prepare_cached("SELECT count(*) FROM log WHERE task = ?1")?
+        .query_row([task], |row| row.get(0))?;
     if call.request.version < BY_MOMENT {
         return by_position(call, task, size, total);
     }
@@ -41,8 +43,18 @@ pub(crate) fn get_task_log(call: &Call) -> Answer {
 }
 
 /// One page, in reading direction, with all lines of its last timestamp.
-fn by_moment(call: &Call, task: &str, size: i64, earlier: bool, from: Option<i64>) -> Result<Vec<Value>, Refusal> {
-    let (beyond, within, order) = if earlier { ("<", ">=", "DESC") } else { (">", "<=", "") };
+fn by_moment(
+    call: &Call,
+    task: &str,
+    size: i64,
+    earlier: bool,
+    from: Option<i64>,
+) -> Result<Vec<Value>, Refusal> {
+    let (beyond, within, order) = if earlier {
+        ("<", ">=", "DESC")
+    } else {
+        (">", "<=", "")
+    };
     let start = from.unwrap_or(if earlier { i64::MAX } else { i64::MIN });
     let last = format!(
         "SELECT at FROM log WHERE task = ?1 AND at {beyond} ?2 ORDER BY at {order}, id {order} LIMIT 1 OFFSET ?3"
@@ -63,17 +75,26 @@ fn by_moment(call: &Call, task: &str, size: i64, earlier: bool, from: Option<i64
 /// Versions before 2.9: pages from the oldest on, each newest first, continued by a position.
 fn by_position(call: &Call, task: &str, size: i64, total: i64) -> Answer {
     let from = super::scroll(call)?;
-    let mut events =
-        read(call, "SELECT doc FROM log WHERE task = ?1 ORDER BY at, id LIMIT ?2 OFFSET ?3", params![task, size, from])?;
+    let mut events = read(
+        call,
+        "SELECT doc FROM log WHERE task = ?1 ORDER BY at, id LIMIT ?2 OFFSET ?3",
+        params![task, size, from],
+    )?;
     let next = from.saturating_add(i64::try_from(events.len()).unwrap_or(0));
     if call.text_or_none("order")? != Some("asc") {
         events.reverse();
     }
-    Ok(json!({"events": events, "returned": events.len(), "total": total, "scroll_id": next.to_string()}))
+    Ok(
+        json!({"events": events, "returned": events.len(), "total": total, "scroll_id": next.to_string()}),
+    )
 }
 
 /// Documents of a statement's rows.
-pub(super) fn read(call: &Call, sql: &str, values: &[&dyn rusqlite::ToSql]) -> Result<Vec<Value>, Refusal> {
+pub(super) fn read(
+    call: &Call,
+    sql: &str,
+    values: &[&dyn rusqlite::ToSql],
+) -> Result<Vec<Value>, Refusal> {
     let mut statement = call.db.prepare_cached(sql)?;
     let mut rows = statement.query(values)?;
     let mut events = Vec::new();
@@ -89,7 +110,9 @@ pub(crate) fn download_task_log(call: &Call) -> Answer {
     let task = call.text("task")?;
     check_task(call, task)?;
     let as_json = call.text_or_none("line_type")? == Some("json");
-    let mut statement = call.db.prepare_cached("SELECT doc FROM log WHERE task = ?1 ORDER BY at, id")?;
+    let mut statement = call
+        .db
+        .prepare_cached("SELECT doc FROM log WHERE task = ?1 ORDER BY at, id")?;
     let mut rows = statement.query([task])?;
     let mut text = String::new();
     while let Some(row) = rows.next()? {

@@ -45,7 +45,8 @@ pub(super) fn md5(text: &str) -> String {
 /// Everything reported for a task (or a model).
 pub(super) fn delete_of(db: &Connection, task: &str) -> Result<(), Refusal> {
     for table in ["log", "reports", "series"] {
-        db.prepare_cached(&format!("DELETE FROM {table} WHERE task = ?1"))?.execute([task])?;
+        db.prepare_cached(&format!("DELETE FROM {table} WHERE task = ?1"))?
+            .execute([task])?;
     }
     Ok(())
 }
@@ -55,7 +56,11 @@ pub(super) fn urls_of(db: &Connection, task: &str) -> Result<Vec<String>, Refusa
     let sql = "SELECT json_extract(doc, '$.url') FROM reports WHERE task = ?1 AND type = ?2";
     let mut statement = db.prepare_cached(sql)?;
     let urls = statement.query_map([task, IMAGE], |row| row.get::<_, Option<String>>(0))?;
-    Ok(urls.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+    Ok(urls
+        .collect::<Result<Vec<_>, _>>()?
+        .into_iter()
+        .flatten()
+        .collect())
 }
 
 // ---- endpoints ----
@@ -95,8 +100,14 @@ fn store(call: &Call, lines: &[Doc]) -> Answer {
         }
     }
     if added == 0 {
-        let texts: Vec<String> = errors.iter().map(|(text, count)| format!("{text}={count}")).collect();
-        return Err(Refusal::bad(131, format!("Events not added: {}", texts.join(", "))));
+        let texts: Vec<String> = errors
+            .iter()
+            .map(|(text, count)| format!("{text}={count}"))
+            .collect();
+        return Err(Refusal::bad(
+            131,
+            format!("Events not added: {}", texts.join(", ")),
+        ));
     }
     for seen in touched.into_values().flatten() {
         if let Some(mut task) = seen.task {
@@ -107,7 +118,10 @@ fn store(call: &Call, lines: &[Doc]) -> Answer {
         }
     }
     let failed: u64 = errors.iter().map(|(_, count)| count).sum();
-    let info: Doc = errors.into_iter().map(|(text, count)| (text, count.into())).collect();
+    let info: Doc = errors
+        .into_iter()
+        .map(|(text, count)| (text, count.into()))
+        .collect();
     Ok(json!({"added": added, "errors": failed, "errors_info": info}))
 }
 
@@ -117,22 +131,42 @@ fn store_one<'e>(
     event: &'e Doc,
     touched: &mut HashMap<&'e str, Option<Touched>>,
 ) -> Result<Result<(), String>, Refusal> {
-    let own = |key| event.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
-    let Some(kind) = own("type") else { return Ok(Err("Event must have a 'type' field".into())) };
-    let Some(id) = own("task") else { return Ok(Err("Event must have a 'task' field".into())) };
+    let own = |key| {
+        event
+            .get(key)
+            .and_then(Value::as_str)
+            .filter(|text| !text.is_empty())
+    };
+    let Some(kind) = own("type") else {
+        return Ok(Err("Event must have a 'type' field".into()));
+    };
+    let Some(id) = own("task") else {
+        return Ok(Err("Event must have a 'task' field".into()));
+    };
     if ![LOG, SCALAR, VECTOR, IMAGE, PLOT].contains(&kind) {
         return Ok(Err(format!("Invalid event type {kind}")));
     }
-    let of_model = event.get("model_event").and_then(Value::as_bool).unwrap_or(false);
+    let of_model = event
+        .get("model_event")
+        .and_then(Value::as_bool)
+        .unwrap_or(false);
     if !touched.contains_key(id) {
         touched.insert(id, find(call, id, of_model)?);
     }
-    let unlocked = event.get("allow_locked").and_then(Value::as_bool).unwrap_or(false);
-    let Some(Some(seen)) = touched.get_mut(id).filter(|seen| seen.as_ref().is_some_and(|s| unlocked || !s.locked))
+    let unlocked = event
+        .get("allow_locked")
+        .and_then(Value::as_bool)
+        .unwrap_or(false);
+    let Some(Some(seen)) = touched
+        .get_mut(id)
+        .filter(|seen| seen.as_ref().is_some_and(|s| unlocked || !s.locked))
     else {
         return Ok(Err(format!("Invalid task id {id}")));
     };
-    let at = event.get("timestamp").and_then(integer).unwrap_or_else(|| call.at.as_millisecond());
+    let at = event
+        .get("timestamp")
+        .and_then(integer)
+        .unwrap_or_else(|| call.at.as_millisecond());
     let event = read_back(call, event, at);
     if kind == LOG {
         append_log(call.db, id, at, &event)?;
@@ -153,23 +187,39 @@ fn store_one<'e>(
 fn find(call: &Call, id: &str, of_model: bool) -> Result<Option<Touched>, Refusal> {
     if of_model {
         let known = models::find(call.db, id)?.is_some();
-        return Ok(known.then_some(Touched { task: None, locked: false, last_iteration: 0 }));
+        return Ok(known.then_some(Touched {
+            task: None,
+            locked: false,
+            last_iteration: 0,
+        }));
     }
     Ok(tasks::find(call.db, id)?.map(|task| {
         let status = super::rules::status(&task);
         let locked = matches!(status, Status::Publishing | Status::Published);
-        Touched { task: Some(task), locked, last_iteration: 0 }
+        Touched {
+            task: Some(task),
+            locked,
+            last_iteration: 0,
+        }
     }))
 }
 
 /// An event as it will be read back (§2.6).
 fn read_back(call: &Call, event: &Doc, at: i64) -> Doc {
     let mut event = event.clone();
-    event.retain(|key, value| !value.is_null() && !["method", "allow_locked"].contains(&key.as_str()));
+    event.retain(|key, value| {
+        !value.is_null() && !["method", "allow_locked"].contains(&key.as_str())
+    });
     event.insert("timestamp".into(), at.into());
     event.entry("model_event").or_insert(false.into());
     event.insert("@timestamp".into(), call.now.clone().into());
-    let worker = || call.request.worker.clone().unwrap_or_else(|| "<unknown>".into()).into();
+    let worker = || {
+        call.request
+            .worker
+            .clone()
+            .unwrap_or_else(|| "<unknown>".into())
+            .into()
+    };
     event.entry("worker").or_insert_with(worker);
     event.entry("metric").or_insert_with(|| "".into());
     event.entry("variant").or_insert_with(|| "".into());
@@ -212,7 +262,17 @@ fn report(db: &Connection, task: &str, kind: &str, at: i64, event: &Doc) -> Resu
          ON CONFLICT (task, type, metric, variant, iter, key)
          DO UPDATE SET at = excluded.at, value = excluded.value, doc = excluded.doc",
     )?
-    .execute(params![task, kind, metric, variant, iter, key, at, value, serde_json::to_string(&kept)?])?;
+    .execute(params![
+        task,
+        kind,
+        metric,
+        variant,
+        iter,
+        key,
+        at,
+        value,
+        serde_json::to_string(&kept)?
+    ])?;
     Ok(())
 }
 
@@ -220,7 +280,8 @@ fn report(db: &Connection, task: &str, kind: &str, at: i64, event: &Doc) -> Resu
 fn note_stats(task: &mut Doc, metric: &str, kind: &str, at: i64) {
     let stats = doc::object_at(doc::object_at(task, "metric_stats"), &md5(metric));
     stats.insert("metric".into(), metric.into());
-    doc::object_at(doc::object_at(stats, "event_stats_by_type"), kind).insert("last_update".into(), at.into());
+    doc::object_at(doc::object_at(stats, "event_stats_by_type"), kind)
+        .insert("last_update".into(), at.into());
 }
 
 /// A number as the real server gives it back: rounded to 32 bits (§2.6).
@@ -232,7 +293,9 @@ pub(super) fn rounded(value: f64) -> f64 {
 
 /// A time in milliseconds as documents carry it.
 pub(super) fn iso_of_millis(at: i64) -> String {
-    jiff::Timestamp::from_millisecond(at).map(iso).unwrap_or_default()
+    jiff::Timestamp::from_millisecond(at)
+        .map(iso)
+        .unwrap_or_default()
 }
 
 /// A report row as an event.
@@ -246,7 +309,10 @@ pub(super) fn event_of(row: &rusqlite::Row<'_>) -> Result<Doc, Refusal> {
         event.insert("variant".into(), row.get::<_, String>("variant")?.into());
         event.insert("iter".into(), row.get::<_, i64>("iter")?.into());
         event.insert("timestamp".into(), row.get::<_, i64>("at")?.into());
-        event.insert("value".into(), json!(row.get::<_, Option<f64>>("value")?.map(rounded)));
+        event.insert(
+            "value".into(),
+            json!(row.get::<_, Option<f64>>("value")?.map(rounded)),
+        );
         event.insert("model_event".into(), false.into());
     }
     Ok(event)
@@ -256,7 +322,9 @@ pub(super) fn event_of(row: &rusqlite::Row<'_>) -> Result<Doc, Refusal> {
 pub(super) fn scroll(call: &Call) -> Result<i64, Refusal> {
     match call.text_or_none("scroll_id")? {
         None | Some("") => Ok(0),
-        Some(text) => text.parse().map_err(|_| Refusal::bad(12, "Invalid scroll_id")),
+        Some(text) => text
+            .parse()
+            .map_err(|_| Refusal::bad(12, "Invalid scroll_id")),
     }
 }
 

@@ -23,8 +23,12 @@ pub(super) fn add(
 ) -> Result<(), Refusal> {
     let (metric, variant) = (doc::text(event, "metric"), doc::text(event, "variant"));
     let known: Option<(i64, f64, String)> = db
-        .prepare_cached("SELECT count, total, doc FROM series WHERE task = ?1 AND metric = ?2 AND variant = ?3")?
-        .query_row([task, metric, variant], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .prepare_cached(
+            "SELECT count, total, doc FROM series WHERE task = ?1 AND metric = ?2 AND variant = ?3",
+        )?
+        .query_row([task, metric, variant], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })
         .optional()?;
     let (mut count, mut total, mut curve) = match known {
         Some((count, total, text)) => (count, total, serde_json::from_str(&text)?),
@@ -47,7 +51,9 @@ pub(super) fn add(
 }
 
 fn curves(db: &Connection, task: &str) -> Result<i64, Refusal> {
-    Ok(db.prepare_cached("SELECT count(*) FROM series WHERE task = ?1")?.query_row([task], |row| row.get(0))?)
+    Ok(db
+        .prepare_cached("SELECT count(*) FROM series WHERE task = ?1")?
+        .query_row([task], |row| row.get(0))?)
 }
 
 /// Updates latest, lowest, highest and first value; `iteration` is that of the latest.
@@ -80,7 +86,10 @@ pub(in super::super) fn last_metrics(db: &Connection, task: &str) -> Answer {
         let mut curve: Doc = serde_json::from_str(&row.get::<_, String>(4)?)?;
         curve.shift_remove("iteration");
         curve.insert("count".into(), count.into());
-        curve.insert("mean_value".into(), json!((total / count.max(1) as f64 * 100.0).round() / 100.0));
+        curve.insert(
+            "mean_value".into(),
+            json!((total / count.max(1) as f64 * 100.0).round() / 100.0),
+        );
         let key = md5(&variant);
         let of_metric = doc::object_at(&mut all, &md5(&metric));
         curve.insert("metric".into(), metric.into());
@@ -101,7 +110,8 @@ pub(crate) fn latest_values(call: &Call) -> Answer {
     while let Some(row) = rows.next()? {
         let (metric, variant): (String, String) = (row.get(0)?, row.get(1)?);
         let curve: Doc = serde_json::from_str(&row.get::<_, String>(2)?)?;
-        let shown = json!({"name": variant, "last_value": curve["value"], "last_10_value": curve["value"]});
+        let shown =
+            json!({"name": variant, "last_value": curve["value"], "last_10_value": curve["value"]});
         match metrics.last_mut() {
             Some((name, variants)) if *name == metric => variants.push(shown),
             _ => metrics.push((metric, vec![shown])),
@@ -112,8 +122,10 @@ pub(crate) fn latest_values(call: &Call) -> Answer {
         [id, SCALAR],
         |row| row.get(0),
     )?;
-    let metrics: Vec<Value> =
-        metrics.into_iter().map(|(name, variants)| json!({"name": name, "variants": variants})).collect();
+    let metrics: Vec<Value> = metrics
+        .into_iter()
+        .map(|(name, variants)| json!({"name": name, "variants": variants}))
+        .collect();
     Ok(json!({
         "metrics": metrics,
         "last_iter": task["last_iteration"],
@@ -153,9 +165,12 @@ pub(crate) fn metrics_of_type(call: &Call) -> Answer {
     let kind = call.text("event_type")?;
     let mut shown = Vec::new();
     for id in call.texts_required("tasks")? {
-        let sql = "SELECT DISTINCT metric FROM reports WHERE task = ?1 AND type = ?2 ORDER BY metric";
+        let sql =
+            "SELECT DISTINCT metric FROM reports WHERE task = ?1 AND type = ?2 ORDER BY metric";
         let mut statement = call.db.prepare_cached(sql)?;
-        let metrics = statement.query_map([id, kind], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
+        let metrics = statement
+            .query_map([id, kind], |row| row.get(0))?
+            .collect::<Result<Vec<String>, _>>()?;
         shown.push(json!({"task": id, "metrics": metrics}));
     }
     Ok(json!({"metrics": shown}))
@@ -178,8 +193,10 @@ pub(crate) fn metrics_and_variants(call: &Call) -> Answer {
             _ => metrics.push((metric, vec![variant])),
         }
     }
-    let metrics: Vec<Value> =
-        metrics.into_iter().map(|(metric, variants)| json!({"metric": metric, "variants": variants})).collect();
+    let metrics: Vec<Value> = metrics
+        .into_iter()
+        .map(|(metric, variants)| json!({"metric": metric, "variants": variants}))
+        .collect();
     Ok(json!({"metrics": metrics}))
 }
 
@@ -199,7 +216,10 @@ mod tests {
             note(&mut curve, value, iter);
         }
         assert_eq!(curve["value"], 0.25);
-        assert_eq!((&curve["min_value_iteration"], &curve["max_value_iteration"]), (&json!(3), &json!(0)));
+        assert_eq!(
+            (&curve["min_value_iteration"], &curve["max_value_iteration"]),
+            (&json!(3), &json!(0))
+        );
         assert_eq!(curve["first_value"], 1.0);
     }
 }

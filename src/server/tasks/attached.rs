@@ -25,16 +25,26 @@ pub(super) fn artifact(item: &Doc) -> Result<Doc, Refusal> {
 
 /// In the order of their keys.
 pub(super) fn sort(artifacts: &mut [Doc]) {
-    artifacts.sort_by(|a, b| (doc::text(a, "key"), doc::text(a, "mode")).cmp(&(doc::text(b, "key"), doc::text(b, "mode"))));
+    artifacts.sort_by(|a, b| {
+        (doc::text(a, "key"), doc::text(a, "mode"))
+            .cmp(&(doc::text(b, "key"), doc::text(b, "mode")))
+    });
 }
 
 fn artifacts_of(task: &Doc) -> Vec<Doc> {
-    let list = doc::get(task, "execution.artifacts").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let list = doc::get(task, "execution.artifacts")
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     list.iter().filter_map(Value::as_object).cloned().collect()
 }
 
 fn store(call: &Call, task: &mut Doc, artifacts: Vec<Doc>) -> Result<(), Refusal> {
-    doc::set(task, "execution.artifacts", artifacts.into_iter().map(Value::Object).collect());
+    doc::set(
+        task,
+        "execution.artifacts",
+        artifacts.into_iter().map(Value::Object).collect(),
+    );
     touch(call, task);
     save(call.db, task)
 }
@@ -47,7 +57,11 @@ pub(crate) fn add_or_update_artifacts(call: &Call) -> Answer {
     let items = call.objects("artifacts")?;
     for item in items {
         let new = artifact(item)?;
-        let same = |have: &Doc| ["key", "mode"].iter().all(|key| doc::text(have, key) == doc::text(&new, key));
+        let same = |have: &Doc| {
+            ["key", "mode"]
+                .iter()
+                .all(|key| doc::text(have, key) == doc::text(&new, key))
+        };
         artifacts.retain(|have| !same(have));
         artifacts.push(new);
     }
@@ -63,8 +77,12 @@ pub(crate) fn delete_artifacts(call: &Call) -> Answer {
     let mut artifacts = artifacts_of(&task);
     let before = artifacts.len();
     for item in call.objects("artifacts")? {
-        let mode = Some(doc::text(item, "mode")).filter(|mode| !mode.is_empty()).unwrap_or("output");
-        artifacts.retain(|have| doc::text(have, "key") != doc::text(item, "key") || doc::text(have, "mode") != mode);
+        let mode = Some(doc::text(item, "mode"))
+            .filter(|mode| !mode.is_empty())
+            .unwrap_or("output");
+        artifacts.retain(|have| {
+            doc::text(have, "key") != doc::text(item, "key") || doc::text(have, "mode") != mode
+        });
     }
     let deleted = usize::from(artifacts.len() < before);
     store(call, &mut task, artifacts)?;
@@ -75,13 +93,19 @@ pub(crate) fn delete_artifacts(call: &Call) -> Answer {
 pub(crate) fn add_or_update_model(call: &Call) -> Answer {
     let mut task = asked(call)?;
     rules::editable(&task, &RUNNING, call.flag("force")?)?;
-    let (name, model, kind) = (call.text("name")?, call.text("model")?, direction(call.text("type")?)?);
+    let (name, model, kind) = (
+        call.text("name")?,
+        call.text("model")?,
+        direction(call.text("type")?)?,
+    );
     models::known(call.db, model)?;
     let mut entry = Doc::new();
     entry.insert("name".into(), name.into());
     entry.insert("model".into(), model.into());
     entry.insert("updated".into(), call.now.clone().into());
-    let slot = doc::object_at(&mut task, "models").entry(kind).or_insert_with(|| json!([]));
+    let slot = doc::object_at(&mut task, "models")
+        .entry(kind)
+        .or_insert_with(|| json!([]));
     if let Value::Array(entries) = slot {
         match entries.iter_mut().find(|have| have["name"] == name) {
             Some(have) => *have = entry.into(),
@@ -116,6 +140,8 @@ pub(crate) fn delete_models(call: &Call) -> Answer {
 fn direction(word: &str) -> Result<&str, Refusal> {
     match word {
         "input" | "output" => Ok(word),
-        other => Err(Refusal::invalid(format_args!("Invalid model type: {other}"))),
+        other => Err(Refusal::invalid(format_args!(
+            "Invalid model type: {other}"
+        ))),
     }
 }

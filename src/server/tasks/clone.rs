@@ -4,7 +4,9 @@ use serde_json::{Value, json};
 
 use super::super::wire::{Refusal, new_id};
 use super::super::{projects, query};
-use super::{Answer, Call, Doc, asked, attached, check_project, checked_name, doc, params, save, touch};
+use super::{
+    Answer, Call, Doc, asked, attached, check_project, checked_name, doc, params, save, touch,
+};
 
 /// Members that a copy takes along as they are.
 const TAKEN: [&str; 12] = [
@@ -49,7 +51,9 @@ pub(crate) fn clone(call: &Call) -> Answer {
         doc::set(&mut task, "models.input", input.clone());
     }
     start_anew(&mut task);
-    let parent = Some(doc::text(&source, "parent")).filter(|id| !id.is_empty()).unwrap_or(doc::text(&source, "id"));
+    let parent = Some(doc::text(&source, "parent"))
+        .filter(|id| !id.is_empty())
+        .unwrap_or(doc::text(&source, "id"));
     task.insert("parent".into(), parent.into());
     let new_project = overrides(call, &mut task)?;
     touch(call, &mut task);
@@ -73,13 +77,24 @@ fn start_anew(task: &mut Doc) {
 }
 
 fn overrides(call: &Call, task: &mut Doc) -> Result<Option<Value>, Refusal> {
-    for (ask, key) in [("new_task_name", "name"), ("new_task_comment", "comment"), ("new_task_parent", "parent")] {
+    for (ask, key) in [
+        ("new_task_name", "name"),
+        ("new_task_comment", "comment"),
+        ("new_task_parent", "parent"),
+    ] {
         if let Some(text) = call.text_or_none(ask)? {
-            let text = if key == "name" { checked_name(text)? } else { text };
+            let text = if key == "name" {
+                checked_name(text)?
+            } else {
+                text
+            };
             task.insert(key.into(), text.into());
         }
     }
-    for (ask, key) in [("new_task_tags", "tags"), ("new_task_system_tags", "system_tags")] {
+    for (ask, key) in [
+        ("new_task_tags", "tags"),
+        ("new_task_system_tags", "system_tags"),
+    ] {
         if call.value(ask).is_some() {
             task.insert(key.into(), query::tags(&call.texts(ask)?));
         }
@@ -104,10 +119,16 @@ fn overrides(call: &Call, task: &mut Doc) -> Result<Option<Value>, Refusal> {
         let mut execution = execution.clone();
         execution.retain(|key, value| !value.is_null() && key != "queue");
         if let Some(Value::Array(items)) = execution.get("artifacts") {
-            let mut artifacts =
-                items.iter().filter_map(Value::as_object).map(attached::artifact).collect::<Result<Vec<_>, _>>()?;
+            let mut artifacts = items
+                .iter()
+                .filter_map(Value::as_object)
+                .map(attached::artifact)
+                .collect::<Result<Vec<_>, _>>()?;
             attached::sort(&mut artifacts);
-            execution.insert("artifacts".into(), artifacts.into_iter().map(Value::Object).collect());
+            execution.insert(
+                "artifacts".into(),
+                artifacts.into_iter().map(Value::Object).collect(),
+            );
         }
         doc::object_at(task, "execution").extend(execution);
     }

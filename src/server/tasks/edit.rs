@@ -4,7 +4,10 @@ use serde_json::{Value, json};
 
 use super::super::query;
 use super::super::wire::Refusal;
-use super::{Answer, Call, Doc, asked, check_project, checked_name, doc, known, refresh, rules, save, touch, write_members};
+use super::{
+    Answer, Call, Doc, asked, check_project, checked_name, doc, known, refresh, rules, save, touch,
+    write_members,
+};
 
 /// `tasks.edit`
 pub(crate) fn edit(call: &Call) -> Answer {
@@ -81,7 +84,10 @@ pub(crate) fn update_batch(call: &Call) -> Answer {
 /// `tasks.set_requirements`: replaces the whole object; `pip` may be a string or a list.
 pub(crate) fn set_requirements(call: &Call) -> Answer {
     let mut task = asked(call)?;
-    let mut requirements = call.object("requirements")?.ok_or_else(|| super::super::call::required("requirements"))?.clone();
+    let mut requirements = call
+        .object("requirements")?
+        .ok_or_else(|| super::super::call::required("requirements"))?
+        .clone();
     requirements.retain(|_, value| !value.is_null());
     doc::set(&mut task, "script.requirements", requirements.into());
     touch(call, &mut task);

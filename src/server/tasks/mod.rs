@@ -152,13 +152,19 @@ fn new_task(call: &Call) -> Result<Doc, Refusal> {
 
 fn checked_name(name: &str) -> Result<&str, Refusal> {
     if name.trim().chars().count() < 3 {
-        return Err(Refusal::invalid("Task name is too short, at least 3 characters"));
+        return Err(Refusal::invalid(
+            "Task name is too short, at least 3 characters",
+        ));
     }
     Ok(name)
 }
 
 fn checked_type(kind: &str) -> Result<&str, Refusal> {
-    if TYPES.contains(&kind) { Ok(kind) } else { Err(Refusal::invalid(format_args!("Invalid task type: {kind}"))) }
+    if TYPES.contains(&kind) {
+        Ok(kind)
+    } else {
+        Err(Refusal::invalid(format_args!("Invalid task type: {kind}")))
+    }
 }
 
 /// Writes what `tasks.create` and `tasks.edit` may say about a task, with the merge rules of §2.3; returns the edited
@@ -209,7 +215,8 @@ fn write_members(call: &Call, task: &mut Doc) -> Result<Doc, Refusal> {
     }
     if let Some(word) = call.text_or_none("status")? {
         let status = rules::parse_status(word);
-        let status = status.ok_or_else(|| Refusal::invalid(format_args!("Invalid task status: {word}")))?;
+        let status =
+            status.ok_or_else(|| Refusal::invalid(format_args!("Invalid task status: {word}")))?;
         task.insert("status".into(), status.as_str().into());
         edited.push("status");
     }
@@ -250,20 +257,30 @@ fn write_objects(call: &Call, task: &mut Doc) -> Result<Vec<&'static str>, Refus
 }
 
 fn normalise_artifacts(execution: &mut Doc) -> Result<(), Refusal> {
-    let Some(Value::Array(items)) = execution.get("artifacts") else { return Ok(()) };
+    let Some(Value::Array(items)) = execution.get("artifacts") else {
+        return Ok(());
+    };
     let mut artifacts = Vec::new();
     for item in items {
-        let item = item.as_object().ok_or_else(|| wrong("artifacts", "a list of objects"))?;
+        let item = item
+            .as_object()
+            .ok_or_else(|| wrong("artifacts", "a list of objects"))?;
         artifacts.push(attached::artifact(item)?);
     }
     attached::sort(&mut artifacts);
-    execution.insert("artifacts".into(), artifacts.into_iter().map(Value::Object).collect());
+    execution.insert(
+        "artifacts".into(),
+        artifacts.into_iter().map(Value::Object).collect(),
+    );
     Ok(())
 }
 
 fn check_project(call: &Call, id: &str) -> Result<(), Refusal> {
     if projects::find(call.db, id)?.is_none() {
-        return Err(Refusal::bad(16, format!("Invalid field value: project={id} does not exist")));
+        return Err(Refusal::bad(
+            16,
+            format!("Invalid field value: project={id} does not exist"),
+        ));
     }
     Ok(())
 }

@@ -12,10 +12,15 @@ const RUNNING: [Status; 2] = [Status::Queued, Status::InProgress];
 /// Items of `{section: {name: item}}` know their own section and name.
 pub(super) fn complete_sections(sections: &mut Doc) -> Result<(), Refusal> {
     for (section, items) in sections.iter_mut() {
-        let items = items.as_object_mut().ok_or_else(|| wrong("hyperparams", "an object of objects"))?;
+        let items = items
+            .as_object_mut()
+            .ok_or_else(|| wrong("hyperparams", "an object of objects"))?;
         for (name, item) in items.iter_mut() {
-            let item = item.as_object_mut().ok_or_else(|| wrong("hyperparams", "an object of objects"))?;
-            item.entry("section").or_insert_with(|| section.as_str().into());
+            let item = item
+                .as_object_mut()
+                .ok_or_else(|| wrong("hyperparams", "an object of objects"))?;
+            item.entry("section")
+                .or_insert_with(|| section.as_str().into());
             item.entry("name").or_insert_with(|| name.as_str().into());
             item.retain(|_, value| !value.is_null());
         }
@@ -26,7 +31,9 @@ pub(super) fn complete_sections(sections: &mut Doc) -> Result<(), Refusal> {
 /// Items of `{name: item}` know their own name.
 pub(super) fn complete_items(items: &mut Doc) -> Result<(), Refusal> {
     for (name, item) in items.iter_mut() {
-        let item = item.as_object_mut().ok_or_else(|| wrong("configuration", "an object of objects"))?;
+        let item = item
+            .as_object_mut()
+            .ok_or_else(|| wrong("configuration", "an object of objects"))?;
         item.entry("name").or_insert_with(|| name.as_str().into());
         item.retain(|_, value| !value.is_null());
     }
@@ -34,7 +41,10 @@ pub(super) fn complete_items(items: &mut Doc) -> Result<(), Refusal> {
 }
 
 fn member<'d>(item: &'d Doc, key: &str) -> Result<&'d str, Refusal> {
-    item.get(key).and_then(Value::as_str).filter(|text| !text.is_empty()).ok_or_else(|| required(key))
+    item.get(key)
+        .and_then(Value::as_str)
+        .filter(|text| !text.is_empty())
+        .ok_or_else(|| required(key))
 }
 
 /// A hyperparameter as it is stored; values are strings (§3.1).
@@ -53,7 +63,10 @@ fn parameter(item: &Doc) -> Result<Doc, Refusal> {
 
 /// The section `properties` may be edited in any status (§2.3).
 fn check_sections(task: &Doc, items: &[&Doc], force: bool) -> Result<(), Refusal> {
-    if items.iter().all(|item| doc::text(item, "section") == "properties") {
+    if items
+        .iter()
+        .all(|item| doc::text(item, "section") == "properties")
+    {
         return Ok(());
     }
     rules::editable(task, if force { &RUNNING } else { &[] }, false)
@@ -79,11 +92,16 @@ pub(crate) fn edit_hyper_params(call: &Call) -> Answer {
             }
         }
         "none" => {}
-        other => return Err(Refusal::invalid(format_args!("unknown replace_hyperparams: {other}"))),
+        other => {
+            return Err(Refusal::invalid(format_args!(
+                "unknown replace_hyperparams: {other}"
+            )));
+        }
     }
     for item in items {
         let section = member(item, "section")?;
-        doc::object_at(all, section).insert(member(item, "name")?.to_owned(), parameter(item)?.into());
+        doc::object_at(all, section)
+            .insert(member(item, "name")?.to_owned(), parameter(item)?.into());
     }
     saved(call, &mut task, "updated")
 }
@@ -116,10 +134,16 @@ pub(crate) fn delete_hyper_params(call: &Call) -> Answer {
 pub(crate) fn get_hyper_params(call: &Call) -> Answer {
     let mut params = Vec::new();
     for id in call.texts_required("tasks")? {
-        let Some(task) = super::find(call.db, id)? else { continue };
+        let Some(task) = super::find(call.db, id)? else {
+            continue;
+        };
         let sections = task.get("hyperparams").and_then(Value::as_object);
-        let items: Vec<&Value> =
-            sections.into_iter().flat_map(Doc::values).filter_map(Value::as_object).flat_map(Doc::values).collect();
+        let items: Vec<&Value> = sections
+            .into_iter()
+            .flat_map(Doc::values)
+            .filter_map(Value::as_object)
+            .flat_map(Doc::values)
+            .collect();
         params.push(json!({"task": id, "hyperparams": items}));
     }
     Ok(json!({"params": params}))
@@ -128,7 +152,11 @@ pub(crate) fn get_hyper_params(call: &Call) -> Answer {
 /// `tasks.edit_configuration`
 pub(crate) fn edit_configuration(call: &Call) -> Answer {
     let mut task = asked(call)?;
-    rules::editable(&task, if call.flag("force")? { &RUNNING } else { &[] }, false)?;
+    rules::editable(
+        &task,
+        if call.flag("force")? { &RUNNING } else { &[] },
+        false,
+    )?;
     let replace = call.flag("replace_configuration")?;
     let all = doc::object_at(&mut task, "configuration");
     if replace {
@@ -145,7 +173,11 @@ pub(crate) fn edit_configuration(call: &Call) -> Answer {
 /// `tasks.delete_configuration`
 pub(crate) fn delete_configuration(call: &Call) -> Answer {
     let mut task = asked(call)?;
-    rules::editable(&task, if call.flag("force")? { &RUNNING } else { &[] }, false)?;
+    rules::editable(
+        &task,
+        if call.flag("force")? { &RUNNING } else { &[] },
+        false,
+    )?;
     let all = doc::object_at(&mut task, "configuration");
     for name in call.texts_required("configuration")? {
         all.shift_remove(name);
@@ -158,10 +190,17 @@ pub(crate) fn get_configurations(call: &Call) -> Answer {
     let names = call.texts("names")?;
     let mut configurations = Vec::new();
     for id in call.texts_required("tasks")? {
-        let Some(task) = super::find(call.db, id)? else { continue };
+        let Some(task) = super::find(call.db, id)? else {
+            continue;
+        };
         let all = task.get("configuration").and_then(Value::as_object);
         let wanted = |name: &String| names.is_empty() || names.contains(&name.as_str());
-        let items: Vec<&Value> = all.into_iter().flatten().filter(|(name, _)| wanted(name)).map(|(_, item)| item).collect();
+        let items: Vec<&Value> = all
+            .into_iter()
+            .flatten()
+            .filter(|(name, _)| wanted(name))
+            .map(|(_, item)| item)
+            .collect();
         configurations.push(json!({"task": id, "configuration": items}));
     }
     Ok(json!({"configurations": configurations}))
@@ -171,8 +210,15 @@ pub(crate) fn get_configurations(call: &Call) -> Answer {
 pub(crate) fn get_configuration_names(call: &Call) -> Answer {
     let mut configurations = Vec::new();
     for id in call.texts_required("tasks")? {
-        let Some(task) = super::find(call.db, id)? else { continue };
-        let names: Vec<&String> = task.get("configuration").and_then(Value::as_object).into_iter().flat_map(Doc::keys).collect();
+        let Some(task) = super::find(call.db, id)? else {
+            continue;
+        };
+        let names: Vec<&String> = task
+            .get("configuration")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flat_map(Doc::keys)
+            .collect();
         configurations.push(json!({"task": id, "names": names}));
     }
     Ok(json!({"configurations": configurations}))

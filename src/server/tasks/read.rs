@@ -11,13 +11,22 @@ use super::super::{doc, events, projects, versions};
 use super::{Answer, Call, Doc, Refusal, find};
 
 /// Filters that are columns, and those that are not.
-const LISTS: [&str; 7] = ["status", "type", "project", "tags", "system_tags", "user", "parent"];
+const LISTS: [&str; 7] = [
+    "status",
+    "type",
+    "project",
+    "tags",
+    "system_tags",
+    "user",
+    "parent",
+];
 const COLUMNS: [&str; 5] = ["status", "type", "project", "user", "parent"];
 
 /// `tasks.get_by_id`, `tasks.get_by_id_ex`
 pub(crate) fn get_by_id(call: &Call) -> Answer {
     let id = call.text("task")?;
-    let mut task = find(call.db, id)?.ok_or_else(|| Refusal::bad(101, format!("Invalid task id: ids=({id})")))?;
+    let mut task = find(call.db, id)?
+        .ok_or_else(|| Refusal::bad(101, format!("Invalid task id: ids=({id})")))?;
     complete(call, &mut task)?;
     task.shift_remove("enqueue_status");
     Ok(json!({"task": task}))
@@ -43,8 +52,18 @@ pub(crate) fn get_all_ex(call: &Call) -> Answer {
     let (mut query, tasks) = select(call)?;
     // Whoever asks for a part of a joined object gets its id with it.
     let joined = ["project", "user", "parent", "company", "execution.queue"];
-    for (object, id) in joined.iter().zip(["project.id", "user.id", "parent.id", "company.id", "execution.queue.id"]) {
-        if query.only_fields.iter().any(|field| field.strip_prefix(object).is_some_and(|rest| rest.starts_with('.'))) {
+    for (object, id) in joined.iter().zip([
+        "project.id",
+        "user.id",
+        "parent.id",
+        "company.id",
+        "execution.queue.id",
+    ]) {
+        if query.only_fields.iter().any(|field| {
+            field
+                .strip_prefix(object)
+                .is_some_and(|rest| rest.starts_with('.'))
+        }) {
             query.only_fields.push(id);
         }
     }
@@ -65,10 +84,18 @@ fn select<'a>(call: &Call<'a>) -> Result<(Query<'a>, Vec<Doc>), Refusal> {
             query.replace_list("project", projects);
         }
     }
-    let hidden = if query.search_hidden || !query.ids.is_empty() { Hidden::Shown } else { Hidden::LeftOut };
+    let hidden = if query.search_hidden || !query.ids.is_empty() {
+        Hidden::Shown
+    } else {
+        Hidden::LeftOut
+    };
     let ordered_by_metrics = query.sorts_by("last_metrics");
     let mut tasks = query.run_with(call.db, "tasks", hidden, &COLUMNS, |task| {
-        if ordered_by_metrics { complete(call, task) } else { Ok(()) }
+        if ordered_by_metrics {
+            complete(call, task)
+        } else {
+            Ok(())
+        }
     })?;
     for task in &mut tasks {
         if !ordered_by_metrics && query.shows("last_metrics") {
@@ -91,10 +118,17 @@ fn paged(call: &Call, mut answer: Value) -> Value {
     answer
 }
 
-fn join(call: &Call, task: &mut Doc, names: &mut HashMap<String, Option<String>>) -> Result<(), Refusal> {
-    for (path, table) in
-        [("project", "projects"), ("user", "users"), ("parent", "tasks"), ("execution.queue", "queues")]
-    {
+fn join(
+    call: &Call,
+    task: &mut Doc,
+    names: &mut HashMap<String, Option<String>>,
+) -> Result<(), Refusal> {
+    for (path, table) in [
+        ("project", "projects"),
+        ("user", "users"),
+        ("parent", "tasks"),
+        ("execution.queue", "queues"),
+    ] {
         let id = doc::text(task, path).to_owned();
         if id.is_empty() {
             continue;
@@ -114,13 +148,19 @@ fn join(call: &Call, task: &mut Doc, names: &mut HashMap<String, Option<String>>
         }
         doc::set(task, path, object.into());
     }
-    task.insert("company".into(), json!({"id": COMPANY, "name": COMPANY_NAME}));
+    task.insert(
+        "company".into(),
+        json!({"id": COMPANY, "name": COMPANY_NAME}),
+    );
     Ok(())
 }
 
 pub(crate) fn name_of(db: &Connection, table: &str, id: &str) -> Result<Option<String>, Refusal> {
     let sql = format!("SELECT name FROM {table} WHERE id = ?1");
-    Ok(db.prepare_cached(&sql)?.query_row([id], |row| row.get(0)).optional()?)
+    Ok(db
+        .prepare_cached(&sql)?
+        .query_row([id], |row| row.get(0))
+        .optional()?)
 }
 
 /// `tasks.get_types`

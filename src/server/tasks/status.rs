@@ -9,7 +9,11 @@ use super::{Answer, Call, Doc, doc, find, known, rules, save};
 use crate::task::Status;
 
 /// Writes a change and takes the entries out that it names; returns `fields` of the answer and the number of entries.
-pub(super) fn write(call: &Call, task: &mut Doc, change: &StatusChange) -> Result<(Doc, usize), Refusal> {
+pub(super) fn write(
+    call: &Call,
+    task: &mut Doc,
+    change: &StatusChange,
+) -> Result<(Doc, usize), Refusal> {
     let fields = change.apply(task, &call.now, call.user());
     let removed = remove_entries(call, task, change.take_out)?;
     save(call.db, task)?;
@@ -20,7 +24,11 @@ fn remove_entries(call: &Call, task: &Doc, which: TakeOut) -> Result<usize, Refu
     let id = doc::text(task, "id");
     match which {
         TakeOut::Nothing => Ok(0),
-        TakeOut::OwnQueue => Ok(usize::from(queues::take_out(call, doc::text(task, "execution.queue"), id)?)),
+        TakeOut::OwnQueue => Ok(usize::from(queues::take_out(
+            call,
+            doc::text(task, "execution.queue"),
+            id,
+        )?)),
         TakeOut::EveryQueue => queues::take_out_of_all(call, id, None),
     }
 }
@@ -114,14 +122,21 @@ status_calls! {
 
 fn enqueue_one(call: &Call, id: &str) -> Result<Doc, Refusal> {
     let mut task = known(call.db, id)?;
-    let queue = match (call.text_or_none("queue")?, call.text_or_none("queue_name")?) {
-        (Some(_), Some(_)) => return Err(Refusal::invalid("queue and queue_name exclude each other")),
+    let queue = match (
+        call.text_or_none("queue")?,
+        call.text_or_none("queue_name")?,
+    ) {
+        (Some(_), Some(_)) => {
+            return Err(Refusal::invalid("queue and queue_name exclude each other"));
+        }
         (Some(queue), None) => queue.to_owned(),
         (None, Some(name)) => queues::named(call.db, name, &call.now)?,
         (None, None) => queues::default_queue(call.db)?.0,
     };
     let ask = call.status_ask()?;
-    let named = call.flag_or("update_execution_queue", true)?.then_some(queue.as_str());
+    let named = call
+        .flag_or("update_execution_queue", true)?
+        .then_some(queue.as_str());
     let change = rules::enqueue(&task, named, &ask)?;
     // The real server changes the status first and takes it back; what that leaves on the task is part of its answer.
     if let Err(refusal) = queues::append(call, &queue, id) {
@@ -133,7 +148,10 @@ fn enqueue_one(call: &Call, id: &str) -> Result<Doc, Refusal> {
     queues::take_out_of_all(call, id, Some(&queue))?;
     result.insert("queued".into(), 1.into());
     if call.flag("verify_watched_queue")? {
-        result.insert("queue_watched".into(), workers::is_watched(call, &queue)?.into());
+        result.insert(
+            "queue_watched".into(),
+            workers::is_watched(call, &queue)?.into(),
+        );
     }
     Ok(result)
 }
@@ -151,7 +169,15 @@ fn dequeue_one(call: &Call, id: &str) -> Result<Doc, Refusal> {
         queues::take_out_of_all(call, id, None)?;
         return Ok(dequeued(answer(0, Doc::new())));
     };
-    remove_entries(call, &task, if everywhere { TakeOut::EveryQueue } else { TakeOut::OwnQueue })?;
+    remove_entries(
+        call,
+        &task,
+        if everywhere {
+            TakeOut::EveryQueue
+        } else {
+            TakeOut::OwnQueue
+        },
+    )?;
     match rules::dequeue(&task, new_status, &call.status_ask()?) {
         Some(change) => written(call, &mut task, &change).map(dequeued),
         None => Ok(dequeued(answer(0, Doc::new()))),
@@ -173,7 +199,12 @@ fn started_one(call: &Call, id: &str) -> Result<Doc, Refusal> {
 
 fn stop_one(call: &Call, id: &str) -> Result<Doc, Refusal> {
     let mut task = known(call.db, id)?;
-    let change = rules::stop(&task, &call.status_ask()?, &call.request.caller.name, call.at)?;
+    let change = rules::stop(
+        &task,
+        &call.status_ask()?,
+        &call.request.caller.name,
+        call.at,
+    )?;
     written(call, &mut task, &change)
 }
 
@@ -278,4 +309,3 @@ fn set_archived(task: &mut Doc, archived: bool) {
     let tags = super::query::tags(&tags);
     task.insert("system_tags".into(), tags);
 }
-
