@@ -26,6 +26,7 @@ pub mod prepare;
 pub mod process;
 pub mod python;
 pub mod settings;
+pub mod smi;
 pub mod spool;
 mod start;
 mod task;

@@ -6,3 +6,4 @@ mod e2e;
 mod exec;
 mod generated;
 mod layering;
+mod nvml;

@@ -46,7 +46,7 @@ enum Noun {
 fn main() -> ExitCode {
     let result = match Arguments::parse().noun {
         Noun::Cluster(arguments) => cluster::main(arguments),
-        Noun::Image(arguments) => image::main(arguments),
+        Noun::Image(arguments) => image::main(&arguments),
         Noun::Index(arguments) => index::main(arguments),
     };
     match result {

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use super::layout::{self, State};
+use super::node;
 use super::oci::{self, Settings};
 use crate::{dirs, http, sh};
 
@@ -40,6 +41,19 @@ pub struct Image {
 }
 
 impl Image {
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Changes with what is in it.
+    pub fn content(&self) -> String {
+        self.layout
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
+    }
+
     /// `REGISTRY/NAME:1`
     pub fn reference(&self) -> String {
         format!("{}/{}:1", layout::registry(), self.name)
@@ -192,14 +206,7 @@ pub fn push(state: &State, images: &[Image]) -> Result<()> {
     Ok(())
 }
 
-/// Pulls them into containerd ahead of the first pod; what it has already costs one question to the registry.
-pub fn pull(state: &State, images: &[Image]) -> Result<()> {
-    for image in images {
-        let mut pull = sh::command("ctr");
-        pull.arg("--address")
-            .arg(state.containerd_socket())
-            .args(["--namespace", "k8s.io"]);
-        sh::run(pull.args(["images", "pull", "--plain-http", &image.reference()]))?;
-    }
-    Ok(())
+/// Pulls an image into containerd ahead of its first pod; one that is there costs one question to the registry.
+pub fn pull(state: &State, reference: &str) -> Result<()> {
+    sh::run(node::ctr(state).args(["images", "pull", "--plain-http", reference]))
 }

@@ -63,14 +63,9 @@ enum Verb {
 }
 
 pub fn main(arguments: Arguments) -> Result<()> {
-    // The local cluster's own kubeconfig does not name a cluster of somebody else.
-    let own = State::new()?.kubeconfig();
-    let kubeconfig = arguments
-        .kubeconfig
-        .filter(|path| !path.as_os_str().is_empty() && *path != own);
-    match (arguments.verb, kubeconfig) {
+    match (arguments.verb, given(arguments.kubeconfig)?) {
         (Verb::Up, kubeconfig) => {
-            let cluster = up(kubeconfig.as_deref())?;
+            let cluster = up_with(kubeconfig.as_deref())?;
             println!("export KUBECONFIG={}", cluster.kubeconfig.display());
             println!("export PATH={}:$PATH", cluster.bin.display());
             Ok(())
@@ -99,6 +94,38 @@ pub fn main(arguments: Arguments) -> Result<()> {
         }
         (Verb::Down, None) => down(),
     }
+}
+
+/// The kubeconfig that was typed or set, unless it is that of the local cluster or empty.
+pub fn given(kubeconfig: Option<PathBuf>) -> Result<Option<PathBuf>> {
+    let own = State::new()?.kubeconfig();
+    Ok(kubeconfig.filter(|path| !path.as_os_str().is_empty() && *path != own))
+}
+
+/// The image of tasks in tests, and the base of the project's own.
+#[derive(Clone, Debug)]
+pub struct BaseImage {
+    /// `127.0.0.1:PORT/python:1`
+    pub reference: String,
+    /// Changes with what is in it.
+    pub content: String,
+}
+
+/// The Debian image with Python, git, ssh and certificates that every local cluster has.
+pub fn python_image() -> Result<BaseImage> {
+    let image = images::all()?
+        .into_iter()
+        .find(|image| image.name() == "python");
+    let image = image.context("the local cluster has no Python image")?;
+    Ok(BaseImage {
+        reference: image.reference(),
+        content: image.content(),
+    })
+}
+
+/// Brings an image from the local cluster's registry onto its node, ahead of the first pod.
+pub fn pull(reference: &str) -> Result<()> {
+    images::pull(&State::new()?, reference)
 }
 
 /// A cluster that answers, and how to reach what belongs to it.
@@ -135,7 +162,7 @@ impl Cluster {
     fn program(&self, name: &str) -> Command {
         let here = self.bin.join(name);
         let mut command = if here.is_file() {
-            Command::new(here)
+            sh::command(here)
         } else {
             sh::command(name)
         };
@@ -152,8 +179,21 @@ impl Cluster {
     }
 }
 
-/// The local cluster, or the one of `kubeconfig`, when this returns it can run pods.
-pub fn up(kubeconfig: Option<&Path>) -> Result<Cluster> {
+/// The cluster that KUBECONFIG names, or else the local one: when this returns it can run pods.
+pub fn up() -> Result<Cluster> {
+    up_with(given(std::env::var_os("KUBECONFIG").map(PathBuf::from))?.as_deref())
+}
+
+/// Whether the local cluster, if it is the one to use, runs and is well.
+pub fn is_up() -> bool {
+    State::new().is_ok_and(|state| {
+        let programs = running_programs(&state);
+        programs.is_dir() && status::is_healthy(&state, &programs)
+    })
+}
+
+/// The local cluster, or the one of `kubeconfig`.
+pub fn up_with(kubeconfig: Option<&Path>) -> Result<Cluster> {
     if let Some(kubeconfig) = kubeconfig {
         let cluster = external::connect(kubeconfig)?;
         eprintln!("cluster: using that of {}", kubeconfig.display());
@@ -267,7 +307,7 @@ fn start(state: &State, programs: &Path, images: &[Image], wheels: &Path) -> Res
             images::push(state, images)?;
             wait(state, programs, "index", &mut index)
         });
-        sh::wait_for("kube-apiserver", Duration::from_secs(60), || {
+        sh::wait_for("kube-apiserver", Duration::from_mins(1), || {
             etcd.check()?;
             api_server.check()?;
             Ok(status::answers(state, programs, "kube-apiserver"))
@@ -291,7 +331,9 @@ fn start(state: &State, programs: &Path, images: &[Image], wheels: &Path) -> Res
             .join()
             .unwrap_or_else(|_| Err(anyhow!("a thread of the start ended in a panic")))?;
         joined(stored.join())?;
-        images::pull(state, images)?;
+        for image in images {
+            images::pull(state, &image.reference())?;
+        }
         wait_for_node(state, programs, &mut kubelet)?;
         for (name, daemon) in &mut later {
             wait(state, programs, name, daemon)?;
@@ -314,7 +356,7 @@ fn check_ports() -> Result<()> {
 }
 
 fn wait(state: &State, programs: &Path, name: &str, daemon: &mut Daemon) -> Result<()> {
-    sh::wait_for(name, Duration::from_secs(60), || {
+    sh::wait_for(name, Duration::from_mins(1), || {
         daemon.check()?;
         Ok(status::answers(state, programs, name))
     })
@@ -325,7 +367,7 @@ fn wait_for_node(state: &State, programs: &Path, kubelet: &mut Daemon) -> Result
     let patch = format!(
         r#"{{"status":{{"capacity":{{"nvidia.com/gpu":"{GPUS}"}},"allocatable":{{"nvidia.com/gpu":"{GPUS}"}}}}}}"#
     );
-    sh::wait_for("the node", Duration::from_secs(60), || {
+    sh::wait_for("the node", Duration::from_mins(1), || {
         kubelet.check()?;
         let mut command = status::kubectl(state, programs);
         Ok(sh::succeeds(command.args([
@@ -338,7 +380,7 @@ fn wait_for_node(state: &State, programs: &Path, kubelet: &mut Daemon) -> Result
             &patch,
         ])))
     })?;
-    sh::wait_for("the node", Duration::from_secs(60), || {
+    sh::wait_for("the node", Duration::from_mins(1), || {
         kubelet.check()?;
         Ok(status::node_is_ready(state, programs))
     })
@@ -348,7 +390,7 @@ fn wait_for_node(state: &State, programs: &Path, kubelet: &mut Daemon) -> Result
 fn wait_for_default_account(state: &State, programs: &Path) -> Result<()> {
     sh::wait_for(
         "the default service account",
-        Duration::from_secs(60),
+        Duration::from_mins(1),
         || {
             Ok(sh::succeeds(status::kubectl(state, programs).args([
                 "get",

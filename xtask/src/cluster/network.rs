@@ -3,6 +3,7 @@
 //! Masquerading is one nftables table of our own instead of the CNI plugin's `ipMasq`, which leaves chains of
 //! iptables behind.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
@@ -100,16 +101,12 @@ fn has_table(family: &str, name: &str) -> bool {
 }
 
 fn remember_settings(state: &State) -> Result<()> {
-    let lines: String = SETTINGS
-        .iter()
-        .filter_map(|name| {
-            Some((
-                name,
-                fs::read_to_string(Path::new("/proc/sys").join(name)).ok()?,
-            ))
-        })
-        .map(|(name, value)| format!("{name} {}\n", value.trim()))
-        .collect();
+    let mut lines = String::new();
+    for name in SETTINGS {
+        if let Ok(value) = fs::read_to_string(Path::new("/proc/sys").join(name)) {
+            let _ = writeln!(lines, "{name} {}", value.trim());
+        }
+    }
     sh::write(state.path("settings"), lines)
 }
 
