@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::exec;
+#[cfg(feature = "server")]
+use crate::server;
 
 /// Runs machine-learning experiments from ClearML queues on Kubernetes.
 #[derive(Debug, Parser)]
@@ -42,6 +44,9 @@ impl From<Role> for exec::Role {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Serve a small ClearML-compatible API with its files and a page for browsers.
+    #[cfg(feature = "server")]
+    Server(server::Args),
     /// Print the CustomResourceDefinition of QueueBinding.
     Crd,
     /// Print a page of the reference, in Markdown.
@@ -66,6 +71,8 @@ pub fn main() -> ExitCode {
     match (cli.in_pod, cli.command) {
         (Some(role), _) => exec::main(role.into()),
         (None, Some(command)) => match command {
+            #[cfg(feature = "server")]
+            Command::Server(args) => serve(args),
             Command::Crd => print_text(&crate::crd::crd_yaml()),
             Command::Reference { page } => print_text(&match page {
                 Page::Queuebinding => crate::crd::reference(),
@@ -73,6 +80,24 @@ pub fn main() -> ExitCode {
             }),
         },
         (None, None) => ExitCode::from(2),
+    }
+}
+
+/// Runs the server; what stops it is one line on standard error.
+#[cfg(feature = "server")]
+fn serve(args: server::Args) -> ExitCode {
+    match server::run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let mut text = format!("error: {error}");
+            let mut source = std::error::Error::source(&error);
+            while let Some(cause) = source {
+                text += &format!(": {cause}");
+                source = cause.source();
+            }
+            eprintln!("{text}");
+            ExitCode::FAILURE
+        }
     }
 }
 
