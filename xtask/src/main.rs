@@ -7,9 +7,6 @@
 //! cargo xtask test                     everything that is checked
 //! cargo xtask bench                    figures for docs/benchmarks.md
 //! cargo xtask index serve              the Python package index that pods install from
-//! cargo xtask demo                     from nothing to a finished experiment
-//! cargo xtask test                     everything that is checked
-//! cargo xtask bench                    figures, written into docs/benchmarks.md
 //! ```
 //!
 //! One file per noun. Programs do the work (go, containerd, buildah, pip); this crate knows their order,
@@ -57,12 +54,6 @@ enum Noun {
     Bench(bench::Arguments),
     /// The Python package index for pods
     Index(index::Arguments),
-    /// Run a real experiment on a real cluster, from nothing, and watch it
-    Demo(demo::Arguments),
-    /// Check everything: formatting to scenarios on the cluster
-    Test(test::Arguments),
-    /// Measure on the cluster and write docs/benchmarks.md
-    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -73,9 +64,6 @@ fn main() -> ExitCode {
         Noun::Test(arguments) => return exit(test::main(&arguments)),
         Noun::Bench(arguments) => bench::main(&arguments),
         Noun::Index(arguments) => index::main(arguments),
-        Noun::Demo(arguments) => demo::main(&arguments),
-        Noun::Test(arguments) => test::main(&arguments),
-        Noun::Bench(arguments) => bench::main(&arguments),
     };
     exit(result.map(|()| ExitCode::SUCCESS))
 }
