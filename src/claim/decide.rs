@@ -206,6 +206,7 @@ fn return_or_give_up(job: &Job, task: &TaskState, pending: bool) -> Step {
             attempt: job.attempt,
             queue: queue.clone(),
             pending,
+            running: false,
         },
         None => Step::GiveUp {
             attempt: Some(job.attempt),
@@ -251,6 +252,7 @@ fn ended_running(job: &Job, task: &TaskState, policy: &Policy, pending: bool) ->
                         attempt: job.attempt,
                         queue: queue.clone(),
                         pending,
+                        running: true,
                     }
                 }
                 (OnInterruption::Requeue | OnInterruption::Fail, _) => settle(Settlement::Failed),

@@ -31,24 +31,26 @@ pub enum Step {
     /// Live read of the task; delete the Job with UID and resourceVersion preconditions, foreground, grace kept; then
     /// `queues.remove_task` on the pending queue, unless the read said queued (a late one would lose the task).
     Withdraw { attempt: Attempt },
-    /// If the entry is pending: `remove_task` on the pending queue (not 1: stop here). Read live; if in progress, ours
-    /// (by `attempt`) and not stopping: `tasks.dequeue {new_status: queued}` with
-    /// [`REASON_REQUEUED`](super::observed::REASON_REQUEUED); if neither that nor queued: stop here. The settled patch
-    /// of the Job. `tasks.enqueue {queue, update_execution_queue: false}` with that reason; `move_task_to_front`.
+    /// If `pending`: `remove_task` on the pending queue (not 1: stop here). Read live. If `running` (the task was in
+    /// progress): still in progress, ours (by `attempt`) and not stopping: `tasks.dequeue {new_status: queued}` with
+    /// [`REASON_REQUEUED`](super::observed::REASON_REQUEUED). Queued: go on. Anything else, also in progress when not
+    /// `running`: stop here, somebody else has begun. The settled patch of the Job, if it has ended. `tasks.enqueue
+    /// {queue, update_execution_queue: false}` with that reason; `move_task_to_front`.
     Requeue {
         attempt: Attempt,
         queue: QueueId,
         pending: bool,
+        running: bool,
     },
     /// As `Requeue`, without a Job, with [`REASON_RESTORED`](super::observed::REASON_RESTORED).
     Restore { queue: QueueId, pending: bool },
     /// `remove_task` on the pending queue (not 1: stop here; 1: no pod can start any more); `tasks.enqueue` and
     /// `move_task_to_front` as in `Restore`; delete the Job as in `Withdraw`, without its `remove_task`.
     PullBack { attempt: Attempt, queue: QueueId },
-    /// If the entry is pending: `remove_task` on the pending queue (not 1: stop here); otherwise read live: still
-    /// queued, and no pod of the Job alive, or stop here. `tasks.dequeue {new_status: failed}` with the reason
-    /// (`updated: 0`: somebody ended it). Delete the Job, if there is one and it has not ended; an ended one gets the
-    /// settled patch.
+    /// If the entry is pending: `remove_task` on the pending queue (not 1: stop here; 1: no pod can start any more).
+    /// Read live: still queued, and, if the entry was not pending, no container of the Job's pod started, or stop
+    /// here. `tasks.dequeue {new_status: failed}` with the reason (`updated: 0`: somebody ended it). Delete the Job, if
+    /// there is one and it has not ended; an ended one gets the settled patch.
     GiveUp {
         attempt: Option<Attempt>,
         pending: bool,
@@ -60,7 +62,8 @@ pub enum Step {
     Settle { attempt: Attempt, how: Settlement },
     /// The last patch of `Settle` alone: settled, TTL.
     SettlePatchOnly { attempt: Attempt },
-    /// `tasks.dequeue` once more: completes the dequeue of a user whose task remembered `queued`.
+    /// Read live: still queued, without `enqueue_status`. `tasks.dequeue` once more: completes the dequeue of a user
+    /// whose task remembered `queued`.
     Dequeue,
     /// `queues.remove_task` of an entry whose task is not queued, or is gone; `None`: the pending queue.
     TakeEntry { queue: Option<QueueId> },

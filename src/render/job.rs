@@ -86,6 +86,15 @@ pub struct Rendered {
     pub requests: Resources,
 }
 
+impl Rendered {
+    /// The same Job for a task of which so many attempts in a row before this one ended in a requeue.
+    #[must_use]
+    pub fn with_requeues(mut self, requeues: u32) -> Self {
+        self.job["metadata"]["annotations"][annotation::REQUEUES] = json!(requeues.to_string());
+        self
+    }
+}
+
 /// Seconds that the pod has beyond the user's grace: the executor reports, the sidecar sends the last lines.
 const GRACE_MARGIN_SECONDS: u64 = 30;
 /// The longest name that is kept as an annotation, in bytes.

@@ -14,7 +14,8 @@ mod others;
 #[path = "claim_model/world.rs"]
 mod world;
 
-use explore::{Found, Setup, explore};
+use explore::{Action, Fault, Found, Setup, Variant, explore};
+use world::S;
 
 fn run(setup: &Setup) -> Found {
     let found = explore(setup);
@@ -32,7 +33,239 @@ fn clean(setup: &Setup) {
     }
 }
 
+/// A faulty variant: the exploration has to run into the fault.
+fn finds(fault: Fault, setup: &Setup) {
+    let found = run(setup);
+    match found.fault {
+        Some((which, _)) if which == fault => {}
+        Some((which, way)) => panic!(
+            "{}: {which:?} instead of {fault:?} after\n{way}",
+            setup.name
+        ),
+        None => panic!("{}: {fault:?} is not found", setup.name),
+    }
+}
+
 #[test]
 fn one_controller_alone_is_clean() {
-    clean(&Setup { ..Setup::ONE });
+    clean(&Setup::ONE);
+}
+
+#[test]
+fn one_controller_alone_is_clean_even_without_quiet_time() {
+    clean(&Setup {
+        name: "one controller alone, G = 0",
+        variant: Variant::NoQuietTime,
+        ..Setup::ONE
+    });
+}
+
+#[test]
+fn two_pods_to_a_job_are_clean() {
+    clean(&Setup {
+        name: "two pods to a Job",
+        two_pods: true,
+        stuck: false,
+        patience: false,
+        not_admitted: false,
+        ends: &[S::Failed],
+        ..Setup::ONE
+    });
+}
+
+#[test]
+fn a_plain_agent_beside_one_controller_is_clean() {
+    clean(&Setup {
+        name: "one controller and a plain agent",
+        agent: true,
+        stuck: false,
+        ends: &[S::Failed],
+        ..Setup::ONE
+    });
+}
+
+#[test]
+fn two_replicas_without_a_lease_are_clean() {
+    clean(&Setup {
+        name: "two replicas",
+        controllers: 2,
+        actions: &[],
+        budget: 0,
+        stuck: false,
+        patience: false,
+        not_admitted: false,
+        ends: &[S::Failed],
+        ..Setup::ONE
+    });
+}
+
+#[test]
+fn no_intent_first_loses_the_task_in_a_crash() {
+    finds(
+        Fault::Stands,
+        &Setup {
+            name: "variant: no intent first",
+            variant: Variant::NoIntent,
+            actions: &[],
+            budget: 0,
+            orphans: false,
+            ..Setup::ONE
+        },
+    );
+}
+
+#[test]
+fn parking_by_a_plain_enqueue_runs_an_aborted_task() {
+    finds(
+        Fault::RanTakenBack,
+        &Setup {
+            name: "variant: park by plain enqueue",
+            variant: Variant::PlainPark,
+            actions: &[Action::Abort],
+            ..Setup::ONE
+        },
+    );
+}
+
+#[test]
+fn starting_without_the_read_before_it_runs_an_aborted_task() {
+    finds(
+        Fault::RanTakenBack,
+        &Setup {
+            name: "variant: tasks.started without the read before it",
+            variant: Variant::NoReadInFence,
+            actions: &[Action::Abort, Action::Reset, Action::Dequeue],
+            ..Setup::ONE
+        },
+    );
+}
+
+#[test]
+fn ours_by_the_mark_alone_ends_a_plain_agents_run() {
+    finds(
+        Fault::EndedForeignRun,
+        &Setup {
+            name: "variant: ours by the mark alone",
+            variant: Variant::MarkAlone,
+            agent: true,
+            actions: &[Action::Enqueue],
+            ..Setup::ONE
+        },
+    );
+}
+
+#[test]
+fn a_fence_without_status_report_leaves_a_dead_run_in_progress() {
+    finds(
+        Fault::Stands,
+        &Setup {
+            name: "variant: fence without workers.status_report",
+            variant: Variant::NoStatusReport,
+            agent: true,
+            actions: &[Action::Enqueue],
+            stuck: false,
+            patience: false,
+            not_admitted: false,
+            ends: &[S::Failed],
+            ..Setup::ONE
+        },
+    );
+}
+
+#[test]
+fn a_second_attempt_released_by_the_end_of_the_first_is_ended_by_a_late_settle() {
+    finds(
+        Fault::EndedForeignRun,
+        &Setup {
+            name: "variant: attempt 2 released G after the end of attempt 1",
+            variant: Variant::ReleaseAfterEnd,
+            controllers: 2,
+            actions: &[],
+            budget: 0,
+            stuck: false,
+            patience: false,
+            not_admitted: false,
+            ends: &[S::Failed],
+            ..Setup::ONE
+        },
+    );
+}
+
+#[test]
+fn lost_only_without_any_job_stands_for_good() {
+    finds(
+        Fault::Stands,
+        &Setup {
+            name: "variant: Lost only when no Job at all is left",
+            variant: Variant::LostOnlyWithoutJobs,
+            actions: &[Action::DeleteJob],
+            stuck: false,
+            ends: &[S::Failed],
+            ..Setup::ONE
+        },
+    );
+}
+
+#[test]
+fn starting_without_a_way_out_stands_for_good() {
+    finds(
+        Fault::Stands,
+        &Setup {
+            name: "variant: Starting without a way out",
+            variant: Variant::StartingNoWayOut,
+            actions: &[Action::ClearPending],
+            ends: &[S::Failed],
+            ..Setup::ONE
+        },
+    );
+}
+
+#[test]
+fn returning_without_give_up_stands_for_good() {
+    finds(
+        Fault::Stands,
+        &Setup {
+            name: "variant: Requeue and Restore without GiveUp",
+            variant: Variant::NoGiveUp,
+            actions: &[Action::DeleteQueue],
+            ends: &[S::Failed],
+            ..Setup::ONE
+        },
+    );
+}
+
+#[test]
+fn withdraws_remove_task_on_a_queued_task_stands_for_good() {
+    finds(
+        Fault::Stands,
+        &Setup {
+            name: "variant: Withdraw removes the entry of a queued task",
+            variant: Variant::WithdrawTakesQueued,
+            orphans: false,
+            ends: &[S::Failed],
+            ..Setup::ONE
+        },
+    );
+}
+
+#[test]
+fn two_clusters_without_quiet_time_run_twice() {
+    finds(
+        Fault::DoubleRun,
+        &Setup {
+            name: "variant: two clusters, G = 0",
+            variant: Variant::NoQuietTime,
+            clusters: 2,
+            controllers: 2,
+            actions: &[],
+            budget: 0,
+            crashes: false,
+            deaths: false,
+            stuck: false,
+            patience: false,
+            not_admitted: false,
+            ends: &[S::Failed],
+            ..Setup::ONE
+        },
+    );
 }

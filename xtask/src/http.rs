@@ -12,31 +12,46 @@ pub struct Answer {
     pub body: String,
 }
 
-/// `GET` over plain HTTP/1.0, so that the end of the body is the end of the connection.
-pub fn get(address: SocketAddr, path: &str) -> Result<Answer> {
-    request("GET", address, path)
-}
+/// No answer that is asked for here is longer.
+const LIMIT: u64 = 64 << 20;
+/// A registry picks the type of the manifest by it.
+const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json, */*";
 
 /// Whether a `GET` is answered with 200.
 pub fn is_ok(address: SocketAddr, path: &str) -> bool {
-    get(address, path).is_ok_and(|answer| answer.status == 200)
+    request(address, &format!("GET {path} HTTP/1.0\r\n"), "")
+        .is_ok_and(|answer| answer.status == 200)
 }
 
-/// Whether a `HEAD` is answered with 200; `accept` because a registry picks the manifest type by it.
+/// Whether a `HEAD` is answered with 200.
 pub fn exists(address: SocketAddr, path: &str) -> bool {
-    request("HEAD", address, path).is_ok_and(|answer| answer.status == 200)
+    request(address, &format!("HEAD {path} HTTP/1.0\r\n"), "")
+        .is_ok_and(|answer| answer.status == 200)
 }
 
-fn request(method: &str, address: SocketAddr, path: &str) -> Result<Answer> {
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    let accept = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json, */*";
+/// `POST` of a JSON document.
+pub fn post(address: SocketAddr, path: &str, authorization: &str, body: &str) -> Result<Answer> {
+    let head = format!(
+        "POST {path} HTTP/1.0\r\nAuthorization: {authorization}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n",
+        body.len()
+    );
+    request(address, &head, body)
+}
+
+/// HTTP/1.0, so that the end of the body is the end of the connection and nothing comes in chunks.
+fn request(address: SocketAddr, head: &str, body: &str) -> Result<Answer> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))
+        .with_context(|| format!("could not connect to {address}"))?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     write!(
         stream,
-        "{method} {path} HTTP/1.0\r\nHost: {address}\r\nAccept: {accept}\r\n\r\n"
+        "{head}Host: {address}\r\nAccept: {ACCEPT}\r\n\r\n{body}"
     )?;
     let mut text = Vec::new();
-    stream.take(1 << 20).read_to_end(&mut text)?;
+    stream
+        .take(LIMIT)
+        .read_to_end(&mut text)
+        .with_context(|| format!("{address} did not answer in time"))?;
     let text = String::from_utf8_lossy(&text);
     let (head, body) = text
         .split_once("\r\n\r\n")

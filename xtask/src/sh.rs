@@ -1,6 +1,6 @@
 //! Running other programs: what fails says which program, how it ended and its own last words, in one line.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use sha2::{Digest, Sha256};
+
+use crate::cluster::layout::{POD_NET, SERVICE_NET};
 
 /// Runs `command` without showing its output and returns what it wrote to stdout.
 pub fn output(command: &mut Command) -> Result<String> {
@@ -114,28 +116,52 @@ fn failure(command: &Command, output: &Output) -> String {
     )
 }
 
-/// Where `program` is: in `PATH` or where Debian keeps what only root calls.
-pub fn find(program: &str) -> Option<PathBuf> {
+/// `PATH`, and after it the folders where Debian keeps what only root calls.
+fn path() -> OsString {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(
-            [
-                "/usr/local/sbin",
-                "/usr/sbin",
-                "/sbin",
-                "/usr/local/bin",
-                "/usr/bin",
-                "/bin",
-            ]
-            .map(PathBuf::from),
-        )
+    let usual = [
+        "/usr/local/sbin",
+        "/usr/sbin",
+        "/sbin",
+        "/usr/local/bin",
+        "/usr/bin",
+        "/bin",
+    ]
+    .map(PathBuf::from);
+    // Joining fails only for a folder with a colon in its name, which splitting does not yield.
+    std::env::join_paths(std::env::split_paths(&path).chain(usual)).unwrap_or(path)
+}
+
+/// Where `program` is.
+pub fn find(program: &str) -> Option<PathBuf> {
+    std::env::split_paths(&path())
         .map(|folder| folder.join(program))
         .find(|file| file.is_file())
 }
 
-/// A command for `program`, found also in the folders that are not in an ordinary user's `PATH`.
-pub fn command(program: &str) -> Command {
-    Command::new(find(program).unwrap_or_else(|| PathBuf::from(program)))
+/// A command for `program` (a name or a path) that finds root's programs whoever calls it, and that does not send
+/// what is meant for the local cluster to the proxy of this machine.
+pub fn command(program: impl AsRef<Path>) -> Command {
+    let program = program.as_ref();
+    let found = program
+        .to_str()
+        .filter(|name| !name.contains('/'))
+        .and_then(find);
+    let mut command = Command::new(found.unwrap_or_else(|| program.to_owned()));
+    let ours = format!("localhost,127.0.0.1,{POD_NET},{SERVICE_NET}");
+    for variable in ["NO_PROXY", "no_proxy"] {
+        let theirs = std::env::var(variable).unwrap_or_default();
+        command.env(
+            variable,
+            if theirs.is_empty() {
+                ours.clone()
+            } else {
+                format!("{theirs},{ours}")
+            },
+        );
+    }
+    command.env("PATH", path());
+    command
 }
 
 /// Asks `ready` every 50 ms until it holds; `what` names it in the error.
@@ -207,7 +233,7 @@ pub fn remove(path: impl AsRef<Path>) -> Result<()> {
 }
 
 /// Arguments of mixed string types as one list.
-pub fn arguments<T: AsRef<OsStr>>(list: impl IntoIterator<Item = T>) -> Vec<std::ffi::OsString> {
+pub fn arguments<T: AsRef<OsStr>>(list: impl IntoIterator<Item = T>) -> Vec<OsString> {
     list.into_iter()
         .map(|argument| argument.as_ref().to_owned())
         .collect()

@@ -11,8 +11,9 @@ use trainyard::claim::{
 use trainyard::task::{Attempt, QueueId, Status};
 
 use super::explore::{Fault, Next, Setup, Variant};
+use super::others::{delete_job, job_of};
 use super::world::{
-    AGENT, Controller, Exec, IDLE, NOBODY, Pc, Pod, S, State, USER, bit, job, pending,
+    AGENT, Agent, Controller, Exec, IDLE, NOBODY, Pc, Pod, S, State, USER, bit, job, pending,
 };
 
 /// A job index that means: the step has no Job.
@@ -62,6 +63,12 @@ pub fn steps(setup: &Setup, memo: &mut Memo, state: &State, me: usize, out: &mut
     let now = state.controllers[me];
     if setup.crashes && now.pc != Pc::Idle && now.pc != Pc::Looked {
         let mut next = *state;
+        // The server goes on with a call that it has begun.
+        match now.pc {
+            Pc::ParkRest => next.leave_others(pending(cluster)),
+            Pc::ReturnRest => next.leave_others(USER),
+            _ => {}
+        }
         next.controllers[me] = IDLE;
         out.push(Next {
             state: next,
@@ -278,7 +285,7 @@ fn call(
         Pc::WithdrawDelete => {
             let matches = state.jobs[j] == now.seen;
             if matches {
-                super::others::delete_job(setup, &mut next, j);
+                delete_job(setup, &mut next, j);
             }
             (
                 if matches {
@@ -307,13 +314,13 @@ fn call(
             let ours = now.job != NO_JOB && run_of(state) == now.job + 1;
             let then = match state.status {
                 S::Queued => after_dequeue(same_job && job::ended(state.jobs[j])),
-                S::InProgress if ours && !state.stopping && !has(bit::RESTORE) => Pc::ReturnDequeue,
+                S::InProgress if ours && !state.stopping && has(bit::RUNNING) => Pc::ReturnDequeue,
                 _ => Pc::Idle,
             };
             (then, "return: read live")
         }
         Pc::ReturnDequeue => {
-            fault = ends_foreign(setup, state, now);
+            fault = ends_foreign(setup, state, &mut next, now);
             let done = next.dequeue(Some(S::Queued), Reason::Requeued);
             if done && has(bit::TAKEN_BACK) {
                 next.taken_back = false;
@@ -354,20 +361,21 @@ fn call(
         }
         Pc::PullBackDelete => {
             if same_job {
-                super::others::delete_job(setup, &mut next, j);
+                delete_job(setup, &mut next, j);
             }
             (Pc::Idle, "pull back: delete the Job")
         }
         Pc::GiveUpRemove => (
             if next.remove(own_pending) {
-                Pc::GiveUpDequeue
+                Pc::GiveUpRead
             } else {
                 Pc::Idle
             },
             "give up: remove the pending entry",
         ),
         Pc::GiveUpRead => {
-            let started = now.job != NO_JOB && same_job && started(state, setup, j);
+            // Who took the pending entry knows that no pod can start any more.
+            let started = !has(bit::PENDING) && same_job && started(state, setup, j);
             let then = if state.status == S::Queued && !started {
                 Pc::GiveUpDequeue
             } else {
@@ -376,7 +384,7 @@ fn call(
             (then, "give up: read live")
         }
         Pc::GiveUpDequeue => {
-            fault = ends_foreign(setup, state, now);
+            fault = ends_foreign(setup, state, &mut next, now);
             next.dequeue(Some(S::Failed), Reason::Other);
             (
                 if now.job == NO_JOB {
@@ -392,7 +400,7 @@ fn call(
                 if job::ended(state.jobs[j]) {
                     next.jobs[j] |= job::SETTLED;
                 } else {
-                    super::others::delete_job(setup, &mut next, j);
+                    delete_job(setup, &mut next, j);
                 }
             }
             (Pc::Idle, "give up: delete or patch the Job")
@@ -408,7 +416,7 @@ fn call(
             (then, "settle: read live")
         }
         Pc::SettleWrite => {
-            fault = ends_foreign(setup, state, now);
+            fault = ends_foreign(setup, state, &mut next, now);
             next.end(if has(bit::WRITE_STOPPED) {
                 S::Stopped
             } else {
@@ -422,8 +430,15 @@ fn call(
             }
             (Pc::Idle, "settle: patch the Job")
         }
+        Pc::DequeueRead => {
+            let still = state.status == S::Queued && state.enqueue_status.is_none();
+            (
+                if still { Pc::Dequeue } else { Pc::Idle },
+                "dequeue once more: read live",
+            )
+        }
         Pc::Dequeue => {
-            fault = ends_foreign(setup, state, now);
+            fault = ends_foreign(setup, state, &mut next, now);
             next.dequeue(None, Reason::Other);
             (Pc::Idle, "dequeue once more")
         }
@@ -496,6 +511,8 @@ fn same_pass(
     }
     let mut believed = *state;
     believed.status = S::Queued;
+    believed.reason = Reason::Other;
+    believed.enqueue_status = Some(S::Created);
     believed.jobs[usize::from(now.job)] = now.seen;
     let entries = if done == ThisPass::Took {
         0
@@ -515,8 +532,13 @@ fn same_pass(
         out_of_patience: false,
         fail_pending: false,
     };
-    memo.decide(setup, view, choice)
-        .map_or(Pc::Idle, |begin| begin.pc)
+    match memo.decide(setup, view, choice) {
+        Some(Begin {
+            pc: pc @ (Pc::ParkAdd | Pc::Release),
+            ..
+        }) => pc,
+        _ => Pc::Idle,
+    }
 }
 
 /// Whom mark and last worker name together, as `TaskState::run_of`: attempt's number or nobody.
@@ -530,20 +552,26 @@ fn run_of(state: &State) -> u8 {
     }
 }
 
-/// A write of ours that ends a run which is not the step's own.
-fn ends_foreign(setup: &Setup, state: &State, now: Controller) -> Option<Fault> {
+/// A write of ours that ends a run which is not the step's own. A known limit is an agent's run that began between the
+/// step's live read and this write, after a user's enqueue in the same step, or beside another replica.
+fn ends_foreign(setup: &Setup, state: &State, next: &mut State, now: Controller) -> Option<Fault> {
     if state.status != S::InProgress || state.limit_double {
         return None;
     }
-    let agent = state.agent >= super::world::Agent::Started && state.agent_bits & bit::REVOKED == 0;
+    let agent = state.agent >= Agent::Started && state.agent_bits & bit::REVOKED == 0;
     let pod = state.pods.iter().enumerate().any(|(slot, pod)| {
-        pod.life == Pod::Running
-            && pod.bits & bit::REVOKED == 0
-            && super::others::job_of(setup, slot) != usize::from(now.job)
+        let own = job_of(setup, slot) == usize::from(now.job);
+        pod.life == Pod::Running && pod.bits & bit::REVOKED == 0 && !own
     });
-    let between = now.bits & bit::FOREIGN_START != 0
-        && (now.bits & bit::USER_ENQUEUED != 0 || setup.controllers > setup.clusters);
-    ((agent || pod) && !between).then_some(Fault::EndedForeignRun)
+    if !agent && !pod {
+        return None;
+    }
+    let replicas = setup.controllers > setup.clusters;
+    if now.bits & bit::FOREIGN_START != 0 && (now.bits & bit::USER_ENQUEUED != 0 || replicas) {
+        next.limit_double = true;
+        return None;
+    }
+    Some(Fault::EndedForeignRun)
 }
 
 /// Whether the task container of a Job's pod has started.
@@ -621,6 +649,7 @@ fn faulty(setup: &Setup, view: View, observed: &Observed, step: Step) -> Step {
             attempt: *attempt,
             queue: user_queue(),
             pending: *pending,
+            running: false,
         },
         (
             Variant::NoGiveUp,
@@ -685,8 +714,15 @@ impl First for Step {
             Step::Release { attempt } => on(Pc::Release, attempt, 0),
             Step::Withdraw { attempt } => on(Pc::WithdrawRead, attempt, 0),
             Step::Requeue {
-                attempt, pending, ..
-            } => on(from(pending, Pc::ReturnRemove, Pc::ReturnRead), attempt, 0),
+                attempt,
+                pending,
+                running,
+                ..
+            } => on(
+                from(pending, Pc::ReturnRemove, Pc::ReturnRead),
+                attempt,
+                flag(running, bit::RUNNING),
+            ),
             Step::Restore { pending, .. } => Some(Begin {
                 pc: from(pending, Pc::ReturnRemove, Pc::ReturnRead),
                 job: NO_JOB,
@@ -700,7 +736,7 @@ impl First for Step {
             } => Some(Begin {
                 pc: from(pending, Pc::GiveUpRemove, Pc::GiveUpRead),
                 job: attempt.map_or(NO_JOB, index),
-                bits: 0,
+                bits: flag(pending, bit::PENDING),
             }),
             Step::Settle { attempt, how } => on(
                 Pc::SettleRead,
@@ -709,7 +745,7 @@ impl First for Step {
             ),
             Step::SettlePatchOnly { attempt } => on(Pc::SettlePatch, attempt, 0),
             Step::Dequeue => Some(Begin {
-                pc: Pc::Dequeue,
+                pc: Pc::DequeueRead,
                 job: NO_JOB,
                 bits: 0,
             }),

@@ -103,6 +103,10 @@ pub fn pod_steps(setup: &Setup, state: &State, slot: usize, out: &mut Vec<Next>)
     }
     let mut next = *state;
     let mut fault = None;
+    if now.bits & bit::USER_ENQUEUED != 0 && now.life >= Pod::Read {
+        // It names itself, or starts, on a task that another consumer may run meanwhile: a known limit.
+        next.limit_double = true;
+    }
     let lost = |next: &mut State| ends(setup, next, slot, job::ENDED_LOST);
     let label = match now.life {
         Pod::None | Pod::Dead | Pod::Stuck => return,
@@ -112,11 +116,11 @@ pub fn pod_steps(setup: &Setup, state: &State, slot: usize, out: &mut Vec<Next>)
         }
         Pod::Started => {
             if next.remove(own_pending) {
-                next.pods[slot].life = if setup.variant == Variant::NoReadInFence {
-                    Pod::Read
-                } else {
-                    Pod::Took
-                };
+                let read = setup.variant == Variant::NoReadInFence;
+                next.pods[slot].life = if read { Pod::Read } else { Pod::Took };
+                if state.user == User::Rest {
+                    next.pods[slot].bits |= bit::USER_ENQUEUED;
+                }
             } else {
                 lost(&mut next);
             }
@@ -172,9 +176,6 @@ fn pod_runs(setup: &Setup, state: &State, next: &mut State, slot: usize) -> Opti
         life: Pod::Running,
         bits: 0,
     };
-    if bits & bit::USER_ENQUEUED != 0 {
-        next.limit_double = true;
-    }
     let mut fault = None;
     if bits & bit::TAKEN_BACK != 0 {
         next.taken_back = false;
@@ -182,7 +183,6 @@ fn pod_runs(setup: &Setup, state: &State, next: &mut State, slot: usize) -> Opti
     } else if state.taken_back {
         fault = Some(Fault::RanTakenBack);
     }
-    foreign_start(next);
     let cluster = job_of(setup, slot) / 2;
     let other_pod = state.pods.iter().enumerate().any(|(other, pod)| {
         let same_cluster = job_of(setup, other) / 2 == cluster;
@@ -200,12 +200,12 @@ fn agent_runs(state: &State) -> bool {
     state.agent >= Agent::Started
 }
 
-/// A run begins while controllers are between a live read and the write that rests on it.
+/// A plain agent's run begins while controllers are between a live read and the write that rests on it.
 fn foreign_start(next: &mut State) {
     for controller in &mut next.controllers {
         if matches!(
             controller.pc,
-            Pc::SettleWrite | Pc::ReturnDequeue | Pc::GiveUpDequeue
+            Pc::SettleWrite | Pc::ReturnDequeue | Pc::GiveUpDequeue | Pc::Dequeue
         ) {
             controller.bits |= bit::FOREIGN_START;
         }
@@ -299,6 +299,8 @@ pub fn agent_steps(setup: &Setup, state: &State, out: &mut Vec<Next>) {
         }
         Agent::Started => {
             next.report(AGENT);
+            // The first report of a run that the user has replaced hides who runs the task now: a known limit.
+            next.limit_watchdog |= state.agent_bits & bit::USER_ENQUEUED != 0;
             next.agent = Agent::Running;
             next.agent_bits = state.agent_bits & bit::REVOKED;
             "agent reports"
@@ -471,7 +473,7 @@ fn user_enqueues(state: &State) -> Next {
             pod.bits |= bit::USER_ENQUEUED;
         }
     }
-    if next.agent == Agent::Popped {
+    if matches!(next.agent, Agent::Popped | Agent::Started) {
         next.agent_bits |= bit::USER_ENQUEUED;
     }
     Next {

@@ -127,6 +127,7 @@ pub enum Pc {
     SettleRead,
     SettleWrite,
     SettlePatch,
+    DequeueRead,
     Dequeue,
     TakeEntry,
     /// Only without intent first: create the Job after the take.
@@ -163,8 +164,10 @@ pub mod bit {
     pub const REQUEUED: u16 = 8192;
     /// A look of one faulty variant: quiet since a Job ended.
     pub const QUIET_END: u16 = 16384;
-    /// Somebody else's run started inside the step.
+    /// A plain agent's run started between a step's live read and its write.
     pub const FOREIGN_START: u16 = 32768;
+    /// A requeue of a task that was in progress.
+    pub const RUNNING: u16 = 8192;
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use super::layout::{self, State};
+use super::node;
 use super::oci::{self, Settings};
 use crate::{dirs, http, sh};
 
@@ -19,6 +20,8 @@ use crate::{dirs, http, sh};
 const SUITE: &str = "bookworm";
 /// What tasks and our own image find in it.
 const PACKAGES: &str = "python3,git,openssh-client,ca-certificates";
+/// The static program of Debian's busybox-static.
+const BUSYBOX: &str = "/bin/busybox";
 /// Folders that no pod reads, emptied so that the image unpacks faster.
 const USELESS: &[&str] = &[
     "usr/share/doc",
@@ -40,6 +43,19 @@ pub struct Image {
 }
 
 impl Image {
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Changes with what is in it.
+    pub fn content(&self) -> String {
+        self.layout
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
+    }
+
     /// `REGISTRY/NAME:1`
     pub fn reference(&self) -> String {
         format!("{}/{}:1", layout::registry(), self.name)
@@ -72,6 +88,15 @@ pub fn all() -> Result<Vec<Image>> {
             settings: Settings {
                 entrypoint: &[],
                 command: &["python3"],
+            },
+        },
+        Image {
+            name: "bare",
+            layout: at("bare", sh::file_hash(Path::new(BUSYBOX))?[..16].to_owned()),
+            make_root: bare_root,
+            settings: Settings {
+                entrypoint: &[],
+                command: &["/bin/sh"],
             },
         },
     ])
@@ -135,6 +160,18 @@ fn python_root(root: &Path) -> Result<()> {
     sh::make_dir(root.join("dev"))
 }
 
+/// Nothing but one static program under a few names: no glibc, no Python, no package manager.
+fn bare_root(root: &Path) -> Result<()> {
+    let bin = root.join("bin");
+    sh::make_dir(&bin)?;
+    sh::make_dir(root.join("tmp"))?;
+    sh::run(sh::command("cp").arg(BUSYBOX).arg(bin.join("busybox")))?;
+    for name in ["sh", "ls", "cat", "echo", "sleep", "true"] {
+        std::os::unix::fs::symlink("busybox", bin.join(name))?;
+    }
+    Ok(())
+}
+
 /// The Debian mirror of the host's own apt settings.
 fn mirror() -> Result<String> {
     let format = "$(ORIGIN)|$(COMPONENT)|$(REPO_URI)|$(RELEASE)";
@@ -192,14 +229,7 @@ pub fn push(state: &State, images: &[Image]) -> Result<()> {
     Ok(())
 }
 
-/// Pulls them into containerd ahead of the first pod; what it has already costs one question to the registry.
-pub fn pull(state: &State, images: &[Image]) -> Result<()> {
-    for image in images {
-        let mut pull = sh::command("ctr");
-        pull.arg("--address")
-            .arg(state.containerd_socket())
-            .args(["--namespace", "k8s.io"]);
-        sh::run(pull.args(["images", "pull", "--plain-http", &image.reference()]))?;
-    }
-    Ok(())
+/// Pulls an image into containerd ahead of its first pod; one that is there costs one question to the registry.
+pub fn pull(state: &State, reference: &str) -> Result<()> {
+    sh::run(node::ctr(state).args(["images", "pull", "--plain-http", reference]))
 }

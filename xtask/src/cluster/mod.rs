@@ -30,7 +30,6 @@ mod sweep;
 use std::fs;
 use std::net::{IpAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -39,7 +38,7 @@ use clap::Subcommand;
 pub use self::daemon::Daemon;
 use self::images::Image;
 use self::layout::{GPUS, NODE, State};
-pub use self::packages::{install_missing, missing};
+pub use self::packages::install_missing;
 use crate::{index, sh};
 
 /// `cargo xtask cluster`
@@ -63,14 +62,9 @@ enum Verb {
 }
 
 pub fn main(arguments: Arguments) -> Result<()> {
-    // The local cluster's own kubeconfig does not name a cluster of somebody else.
-    let own = State::new()?.kubeconfig();
-    let kubeconfig = arguments
-        .kubeconfig
-        .filter(|path| !path.as_os_str().is_empty() && *path != own);
-    match (arguments.verb, kubeconfig) {
+    match (arguments.verb, given(arguments.kubeconfig)?) {
         (Verb::Up, kubeconfig) => {
-            let cluster = up(kubeconfig.as_deref())?;
+            let cluster = up_with(kubeconfig.as_deref())?;
             println!("export KUBECONFIG={}", cluster.kubeconfig.display());
             println!("export PATH={}:$PATH", cluster.bin.display());
             Ok(())
@@ -101,6 +95,38 @@ pub fn main(arguments: Arguments) -> Result<()> {
     }
 }
 
+/// The kubeconfig that was typed or set, unless it is that of the local cluster or empty.
+pub fn given(kubeconfig: Option<PathBuf>) -> Result<Option<PathBuf>> {
+    let own = State::new()?.kubeconfig();
+    Ok(kubeconfig.filter(|path| !path.as_os_str().is_empty() && *path != own))
+}
+
+/// The image of tasks in tests, and the base of the project's own.
+#[derive(Clone, Debug)]
+pub struct BaseImage {
+    /// `127.0.0.1:PORT/python:1`
+    pub reference: String,
+    /// Changes with what is in it.
+    pub content: String,
+}
+
+/// The Debian image with Python, git, ssh and certificates that every local cluster has.
+pub fn python_image() -> Result<BaseImage> {
+    let image = images::all()?
+        .into_iter()
+        .find(|image| image.name() == "python");
+    let image = image.context("the local cluster has no Python image")?;
+    Ok(BaseImage {
+        reference: image.reference(),
+        content: image.content(),
+    })
+}
+
+/// Brings an image from the local cluster's registry onto its node, ahead of the first pod.
+pub fn pull(reference: &str) -> Result<()> {
+    images::pull(&State::new()?, reference)
+}
+
 /// A cluster that answers, and how to reach what belongs to it.
 #[derive(Clone, Debug)]
 pub struct Cluster {
@@ -113,8 +139,6 @@ pub struct Cluster {
     pub index_url: String,
     /// The folder of kubectl and helm.
     pub bin: PathBuf,
-    /// Where programs that work with the cluster keep their caches.
-    state: PathBuf,
     is_ours: bool,
 }
 
@@ -123,37 +147,31 @@ impl Cluster {
     pub fn is_ours(&self) -> bool {
         self.is_ours
     }
-
-    pub fn kubectl(&self) -> Command {
-        self.program("kubectl")
-    }
-
-    pub fn helm(&self) -> Command {
-        self.program("helm")
-    }
-
-    fn program(&self, name: &str) -> Command {
-        let here = self.bin.join(name);
-        let mut command = if here.is_file() {
-            Command::new(here)
-        } else {
-            sh::command(name)
-        };
-        command
-            .env("KUBECONFIG", &self.kubeconfig)
-            .env("KUBECACHEDIR", self.state.join("kubectl"));
-        for kind in ["CACHE", "CONFIG", "DATA"] {
-            command.env(
-                format!("HELM_{kind}_HOME"),
-                self.state.join("helm").join(kind.to_lowercase()),
-            );
-        }
-        command
-    }
 }
 
-/// The local cluster, or the one of `kubeconfig`, when this returns it can run pods.
-pub fn up(kubeconfig: Option<&Path>) -> Result<Cluster> {
+/// The cluster that KUBECONFIG names, or else the local one: when this returns it can run pods.
+pub fn up() -> Result<Cluster> {
+    up_with(foreign()?.as_deref())
+}
+
+/// The kubeconfig of a cluster that is not ours, if KUBECONFIG names one.
+fn foreign() -> Result<Option<PathBuf>> {
+    given(std::env::var_os("KUBECONFIG").map(PathBuf::from))
+}
+
+/// Whether there is nothing to start: the local cluster runs and is well, or another one is to be used.
+pub fn is_up() -> bool {
+    if foreign().is_ok_and(|kubeconfig| kubeconfig.is_some()) {
+        return true;
+    }
+    State::new().is_ok_and(|state| {
+        let programs = running_programs(&state);
+        programs.is_dir() && status::is_healthy(&state, &programs)
+    })
+}
+
+/// The local cluster, or the one of `kubeconfig`.
+pub fn up_with(kubeconfig: Option<&Path>) -> Result<Cluster> {
     if let Some(kubeconfig) = kubeconfig {
         let cluster = external::connect(kubeconfig)?;
         eprintln!("cluster: using that of {}", kubeconfig.display());
@@ -189,8 +207,11 @@ pub fn up(kubeconfig: Option<&Path>) -> Result<Cluster> {
     Ok(local(&state, programs))
 }
 
-/// Ends the local cluster and takes away what it left.
+/// Ends the local cluster and takes away what it left; a cluster that KUBECONFIG names is left alone.
 pub fn down() -> Result<()> {
+    if foreign()?.is_some() {
+        return Ok(());
+    }
     let state = State::new()?;
     if !state.root().exists() {
         eprintln!("cluster: there is none");
@@ -211,7 +232,6 @@ fn local(state: &State, programs: PathBuf) -> Cluster {
         registry: layout::registry(),
         index_url: layout::index_url(),
         bin: programs,
-        state: state.root().to_owned(),
         is_ours: true,
     }
 }
@@ -267,7 +287,7 @@ fn start(state: &State, programs: &Path, images: &[Image], wheels: &Path) -> Res
             images::push(state, images)?;
             wait(state, programs, "index", &mut index)
         });
-        sh::wait_for("kube-apiserver", Duration::from_secs(60), || {
+        sh::wait_for("kube-apiserver", Duration::from_mins(1), || {
             etcd.check()?;
             api_server.check()?;
             Ok(status::answers(state, programs, "kube-apiserver"))
@@ -291,7 +311,9 @@ fn start(state: &State, programs: &Path, images: &[Image], wheels: &Path) -> Res
             .join()
             .unwrap_or_else(|_| Err(anyhow!("a thread of the start ended in a panic")))?;
         joined(stored.join())?;
-        images::pull(state, images)?;
+        for image in images {
+            images::pull(state, &image.reference())?;
+        }
         wait_for_node(state, programs, &mut kubelet)?;
         for (name, daemon) in &mut later {
             wait(state, programs, name, daemon)?;
@@ -314,7 +336,7 @@ fn check_ports() -> Result<()> {
 }
 
 fn wait(state: &State, programs: &Path, name: &str, daemon: &mut Daemon) -> Result<()> {
-    sh::wait_for(name, Duration::from_secs(60), || {
+    sh::wait_for(name, Duration::from_mins(1), || {
         daemon.check()?;
         Ok(status::answers(state, programs, name))
     })
@@ -325,7 +347,7 @@ fn wait_for_node(state: &State, programs: &Path, kubelet: &mut Daemon) -> Result
     let patch = format!(
         r#"{{"status":{{"capacity":{{"nvidia.com/gpu":"{GPUS}"}},"allocatable":{{"nvidia.com/gpu":"{GPUS}"}}}}}}"#
     );
-    sh::wait_for("the node", Duration::from_secs(60), || {
+    sh::wait_for("the node", Duration::from_mins(1), || {
         kubelet.check()?;
         let mut command = status::kubectl(state, programs);
         Ok(sh::succeeds(command.args([
@@ -338,7 +360,7 @@ fn wait_for_node(state: &State, programs: &Path, kubelet: &mut Daemon) -> Result
             &patch,
         ])))
     })?;
-    sh::wait_for("the node", Duration::from_secs(60), || {
+    sh::wait_for("the node", Duration::from_mins(1), || {
         kubelet.check()?;
         Ok(status::node_is_ready(state, programs))
     })
@@ -348,7 +370,7 @@ fn wait_for_node(state: &State, programs: &Path, kubelet: &mut Daemon) -> Result
 fn wait_for_default_account(state: &State, programs: &Path) -> Result<()> {
     sh::wait_for(
         "the default service account",
-        Duration::from_secs(60),
+        Duration::from_mins(1),
         || {
             Ok(sh::succeeds(status::kubectl(state, programs).args([
                 "get",

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -20,7 +19,7 @@ pub fn write(layout: &Path, root: &Path, tag: &str, settings: &Settings) -> Resu
     let blobs = layout.join("blobs/sha256");
     sh::make_dir(&blobs)?;
     let layer = layout.join("layer.tar");
-    let mut tar = Command::new("tar");
+    let mut tar = sh::command("tar");
     tar.args(["--numeric-owner", "--sort=name", "--one-file-system", "-C"])
         .arg(root)
         .arg("-cf")

@@ -1,7 +1,6 @@
 //! What the machine must offer: found by file, so that it does not matter how it was installed.
 
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Result, bail};
 
@@ -27,6 +26,7 @@ const PACKAGES: &[(&str, Proof)] = &[
     ("skopeo", Proof::Program("skopeo")),
     ("buildah", Proof::Program("buildah")),
     ("debootstrap", Proof::Program("debootstrap")),
+    ("busybox-static", Proof::File("/bin/busybox")),
     ("openssl", Proof::Program("openssl")),
     ("gcc", Proof::Program("cc")),
     ("libc6-dev", Proof::File("/usr/include/stdlib.h")),
@@ -85,7 +85,7 @@ pub fn install_missing() -> Result<()> {
         );
     };
     let install = |quiet: &str| {
-        let mut command = Command::new(&apt);
+        let mut command = sh::command(&apt);
         command.env("DEBIAN_FRONTEND", "noninteractive").args([
             "install",
             "-y",
@@ -100,7 +100,7 @@ pub fn install_missing() -> Result<()> {
         if sh::succeeds(&mut install("-qq")) {
             return Ok(());
         }
-        sh::run(Command::new(&apt).args(["update", "-qq"]))?;
+        sh::run(sh::command(&apt).args(["update", "-qq"]))?;
         sh::run(&mut install("-qq"))
     })
 }

@@ -101,13 +101,13 @@ pub fn ensure() -> Result<PathBuf> {
 }
 
 fn build(go: &Path, module: &Module, into: &Path) -> Result<()> {
-    let output = match module.program {
-        Some(program) => into.join(program).into_os_string(),
-        None => {
-            let mut folder = into.as_os_str().to_owned();
-            folder.push("/");
-            folder
-        }
+    let output = if let Some(program) = module.program {
+        into.join(program).into_os_string()
+    } else {
+        // Ending in a slash, it is the folder for several programs.
+        let mut folder = into.as_os_str().to_owned();
+        folder.push("/");
+        folder
     };
     let mut command = go_command(go);
     command.current_dir(source(module)).args([
@@ -122,7 +122,7 @@ fn build(go: &Path, module: &Module, into: &Path) -> Result<()> {
 }
 
 fn go_command(go: &Path) -> Command {
-    let mut command = Command::new(go);
+    let mut command = sh::command(go);
     command
         .env("CGO_ENABLED", "0")
         .env("GOFLAGS", "-mod=readonly")

@@ -11,6 +11,7 @@ use super::layout::{
     local,
 };
 use super::{daemon, node};
+use crate::process::Identity;
 use crate::{http, sh};
 
 /// One component as `status` shows it.
@@ -27,7 +28,7 @@ pub fn components(state: &State, programs: &Path) -> Vec<Component> {
         .iter()
         .map(|name| {
             let pid = daemon::identity(state, name)
-                .filter(|identity| identity.is_alive())
+                .filter(Identity::is_alive)
                 .map(|identity| identity.pid);
             Component {
                 name,
@@ -118,7 +119,7 @@ pub fn print(state: &State, programs: &Path) -> bool {
 
 /// `kubectl` of the cluster's own version.
 pub fn kubectl(state: &State, programs: &Path) -> Command {
-    let mut command = Command::new(programs.join("kubectl"));
+    let mut command = sh::command(programs.join("kubectl"));
     // The cache of discovery would otherwise go to the home folder.
     command
         .env("KUBECONFIG", state.kubeconfig())

@@ -63,7 +63,10 @@ impl Index {
             }
         }
         let mut projects: BTreeMap<String, String> = BTreeMap::new();
-        for (name, path) in files.iter().filter(|(name, _)| name.ends_with(".whl")) {
+        for (name, path) in files
+            .iter()
+            .filter(|(_, path)| path.extension().is_some_and(|kind| kind == "whl"))
+        {
             let link = link(name, path, files.get(&format!("{name}.metadata")))?;
             projects.entry(project(name)).or_default().push_str(&link);
         }
@@ -114,8 +117,8 @@ fn project(wheel: &str) -> String {
 
 /// Answers request after request on one connection until the client ends it or is silent for too long.
 fn converse(index: &Index, stream: TcpStream) -> Result<()> {
-    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-    stream.set_write_timeout(Some(Duration::from_secs(60)))?;
+    stream.set_read_timeout(Some(Duration::from_mins(1)))?;
+    stream.set_write_timeout(Some(Duration::from_mins(1)))?;
     stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut stream = stream;
