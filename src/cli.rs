@@ -1,5 +1,7 @@
 //! Command line: what was typed, and which program runs.
 
+mod controller;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -44,6 +46,8 @@ impl From<Role> for exec::Role {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the operator: turn the tasks of ClearML queues into Jobs.
+    Controller(Box<controller::Flags>),
     /// Serve a small ClearML-compatible API with its files and a page for browsers.
     #[cfg(feature = "server")]
     Server(server::Args),
@@ -71,6 +75,7 @@ pub fn main() -> ExitCode {
     match (cli.in_pod, cli.command) {
         (Some(role), _) => exec::main(role.into()),
         (None, Some(command)) => match command {
+            Command::Controller(flags) => controller::main(*flags),
             #[cfg(feature = "server")]
             Command::Server(args) => serve(args),
             Command::Crd => print_text(&crate::crd::crd_yaml()),
@@ -109,4 +114,11 @@ fn print_text(text: &str) -> ExitCode {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
         _ => ExitCode::SUCCESS,
     }
+}
+
+/// Prints what went wrong, as one paragraph on standard error.
+fn print_error(text: &str) {
+    use std::io::Write;
+
+    let _ = writeln!(std::io::stderr(), "error: {text}");
 }

@@ -1,9 +1,11 @@
 //! The one integration binary: pure checks over the whole crate, and scenarios on real programs.
 
 mod bench;
+mod chart;
 mod claim_model;
 mod e2e;
 mod exec;
 mod generated;
+mod git;
 mod layering;
 mod nvml;
