@@ -8,3 +8,4 @@ mod generated;
 mod git;
 mod layering;
 mod nvml;
+mod python;
