@@ -29,6 +29,7 @@ pub mod settings;
 pub mod smi;
 pub mod spool;
 mod start;
+mod statistics;
 mod task;
 pub mod tool;
 pub mod uplink;

@@ -1,6 +1,7 @@
 //! The one integration binary: pure checks over the whole crate, and scenarios on real programs.
 
 mod bench;
+mod chart;
 mod claim_model;
 mod e2e;
 mod exec;

@@ -20,6 +20,8 @@ use crate::{dirs, http, sh};
 const SUITE: &str = "bookworm";
 /// What tasks and our own image find in it.
 const PACKAGES: &str = "python3,git,openssh-client,ca-certificates";
+/// The static program of Debian's busybox-static.
+const BUSYBOX: &str = "/bin/busybox";
 /// Folders that no pod reads, emptied so that the image unpacks faster.
 const USELESS: &[&str] = &[
     "usr/share/doc",
@@ -88,6 +90,15 @@ pub fn all() -> Result<Vec<Image>> {
                 command: &["python3"],
             },
         },
+        Image {
+            name: "bare",
+            layout: at("bare", sh::file_hash(Path::new(BUSYBOX))?[..16].to_owned()),
+            make_root: bare_root,
+            settings: Settings {
+                entrypoint: &[],
+                command: &["/bin/sh"],
+            },
+        },
     ])
 }
 
@@ -147,6 +158,18 @@ fn python_root(root: &Path) -> Result<()> {
     // Half of the packages' time goes here later: nothing in a pod compiles what Debian ships.
     sh::remove(root.join("dev"))?;
     sh::make_dir(root.join("dev"))
+}
+
+/// Nothing but one static program under a few names: no glibc, no Python, no package manager.
+fn bare_root(root: &Path) -> Result<()> {
+    let bin = root.join("bin");
+    sh::make_dir(&bin)?;
+    sh::make_dir(root.join("tmp"))?;
+    sh::run(sh::command("cp").arg(BUSYBOX).arg(bin.join("busybox")))?;
+    for name in ["sh", "ls", "cat", "echo", "sleep", "true"] {
+        std::os::unix::fs::symlink("busybox", bin.join(name))?;
+    }
+    Ok(())
 }
 
 /// The Debian mirror of the host's own apt settings.

@@ -26,6 +26,7 @@ const PACKAGES: &[(&str, Proof)] = &[
     ("skopeo", Proof::Program("skopeo")),
     ("buildah", Proof::Program("buildah")),
     ("debootstrap", Proof::Program("debootstrap")),
+    ("busybox-static", Proof::File("/bin/busybox")),
     ("openssl", Proof::Program("openssl")),
     ("gcc", Proof::Program("cc")),
     ("libc6-dev", Proof::File("/usr/include/stdlib.h")),
