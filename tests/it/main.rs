@@ -13,3 +13,4 @@ mod server_durability;
 mod server_facts;
 mod server_http;
 mod server_world;
+mod python;
