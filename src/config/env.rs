@@ -45,7 +45,7 @@ variables! {
     SECRET_KEY = "CLEARML_API_SECRET_KEY", secret;
     /// Path of `clearml.conf`. Default: none is read.
     CONFIG_FILE = "CLEARML_CONFIG_FILE";
-    /// Worker id of the controller. Default: made from the cluster's id, the namespace and the binding.
+    /// What worker ids of task pods begin with. Default: made from the cluster's id, the namespace and the binding.
     WORKER_ID = "CLEARML_WORKER_ID";
     /// Name of the Secret in the controller's namespace with the keys `access_key` and `secret_key`; read again when it changes, and what task pods get their keys from.
     CREDENTIALS_SECRET = "TRAINYARD_CREDENTIALS_SECRET";
@@ -55,7 +55,7 @@ variables! {
     NAMESPACE = "TRAINYARD_NAMESPACE";
     /// Which bindings are served: `namespace`, those of the controller's namespace, or `cluster`, all. Default: `namespace`.
     SCOPE = "TRAINYARD_SCOPE";
-    /// An id of the cluster, part of worker ids and of the names of pending queues. Default: made from the UID of the namespace `kube-system`.
+    /// An id of the cluster, part of worker ids and of the names of pending queues. Default: none; UIDs of bindings keep clusters apart.
     CLUSTER_ID = "TRAINYARD_CLUSTER_ID";
     /// Name of this replica, for the Lease. Default: the host name, which is the pod's name.
     IDENTITY = "TRAINYARD_IDENTITY";

@@ -151,6 +151,7 @@ pub struct QueueBindingSpec {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
+    "fieldPath": ".credentialsSecretRef",
     "rule": "!has(self.apiUrl) || has(self.credentialsSecretRef)",
     "message": "credentialsSecretRef must be given with apiUrl: the controller's own keys are not sent to another server"
 }]))]

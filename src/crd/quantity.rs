@@ -129,7 +129,7 @@ impl fmt::Display for Quantity {
             };
         }
         let units = self.nano / NANO;
-        for (suffix, power) in [("Ti", 40), ("Gi", 30), ("Mi", 20), ("Ki", 10)] {
+        for (suffix, power) in [("Ti", 40), ("Gi", 30), ("Mi", 20)] {
             let size = 1_i128 << power;
             if units != 0 && units % size == 0 {
                 return write!(f, "{}{suffix}", units / size);

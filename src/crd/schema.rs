@@ -8,28 +8,33 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 
 use super::QueueBinding;
 
-/// Rules over several fields of the spec, each with the sentence that people get to read.
-const SPEC_RULES: &[(&str, &str)] = &[
+/// Rules over several fields of the spec: the field to blame, the rule, and the sentence that people get to read.
+const SPEC_RULES: &[(&str, &str, &str)] = &[
     (
+        ".templateRef",
         "!(has(self.template) && has(self.templateRef))",
         "at most one of template and templateRef may be given; with neither the built-in template is used",
     ),
     (
+        ".kueueQueueName",
         "self.capacity == 'Kueue' || !has(self.kueueQueueName)",
         "kueueQueueName may be given with capacity Kueue only",
     ),
     (
+        ".kueueQueueName",
         "self.capacity != 'Kueue' || has(self.kueueQueueName)",
         "kueueQueueName must be given with capacity Kueue",
     ),
     (
+        ".queues",
         "self.queues.all(queue, self.queues.exists_one(other, other.name == queue.name))",
         "each queue may be listed once",
     ),
 ];
 
 /// Rules over the whole object.
-const ROOT_RULES: &[(&str, &str)] = &[(
+const ROOT_RULES: &[(&str, &str, &str)] = &[(
+    ".metadata.name",
     "self.metadata.name.size() <= 63",
     "metadata.name must have at most 63 characters: it is a label value of every Job",
 )];
@@ -90,12 +95,14 @@ fn column(&(name, type_, json_path): &(&str, &str, &str)) -> CustomResourceColum
     }
 }
 
-fn rules(rules: &[(&str, &str)]) -> Vec<ValidationRule> {
+fn rules(rules: &[(&str, &str, &str)]) -> Vec<ValidationRule> {
     rules
         .iter()
-        .map(|(rule, message)| ValidationRule {
+        .map(|(field, rule, message)| ValidationRule {
             rule: (*rule).to_owned(),
             message: Some((*message).to_owned()),
+            // The name of an object is no part of the schema, so no rule may blame it.
+            field_path: (!field.starts_with(".metadata")).then(|| (*field).to_owned()),
             ..ValidationRule::default()
         })
         .collect()

@@ -35,7 +35,7 @@ pub fn unsupported(spec: &QueueBindingSpec) -> Vec<FieldNote> {
     note(
         server.proxy_url.is_some(),
         "spec.server.proxyUrl",
-        "is not supported yet, the server is reached directly",
+        "is used by the controller alone; task pods reach the server directly",
     );
     note(
         spec.lookahead.unwrap_or(0) > 0,

@@ -4,7 +4,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
 
 use super::facts::{condition, init_containers, memory_limit, node, task_container, task_end};
-use super::{Category, one_line};
+use super::{Category, one_line, quoting};
 use crate::pod::{self, Termination, exit};
 
 /// Whose fault an end was; only [`Fault::Interruption`] is requeued as `onInterruption` says.
@@ -251,7 +251,7 @@ fn disruption(pod: &Pod) -> Option<Diagnosis> {
         };
         return Some(Diagnosis::interrupted(
             category,
-            format!("{what}{node}: {message}"),
+            quoting(format!("{what}{node}"), &message),
         ));
     }
     let message = one_line(status.message.as_deref().unwrap_or_default());
@@ -272,7 +272,7 @@ fn disruption(pod: &Pod) -> Option<Diagnosis> {
     };
     Some(Diagnosis::interrupted(
         category,
-        format!("{what}{node}: {message}"),
+        quoting(format!("{what}{node}"), &message),
     ))
 }
 
@@ -293,7 +293,7 @@ fn refused_by_node(pod: &Pod) -> Option<Diagnosis> {
     refusal.then(|| {
         Diagnosis::interrupted(
             Category::NodeRefused,
-            format!("the node refused the pod ({reason}): {message}"),
+            quoting(format!("the node refused the pod ({reason})"), &message),
         )
     })
 }
@@ -309,13 +309,13 @@ fn container(pod: &Pod, end: &ContainerStateTerminated) -> Diagnosis {
         (Some("OOMKilled"), _) => out_of_memory(pod, name),
         (Some("ContainerStatusUnknown"), _) => Diagnosis::interrupted(
             Category::NodeLost,
-            format!(
-                "the node{} lost the container, as after a restart: {message}",
-                on.trim_start_matches(" on node")
+            quoting(
+                format!("the container was lost{on}, as after a restart of the node"),
+                &message,
             ),
         ),
         (Some("StartError" | "ContainerCannotRun"), _) => {
-            let sentence = format!("container {name:?} could not be started: {message}");
+            let sentence = quoting(format!("container {name:?} could not be started"), &message);
             let diagnosis = Diagnosis::failed(Category::NotStarted, sentence);
             match message.contains("exec format error") {
                 true => diagnosis.remedy("the image is made for another processor than the node's"),
@@ -396,9 +396,10 @@ fn init_container(pod: &Pod) -> Option<Diagnosis> {
             return Some(diagnosis);
         }
         let sentence = format!(
-            "init container {name:?} failed with exit code {}: {message}",
+            "init container {name:?} failed with exit code {}",
             end.exit_code
         );
+        let sentence = quoting(sentence, &message);
         return Some(match ours {
             true => Diagnosis::interrupted(Category::Executor, sentence),
             false => Diagnosis::failed(Category::NotPrepared, sentence),
@@ -430,7 +431,10 @@ fn evidence(job: &Job, pod: Option<&Pod>) -> Vec<String> {
     {
         let reason = condition.reason.as_deref().unwrap_or("no reason");
         let message = condition.message.as_deref().unwrap_or_default();
-        lines.push(one_line(&format!("Job failed: {reason}: {message}")));
+        lines.push(one_line(&quoting(
+            format!("Job failed: {reason}"),
+            &message,
+        )));
     }
     let Some(pod) = pod else {
         return lines;
@@ -448,7 +452,10 @@ fn evidence(job: &Job, pod: Option<&Pod>) -> Vec<String> {
         let message = status
             .and_then(|status| status.message.as_deref())
             .unwrap_or_default();
-        lines.push(one_line(&format!("pod reason: {reason}: {message}")));
+        lines.push(one_line(&quoting(
+            format!("pod reason: {reason}"),
+            &message,
+        )));
     }
     if let Some(target) =
         condition(pod, "DisruptionTarget").filter(|condition| condition.status == "True")
@@ -457,7 +464,10 @@ fn evidence(job: &Job, pod: Option<&Pod>) -> Vec<String> {
             target.reason.as_deref().unwrap_or("?"),
             target.message.as_deref().unwrap_or_default(),
         );
-        lines.push(one_line(&format!("DisruptionTarget: {reason}: {message}")));
+        lines.push(one_line(&quoting(
+            format!("DisruptionTarget: {reason}"),
+            &message,
+        )));
     }
     if let Some(end) = task_end(pod) {
         let reason = end.reason.as_deref().unwrap_or("no reason");

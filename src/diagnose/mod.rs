@@ -104,6 +104,16 @@ impl Category {
     }
 }
 
+/// A sentence and the words of others behind it, if there are any; without their full stop.
+fn quoting(sentence: impl AsRef<str>, words: &str) -> String {
+    let words = one_line(words);
+    let words = words.trim_end_matches('.');
+    match words.is_empty() {
+        true => sentence.as_ref().to_owned(),
+        false => format!("{}: {words}", sentence.as_ref()),
+    }
+}
+
 /// At most 600 bytes of one line: words of others go into messages of ours.
 fn one_line(text: &str) -> String {
     const LONGEST: usize = 600;

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{ContainerStateWaiting, ContainerStatus, Pod};
 
 use super::facts::{condition, containers, image, init_containers};
 use super::image::pull_failure;
-use super::{Category, Event, one_line};
+use super::{Category, Event, one_line, quoting};
 
 /// Why a pod does not start yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,11 +89,11 @@ fn unscheduled(pod: &Pod) -> Option<Waiting> {
 fn unschedulable(message: &str) -> Waiting {
     let missing = insufficient(message);
     let sentence = if missing.is_empty() {
-        format!("no node takes the pod: {message}")
+        quoting("no node takes the pod", message)
     } else {
-        format!(
-            "no node has enough {} free: {message}",
-            missing.join(" and ")
+        quoting(
+            format!("no node has enough {} free", missing.join(" and ")),
+            message,
         )
     };
     let waiting = Waiting::new(Category::Unschedulable, sentence);
@@ -146,7 +146,10 @@ fn container(
             let (category, remedy) = pull_failure(&message);
             let waiting = Waiting::new(
                 category,
-                format!("image {image:?} of container {name:?} cannot be pulled: {message}"),
+                quoting(
+                    format!("image {image:?} of container {name:?} cannot be pulled"),
+                    &message,
+                ),
             );
             Some(match remedy {
                 Some(remedy) => waiting.remedy(remedy),
@@ -154,8 +157,11 @@ fn container(
             })
         }
         "ErrImageNeverPull" => {
-            let sentence = format!(
-                "image {image:?} of container {name:?} is not on the node, and is never pulled: {message}"
+            let sentence = quoting(
+                format!(
+                    "image {image:?} of container {name:?} is not on the node, and is never pulled"
+                ),
+                &message,
             );
             Some(
                 Waiting::new(Category::ImageMissing, sentence)
@@ -163,8 +169,10 @@ fn container(
             )
         }
         "InvalidImageName" => {
-            let sentence =
-                format!("image {image:?} of container {name:?} is no image name: {message}");
+            let sentence = quoting(
+                format!("image {image:?} of container {name:?} is no image name"),
+                &message,
+            );
             Some(
                 Waiting::new(Category::ImageName, sentence)
                     .remedy("correct the name in the template or in the task")
@@ -172,7 +180,7 @@ fn container(
             )
         }
         "CreateContainerConfigError" => {
-            let sentence = format!("container {name:?} cannot be made: {message}");
+            let sentence = quoting(format!("container {name:?} cannot be made"), &message);
             Some(
                 Waiting::new(Category::Configuration, sentence)
                     .remedy(configuration_remedy(&message)),
@@ -184,11 +192,14 @@ fn container(
         | "PreCreateHookError"
         | "PreStartHookError") => Some(Waiting::new(
             Category::NotStarted,
-            format!("container {name:?} cannot be started ({reason}): {message}"),
+            quoting(
+                format!("container {name:?} cannot be started ({reason})"),
+                &message,
+            ),
         )),
         "CrashLoopBackOff" => Some(Waiting::new(
             Category::NotStarted,
-            format!("container {name:?} ends again and again: {message}"),
+            quoting(format!("container {name:?} ends again and again"), &message),
         )),
         _ => None,
     }
@@ -217,28 +228,34 @@ fn refused_pod(event: &Event) -> Option<Waiting> {
     let mut waiting = if lower.contains("exceeded quota") {
         Waiting::new(
             Category::Quota,
-            format!("the namespace's quota has no room for the pod: {message}"),
+            quoting("the namespace's quota has no room for the pod", &message),
         )
         .remedy("it starts when there is room; ask for less, or raise the quota")
     } else if lower.contains("must specify limits") || lower.contains("failed quota") {
         Waiting::new(
             Category::Quota,
-            format!("the namespace's quota asks for limits that the pod does not have: {message}"),
+            quoting(
+                "the namespace's quota asks for limits that the pod does not have",
+                &message,
+            ),
         )
         .remedy("set resources in the template, or defaults by a LimitRange")
     } else if lower.contains("podsecurity") {
         Waiting::new(
             Category::Policy,
-            format!("the namespace's pod security level forbids the pod: {message}"),
+            quoting(
+                "the namespace's pod security level forbids the pod",
+                &message,
+            ),
         )
         .remedy("set the securityContext that the message names in the template")
     } else if lower.contains("serviceaccount") || lower.contains("service account") {
-        Waiting::new(Category::Configuration, format!("the pod's service account is missing: {message}"))
+        Waiting::new(Category::Configuration, quoting("the pod's service account is missing", &message))
             .remedy("make the ServiceAccount in the namespace of the binding, or name another in spec.identity")
     } else {
         Waiting::new(
             Category::Policy,
-            format!("the cluster refuses the pod: {message}"),
+            quoting("the cluster refuses the pod", &message),
         )
     };
     waiting.refused = true;
@@ -252,7 +269,7 @@ fn trouble_on_the_node(event: &Event) -> Option<Waiting> {
         "FailedMount" | "FailedAttachVolume" | "FailedMapVolume" => {
             let waiting = Waiting::new(
                 Category::Volume,
-                format!("a volume cannot be mounted: {message}"),
+                quoting("a volume cannot be mounted", &message),
             );
             Some(waiting.remedy(if message.contains("not found") {
                 "make the object that the message names in the namespace of the binding"
@@ -262,7 +279,7 @@ fn trouble_on_the_node(event: &Event) -> Option<Waiting> {
         }
         "FailedCreatePodSandBox" => Some(Waiting::new(
             Category::NotStarted,
-            format!("the node cannot make the pod's sandbox: {message}"),
+            quoting("the node cannot make the pod's sandbox", &message),
         )),
         "FailedScheduling" => Some(unschedulable(&message)),
         _ => None,

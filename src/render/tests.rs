@@ -163,7 +163,7 @@ fn golden_job_of_a_rich_binding() {
                 ],
             },
         }))
-        .with_spec("job", json!({ "activeDeadlineSeconds": 3600, "labels": { "cost": "1" }, "annotations": { "x": "y" } }))
+        .with_spec("job", json!({ "activeDeadlineSeconds": 3600, "labels": { "cost": "1" }, "annotations": { "note": "kept" } }))
         .with_spec("overrides", json!({ "image": { "allow": ["127.0.0.1:5000/*"] }, "containerArguments": ["env", "shm-size"] }))
         .with_spec("environment", json!({
             "manager": "uv",

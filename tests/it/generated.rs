@@ -1,6 +1,6 @@
 //! Generated files are committed; each is compared with what makes it, and the failure prints what mends it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -11,7 +11,7 @@ fn read(path: &str) -> String {
 }
 
 /// Fails with `mend` if the committed file differs from `made`.
-fn assert_same(path: &str, made: &str, mend: &str) {
+pub fn assert_same(path: &str, made: &str, mend: &str) {
     let committed = read(path);
     if committed == made {
         return;
@@ -36,15 +36,15 @@ fn crds_are_what_the_types_say() {
 }
 
 #[test]
-fn chart_has_the_same_crds() {
+fn chart_and_kustomization_have_the_same_crds() {
     let made = trainyard::crd::crd_yaml();
-    let path = "charts/trainyard/crds/queuebindings.yaml";
-    assert!(Path::new(&root().join(path)).exists(), "{path} is missing");
-    assert_same(
-        path,
-        &made,
-        "cp crds/queuebindings.yaml charts/trainyard/crds/",
-    );
+    for folder in ["charts/trainyard/crds", "deploy"] {
+        assert_same(
+            &format!("{folder}/queuebindings.yaml"),
+            &made,
+            &format!("cp crds/queuebindings.yaml {folder}/"),
+        );
+    }
 }
 
 #[test]

@@ -40,7 +40,7 @@ pub fn main(arguments: &Arguments) -> Result<()> {
     step.begin("a Kubernetes cluster");
     let cluster = cluster::up()?;
     let result = on_cluster(arguments, &mut step, &cluster);
-    if !arguments.keep && !was_up && cluster.is_ours() {
+    if !arguments.keep && !was_up {
         println!("taking the cluster down");
         cluster::down()?;
     }
@@ -95,14 +95,24 @@ impl Drop for Stage<'_> {
 
 impl Stage<'_> {
     fn kubectl(&self, arguments: &[&str]) -> Command {
-        let mut command = self.cluster.kubectl();
-        command.args(["--namespace", NAMESPACE]).args(arguments);
+        let mut command = Command::new(self.cluster.bin.join("kubectl"));
+        command
+            .env("KUBECONFIG", &self.cluster.kubeconfig)
+            .args(["--namespace", NAMESPACE])
+            .args(arguments);
         command
     }
 
     fn helm(&self, arguments: &[&str]) -> Command {
-        let mut command = self.cluster.helm();
-        command.args(["--namespace", NAMESPACE]).args(arguments);
+        let home = self.folder.join("helm");
+        let mut command = Command::new(self.cluster.bin.join("helm"));
+        command
+            .env("KUBECONFIG", &self.cluster.kubeconfig)
+            .env("HELM_CACHE_HOME", home.join("cache"))
+            .env("HELM_CONFIG_HOME", home.join("config"))
+            .env("HELM_DATA_HOME", home.join("data"))
+            .args(["--namespace", NAMESPACE])
+            .args(arguments);
         command
     }
 

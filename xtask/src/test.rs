@@ -4,7 +4,7 @@
 //! failed. The output ends with `N passed, N failed`.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -75,7 +75,7 @@ impl Tally {
 }
 
 /// Runs everything; the exit code says whether all passed.
-pub fn main(arguments: &Arguments) -> Result<()> {
+pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     let begun = Instant::now();
     let mut tally = Tally::default();
     cluster::install_missing()?;
@@ -106,12 +106,11 @@ pub fn main(arguments: &Arguments) -> Result<()> {
     }
     println!("took {:.0} s", begun.elapsed().as_secs_f64());
     println!("{} passed, {} failed", tally.passed, tally.failed.len());
-    // The line above stays the last one of the output.
-    if tally.failed.is_empty() {
-        Ok(())
+    Ok(if tally.failed.is_empty() {
+        ExitCode::SUCCESS
     } else {
-        std::process::exit(1)
-    }
+        ExitCode::FAILURE
+    })
 }
 
 fn everything(tally: &mut Tally, arguments: &Arguments) {
