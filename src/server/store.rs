@@ -357,10 +357,9 @@ fn in_savepoint(db: &Connection, work: Work) -> Answer {
 fn on_snapshot(db: &Connection, work: impl FnOnce(&Connection) -> Answer) -> Answer {
     db.execute_batch("BEGIN")?;
     let answer = guarded(|| work(db));
-    db.execute_batch("COMMIT").or_else(|error| {
-        take_back(db);
-        Err(error)
-    })?;
+    let ended = db.execute_batch("COMMIT");
+    take_back(db);
+    ended?;
     answer
 }
 
