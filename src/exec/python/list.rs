@@ -26,13 +26,13 @@ pub(super) struct List {
 }
 
 impl List {
-    /// Reads the requirements of a plan; paths in the task's own list are relative to `working_dir`.
-    pub(super) fn read(requirements: &Requirements, working_dir: &Path) -> Result<Self, Failure> {
+    /// Reads the requirements of a plan.
+    pub(super) fn read(requirements: &Requirements) -> Result<Self, Failure> {
         match requirements {
             Requirements::Listed(text) => {
                 Ok(Self::of_text(&rewritten(text, &|path| path.exists())))
             }
-            Requirements::Repository(folders) => Self::of_files(folders, working_dir),
+            Requirements::Repository(folders) => Self::of_files(folders),
         }
     }
 
@@ -45,7 +45,7 @@ impl List {
         }
     }
 
-    fn of_files(folders: &[PathBuf], working_dir: &Path) -> Result<Self, Failure> {
+    fn of_files(folders: &[PathBuf]) -> Result<Self, Failure> {
         let mut list = Self::default();
         let mut plain = String::new();
         for file in folders
@@ -76,7 +76,7 @@ impl List {
             let lines = list
                 .files
                 .iter()
-                .map(|file| format!("-r {}\n", relative(file, working_dir).display()));
+                .map(|file| format!("-r {}\n", file.display()));
             lines.collect()
         } else {
             rewritten(&plain, &|path| path.exists())
@@ -127,11 +127,6 @@ fn without_blanks(line: &str) -> String {
         return line.to_owned();
     }
     line.split_whitespace().collect()
-}
-
-fn relative(file: &Path, working_dir: &Path) -> PathBuf {
-    file.strip_prefix(working_dir)
-        .map_or_else(|_| file.to_owned(), Path::to_owned)
 }
 
 /// Whether a line refers to something that lies on this machine.
@@ -282,24 +277,21 @@ mod tests {
         std::fs::create_dir(&sub).unwrap();
         std::fs::write(root.path().join("requirements.txt"), "six").unwrap();
         let folders = [root.path().to_owned(), sub.clone()];
-        let list = List::read(&Requirements::Repository(folders.to_vec()), &sub).unwrap();
+        let list = List::read(&Requirements::Repository(folders.to_vec())).unwrap();
         assert_eq!((list.text.as_str(), list.files.len()), ("six\n", 1));
         std::fs::write(sub.join("requirements.txt"), "-r more.txt").unwrap();
-        let list = List::read(&Requirements::Repository(folders.to_vec()), &sub).unwrap();
+        let list = List::read(&Requirements::Repository(folders.to_vec())).unwrap();
         assert_eq!(
             list.text,
             format!(
-                "-r {}\n-r requirements.txt\n",
-                root.path().join("requirements.txt").display()
+                "-r {}\n-r {}\n",
+                root.path().join("requirements.txt").display(),
+                sub.join("requirements.txt").display()
             )
         );
         assert_eq!(list.key("x"), None);
         std::fs::write(root.path().join("requirements.txt"), "# nothing").unwrap();
-        let list = List::read(
-            &Requirements::Repository(vec![root.path().to_owned()]),
-            root.path(),
-        )
-        .unwrap();
+        let list = List::read(&Requirements::Repository(vec![root.path().to_owned()])).unwrap();
         assert!(list.is_empty());
     }
 
