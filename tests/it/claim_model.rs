@@ -19,6 +19,9 @@ use world::S;
 
 fn run(setup: &Setup) -> Found {
     let found = explore(setup);
+    if std::env::var_os("SHOW").is_some() {
+        println!("{} {:#?}", size_of::<world::State>(), found.reached);
+    }
     println!(
         "claim model: {}: {} states, {} transitions, {} ends, {} observations",
         setup.name, found.states, found.transitions, found.ends, found.observations
@@ -268,4 +271,64 @@ fn two_clusters_without_quiet_time_run_twice() {
             ..Setup::ONE
         },
     );
+}
+
+#[test]
+fn x_two_replicas_all() {
+    clean(&Setup {
+        name: "two replicas, all",
+        controllers: 2,
+        actions: &[],
+        budget: 0,
+        ends: &[S::Failed],
+        ..Setup::ONE
+    });
+}
+#[test]
+fn x_two_replicas_agent() {
+    clean(&Setup {
+        name: "two replicas, agent",
+        controllers: 2,
+        agent: true,
+        actions: &[],
+        budget: 0,
+        patience: false,
+        stuck: false,
+        not_admitted: false,
+        ends: &[S::Failed],
+        ..Setup::ONE
+    });
+}
+#[test]
+fn x_two_clusters() {
+    clean(&Setup {
+        name: "two clusters",
+        controllers: 2,
+        clusters: 2,
+        actions: &[],
+        budget: 0,
+        crashes: false,
+        deaths: false,
+        stuck: false,
+        patience: false,
+        not_admitted: false,
+        ends: &[S::Failed],
+        ..Setup::ONE
+    });
+}
+#[test]
+fn y_two_clusters_deaths() {
+    clean(&Setup {
+        name: "two clusters, deaths",
+        crashes: false,
+        controllers: 2,
+        clusters: 2,
+        actions: &[],
+        budget: 0,
+        stuck: false,
+        patience: false,
+        not_admitted: false,
+        ends: &[S::Failed],
+        ..Setup::ONE
+    });
 }

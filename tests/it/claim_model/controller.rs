@@ -213,6 +213,8 @@ fn call(
     let j = usize::from(now.job);
     let own_pending = pending(cluster);
     let has = |wanted: u16| now.bits & wanted != 0;
+    // The live read finds the status as the look left it: nobody has written it since.
+    let unwritten = !has(bit::WRITTEN);
     let same_job = now.job != NO_JOB && {
         let there = state.jobs[j];
         job::there(there) && there & job::UID == now.seen & job::UID
@@ -314,7 +316,9 @@ fn call(
             let ours = now.job != NO_JOB && run_of(state) == now.job + 1;
             let then = match state.status {
                 S::Queued => after_dequeue(same_job && job::ended(state.jobs[j])),
-                S::InProgress if ours && !state.stopping && has(bit::RUNNING) => Pc::ReturnDequeue,
+                S::InProgress if has(bit::RUNNING) && ours && unwritten && !state.stopping => {
+                    Pc::ReturnDequeue
+                }
                 _ => Pc::Idle,
             };
             (then, "return: read live")
@@ -376,7 +380,7 @@ fn call(
         Pc::GiveUpRead => {
             // Who took the pending entry knows that no pod can start any more.
             let started = !has(bit::PENDING) && same_job && started(state, setup, j);
-            let then = if state.status == S::Queued && !started {
+            let then = if state.status == S::Queued && unwritten && !started {
                 Pc::GiveUpDequeue
             } else {
                 Pc::Idle
@@ -408,10 +412,10 @@ fn call(
         Pc::SettleRead => {
             let mine = setup.variant == Variant::MarkAlone && state.mark == now.job + 1
                 || run_of(state) == now.job + 1;
-            let then = if state.status == S::InProgress && mine {
-                Pc::SettleWrite
-            } else {
-                Pc::SettlePatch
+            let then = match state.status {
+                S::InProgress if mine && unwritten => Pc::SettleWrite,
+                S::InProgress | S::Queued => Pc::Idle,
+                _ => Pc::SettlePatch,
             };
             (then, "settle: read live")
         }
@@ -431,7 +435,7 @@ fn call(
             (Pc::Idle, "settle: patch the Job")
         }
         Pc::DequeueRead => {
-            let still = state.status == S::Queued && state.enqueue_status.is_none();
+            let still = state.status == S::Queued && unwritten && state.enqueue_status.is_none();
             (
                 if still { Pc::Dequeue } else { Pc::Idle },
                 "dequeue once more: read live",

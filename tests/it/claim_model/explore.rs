@@ -1,6 +1,6 @@
 //! Breadth-first exploration: all interleavings of the actors, their faults, and what never comes to an end.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::controller::{self, Memo, cluster_of};
@@ -127,11 +127,16 @@ pub struct Next {
     pub fault: Option<Fault>,
 }
 
+/// Reached when the second attempt's user code runs.
+pub const SECOND_RUN: &str = "attempt 2 runs";
+
 /// What an exploration found.
 pub struct Found {
     pub states: usize,
     pub transitions: usize,
     pub ends: usize,
+    /// Labels of all transitions that led to a new state, and what else was reached.
+    pub reached: BTreeSet<&'static str>,
     /// Different observations that the real `decide` answered.
     pub observations: usize,
     /// The first fault, with the shortest way to it.
@@ -159,6 +164,9 @@ impl Hasher for Mix {
 struct Graph {
     states: Vec<State>,
     index: HashMap<State, u32, BuildHasherDefault<Mix>>,
+    reached: BTreeSet<&'static str>,
+    /// Addresses of the labels in `reached`: quicker to compare.
+    labels: HashSet<usize, BuildHasherDefault<Mix>>,
     /// How a state was reached first.
     parents: Vec<(u32, &'static str)>,
     /// Edges that count as progress, in the order of their sources.
@@ -173,6 +181,8 @@ pub fn explore(setup: &Setup) -> Found {
     let mut graph = Graph {
         states: vec![start],
         index: HashMap::default(),
+        reached: BTreeSet::new(),
+        labels: HashSet::default(),
         parents: vec![(0, "start")],
         progress: Vec::new(),
         offsets: vec![0],
@@ -183,6 +193,9 @@ pub fn explore(setup: &Setup) -> Found {
     let mut at = 0;
     while at < graph.states.len() {
         let state = graph.states[at];
+        if at % 1_000_000 == 0 {
+            eprintln!("{at} of {}", graph.states.len());
+        }
         successors(setup, &mut memo, &state, &mut out);
         transitions += out.len();
         for next in out.drain(..) {
@@ -222,6 +235,7 @@ fn found(
         states: graph.states.len(),
         transitions,
         ends,
+        reached: graph.reached.clone(),
         observations: memo.len(),
         fault,
     }
@@ -252,6 +266,11 @@ fn note_changes(setup: &Setup, before: &State, after: &mut State) {
         || before.mark != after.mark
         || before.last_worker != after.last_worker
         || before.queue_deleted != after.queue_deleted;
+    if after.touched {
+        for controller in after.controllers.iter_mut().filter(|c| c.pc > Pc::Looked) {
+            controller.bits |= bit::WRITTEN;
+        }
+    }
     after.touched = false;
     let entry = before.entries != after.entries;
     let mut stale = 0;
@@ -331,10 +350,16 @@ fn is_end(state: &State) -> bool {
 
 impl Graph {
     fn number(&mut self, state: State, from: usize, label: &'static str) -> u32 {
+        if self.labels.insert(label.as_ptr().addr()) {
+            self.reached.insert(label);
+        }
         let new = u32::try_from(self.states.len()).unwrap();
         let number = *self.index.entry(state).or_insert(new);
         if number == new {
             self.states.push(state);
+            if state.pods[1].life == Pod::Running {
+                self.reached.insert(SECOND_RUN);
+            }
             self.parents.push((u32::try_from(from).unwrap(), label));
         }
         number

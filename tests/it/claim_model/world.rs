@@ -98,7 +98,7 @@ pub enum Pod {
 }
 
 /// Where a controller is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 #[repr(u8)]
 pub enum Pc {
     Idle,
@@ -147,6 +147,8 @@ pub mod bit {
     pub const STALE_END: u16 = 16;
     /// A pod or agent that runs: the user took the run back.
     pub const REVOKED: u16 = 32;
+    /// A step: somebody wrote the task's status since the look (`Stamps::status_changed`).
+    pub const WRITTEN: u16 = 32;
     /// A look: nobody is in a step whose first read is older than the facts.
     pub const QUIET: u16 = 64;
     /// A step: it begins with the pending entry.
