@@ -46,8 +46,9 @@ pub enum Step {
     },
     /// As `Requeue`, without a Job, with [`REASON_RESTORED`](super::observed::REASON_RESTORED).
     Restore { queue: QueueId, pending: bool },
-    /// `remove_task` on the pending queue (not 1: stop here; 1: no pod can start any more); `tasks.enqueue` and
-    /// `move_task_to_front` as in `Restore`; delete the Job as in `Withdraw`, without its `remove_task`.
+    /// `remove_task` on the pending queue (not 1: stop here; 1: no pod can start any more). Read live: still queued, or
+    /// stop here. `tasks.enqueue` and `move_task_to_front` as in `Restore`; refused for any other reason than 400/706:
+    /// stop here, the Job is the record. Delete the Job as in `Withdraw`, without its `remove_task`.
     PullBack { attempt: Attempt, queue: QueueId },
     /// If `pending`: `remove_task` on the pending queue (not 1: stop here; 1: no pod can start any more). Read live:
     /// still queued, unwritten, and, if not `pending`, no task container of the Job started, or stop here.

@@ -352,10 +352,11 @@ fn call(
             if added && has(bit::TAKEN_BACK) {
                 next.taken_back = false;
             }
-            let then = if added {
-                Pc::ReturnRest
-            } else {
-                after_return(now.bits)
+            let there_already = state.status == S::Queued && state.entries & USER != 0;
+            let then = match (added, there_already) {
+                (true, _) => Pc::ReturnRest,
+                (false, true) => after_return(now.bits),
+                (false, false) => Pc::Idle,
             };
             (then, "return: enqueue, entry added")
         }
@@ -580,7 +581,7 @@ fn ends_foreign(setup: &Setup, state: &State, next: &mut State, now: Controller)
 
 /// Whether the task container of a Job's pod has started.
 pub fn started(state: &State, setup: &Setup, j: usize) -> bool {
-    let begun = |slot: usize| state.pods[slot].life >= Pod::Started;
+    let begun = |slot: usize| (Pod::Started..=Pod::Dead).contains(&state.pods[slot].life);
     begun(j) || (setup.two_pods && begun(j + ATTEMPTS))
 }
 
@@ -702,7 +703,7 @@ impl First for Step {
                 returned,
                 requeues,
             } => {
-                if attempt.0 as usize > ATTEMPTS {
+                if attempt.0 as usize > setup.attempts {
                     return None;
                 }
                 let bits = flag(returned, bit::RETURNED) | flag(requeues > 0, bit::REQUEUED);

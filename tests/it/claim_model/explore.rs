@@ -34,6 +34,18 @@ pub const ALL: &[Action] = &[
     Action::DeleteQueue,
 ];
 
+/// A Job deleted by hand while its task is between look and park leaves an orphan.
+pub const BUT_DELETE_JOB: &[Action] = &[
+    Action::Abort,
+    Action::Reset,
+    Action::ResetAndEnqueue,
+    Action::Enqueue,
+    Action::Dequeue,
+    Action::Delete,
+    Action::ClearPending,
+    Action::DeleteQueue,
+];
+
 /// A way in which the rules could have been written, and must not be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Variant {
@@ -61,6 +73,8 @@ pub struct Setup {
     pub name: &'static str,
     pub clusters: usize,
     pub controllers: usize,
+    /// Room for attempts in each cluster, 2 at most: a task that waits for a further one is at an end.
+    pub attempts: usize,
     pub agent: bool,
     pub actions: &'static [Action],
     pub budget: u8,
@@ -70,14 +84,15 @@ pub struct Setup {
     pub crashes: bool,
     /// Pods die at any moment.
     pub deaths: bool,
+    /// A dying pod's last call of the fence may arrive after its death.
+    pub late: bool,
     /// A pod may never start.
     pub stuck: bool,
     /// An offered task may not be admitted (any longer).
     pub not_admitted: bool,
     /// Patience with a waiting pod may run out.
     pub patience: bool,
-    /// The binding asks for orphans to be restored. Otherwise nobody deletes a Job by hand while its task is queued in
-    /// no queue: then no record of the task is left, a known limit.
+    /// The binding asks for orphans to be restored.
     pub orphans: bool,
     /// How runs end by themselves.
     pub ends: &'static [S],
@@ -90,12 +105,14 @@ impl Setup {
         name: "one controller alone",
         clusters: 1,
         controllers: 1,
+        attempts: 2,
         agent: false,
         actions: ALL,
         budget: 1,
         two_pods: false,
         crashes: true,
         deaths: true,
+        late: false,
         stuck: true,
         not_admitted: true,
         patience: true,
@@ -193,9 +210,6 @@ pub fn explore(setup: &Setup) -> Found {
     let mut at = 0;
     while at < graph.states.len() {
         let state = graph.states[at];
-        if at % 1_000_000 == 0 {
-            eprintln!("{at} of {}", graph.states.len());
-        }
         successors(setup, &mut memo, &state, &mut out);
         transitions += out.len();
         for next in out.drain(..) {
@@ -310,7 +324,7 @@ fn note_changes(setup: &Setup, before: &State, after: &mut State) {
     for pod in after
         .pods
         .iter_mut()
-        .filter(|p| (Pod::Took..=Pod::Named).contains(&p.life))
+        .filter(|p| p.life.in_fence().is_some())
     {
         pod.bits |= stale;
     }
@@ -324,28 +338,37 @@ fn note_changes(setup: &Setup, before: &State, after: &mut State) {
 
 /// Whether nothing is left to do here: the task has ended and all traces are gone, or it waits for an attempt that the
 /// model has no room for.
-fn is_end(state: &State) -> bool {
+fn is_end(setup: &Setup, state: &State) -> bool {
     let idle = state.controllers.iter().all(|c| c.pc == Pc::Idle)
         && state.agent == Agent::Idle
         && state.user == User::Idle
         && state.pods.iter().all(|pod| pod.life == Pod::None);
+    if !idle {
+        return false;
+    }
     let settled = |j: u8| !job::there(j) || (job::ended(j) && j & job::SETTLED != 0);
     match state.status {
-        _ if !idle => false,
         S::InProgress => false,
         S::Queued => {
             state.entries == USER
                 && state.jobs.iter().all(|&j| !job::there(j) || job::ended(j))
-                && (job::there(state.jobs[1])
-                    || job::there(state.jobs[3])
-                    || matches!(state.mark, 2 | 4)
-                    || matches!(state.last_worker, 2 | 4))
+                && (0..setup.clusters).all(|cluster| !has_room(setup, state, cluster))
         }
         S::Created | S::Stopped | S::Failed | S::Completed | S::Gone => {
             // An entry that the user made while the fence passed stays where it is: it is the user's.
             state.entries & !USER == 0 && state.jobs.iter().all(|&j| settled(j))
         }
     }
+}
+
+/// Whether a cluster could still intend: one attempt more than the highest of Jobs, mark and last worker.
+fn has_room(setup: &Setup, state: &State, cluster: usize) -> bool {
+    (0..2).all(|attempt| {
+        let j = 2 * cluster + attempt;
+        let name = u8::try_from(j + 1).unwrap();
+        let used = job::there(state.jobs[j]) || state.mark == name || state.last_worker == name;
+        !used || attempt + 1 < setup.attempts
+    })
 }
 
 impl Graph {
@@ -366,7 +389,7 @@ impl Graph {
     }
 
     /// How many end states there are, and the first state that reaches none.
-    fn ends(&self, _setup: &Setup) -> (usize, Option<usize>) {
+    fn ends(&self, setup: &Setup) -> (usize, Option<usize>) {
         let count = self.states.len();
         let mut first = vec![0u32; count + 1];
         for &to in &self.progress {
@@ -385,7 +408,9 @@ impl Graph {
             }
         }
         let mut reached = vec![false; count];
-        let mut open: Vec<usize> = (0..count).filter(|&i| is_end(&self.states[i])).collect();
+        let mut open: Vec<usize> = (0..count)
+            .filter(|&i| is_end(setup, &self.states[i]))
+            .collect();
         let ends = open.len();
         for &end in &open {
             reached[end] = true;

@@ -95,6 +95,37 @@ pub enum Pod {
     Reported,
     /// Ended; the Job still has another pod.
     Dead,
+    /// Ended, while a call of its fence is still on its way to the server.
+    LateTake,
+    LateMark,
+    LateReport,
+    LateStart,
+}
+
+impl Pod {
+    /// How far its fence has come, if it is inside it (a late call still is): the calls after the first.
+    pub fn in_fence(self) -> Option<Pod> {
+        match self {
+            Self::Took | Self::Read | Self::Marked | Self::Named => Some(self),
+            Self::LateMark => Some(Self::Read),
+            Self::LateReport => Some(Self::Marked),
+            Self::LateStart => Some(Self::Named),
+            // The first call: it is also the first read, so nothing is older.
+            Self::LateTake => Some(Self::Took),
+            _ => None,
+        }
+    }
+
+    /// The same pod, dead, with its next call still to arrive.
+    pub fn late(self) -> Option<Pod> {
+        match self {
+            Self::Started => Some(Self::LateTake),
+            Self::Read => Some(Self::LateMark),
+            Self::Marked => Some(Self::LateReport),
+            Self::Named => Some(Self::LateStart),
+            _ => None,
+        }
+    }
 }
 
 /// Where a controller is.
