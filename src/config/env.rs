@@ -4,6 +4,7 @@
 //! `docs/reference/environment-variables.md` is made from this table.
 
 use std::collections::HashMap;
+use std::fmt::Write;
 
 /// One environment variable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,7 +128,7 @@ pub fn reference() -> String {
     } in ALL
     {
         let note = if *secret { " Never shown in logs." } else { "" };
-        text.push_str(&format!("| `{name}` | {}{note} |\n", meaning.trim()));
+        let _ = writeln!(text, "| `{name}` | {}{note} |", meaning.trim());
     }
     text
 }

@@ -373,20 +373,18 @@ impl Lookup<'_> {
         let Some(setting) = self.text("listen", raw.listen.as_deref(), env::LISTEN) else {
             return default;
         };
-        match setting.value.parse() {
-            Ok(value) => Setting {
+        if let Ok(value) = setting.value.parse() {
+            return Setting {
                 value,
                 origin: setting.origin,
-            },
-            Err(_) => {
-                let message = format!(
-                    "is {:?}, not an address and port such as 0.0.0.0:8080",
-                    setting.value
-                );
-                self.error::<()>("listen", message, setting.origin);
-                default
-            }
+            };
         }
+        let message = format!(
+            "is {:?}, not an address and port such as 0.0.0.0:8080",
+            setting.value
+        );
+        self.error::<()>("listen", message, setting.origin);
+        default
     }
 
     /// The Secret if one is named, else both keys from one place.

@@ -317,9 +317,10 @@ fn container(pod: &Pod, end: &ContainerStateTerminated) -> Diagnosis {
         (Some("StartError" | "ContainerCannotRun"), _) => {
             let sentence = quoting(format!("container {name:?} could not be started"), &message);
             let diagnosis = Diagnosis::failed(Category::NotStarted, sentence);
-            match message.contains("exec format error") {
-                true => diagnosis.remedy("the image is made for another processor than the node's"),
-                false => diagnosis,
+            if message.contains("exec format error") {
+                diagnosis.remedy("the image is made for another processor than the node's")
+            } else {
+                diagnosis
             }
         }
         (_, 0) => Diagnosis::new(
@@ -400,9 +401,10 @@ fn init_container(pod: &Pod) -> Option<Diagnosis> {
             end.exit_code
         );
         let sentence = quoting(sentence, &message);
-        return Some(match ours {
-            true => Diagnosis::interrupted(Category::Executor, sentence),
-            false => Diagnosis::failed(Category::NotPrepared, sentence),
+        return Some(if ours {
+            Diagnosis::interrupted(Category::Executor, sentence)
+        } else {
+            Diagnosis::failed(Category::NotPrepared, sentence)
         });
     }
     None
@@ -431,10 +433,7 @@ fn evidence(job: &Job, pod: Option<&Pod>) -> Vec<String> {
     {
         let reason = condition.reason.as_deref().unwrap_or("no reason");
         let message = condition.message.as_deref().unwrap_or_default();
-        lines.push(one_line(&quoting(
-            format!("Job failed: {reason}"),
-            &message,
-        )));
+        lines.push(one_line(&quoting(format!("Job failed: {reason}"), message)));
     }
     let Some(pod) = pod else {
         return lines;
@@ -452,10 +451,7 @@ fn evidence(job: &Job, pod: Option<&Pod>) -> Vec<String> {
         let message = status
             .and_then(|status| status.message.as_deref())
             .unwrap_or_default();
-        lines.push(one_line(&quoting(
-            format!("pod reason: {reason}"),
-            &message,
-        )));
+        lines.push(one_line(&quoting(format!("pod reason: {reason}"), message)));
     }
     if let Some(target) =
         condition(pod, "DisruptionTarget").filter(|condition| condition.status == "True")
@@ -466,7 +462,7 @@ fn evidence(job: &Job, pod: Option<&Pod>) -> Vec<String> {
         );
         lines.push(one_line(&quoting(
             format!("DisruptionTarget: {reason}"),
-            &message,
+            message,
         )));
     }
     if let Some(end) = task_end(pod) {

@@ -213,7 +213,7 @@ impl Check {
             );
         }
         if let Some(grace) = at(spec, &["terminationGracePeriodSeconds"])
-            && !grace.as_i64().is_some_and(|seconds| seconds >= 0)
+            && grace.as_u64().is_none()
         {
             self.error(
                 format!("{path}.terminationGracePeriodSeconds"),

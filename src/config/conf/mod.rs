@@ -57,7 +57,7 @@ impl Document {
             ));
         }
         let (tree, lines) = parse::parse(text)?;
-        let value = resolve::resolve(tree, variable)?;
+        let value = resolve::resolve(&tree, variable)?;
         Ok(Self { value, lines })
     }
 

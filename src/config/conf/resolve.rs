@@ -10,11 +10,11 @@ const MOST: usize = 8 << 20;
 
 /// The value of a whole file.
 pub(super) fn resolve(
-    root: Fields,
+    root: &Fields,
     variable: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Value, ConfError> {
     let mut resolver = Resolver {
-        root: &root,
+        root,
         variable,
         open: Vec::new(),
         left: MOST,
