@@ -1,10 +1,14 @@
 //! Command line: what was typed, and which program runs.
 
+mod controller;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::exec;
+#[cfg(feature = "server")]
+use crate::server;
 
 /// Runs machine-learning experiments from ClearML queues on Kubernetes.
 #[derive(Debug, Parser)]
@@ -42,6 +46,11 @@ impl From<Role> for exec::Role {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the operator: turn the tasks of ClearML queues into Jobs.
+    Controller(Box<controller::Flags>),
+    /// Serve a small ClearML-compatible API with its files and a page for browsers.
+    #[cfg(feature = "server")]
+    Server(server::Args),
     /// Print the CustomResourceDefinition of QueueBinding.
     Crd,
     /// Print a page of the reference, in Markdown.
@@ -66,6 +75,9 @@ pub fn main() -> ExitCode {
     match (cli.in_pod, cli.command) {
         (Some(role), _) => exec::main(role.into()),
         (None, Some(command)) => match command {
+            Command::Controller(flags) => controller::main(*flags),
+            #[cfg(feature = "server")]
+            Command::Server(args) => serve(args),
             Command::Crd => print_text(&crate::crd::crd_yaml()),
             Command::Reference { page } => print_text(&match page {
                 Page::Queuebinding => crate::crd::reference(),
@@ -73,6 +85,24 @@ pub fn main() -> ExitCode {
             }),
         },
         (None, None) => ExitCode::from(2),
+    }
+}
+
+/// Runs the server; what stops it is one line on standard error.
+#[cfg(feature = "server")]
+fn serve(args: server::Args) -> ExitCode {
+    match server::run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let mut text = format!("error: {error}");
+            let mut source = std::error::Error::source(&error);
+            while let Some(cause) = source {
+                text += &format!(": {cause}");
+                source = cause.source();
+            }
+            eprintln!("{text}");
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -84,4 +114,11 @@ fn print_text(text: &str) -> ExitCode {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
         _ => ExitCode::SUCCESS,
     }
+}
+
+/// Prints what went wrong, as one paragraph on standard error.
+fn print_error(text: &str) {
+    use std::io::Write;
+
+    let _ = writeln!(std::io::stderr(), "error: {text}");
 }

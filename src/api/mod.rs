@@ -11,6 +11,7 @@
 mod auth;
 mod error;
 mod events;
+mod projects;
 mod queues;
 mod tasks;
 mod workers;

@@ -28,10 +28,21 @@ impl Room {
         let resources = limits
             .resources
             .iter()
-            .map(|(name, amount)| (name.clone(), (amount.0.parse().unwrap_or_default(), Quantity::default())))
+            .map(|(name, amount)| {
+                (
+                    name.clone(),
+                    (amount.0.parse().unwrap_or_default(), Quantity::default()),
+                )
+            })
             .collect();
-        let limit = limits.max_concurrent.map(|most| u32::try_from(most).unwrap_or(0));
-        let mut room = Self { limit, tasks: 0, resources };
+        let limit = limits
+            .max_concurrent
+            .map(|most| u32::try_from(most).unwrap_or(0));
+        let mut room = Self {
+            limit,
+            tasks: 0,
+            resources,
+        };
         for job in jobs {
             room.occupy(&requests(job));
         }
@@ -54,7 +65,10 @@ impl Room {
     /// Whether one more task that needs this fits; else the reason to wait.
     pub fn fits(&self, need: &Resources) -> Result<(), String> {
         if let (Some(limit), Some(0)) = (self.limit, self.free()) {
-            return Err(format!("{} of {limit} tasks are claimed or running (spec.limits.maxConcurrent)", self.tasks));
+            return Err(format!(
+                "{} of {limit} tasks are claimed or running (spec.limits.maxConcurrent)",
+                self.tasks
+            ));
         }
         for (name, (limit, used)) in &self.resources {
             let need = need.get(name);
@@ -70,16 +84,25 @@ impl Room {
     /// Whether what is there already keeps the limits; after a limit was lowered it may not.
     pub fn overdrawn(&self) -> Option<String> {
         if let Some(limit) = self.limit.filter(|limit| self.tasks > *limit) {
-            return Some(format!("{} tasks are claimed or running, {limit} are allowed", self.tasks));
+            return Some(format!(
+                "{} tasks are claimed or running, {limit} are allowed",
+                self.tasks
+            ));
         }
-        let over = self.resources.iter().find(|(_, (limit, used))| used > limit);
+        let over = self
+            .resources
+            .iter()
+            .find(|(_, (limit, used))| used > limit);
         over.map(|(name, (limit, used))| format!("{used} {name} are claimed, {limit} are allowed"))
     }
 }
 
 /// What a Job's pod requests, from its annotation.
 pub(super) fn requests(job: &Job) -> Resources {
-    let text = job.annotations().get(annotation::REQUESTS).map_or("", String::as_str);
+    let text = job
+        .annotations()
+        .get(annotation::REQUESTS)
+        .map_or("", String::as_str);
     Resources::from_annotation(text).unwrap_or_default()
 }
 
@@ -110,10 +133,18 @@ pub(super) fn admit(
 ) -> Admitted {
     let mut admitted = Admitted::default();
     loop {
-        let next = order::next(strategy, lanes, turns, |queue| queues.get(queue).is_some_and(|waiting| !waiting.is_empty()));
-        let Some((queue, after)) = next else { return admitted };
-        let Some(waiting) = queues.get_mut(queue) else { return admitted };
-        let Some(task) = waiting.front().cloned() else { return admitted };
+        let next = order::next(strategy, lanes, turns, |queue| {
+            queues.get(queue).is_some_and(|waiting| !waiting.is_empty())
+        });
+        let Some((queue, after)) = next else {
+            return admitted;
+        };
+        let Some(waiting) = queues.get_mut(queue) else {
+            return admitted;
+        };
+        let Some(task) = waiting.front().cloned() else {
+            return admitted;
+        };
         match head(&task) {
             Head::Skip => {
                 waiting.pop_front();
@@ -170,21 +201,52 @@ mod tests {
         let room = Room::of(&limits(Some(3), Some("4")), [job(1), job(2)].iter());
         assert_eq!(room.free(), Some(1));
         assert_eq!(room.fits(&need(1)), Ok(()));
-        assert!(room.fits(&need(2)).unwrap_err().contains("needs 2 nvidia.com/gpu, 3 of 4"));
+        assert!(
+            room.fits(&need(2))
+                .unwrap_err()
+                .contains("needs 2 nvidia.com/gpu, 3 of 4")
+        );
         assert_eq!(room.fits(&Resources::default()), Ok(()));
     }
 
     #[test]
     fn a_lowered_limit_is_noticed() {
-        assert_eq!(Room::of(&limits(Some(2), None), [job(1), job(2)].iter()).overdrawn(), None);
-        assert!(Room::of(&limits(Some(1), None), [job(1), job(2)].iter()).overdrawn().is_some());
-        assert!(Room::of(&limits(None, Some("2")), [job(1), job(2)].iter()).overdrawn().is_some());
+        assert_eq!(
+            Room::of(&limits(Some(2), None), [job(1), job(2)].iter()).overdrawn(),
+            None
+        );
+        assert!(
+            Room::of(&limits(Some(1), None), [job(1), job(2)].iter())
+                .overdrawn()
+                .is_some()
+        );
+        assert!(
+            Room::of(&limits(None, Some("2")), [job(1), job(2)].iter())
+                .overdrawn()
+                .is_some()
+        );
     }
 
     fn run(lengths: &[u32], room: &mut Room, head: impl FnMut(&TaskId) -> Head) -> Admitted {
-        let lanes: Vec<Lane> = (0..).zip(lengths).map(|(i, _)| Lane { queue: queue(i), weight: 1 }).collect();
-        let queues = (0..).zip(lengths).map(|(i, n)| (queue(i), (0..*n).map(|k| task(i * 100 + k)).collect())).collect();
-        admit(Strategy::Priority, &lanes, &mut Turns::default(), queues, room, head)
+        let lanes: Vec<Lane> = (0..)
+            .zip(lengths)
+            .map(|(i, _)| Lane {
+                queue: queue(i),
+                weight: 1,
+            })
+            .collect();
+        let queues = (0..)
+            .zip(lengths)
+            .map(|(i, n)| (queue(i), (0..*n).map(|k| task(i * 100 + k)).collect()))
+            .collect();
+        admit(
+            Strategy::Priority,
+            &lanes,
+            &mut Turns::default(),
+            queues,
+            room,
+            head,
+        )
     }
 
     #[test]
@@ -198,14 +260,22 @@ mod tests {
     #[test]
     fn a_head_that_does_not_fit_holds_its_own_queue_alone() {
         let mut room = Room::of(&limits(None, Some("2")), [].iter());
-        let admitted = run(&[2, 2], &mut room, |id| Head::Ready(need(if *id == task(0) { 8 } else { 1 })));
+        let admitted = run(&[2, 2], &mut room, |id| {
+            Head::Ready(need(if *id == task(0) { 8 } else { 1 }))
+        });
         assert_eq!(admitted.tasks, [task(100), task(101)]);
     }
 
     #[test]
     fn an_entry_that_is_not_on_offer_holds_nobody() {
         let mut room = Room::of(&limits(Some(1), None), [].iter());
-        let admitted = run(&[3], &mut room, |id| if *id == task(0) { Head::Skip } else { Head::Ready(Resources::default()) });
+        let admitted = run(&[3], &mut room, |id| {
+            if *id == task(0) {
+                Head::Skip
+            } else {
+                Head::Ready(Resources::default())
+            }
+        });
         assert_eq!(admitted.tasks, [task(1)]);
     }
 }

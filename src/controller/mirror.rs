@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Resource, ResourceExt};
@@ -100,22 +100,33 @@ pub(super) trait Strip {
 }
 
 impl Strip for Job {
-    /// Keeps of the spec what says whether it is suspended; the template's requests are an annotation.
+    /// Keeps of the spec what it says of the Job itself; the template's requests are an annotation.
     fn strip(&mut self) {
         self.metadata.managed_fields = None;
         self.spec = self.spec.take().map(|spec| JobSpec {
             suspend: spec.suspend,
+            active_deadline_seconds: spec.active_deadline_seconds,
             ..JobSpec::default()
         });
     }
 }
 
 impl Strip for Pod {
-    /// Keeps of the spec where the pod runs.
+    /// Keeps of the spec where the pod runs, and what a diagnosis speaks of: images and limits.
     fn strip(&mut self) {
+        let named = |container: Container| Container {
+            name: container.name,
+            image: container.image,
+            resources: container.resources,
+            ..Container::default()
+        };
         self.metadata.managed_fields = None;
         self.spec = self.spec.take().map(|spec| PodSpec {
             node_name: spec.node_name,
+            init_containers: spec
+                .init_containers
+                .map(|all| all.into_iter().map(named).collect()),
+            containers: spec.containers.into_iter().map(named).collect(),
             ..PodSpec::default()
         });
     }

@@ -9,11 +9,13 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
 use super::look::{Index, Queues, Read};
+use super::verdict;
 use crate::api;
 use crate::claim::{
     By, Cause, Entry, Facts, Job, JobState, JobsFact, Observed, Presence, Reason, Stamps, TaskFact,
     TaskState, ThisPass, UserQueue,
 };
+use crate::diagnose;
 use crate::pod::{annotation, label, state};
 use crate::task::{Attempt, QueueId, STOPPING, Status, TaskId, WorkerId};
 
@@ -38,8 +40,8 @@ pub(super) struct Objects {
 pub(super) struct Lore {
     /// UIDs of Jobs whose task container was seen to run, now or earlier.
     pub started: HashSet<String>,
-    /// UIDs of Jobs whose pod the cluster refuses to make, with its words.
-    pub refused: HashMap<String, String>,
+    /// Events about Jobs that do not start and about their pods, by the Job's UID, oldest first.
+    pub events: HashMap<String, Vec<diagnose::Event>>,
 }
 
 /// All that the facts of a pass are joined from.
@@ -53,7 +55,7 @@ pub(super) struct Sight<'a> {
     pub sound: bool,
     pub lore: &'a Lore,
     /// Why a Job ended.
-    pub cause: &'a dyn Fn(&JobObject, &[Arc<Pod>]) -> Cause,
+    pub cause: &'a (dyn Fn(&JobObject, &[Arc<Pod>]) -> Cause + Sync),
 }
 
 impl Sight<'_> {
@@ -210,7 +212,7 @@ pub(super) fn job_fact(
     job: &JobObject,
     pods: &[Arc<Pod>],
     lore: &Lore,
-    cause: &dyn Fn(&JobObject, &[Arc<Pod>]) -> Cause,
+    cause: &(dyn Fn(&JobObject, &[Arc<Pod>]) -> Cause + Sync),
 ) -> Option<Job> {
     let attempt = attempt_of(job.labels().get(label::ATTEMPT))?;
     let uid = job.uid().unwrap_or_default();
@@ -244,7 +246,11 @@ pub(super) fn job_fact(
         },
         other_binding: !is_ours(identity, job),
         started,
-        refused: !started && lore.refused.contains_key(&uid),
+        refused: own_pods.is_empty()
+            && lore
+                .events
+                .get(&uid)
+                .is_some_and(|events| verdict::is_refused(events)),
         settled: label_state == Some(state::SETTLED),
         returned: job.annotations().contains_key(annotation::RETURNED),
         requeues: job

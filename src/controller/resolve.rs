@@ -48,7 +48,12 @@ impl Resolved {
 
     /// What there is to say about queues that are missing.
     pub fn trouble(&self) -> Option<Trouble> {
-        let names = self.missing.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+        let names = self
+            .missing
+            .iter()
+            .map(|name| format!("{name:?}"))
+            .collect::<Vec<_>>()
+            .join(", ");
         (!self.missing.is_empty()).then(|| {
             Trouble::new(
                 condition::QUEUES_RESOLVED,
@@ -68,7 +73,10 @@ pub(super) async fn resolve(
     resolved: &mut Option<Resolved>,
 ) -> Result<(), Error> {
     let now = Instant::now();
-    if resolved.as_ref().is_some_and(|known| known.generation == generation && now < known.next) {
+    if resolved
+        .as_ref()
+        .is_some_and(|known| known.generation == generation && now < known.next)
+    {
         return Ok(());
     }
     let mut served: Vec<render::Queue> = Vec::new();
@@ -78,20 +86,38 @@ pub(super) async fn resolve(
         match one(client, queue).await? {
             Some(found) if served.iter().any(|known| known.id == found.id) => {}
             Some(found) => {
-                lanes.push(Lane { queue: found.id.clone(), weight: u32::try_from(queue.weight).unwrap_or(1) });
+                lanes.push(Lane {
+                    queue: found.id.clone(),
+                    weight: u32::try_from(queue.weight).unwrap_or(1),
+                });
                 served.push(found);
             }
             None => missing.push(queue.name.clone()),
         }
     }
     let pending = pending(client, &pending_name(identity)).await?;
-    let next = now + if missing.is_empty() { AGAIN } else { AGAIN_MISSING };
-    *resolved = Some(Resolved { served, lanes, missing, pending, generation, next });
+    let next = now
+        + if missing.is_empty() {
+            AGAIN
+        } else {
+            AGAIN_MISSING
+        };
+    *resolved = Some(Resolved {
+        served,
+        lanes,
+        missing,
+        pending,
+        generation,
+        next,
+    });
     Ok(())
 }
 
 async fn one(client: &Client, queue: &QueueSpec) -> Result<Option<render::Queue>, Error> {
-    let named = |found: crate::api::QueueInfo| render::Queue { id: found.id, name: found.name };
+    let named = |found: crate::api::QueueInfo| render::Queue {
+        id: found.id,
+        name: found.name,
+    };
     if let Some(found) = client.find_queue(&queue.name).await? {
         return Ok(Some(named(found)));
     }
@@ -99,7 +125,10 @@ async fn one(client: &Client, queue: &QueueSpec) -> Result<Option<render::Queue>
         return Ok(None);
     }
     match client.create_queue(&queue.name).await {
-        Ok(id) => Ok(Some(render::Queue { id, name: queue.name.clone() })),
+        Ok(id) => Ok(Some(render::Queue {
+            id,
+            name: queue.name.clone(),
+        })),
         // Somebody else has made it meanwhile.
         Err(error) if error.is(400, 801) => Ok(client.find_queue(&queue.name).await?.map(named)),
         Err(error) => Err(error),

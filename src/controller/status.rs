@@ -40,7 +40,11 @@ pub(super) struct Trouble {
 
 impl Trouble {
     pub fn new(condition: &'static str, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { condition, reason, message: cluster::bounded(&message.into()) }
+        Self {
+            condition,
+            reason,
+            message: cluster::bounded(&message.into()),
+        }
     }
 }
 
@@ -91,12 +95,16 @@ impl Default for Truth {
 impl Verdicts {
     /// The condition holds.
     pub fn holds(&mut self, condition: &'static str, reason: &str, message: impl Into<String>) {
-        self.by_type.insert(condition, (Truth::True, reason.to_owned(), message.into()));
+        self.by_type
+            .insert(condition, (Truth::True, reason.to_owned(), message.into()));
     }
 
     /// The condition does not hold.
     pub fn fails(&mut self, trouble: Trouble) {
-        self.by_type.insert(trouble.condition, (Truth::False, trouble.reason.to_owned(), trouble.message));
+        self.by_type.insert(
+            trouble.condition,
+            (Truth::False, trouble.reason.to_owned(), trouble.message),
+        );
     }
 
     /// All conditions, what was not looked at as unknown, and `Ready` as their sum.
@@ -104,15 +112,31 @@ impl Verdicts {
         let mut all = self.by_type.clone();
         for condition in REQUIRED.into_iter().chain([condition::CAPACITY_AVAILABLE]) {
             all.entry(condition).or_insert_with(|| {
-                (Truth::Unknown, "NotLookedAt".into(), "not looked at, because of the other conditions".into())
+                (
+                    Truth::Unknown,
+                    "NotLookedAt".into(),
+                    "not looked at, because of the other conditions".into(),
+                )
             });
         }
-        let first_not = REQUIRED.into_iter().find(|name| all[name].0 == Truth::False);
-        let not_known = REQUIRED.into_iter().find(|name| all[name].0 == Truth::Unknown);
+        let first_not = REQUIRED
+            .into_iter()
+            .find(|name| all[name].0 == Truth::False);
+        let not_known = REQUIRED
+            .into_iter()
+            .find(|name| all[name].0 == Truth::Unknown);
         let ready = match (first_not, not_known) {
             (Some(name), _) => (Truth::False, name.to_owned() + "False", all[name].2.clone()),
-            (None, Some(name)) => (Truth::Unknown, name.to_owned() + "Unknown", all[name].2.clone()),
-            (None, None) => (Truth::True, "Serving".into(), "tasks of these queues are taken".into()),
+            (None, Some(name)) => (
+                Truth::Unknown,
+                name.to_owned() + "Unknown",
+                all[name].2.clone(),
+            ),
+            (None, None) => (
+                Truth::True,
+                "Serving".into(),
+                "tasks of these queues are taken".into(),
+            ),
         };
         all.insert(condition::READY, ready);
         all
@@ -135,7 +159,11 @@ pub(super) struct Writer {
 
 impl Writer {
     pub fn new(api: Api<QueueBinding>, recorder: Recorder) -> Self {
-        Self { api, recorder, written: None }
+        Self {
+            api,
+            recorder,
+            written: None,
+        }
     }
 
     /// Writes what has changed, if it is due. `counters` is `None` where the queues could not be read.
@@ -146,12 +174,20 @@ impl Writer {
         counters: Option<&Counters>,
     ) -> Result<(), cluster::Error> {
         let now = Instant::now();
-        let before = self.written.as_ref().map(|(status, _)| status).or(binding.status.as_ref());
+        let before = self
+            .written
+            .as_ref()
+            .map(|(status, _)| status)
+            .or(binding.status.as_ref());
         let wanted = status(binding, verdicts, counters, before, Timestamp::now());
         let conditions_changed = before.is_none_or(|before| {
-            before.conditions != wanted.conditions || before.observed_generation != wanted.observed_generation
+            before.conditions != wanted.conditions
+                || before.observed_generation != wanted.observed_generation
         });
-        let counters_due = self.written.as_ref().is_none_or(|(_, at)| now.duration_since(*at) >= COUNTERS);
+        let counters_due = self
+            .written
+            .as_ref()
+            .is_none_or(|(_, at)| now.duration_since(*at) >= COUNTERS);
         if before == Some(&wanted) || !(conditions_changed || counters_due) {
             return Ok(());
         }
@@ -162,10 +198,15 @@ impl Writer {
             "status": wanted,
         });
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        call(self.api.patch_status(&binding.name_any(), &params, &Patch::Apply(&patch))).await?;
+        call(
+            self.api
+                .patch_status(&binding.name_any(), &params, &Patch::Apply(&patch)),
+        )
+        .await?;
         self.written = Some((wanted, now));
         for (type_, condition) in changes {
-            self.event(binding, type_, &condition.reason, &condition.message).await;
+            self.event(binding, type_, &condition.reason, &condition.message)
+                .await;
         }
         Ok(())
     }
@@ -198,8 +239,11 @@ fn status(
         .complete()
         .into_iter()
         .map(|(type_, (truth, reason, message))| {
-            let earlier = before.and_then(|before| before.conditions.iter().find(|known| known.type_ == type_));
-            let since = earlier.filter(|known| known.status == truth.as_str()).map(|known| known.last_transition_time.clone());
+            let earlier = before
+                .and_then(|before| before.conditions.iter().find(|known| known.type_ == type_));
+            let since = earlier
+                .filter(|known| known.status == truth.as_str())
+                .map(|known| known.last_transition_time.clone());
             Condition {
                 type_: type_.to_owned(),
                 status: truth.as_str().to_owned(),
@@ -216,7 +260,14 @@ fn status(
         ..before.cloned().unwrap_or_default()
     };
     if let Some(counters) = counters {
-        status.queue_names = Some(counters.queues.iter().map(|queue| queue.name.as_str()).collect::<Vec<_>>().join(","));
+        status.queue_names = Some(
+            counters
+                .queues
+                .iter()
+                .map(|queue| queue.name.as_str())
+                .collect::<Vec<_>>()
+                .join(","),
+        );
         status.queued = Some(counters.queues.iter().map(|queue| queue.queued).sum());
         status.running = Some(counters.queues.iter().map(|queue| queue.running).sum());
         status.queues.clone_from(&counters.queues);
@@ -233,7 +284,10 @@ fn whole_second(time: Timestamp) -> Timestamp {
 }
 
 /// Conditions that came to fail, or that recovered, as Events.
-fn changes<'a>(before: Option<&QueueBindingStatus>, wanted: &'a QueueBindingStatus) -> Vec<(EventType, &'a Condition)> {
+fn changes(
+    before: Option<&QueueBindingStatus>,
+    wanted: &QueueBindingStatus,
+) -> Vec<(EventType, Condition)> {
     let told = |condition: &&Condition| {
         condition.type_ != condition::READY && condition.type_ != condition::CAPACITY_AVAILABLE
     };
@@ -242,12 +296,19 @@ fn changes<'a>(before: Option<&QueueBindingStatus>, wanted: &'a QueueBindingStat
         .iter()
         .filter(told)
         .filter_map(|condition| {
-            let earlier = before.and_then(|before| before.conditions.iter().find(|known| known.type_ == condition.type_));
+            let earlier = before.and_then(|before| {
+                before
+                    .conditions
+                    .iter()
+                    .find(|known| known.type_ == condition.type_)
+            });
             let failed = |condition: &Condition| condition.status == "False";
             match (earlier, failed(condition)) {
                 (Some(known), true) if failed(known) && known.message == condition.message => None,
-                (_, true) => Some((EventType::Warning, condition)),
-                (Some(known), false) if failed(known) && condition.status == "True" => Some((EventType::Normal, condition)),
+                (_, true) => Some((EventType::Warning, condition.clone())),
+                (Some(known), false) if failed(known) && condition.status == "True" => {
+                    Some((EventType::Normal, condition.clone()))
+                }
                 _ => None,
             }
         })
@@ -270,7 +331,11 @@ mod tests {
     }
 
     fn of<'a>(status: &'a QueueBindingStatus, type_: &str) -> &'a Condition {
-        status.conditions.iter().find(|condition| condition.type_ == type_).unwrap()
+        status
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == type_)
+            .unwrap()
     }
 
     fn all_well() -> Verdicts {
@@ -292,10 +357,17 @@ mod tests {
     #[test]
     fn ready_repeats_the_first_reason_against_it() {
         let mut verdicts = all_well();
-        verdicts.fails(Trouble::new(condition::TEMPLATE_VALID, "Invalid", "spec.template.spec: no"));
+        verdicts.fails(Trouble::new(
+            condition::TEMPLATE_VALID,
+            "Invalid",
+            "spec.template.spec: no",
+        ));
         let status = status(&binding(), &verdicts, None, None, at(5));
         let ready = of(&status, "Ready");
-        assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "TemplateValidFalse"));
+        assert_eq!(
+            (ready.status.as_str(), ready.reason.as_str()),
+            ("False", "TemplateValidFalse")
+        );
         assert_eq!(ready.message, "spec.template.spec: no");
     }
 
@@ -311,7 +383,12 @@ mod tests {
     #[test]
     fn counters_stay_as_they_were_while_the_server_cannot_be_read() {
         let counters = Counters {
-            queues: vec![QueueStatus { name: "gpu".into(), queued: 4, running: 2, ..QueueStatus::default() }],
+            queues: vec![QueueStatus {
+                name: "gpu".into(),
+                queued: 4,
+                running: 2,
+                ..QueueStatus::default()
+            }],
             last_dispatch: Some(at(1)),
         };
         let first = status(&binding(), &all_well(), Some(&counters), None, at(5));

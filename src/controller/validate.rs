@@ -41,7 +41,10 @@ pub(super) async fn validate(
     let now = Instant::now();
     let generation = binding.metadata.generation.unwrap_or_default();
     let prefix = format!("{generation}/{}/", server.is_some());
-    if let Some(known) = checked.as_ref().filter(|known| known.made_from.starts_with(&prefix) && now < known.next) {
+    if let Some(known) = checked
+        .as_ref()
+        .filter(|known| known.made_from.starts_with(&prefix) && now < known.next)
+    {
         return known.verdict.clone();
     }
     let verdict = judge(context, binding, identity, server, checked.as_ref()).await;
@@ -52,8 +55,19 @@ pub(super) async fn validate(
     let fixed = verdict.is_ok() && binding.spec.template_ref.is_none();
     let undecided = matches!(&verdict, Err(trouble) if trouble.reason == NOT_JUDGED);
     // A template that is written in the binding changes with its generation alone.
-    let next = now + if fixed { AGAIN * 20 } else if undecided { AGAIN / 10 } else { AGAIN };
-    *checked = Some(Checked { made_from, next, verdict: verdict.clone() });
+    let next = now
+        + if fixed {
+            AGAIN * 20
+        } else if undecided {
+            AGAIN / 10
+        } else {
+            AGAIN
+        };
+    *checked = Some(Checked {
+        made_from,
+        next,
+        verdict: verdict.clone(),
+    });
     verdict
 }
 
@@ -64,40 +78,73 @@ async fn judge(
     server: Option<&render::Server>,
     before: Option<&Checked>,
 ) -> Result<Arc<Template>, Trouble> {
-    let refused = |reason, message: String| Trouble::new(condition::TEMPLATE_VALID, reason, message);
+    let refused =
+        |reason, message: String| Trouble::new(condition::TEMPLATE_VALID, reason, message);
     let from_map = match &binding.spec.template_ref {
         None => None,
         Some(reference) => {
-            let file = FileRef { kind: FileKind::ConfigMap, name: reference.name.clone(), key: reference.key.clone() };
+            let file = FileRef {
+                kind: FileKind::ConfigMap,
+                name: reference.name.clone(),
+                key: reference.key.clone(),
+            };
             let namespace = binding.namespace().unwrap_or_default();
             let (bytes, _) = dereference::file(context, &namespace, &file)
                 .await
-                .map_err(|message| refused("TemplateMissing", format!("spec.templateRef: {message}")))?;
-            let value = render::parse_template(&String::from_utf8_lossy(&bytes)).map_err(|message| {
-                refused("NotYaml", format!("spec.templateRef: key {:?} of ConfigMap {:?}: {message}", file.key, file.name))
-            })?;
+                .map_err(|message| {
+                    refused("TemplateMissing", format!("spec.templateRef: {message}"))
+                })?;
+            let value =
+                render::parse_template(&String::from_utf8_lossy(&bytes)).map_err(|message| {
+                    refused(
+                        "NotYaml",
+                        format!(
+                            "spec.templateRef: key {:?} of ConfigMap {:?}: {message}",
+                            file.key, file.name
+                        ),
+                    )
+                })?;
             Some((reference, value))
         }
     };
     let source = match (&from_map, &binding.spec.template) {
-        (Some((reference, value)), _) => Source::ConfigMap { name: &reference.name, key: &reference.key, value },
+        (Some((reference, value)), _) => Source::ConfigMap {
+            name: &reference.name,
+            key: &reference.key,
+            value,
+        },
         (None, Some(template)) => Source::Inline(template),
         (None, None) => Source::BuiltIn,
     };
-    let template = Template::check(source, &binding.spec, context.settings.default_image.as_deref()).map_err(|errors| {
+    let template = Template::check(
+        source,
+        &binding.spec,
+        context.settings.default_image.as_deref(),
+    )
+    .map_err(|errors| {
         let lines: Vec<String> = errors.iter().take(5).map(ToString::to_string).collect();
         refused("Invalid", lines.join("; "))
     })?;
     let template = Arc::new(template);
     // Without a server there is nothing to render with; the dry run follows when there is one.
     let Some(server) = server else {
-        return Err(refused(NOT_JUDGED, "the template is judged when the server is known".into()));
+        return Err(refused(
+            NOT_JUDGED,
+            "the template is judged when the server is known".into(),
+        ));
     };
-    let judged_before = before.and_then(|known| known.verdict.as_ref().ok()).is_some_and(|known| known.hash() == template.hash());
+    let judged_before = before
+        .and_then(|known| known.verdict.as_ref().ok())
+        .is_some_and(|known| known.hash() == template.hash());
     if !judged_before {
-        dry_run(context, &pod(context, binding, identity, server, &template)).await.map_err(|(reason, message)| {
-            refused(reason, format!("the API server refuses pods of spec.template: {message}"))
-        })?;
+        dry_run(context, &pod(context, binding, identity, server, &template))
+            .await
+            .map_err(|(reason, message)| {
+                refused(
+                    reason,
+                    format!("the API server refuses pods of spec.template: {message}"),
+                )
+            })?;
     }
     Ok(template)
 }
@@ -111,7 +158,10 @@ fn pod(
     template: &Template,
 ) -> Value {
     let id = "0".repeat(32);
-    let (Ok(task), Ok(queue_id)) = (serde_json::from_value::<Task>(json!({"id": id})), id.parse::<QueueId>()) else {
+    let (Ok(task), Ok(queue_id)) = (
+        serde_json::from_value::<Task>(json!({"id": id})),
+        id.parse::<QueueId>(),
+    ) else {
         return Value::Null;
     };
     let rendered = render::render(&render::Inputs {
@@ -120,7 +170,10 @@ fn pod(
         template,
         task: &task,
         attempt: Attempt::FIRST,
-        queue: &render::Queue { id: queue_id.clone(), name: "dry-run".into() },
+        queue: &render::Queue {
+            id: queue_id.clone(),
+            name: "dry-run".into(),
+        },
         pending_queue: &queue_id,
         project_name: "",
         worker: &WorkerId::of_attempt(&identity.worker, &task.id, Attempt::FIRST),

@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use super::echo::Echo;
 use super::fence::{self, Verdict};
-use super::outcome::{End, Interrupt, Memory, Outcome, Report, outcome};
+use super::outcome::{End, Memory, Outcome, Report, outcome};
 use super::output::Secrets;
 use super::process::sweep;
 use super::settings::Settings;
@@ -44,7 +44,7 @@ impl Closing<'_> {
     pub async fn close(&self, end: &End, memory: Memory, stop: &CancellationToken) -> i32 {
         let left = sweep();
         let outcome = outcome(end, memory);
-        let disowned = interrupt_of(end).is_some_and(Interrupt::disowns);
+        let disowned = disowned(end);
         if disowned && let Err(error) = fence::tell(&self.settings.layout, Verdict::Lost) {
             tracing::error!(%error, "could not tell the uplink that the task is no longer ours");
         }
@@ -135,11 +135,19 @@ impl Closing<'_> {
     }
 }
 
-fn interrupt_of(end: &End) -> Option<&Interrupt> {
+/// Whether the task is no longer ours: nothing of it may be written any more.
+pub fn disowned(end: &End) -> bool {
     match end {
-        End::Exited { interrupt, .. } => interrupt.as_ref(),
-        End::Interrupted(interrupt) => Some(interrupt),
-        End::Unprepared(_) | End::Unstartable(_) => None,
+        End::Exited {
+            interrupt: Some(interrupt),
+            ..
+        }
+        | End::Interrupted(interrupt) => interrupt.disowns(),
+        End::Exited {
+            interrupt: None, ..
+        }
+        | End::Unprepared(_)
+        | End::Unstartable(_) => false,
     }
 }
 

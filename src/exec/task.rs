@@ -1,5 +1,6 @@
 //! Process 1 of the user's image: fence, environment, run, end.
 
+use std::convert::Infallible;
 use std::fs;
 
 use tokio::sync::watch::Sender;
@@ -14,6 +15,7 @@ use super::outcome::{End, Interrupt};
 use super::process::{Ended, Runner, adopt_orphans, interrupted};
 use super::settings::Settings;
 use super::spool::Spool;
+use super::statistics::Statistics;
 use super::{client, environment, memory, token, watch};
 use crate::api::Client;
 use crate::pod::{self, Prepared};
@@ -65,18 +67,17 @@ pub async fn run(settings: &Settings, stop: CancellationToken) -> Result<i32, St
         grace: settings.grace,
     };
     let watching = watcher(client.clone(), settings.clone(), stop.clone(), interrupts);
+    let mut statistics = Statistics::start(&client, settings, &task);
     let before = memory::read();
     let background = TaskTracker::new();
-    let end = attempt(
-        &task,
-        &prepared,
-        settings,
-        &client,
-        &background,
-        &mut runner,
-    )
-    .await;
+    let end = tokio::select! {
+        end = attempt(&task, &prepared, settings, &client, &background, &mut runner) => end,
+        never = report(statistics.as_mut()) => match never {},
+    };
     watching.abort();
+    if let Some(mut statistics) = statistics.filter(|_| !finish::disowned(&end)) {
+        background.spawn(async move { statistics.report().await });
+    }
     let memory = memory::read().since(before);
     let closing = Closing {
         settings,
@@ -96,6 +97,14 @@ fn watcher(
     interrupts: Sender<Option<Interrupt>>,
 ) -> JoinHandle<()> {
     tokio::spawn(async move { watch::watch(&client, &settings, &stop, &interrupts).await })
+}
+
+/// Reports statistics beside the run.
+async fn report(statistics: Option<&mut Statistics>) -> Infallible {
+    if let Some(statistics) = statistics {
+        statistics.run().await;
+    }
+    std::future::pending().await
 }
 
 fn prepared(settings: &Settings) -> Result<Prepared, String> {

@@ -122,7 +122,7 @@ pub(super) fn named(db: &Connection, name: &str, now: &str) -> Result<String, Re
 
 /// The queue with the system tag `default`: 400/707 if there is none, 400/708 if there are several.
 pub(super) fn default_queue(db: &Connection) -> Result<(String, String), Refusal> {
-    let sql = "SELECT id, name FROM queues, json_each(queues.doc, '$.system_tags') AS tag WHERE tag.value = 'default'";
+    let sql = "SELECT queues.id, queues.name FROM queues, json_each(queues.doc, '$.system_tags') AS tag WHERE tag.value = 'default'";
     let mut statement = db.prepare_cached(sql)?;
     let found = statement
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?

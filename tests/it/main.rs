@@ -6,4 +6,6 @@ mod claim_model;
 mod e2e;
 mod exec;
 mod generated;
+mod git;
 mod layering;
+mod nvml;

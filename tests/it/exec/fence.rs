@@ -104,6 +104,7 @@ fn of_two_pods_of_one_job_one_runs() {
     let second = first.twin();
     first.prepare();
     second.prepare();
+    let _uplinks = (first.uplink(), second.uplink());
     let (mut one, mut other) = (first.start(), second.start());
     let mut codes = [one.end(60), other.end(60)];
     codes.sort_unstable();

@@ -6,3 +6,4 @@ mod log;
 mod pod;
 mod proxy;
 mod server;
+mod statistics;

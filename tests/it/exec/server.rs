@@ -1,7 +1,7 @@
 //! A `trainyard server` of the test's own, and short ways to speak to it.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::thread;
@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+use trainyard::server;
 
 /// Polls until `probe` gives a value; fails with `what` when `seconds` have passed.
 pub fn wait<T>(what: &str, seconds: u64, mut probe: impl FnMut() -> Option<T>) -> T {
@@ -73,59 +75,57 @@ pub struct Server {
     pub url: String,
     pub access_key: String,
     pub secret_key: String,
-    _process: Proc,
+    shutdown: CancellationToken,
+    thread: Option<thread::JoinHandle<()>>,
     _folder: TempDir,
     runtime: tokio::runtime::Runtime,
     http: reqwest::Client,
     token: Mutex<Option<String>>,
 }
 
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
 impl Server {
     pub fn start() -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
-        let listen = TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .unwrap()
-            .to_string();
-        let (conf, url) = (
-            folder.path().join("clearml.conf"),
-            format!("http://{listen}"),
-        );
-        let log = fs::File::create(folder.path().join("server.log")).unwrap();
-        let mut process = Proc::spawn(
-            Command::new(env!("CARGO_BIN_EXE_trainyard"))
-                .args([
-                    "server",
-                    "--listen",
-                    &listen,
-                    "--public-url",
-                    &url,
-                    "--data",
-                ])
-                .arg(folder.path().join("data"))
-                .arg("--write-conf")
-                .arg(&conf)
-                .stdout(log.try_clone().unwrap())
-                .stderr(log),
-        );
-        wait("the server answers", 30, || {
-            let log = || fs::read_to_string(folder.path().join("server.log")).unwrap_or_default();
-            assert!(
-                process.0.try_wait().unwrap().is_none(),
-                "the server ended: {}",
-                log()
-            );
-            (conf.exists() && TcpStream::connect(&listen).is_ok()).then_some(())
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let options = server::Options {
+            data: folder.path().join("data"),
+            public_url: None,
+            write_conf: None,
+        };
+        let keys = server::keys_file(&options.data);
+        let shutdown = CancellationToken::new();
+        let stop = shutdown.clone();
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                server::serve(listener, options, stop).await.unwrap();
+            });
         });
-        let keys = fs::read_to_string(folder.path().join("data/keys.json"))
-            .expect("the server wrote its keys");
-        let keys: Value = serde_json::from_str(&keys).unwrap();
+        let keys: Value = wait("the server has keys", 30, || {
+            serde_json::from_str(&fs::read_to_string(&keys).ok()?).ok()
+        });
         Self {
             url,
             access_key: keys["access_key"].as_str().unwrap().to_owned(),
             secret_key: keys["secret_key"].as_str().unwrap().to_owned(),
-            _process: process,
+            shutdown,
+            thread: Some(thread),
             _folder: folder,
             runtime: tokio::runtime::Builder::new_current_thread()
                 .enable_all()

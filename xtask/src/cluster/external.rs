@@ -32,7 +32,6 @@ pub fn connect(kubeconfig: &Path) -> Result<Cluster> {
         registry: std::env::var("TRAINYARD_REGISTRY").unwrap_or_default(),
         index_url: std::env::var("TRAINYARD_INDEX_URL").unwrap_or_default(),
         bin: kubectl.parent().map(PathBuf::from).unwrap_or_default(),
-        state: super::layout::State::new()?.path("external"),
         is_ours: false,
     })
 }

@@ -30,7 +30,6 @@ mod sweep;
 use std::fs;
 use std::net::{IpAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -140,8 +139,6 @@ pub struct Cluster {
     pub index_url: String,
     /// The folder of kubectl and helm.
     pub bin: PathBuf,
-    /// Where programs that work with the cluster keep their caches.
-    state: PathBuf,
     is_ours: bool,
 }
 
@@ -150,42 +147,23 @@ impl Cluster {
     pub fn is_ours(&self) -> bool {
         self.is_ours
     }
-
-    pub fn kubectl(&self) -> Command {
-        self.program("kubectl")
-    }
-
-    pub fn helm(&self) -> Command {
-        self.program("helm")
-    }
-
-    fn program(&self, name: &str) -> Command {
-        let here = self.bin.join(name);
-        let mut command = if here.is_file() {
-            sh::command(here)
-        } else {
-            sh::command(name)
-        };
-        command
-            .env("KUBECONFIG", &self.kubeconfig)
-            .env("KUBECACHEDIR", self.state.join("kubectl"));
-        for kind in ["CACHE", "CONFIG", "DATA"] {
-            command.env(
-                format!("HELM_{kind}_HOME"),
-                self.state.join("helm").join(kind.to_lowercase()),
-            );
-        }
-        command
-    }
 }
 
 /// The cluster that KUBECONFIG names, or else the local one: when this returns it can run pods.
 pub fn up() -> Result<Cluster> {
-    up_with(given(std::env::var_os("KUBECONFIG").map(PathBuf::from))?.as_deref())
+    up_with(foreign()?.as_deref())
 }
 
-/// Whether the local cluster, if it is the one to use, runs and is well.
+/// The kubeconfig of a cluster that is not ours, if KUBECONFIG names one.
+fn foreign() -> Result<Option<PathBuf>> {
+    given(std::env::var_os("KUBECONFIG").map(PathBuf::from))
+}
+
+/// Whether there is nothing to start: the local cluster runs and is well, or another one is to be used.
 pub fn is_up() -> bool {
+    if foreign().is_ok_and(|kubeconfig| kubeconfig.is_some()) {
+        return true;
+    }
     State::new().is_ok_and(|state| {
         let programs = running_programs(&state);
         programs.is_dir() && status::is_healthy(&state, &programs)
@@ -229,8 +207,11 @@ pub fn up_with(kubeconfig: Option<&Path>) -> Result<Cluster> {
     Ok(local(&state, programs))
 }
 
-/// Ends the local cluster and takes away what it left.
+/// Ends the local cluster and takes away what it left; a cluster that KUBECONFIG names is left alone.
 pub fn down() -> Result<()> {
+    if foreign()?.is_some() {
+        return Ok(());
+    }
     let state = State::new()?;
     if !state.root().exists() {
         eprintln!("cluster: there is none");
@@ -251,7 +232,6 @@ fn local(state: &State, programs: PathBuf) -> Cluster {
         registry: layout::registry(),
         index_url: layout::index_url(),
         bin: programs,
-        state: state.root().to_owned(),
         is_ours: true,
     }
 }

@@ -64,8 +64,13 @@ pub fn create(state: &State) -> Result<()> {
     sh::write(Path::new("/proc/sys/net/ipv4/ip_forward"), "1")
 }
 
+/// Whether this state folder's cluster made what bears our names; noted before anything is made.
+pub fn is_ours(state: &State) -> bool {
+    state.path("settings").exists()
+}
+
 /// Takes away bridge, its ports, and the tables of masquerading and of our kube-proxy.
-pub fn remove(state: &State) -> Result<()> {
+pub fn remove() -> Result<()> {
     let ports = fs::read_dir(format!("/sys/class/net/{BRIDGE}/brif"))
         .into_iter()
         .flatten()
@@ -80,19 +85,16 @@ pub fn remove(state: &State) -> Result<()> {
     if Path::new("/sys/class/net").join(BRIDGE).exists() {
         sh::run(sh::command("ip").args(["link", "delete", BRIDGE]))?;
     }
-    if has_table("ip", OURS) {
-        sh::run(sh::command("nft").args(["delete", "table", "ip", OURS]))?;
-    }
-    // Only a cluster that wrote the settings down had its kube-proxy here.
-    if state.path("settings").exists() {
-        for family in PROXY_TABLES
-            .iter()
-            .filter(|family| has_table(family, "kube-proxy"))
-        {
-            sh::run(sh::command("nft").args(["delete", "table", family, "kube-proxy"]))?;
+    for (family, table) in [
+        ("ip", OURS),
+        (PROXY_TABLES[0], "kube-proxy"),
+        (PROXY_TABLES[1], "kube-proxy"),
+    ] {
+        if has_table(family, table) {
+            sh::run(sh::command("nft").args(["delete", "table", family, table]))?;
         }
     }
-    restore_settings(state)
+    Ok(())
 }
 
 fn has_table(family: &str, name: &str) -> bool {
@@ -110,7 +112,8 @@ fn remember_settings(state: &State) -> Result<()> {
     sh::write(state.path("settings"), lines)
 }
 
-fn restore_settings(state: &State) -> Result<()> {
+/// Sets the kernel's settings back; with it ends the claim to bridge, tables and cgroup, so it comes last.
+pub fn restore_settings(state: &State) -> Result<()> {
     let file = state.path("settings");
     for line in fs::read_to_string(&file).unwrap_or_default().lines() {
         let Some((name, value)) = line.split_once(' ') else {

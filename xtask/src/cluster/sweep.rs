@@ -1,7 +1,8 @@
 //! Ending a cluster, whole or in pieces: after it, nothing that `up` made is left on the machine.
 //!
 //! What is ours is known by the records of `up` (number and start time), by an argument that names the state
-//! folder, by the cgroup and by the names of bridge and tables; never by a program's name alone. Every step
+//! folder, and, once this state folder has noted that it owns the network, by cgroup, bridge and tables; never by
+//! a program's name alone. Every step
 //! takes "not there" for done, so a sweep can follow a crash, a half-made `up` or another sweep.
 
 use std::fs;
@@ -66,12 +67,19 @@ const THROWN_AWAY: &[&str] = &[
 /// Ends everything and takes everything away.
 pub fn sweep(state: &State) -> Result<()> {
     end_components(state);
-    end_pods();
     end_strays(state);
+    // Bridge, tables and cgroup are one for the machine: those of another state folder's cluster are left alone.
+    let is_ours = network::is_ours(state);
+    if is_ours {
+        end_pods();
+    }
     remove_shim_sockets(state);
     unmount(state.root());
-    network::remove(state)?;
-    remove_cgroups();
+    if is_ours {
+        network::remove()?;
+        remove_cgroups();
+        network::restore_settings(state)?;
+    }
     remove_files(state)
 }
 
