@@ -11,6 +11,7 @@
 
 mod parse;
 mod resolve;
+mod tree;
 
 use std::collections::BTreeMap;
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::parse::{Fields, Node, Reference, joined_path, object};
+use super::tree::{Fields, Node, Reference, joined_path, object};
 use super::{ConfError, DEEPEST};
 
 /// How much text and how many values references may grow to.
