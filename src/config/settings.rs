@@ -108,7 +108,7 @@ pub enum LogFormat {
 /// How the controller identifies itself to its own server.
 #[derive(Debug, Clone)]
 pub enum Credentials {
-    /// A Secret in the controller's namespace; also what task pods refer to.
+    /// A Secret in the namespace of each binding that names none; also what task pods refer to.
     Secret(String),
     /// Keys from variables or `clearml.conf`: for a controller outside of a cluster. Bindings must name a Secret.
     Keys {
@@ -125,7 +125,7 @@ pub struct ServerSettings {
     pub web_url: Option<Setting<String>>,
     pub files_url: Option<Setting<String>>,
     pub credentials: Option<Setting<Credentials>>,
-    /// ConfigMap with `ca.crt` in the controller's namespace.
+    /// ConfigMap with `ca.crt`, in the namespace of each binding.
     pub ca_config_map: Option<Setting<String>>,
 }
 
