@@ -1,4 +1,4 @@
-//! Who asks: key pairs, tokens, and the `auth`, `login` and `users` services (`protocol.md` §1.4, §1.6, §2.1).
+//! Who asks: key pairs and tokens (`protocol.md` §1.4, §1.6).
 //!
 //! Tokens are HS256 JSON web tokens; key pairs and the tokens that were logged out are kept in memory beside the
 //! database, so that no request has to ask it.
@@ -10,20 +10,19 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use hmac::{Hmac, Mac};
 use http::HeaderMap;
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, params};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::call::Call;
-use super::wire::{Answer, Doc, Refusal, Version, new_id};
+use super::wire::{Doc, Refusal, Version, new_id};
 
 /// The one company of this server; the id is the one that ClearML's own server starts with.
 pub(crate) const COMPANY: &str = "d1bd92a3b039400cbafc60a7a5b1e52b";
 pub(crate) const COMPANY_NAME: &str = "trainyard";
 
 /// Lifetimes of tokens in seconds: usual, and at most (§1.4).
-const LIFETIME: i64 = 30 * 24 * 3600;
-const LONGEST: i64 = 365 * 24 * 3600;
+pub(super) const LIFETIME: i64 = 30 * 24 * 3600;
+pub(super) const LONGEST: i64 = 365 * 24 * 3600;
 
 /// The user on whose behalf a request acts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,9 +31,9 @@ pub(crate) struct Caller {
     pub(crate) name: String,
     pub(crate) role: String,
     /// Of the token, if one was sent.
-    session: Option<String>,
+    pub(super) session: Option<String>,
     /// Of the key pair, if one was sent.
-    access_key: Option<String>,
+    pub(super) access_key: Option<String>,
 }
 
 struct KeyPair {
@@ -129,7 +128,8 @@ impl Auth {
         })
     }
 
-    fn by_token(&self, token: &str, now: i64) -> Result<Caller, Refusal> {
+    /// The caller that a token names.
+    pub(super) fn by_token(&self, token: &str, now: i64) -> Result<Caller, Refusal> {
         let bad = || unauthorized(30, "invalid token");
         let claims = self.verified(token).ok_or_else(bad)?;
         if claims
@@ -194,6 +194,34 @@ impl Auth {
         })
     }
 
+    /// All users: id, name, role.
+    pub(super) fn all_users(&self) -> Vec<(String, String, String)> {
+        let users = read(&self.users);
+        users
+            .iter()
+            .map(|(id, (name, role))| (id.clone(), name.clone(), role.clone()))
+            .collect()
+    }
+
+    /// From now on the tokens of this session are refused.
+    pub(super) fn revoke(&self, session: String) {
+        write(&self.revoked).insert(session);
+    }
+
+    /// From now on the key pair is accepted.
+    pub(super) fn accept(&self, access_key: String, secret: &str, user: &str) {
+        let pair = KeyPair {
+            secret_hash: hash(secret),
+            user: user.to_owned(),
+        };
+        write(&self.pairs).insert(access_key, pair);
+    }
+
+    /// From now on the key pair is refused.
+    pub(super) fn forget(&self, access_key: &str) {
+        write(&self.pairs).remove(access_key);
+    }
+
     fn verified(&self, token: &str) -> Option<Doc> {
         let (signed, signature) = token.rsplit_once('.')?;
         let mut mac = self.mac()?;
@@ -209,7 +237,12 @@ impl Auth {
     }
 
     /// A new token for a user (§1.4).
-    fn token(&self, caller: &Caller, now: i64, lifetime: i64) -> Result<String, Refusal> {
+    pub(super) fn token(
+        &self,
+        caller: &Caller,
+        now: i64,
+        lifetime: i64,
+    ) -> Result<String, Refusal> {
         let claims = json!({
             "env": "<unknown>",
             "iat": now,
@@ -300,177 +333,4 @@ pub(super) fn add_pair(
         params![key, hash(&secret), user, label],
     )?;
     Ok((key, secret))
-}
-
-// ---- endpoints ----
-
-/// `auth.login`
-pub(crate) fn login(call: &Call) -> Answer {
-    let lifetime = call.int("expiration_sec")?.unwrap_or(LIFETIME);
-    if !(1..=LONGEST).contains(&lifetime) {
-        return Err(Refusal::invalid(format_args!(
-            "expiration_sec must be between 1 and {LONGEST}"
-        )));
-    }
-    let caller = &call.request.caller;
-    if let Some(key) = &caller.access_key {
-        let from = call.request.worker.as_deref().unwrap_or(&call.request.ip);
-        let sql =
-            "UPDATE credentials SET last_used = ?2, last_used_from = ?3 WHERE access_key = ?1";
-        call.db.execute(sql, params![key, call.now, from])?;
-    }
-    Ok(json!({"token": call.app.auth.token(caller, call.at.as_second(), lifetime)?}))
-}
-
-/// `auth.logout`, `login.logout`
-pub(crate) fn logout(call: &Call) -> Answer {
-    if let Some(session) = &call.request.caller.session {
-        let until = call.at.as_second() + LONGEST;
-        call.db.execute(
-            "DELETE FROM revoked_sessions WHERE until < ?1",
-            [call.at.as_second()],
-        )?;
-        call.db.execute(
-            "INSERT OR REPLACE INTO revoked_sessions VALUES (?1, ?2)",
-            params![session, until],
-        )?;
-        write(&call.app.auth.revoked).insert(session.clone());
-    }
-    Ok(json!({}))
-}
-
-/// `auth.validate_token`
-pub(crate) fn validate_token(call: &Call) -> Answer {
-    Ok(
-        match call
-            .app
-            .auth
-            .by_token(call.text("token")?, call.at.as_second())
-        {
-            Ok(caller) => {
-                json!({"valid": true, "user": caller.user, "company": COMPANY, "msg": ""})
-            }
-            Err(refusal) => json!({"valid": false, "msg": refusal.text}),
-        },
-    )
-}
-
-/// `auth.get_token_for_user`
-pub(crate) fn token_for_user(call: &Call) -> Answer {
-    if !matches!(
-        call.request.caller.role.as_str(),
-        "admin" | "root" | "system"
-    ) {
-        return Err(Refusal::new(403, 20, "Forbidden (role not allowed)"));
-    }
-    let user = call.text("user")?;
-    let target = call
-        .app
-        .auth
-        .user(user)
-        .ok_or_else(|| Refusal::bad(6, "Unknown user"))?;
-    let lifetime = call
-        .int("expiration_sec")?
-        .unwrap_or(LIFETIME)
-        .clamp(1, LONGEST);
-    Ok(json!({"token": call.app.auth.token(&target, call.at.as_second(), lifetime)?}))
-}
-
-/// `auth.create_credentials`
-pub(crate) fn create_credentials(call: &Call) -> Answer {
-    let label = call.text_or_none("label")?.unwrap_or_default();
-    let (access_key, secret) = add_pair(call.db, call.user(), label)?;
-    let pair = KeyPair {
-        secret_hash: hash(&secret),
-        user: call.user().to_owned(),
-    };
-    write(&call.app.auth.pairs).insert(access_key.clone(), pair);
-    Ok(json!({"credentials": {"access_key": access_key, "secret_key": secret, "label": label}}))
-}
-
-/// `auth.get_credentials`
-pub(crate) fn get_credentials(call: &Call) -> Answer {
-    let sql =
-        "SELECT access_key, label, last_used, last_used_from FROM credentials WHERE user = ?1";
-    let mut statement = call.db.prepare_cached(sql)?;
-    let mut rows = statement.query([call.user()])?;
-    let mut pairs = Vec::new();
-    while let Some(row) = rows.next()? {
-        let mut pair = Doc::new();
-        for (column, name) in ["access_key", "label", "last_used", "last_used_from"]
-            .into_iter()
-            .enumerate()
-        {
-            if let Some(text) = row.get::<_, Option<String>>(column)? {
-                pair.insert(name.into(), text.into());
-            }
-        }
-        pairs.push(pair);
-    }
-    Ok(json!({"credentials": pairs}))
-}
-
-/// `auth.revoke_credentials`
-pub(crate) fn revoke_credentials(call: &Call) -> Answer {
-    let key = call.text("access_key")?;
-    let sql = "DELETE FROM credentials WHERE access_key = ?1 AND user = ?2";
-    let revoked = call.db.execute(sql, params![key, call.user()])?;
-    if revoked > 0 {
-        write(&call.app.auth.pairs).remove(key);
-    }
-    Ok(json!({"revoked": revoked}))
-}
-
-/// `auth.fixed_users_mode`
-#[expect(clippy::unnecessary_wraps, reason = "an endpoint like the others")]
-pub(crate) fn fixed_users_mode(_: &Call) -> Answer {
-    Ok(json!({"enabled": false, "guest": {"enabled": false}, "server_errors": {}}))
-}
-
-/// `login.supported_modes`
-#[expect(clippy::unnecessary_wraps, reason = "an endpoint like the others")]
-pub(crate) fn supported_modes(call: &Call) -> Answer {
-    let guest = json!({"enabled": false, "name": "", "username": "", "password": ""});
-    Ok(json!({
-        "basic": {"enabled": false, "guest": guest},
-        "sso": {},
-        "sso_providers": [],
-        "server_errors": {"missed_es_upgrade": false, "es_connection_error": false},
-        "authenticated": !call.user().is_empty(),
-    }))
-}
-
-/// `users.get_current_user`
-pub(crate) fn current_user(call: &Call) -> Answer {
-    let caller = &call.request.caller;
-    let sql = "SELECT created, preferences FROM users WHERE id = ?1";
-    let row: Option<(String, String)> = call
-        .db
-        .query_row(sql, [call.user()], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    let (created, preferences) = row.unwrap_or_else(|| (call.now.clone(), "{}".into()));
-    Ok(json!({
-        "user": {
-            "id": caller.user,
-            "name": caller.name,
-            "company": {"id": COMPANY, "name": COMPANY_NAME},
-            "role": caller.role,
-            "created": created,
-            "preferences": serde_json::from_str::<Value>(&preferences)?,
-        },
-        "getting_started": {"agentName": "trainyard", "configure": "", "install": "", "packageName": "clearml"},
-        "settings": {"max_download_items": 1000},
-    }))
-}
-
-/// `users.get_all`, `users.get_all_ex`
-pub(crate) fn users(call: &Call) -> Answer {
-    let wanted = call.texts("id")?;
-    let mut users = Vec::new();
-    for (id, (name, role)) in read(&call.app.auth.users).iter() {
-        if wanted.is_empty() || wanted.contains(&id.as_str()) {
-            users.push(json!({"id": id, "name": name, "role": role, "company": COMPANY}));
-        }
-    }
-    Ok(json!({"users": users}))
 }

@@ -1,7 +1,7 @@
 //! `trainyard server`: a small server that the unmodified ClearML clients can talk to (`protocol.md` §9).
 //!
 //! ```text
-//! HTTP ──▶ mod.rs ──▶ wire.rs (path, body) ──▶ auth.rs (who) ──▶ routes.rs (what) ──▶ a handler, one file per service
+//! HTTP ─▶ front.rs ─▶ wire.rs (path, body) ──▶ auth.rs (who) ──▶ routes.rs (what) ──▶ a handler, one file per service
 //!            │                                                                          │        │
 //!            ├──▶ files.rs  /files/...                              rules.rs, query.rs, doc.rs   store.rs
 //!            └──▶ page.rs   /                                       (pure: what follows)         (SQLite)
@@ -14,6 +14,7 @@ mod call;
 mod doc;
 mod events;
 mod files;
+mod front;
 mod models;
 mod page;
 mod projects;
@@ -25,6 +26,7 @@ mod schema;
 mod setup;
 mod store;
 mod tasks;
+mod users;
 mod versions;
 mod watchdog;
 mod wire;
@@ -37,29 +39,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
-use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
-use axum::response::Response;
+use axum::extract::DefaultBodyLimit;
 use axum::serve::ListenerExt as _;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use auth::{Auth, Caller};
-use call::Call;
-use routes::{Access, Route};
+use auth::Auth;
 use store::Store;
-use wire::{Answer, Content, Endpoint, Refusal, Target, Version};
 
-/// The largest API request; clients keep to 15 MiB (§1.9).
-const LARGEST_BODY: usize = 32 << 20;
-/// Bodies in memory at once, in KiB, all requests together.
-const BODIES_KIB: u32 = 256 << 10;
-/// How long a body may take to arrive.
-const BODY_TIME: Duration = Duration::from_secs(120);
 /// How long requests in progress may take when the server stops.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
@@ -200,7 +190,7 @@ pub async fn serve(
     let stop = CancellationToken::new();
     let watchdog = tokio::spawn(watchdog::run(Arc::clone(&app), stop.clone()));
     let router = Router::new()
-        .fallback(entry)
+        .fallback(front::entry)
         .layer(DefaultBodyLimit::disable())
         .with_state(Arc::clone(&app));
     let listener = listener.tap_io(|connection| {
@@ -226,18 +216,16 @@ pub async fn serve(
 }
 
 fn public_url(given: Option<Url>, address: SocketAddr) -> Result<Url, Error> {
-    let url = match given {
-        Some(url) => url,
-        None => {
-            let host = if address.ip().is_unspecified() {
-                [127, 0, 0, 1].into()
-            } else {
-                address.ip()
-            };
-            let address = SocketAddr::new(host, address.port());
-            let text = format!("http://{address}");
-            Url::parse(&text).map_err(|error| Error::Serve(std::io::Error::other(error)))?
-        }
+    let url = if let Some(url) = given {
+        url
+    } else {
+        let host = if address.ip().is_unspecified() {
+            [127, 0, 0, 1].into()
+        } else {
+            address.ip()
+        };
+        let text = format!("http://{}", SocketAddr::new(host, address.port()));
+        Url::parse(&text).map_err(|error| Error::Serve(std::io::Error::other(error)))?
     };
     if matches!(url.scheme(), "http" | "https") && url.has_host() {
         Ok(url)
@@ -283,7 +271,7 @@ async fn open(options: &Options, public: &Url) -> Result<App, Error> {
         auth,
         files,
         uploads,
-        bodies: Semaphore::new(BODIES_KIB as usize),
+        bodies: Semaphore::new(front::BODIES_KIB as usize),
     })
 }
 
@@ -308,176 +296,4 @@ fn announce(public: &Url, options: &Options) {
     if let Some(path) = &options.write_conf {
         let _ = writeln!(out, "clearml.conf: {}", path.display());
     }
-}
-
-// ---- requests ----
-
-async fn entry(
-    State(app): State<Arc<App>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    request: Request,
-) -> Response {
-    let path = request.uri().path();
-    if request.method() == Method::OPTIONS {
-        return Response::new(Body::empty());
-    }
-    if path == files::PREFIX
-        || path
-            .strip_prefix(files::PREFIX)
-            .is_some_and(|rest| rest.starts_with('/'))
-    {
-        return files::answer(&app, request).await;
-    }
-    if path == "/" {
-        return Response::new(Body::empty());
-    }
-    api(&app, peer, request).await
-}
-
-/// One API call, with its envelope.
-async fn api(app: &Arc<App>, peer: SocketAddr, request: Request) -> Response {
-    let path = request.uri().path().to_owned();
-    let transaction = auth::header_of_either(request.headers(), "trx").map(str::to_owned);
-    let (name, version, route) = match wire::target(&path) {
-        Target::Malformed => (
-            String::new(),
-            None,
-            Err(Refusal::bad(0, format!("Invalid request path {path}"))),
-        ),
-        Target::Call { name, version } => {
-            let asked = version.unwrap_or(Version::NEWEST);
-            let unknown = || {
-                let text = format!("Unable to find endpoint for name {name} and version {asked}");
-                Refusal::new(404, 0, text)
-            };
-            let route = routes::find(&name, asked).ok_or_else(unknown);
-            (name, version, route)
-        }
-    };
-    let requested = version.unwrap_or(Version::NEWEST);
-    let actual = route.as_ref().ok().map(|route| route.since);
-    let answer = match route {
-        Ok(route) => granted(app, peer, request, requested, route).await,
-        Err(refusal) => Err(refusal),
-    };
-    if let Err(refusal) = &answer
-        && refusal.code >= 500
-    {
-        tracing::error!(endpoint = name, error = refusal.text, "request failed");
-    }
-    if let (Ok(Value::String(text)), "events.download_task_log") = (&answer, name.as_str()) {
-        return respond(200, "text/plain; charset=utf-8", text.clone().into_bytes());
-    }
-    let endpoint = Endpoint {
-        name: &name,
-        requested,
-        actual,
-        transaction: transaction.as_deref(),
-    };
-    let (status, body) = wire::envelope(&endpoint, answer);
-    respond(status, "application/json", body)
-}
-
-fn respond(status: u16, kind: &'static str, body: Vec<u8>) -> Response {
-    let mut response = Response::new(Body::from(body));
-    *response.status_mut() =
-        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    response
-}
-
-/// Who asks, then what is asked, then the answer from the database.
-async fn granted(
-    app: &Arc<App>,
-    peer: SocketAddr,
-    request: Request,
-    version: Version,
-    route: &'static Route,
-) -> Answer {
-    let headers = request.headers();
-    if from_another_site(headers) {
-        return Err(Refusal::new(
-            403,
-            20,
-            "Forbidden (request from another site)",
-        ));
-    }
-    let caller = match app.auth.caller(headers, jiff::Timestamp::now().as_second()) {
-        Ok(caller) => caller,
-        Err(_) if route.open => Caller::default(),
-        Err(refusal) => return Err(refusal),
-    };
-    if headers.contains_key(header::CONTENT_ENCODING) {
-        return Err(Refusal::new(
-            415,
-            0,
-            "Unsupported Media Type (Content-Encoding is not accepted)",
-        ));
-    }
-    let worker = auth::header_of_either(headers, "worker").map(str::to_owned);
-    let ip = client_ip(headers, peer);
-    let kind = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default()
-        .to_owned();
-    let query = request.uri().query().map(str::to_owned);
-    let length = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    let kib = u32::try_from(length.unwrap_or(LARGEST_BODY).min(LARGEST_BODY) / 1024 + 1)
-        .unwrap_or(u32::MAX);
-    let Ok(_room) = app.bodies.acquire_many(kib).await else {
-        return Err(Refusal::internal("The server is shutting down"));
-    };
-    let body = tokio::time::timeout(
-        BODY_TIME,
-        axum::body::to_bytes(request.into_body(), LARGEST_BODY),
-    )
-    .await;
-    let body = match body {
-        Ok(Ok(body)) => body,
-        Ok(Err(_)) if length.is_none_or(|length| length > LARGEST_BODY) => {
-            return Err(Refusal::new(
-                413,
-                0,
-                format!("The request is larger than {LARGEST_BODY} bytes"),
-            ));
-        }
-        Ok(Err(error)) => return Err(Refusal::bad(0, format!("The request broke off: {error}"))),
-        Err(_) => return Err(Refusal::new(408, 0, "The request took too long to arrive")),
-    };
-    let Content { members, lines } = wire::content(&body, &kind, query.as_deref())?;
-    let request = call::Request {
-        body: members,
-        lines,
-        version,
-        caller,
-        worker,
-        ip,
-    };
-    let shared = Arc::clone(app);
-    let work = move |db: &rusqlite::Connection| (route.run)(&Call::new(db, &shared, &request));
-    match route.access {
-        Access::Read => app.store.read(work).await,
-        Access::Write => app.store.write(work).await,
-    }
-}
-
-/// A browser sends its stored password along wherever a page points it; only our own pages may do that.
-fn from_another_site(headers: &HeaderMap) -> bool {
-    headers
-        .get("sec-fetch-site")
-        .is_some_and(|site| site != "same-origin" && site != "none")
-}
-
-/// §1.5: what a proxy says, else the socket.
-fn client_ip(headers: &HeaderMap, peer: SocketAddr) -> String {
-    let named = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let forwarded = named("x-forwarded-for")
-        .and_then(|list| list.split(',').next())
-        .or_else(|| named("x-real-ip"));
-    forwarded.map_or_else(|| peer.ip().to_string(), |ip| ip.trim().to_owned())
 }

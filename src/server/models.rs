@@ -426,7 +426,7 @@ fn set_archived(call: &Call, word: &str, archived: bool) -> Answer {
                 succeeded.push(json!({"id": id, (word): true}));
             }
             Err(refusal) if refusal.code == 400 => {
-                let error = json!({"codes": [400, refusal.subcode], "msg": refusal.text, "data": refusal.data});
+                let error = json!({"codes": [400, refusal.subcode], "msg": refusal.text, "data": refusal.data.unwrap_or_default()});
                 failed.push(json!({"id": id, "error": error}));
             }
             Err(refusal) => return Err(refusal),

@@ -67,7 +67,7 @@ pub(crate) fn ensure_basics(db: &Connection) -> Result<(), Refusal> {
         )
         .optional()?;
     if queues == 0 && ever.is_none() {
-        let id = queues::insert(db, "default", json!([]), json!(["default"]), &now)?;
+        let id = queues::insert(db, "default", &json!([]), &json!(["default"]), &now)?;
         db.execute("INSERT INTO settings VALUES ('default_queue', ?1)", [id])?;
     }
     Ok(())

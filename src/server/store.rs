@@ -70,6 +70,8 @@ struct Job {
 /// Handle on the database; clones share it.
 #[derive(Clone)]
 pub(crate) struct Store {
+    /// Held as long as the server lives.
+    _lock: Arc<fs::File>,
     writer: mpsc::Sender<Job>,
     readers: Arc<Readers>,
     failure: watch::Receiver<Option<String>>,
@@ -90,6 +92,7 @@ impl Store {
         };
         fs::create_dir_all(folder).map_err(in_folder)?;
         restrict(folder, 0o700).map_err(in_folder)?;
+        let lock = lock_folder(folder)?;
         let path = folder.join(FILE);
         let mut db = open_writer(&path)?;
         check(&db, &path)?;
@@ -112,6 +115,7 @@ impl Store {
             failed,
         };
         Ok(Self {
+            _lock: Arc::new(lock),
             writer,
             readers: Arc::new(readers),
             failure,
@@ -162,10 +166,34 @@ impl Store {
     /// Resolves with the reason once the database cannot be used any more.
     pub(crate) async fn failure(&self) -> String {
         let mut failure = self.failure.clone();
-        match failure.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or_default(),
-            Err(_) => std::future::pending().await,
+        let reason = failure.wait_for(Option::is_some).await;
+        let reason = reason.ok().and_then(|reason| reason.clone());
+        match reason {
+            Some(reason) => reason,
+            None => std::future::pending().await,
         }
+    }
+}
+
+/// One server at a time works on a folder.
+fn lock_folder(folder: &Path) -> Result<fs::File, Error> {
+    let path = folder.join("lock");
+    let in_folder = |source| Error::Folder {
+        path: folder.to_owned(),
+        source,
+    };
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(in_folder)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(Error::InUse {
+            path: folder.to_owned(),
+        }),
+        Err(fs::TryLockError::Error(source)) => Err(in_folder(source)),
     }
 }
 

@@ -11,7 +11,7 @@ use super::call::{Call, Request};
 use super::wire::Answer;
 use super::{doc, query, rules, tasks, workers};
 
-const INTERVAL: Duration = Duration::from_secs(900);
+const INTERVAL: Duration = Duration::from_mins(15);
 
 /// Runs until the server stops.
 pub(crate) async fn run(app: Arc<App>, stop: CancellationToken) {
@@ -28,7 +28,7 @@ pub(crate) async fn run(app: Arc<App>, stop: CancellationToken) {
         });
         match answer.await {
             Ok(stopped) if stopped != json!(0) => {
-                tracing::info!(tasks = %stopped, "stopped silent tasks")
+                tracing::info!(tasks = %stopped, "stopped silent tasks");
             }
             Ok(_) => {}
             Err(refusal) => tracing::warn!(error = refusal.text, "the watchdog could not look"),

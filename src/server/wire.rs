@@ -33,7 +33,7 @@ pub(crate) struct Refusal {
     pub(crate) subcode: u16,
     pub(crate) text: String,
     /// `meta.error_data`, also part of the answers of the `*_many` calls.
-    pub(crate) data: Doc,
+    pub(crate) data: Option<Box<Doc>>,
     /// The refusal itself left something behind that must be stored (a failed enqueue does).
     pub(crate) keeps_writes: bool,
     /// Why the server cannot go on after this, if it cannot.
@@ -46,7 +46,7 @@ impl Refusal {
             code,
             subcode,
             text: text.into(),
-            data: Doc::new(),
+            data: None,
             keeps_writes: false,
             fatal: None,
         }
@@ -65,8 +65,11 @@ impl Refusal {
     /// 400 that names the object: `<text>: id=<id>, company=<company>`, with both as error data.
     pub(crate) fn unknown_id(subcode: u16, text: &str, id: &str, company: &str) -> Self {
         let mut refusal = Self::bad(subcode, format!("{text}: id={id}, company={company}"));
-        refusal.data.insert("id".into(), id.into());
-        refusal.data.insert("company".into(), company.into());
+        let data = [
+            ("id".to_owned(), id.into()),
+            ("company".to_owned(), company.into()),
+        ];
+        refusal.data = Some(Box::new(data.into_iter().collect()));
         refusal
     }
 
@@ -274,7 +277,7 @@ pub(crate) fn envelope(endpoint: &Endpoint<'_>, answer: Answer) -> (u16, Vec<u8>
             refusal.code,
             refusal.subcode,
             refusal.text,
-            refusal.data,
+            refusal.data.map(|data| *data).unwrap_or_default(),
             json!({}),
         ),
     };

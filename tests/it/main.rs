@@ -9,4 +9,8 @@ mod generated;
 mod git;
 mod layering;
 mod nvml;
+mod server_durability;
+mod server_facts;
+mod server_http;
+mod server_world;
 mod python;

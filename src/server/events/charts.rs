@@ -11,6 +11,11 @@ use super::{
     Call, IMAGE, PLOT, SCALAR, check_task, event_of, iso_of_millis, rounded, scroll, series,
 };
 
+/// Metric and variant.
+type Name = (String, String);
+/// Place on the axis, and value.
+type Point = (i64, f64);
+
 /// Points of a curve when nothing else is said.
 const SAMPLES: i64 = 5000;
 /// Events of one answer, at most.
@@ -22,7 +27,7 @@ const LARGEST: i64 = 10_000;
 pub(crate) fn histogram(call: &Call) -> Answer {
     let task = call.text("task")?;
     check_task(call, task)?;
-    curves(call, task)
+    asked_curves(call, task)
 }
 
 /// `events.multi_task_scalar_metrics_iter_histogram`: `{metric: {variant: {task: {name, x, y}}}}`.
@@ -30,7 +35,7 @@ pub(crate) fn multi_task_histogram(call: &Call) -> Answer {
     let mut all = Doc::new();
     for id in call.texts_required("tasks")? {
         let task = tasks::known(call.db, id)?;
-        let Value::Object(metrics) = curves(call, id)? else {
+        let Value::Object(metrics) = asked_curves(call, id)? else {
             continue;
         };
         for (metric, variants) in metrics {
@@ -47,12 +52,18 @@ pub(crate) fn multi_task_histogram(call: &Call) -> Answer {
     Ok(json!({"metrics": all}))
 }
 
-fn curves(call: &Call, task: &str) -> Answer {
+/// Curves as the request wants them.
+fn asked_curves(call: &Call, task: &str) -> Answer {
     let key = call.text_or_none("key")?.unwrap_or("iter");
     if !["iter", "timestamp", "iso_time"].contains(&key) {
         return Err(Refusal::invalid(format_args!("unknown key: {key}")));
     }
     let samples = call.int("samples")?.unwrap_or(SAMPLES).clamp(1, LARGEST);
+    curves(call, task, key, samples)
+}
+
+/// All curves of a task over an axis: `{metric: {variant: {name, x, y}}}`.
+pub(in super::super) fn curves(call: &Call, task: &str, key: &str, samples: i64) -> Answer {
     let wanted = Wanted::read(call)?;
     let order = if key == "iter" { "iter" } else { "at" };
     let sql = format!(
@@ -61,9 +72,9 @@ fn curves(call: &Call, task: &str) -> Answer {
     );
     let mut statement = call.db.prepare_cached(&sql)?;
     let mut rows = statement.query([task, SCALAR])?;
-    let mut points: Vec<((String, String), Vec<(i64, f64)>)> = Vec::new();
+    let mut points: Vec<(Name, Vec<Point>)> = Vec::new();
     while let Some(row) = rows.next()? {
-        let name: (String, String) = (row.get(0)?, row.get(1)?);
+        let name: Name = (row.get(0)?, row.get(1)?);
         let (iter, at, value): (i64, i64, f64) = (row.get(2)?, row.get(3)?, row.get(4)?);
         if series::is_single(iter) || !wanted.has(&name.0, &name.1) {
             continue;
@@ -89,7 +100,7 @@ fn curves(call: &Call, task: &str) -> Answer {
 }
 
 /// At most `samples` points: the means of equal stretches of the axis.
-fn sampled(curve: &[(i64, f64)], samples: i64) -> Vec<(i64, f64)> {
+fn sampled(curve: &[Point], samples: i64) -> Vec<Point> {
     let (Some((first, _)), Some((last, _))) = (curve.first(), curve.last()) else {
         return Vec::new();
     };
@@ -97,7 +108,7 @@ fn sampled(curve: &[(i64, f64)], samples: i64) -> Vec<(i64, f64)> {
         return curve.iter().map(|(x, y)| (*x, rounded(*y))).collect();
     }
     let stretch = (last.abs_diff(*first) / samples.unsigned_abs() + 1).max(1);
-    let mut means: Vec<(i64, f64)> = Vec::new();
+    let mut means: Vec<Point> = Vec::new();
     let mut current = None;
     let mut sum = (0.0, 0_u32);
     for (x, y) in curve {

@@ -90,7 +90,7 @@ fn by_position(call: &Call, task: &str, size: i64, total: i64) -> Answer {
 }
 
 /// Documents of a statement's rows.
-pub(super) fn read(
+pub(in super::super) fn read(
     call: &Call,
     sql: &str,
     values: &[&dyn rusqlite::ToSql],

@@ -48,7 +48,7 @@ fn member<'d>(item: &'d Doc, key: &str) -> Result<&'d str, Refusal> {
 }
 
 /// A hyperparameter as it is stored; values are strings (§3.1).
-fn parameter(item: &Doc) -> Result<Doc, Refusal> {
+fn parameter(item: &Doc) -> Doc {
     let mut kept = doc::project(item, &["section", "name", "value", "type", "description"]);
     kept.retain(|_, value| !value.is_null());
     match kept.get("value") {
@@ -58,7 +58,7 @@ fn parameter(item: &Doc) -> Result<Doc, Refusal> {
             kept.insert("value".into(), text.into());
         }
     }
-    Ok(kept)
+    kept
 }
 
 /// The section `properties` may be edited in any status (§2.3).
@@ -101,7 +101,7 @@ pub(crate) fn edit_hyper_params(call: &Call) -> Answer {
     for item in items {
         let section = member(item, "section")?;
         doc::object_at(all, section)
-            .insert(member(item, "name")?.to_owned(), parameter(item)?.into());
+            .insert(member(item, "name")?.to_owned(), parameter(item).into());
     }
     saved(call, &mut task, "updated")
 }

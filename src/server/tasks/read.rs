@@ -133,13 +133,12 @@ fn join(
         if id.is_empty() {
             continue;
         }
-        let name = match names.get(&id) {
-            Some(name) => name.clone(),
-            None => {
-                let name = name_of(call.db, table, &id)?;
-                names.insert(id.clone(), name.clone());
-                name
-            }
+        let name = if let Some(name) = names.get(&id) {
+            name.clone()
+        } else {
+            let name = name_of(call.db, table, &id)?;
+            names.insert(id.clone(), name.clone());
+            name
         };
         let mut object = Doc::new();
         object.insert("id".into(), id.into());

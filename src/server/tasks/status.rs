@@ -71,7 +71,7 @@ fn many(call: &Call, one: One) -> Answer {
                 let codes = [refusal.code, refusal.subcode];
                 failed.push(json!({
                     "id": id,
-                    "error": {"codes": codes, "msg": refusal.text, "data": refusal.data},
+                    "error": {"codes": codes, "msg": refusal.text, "data": refusal.data.unwrap_or_default()},
                 }));
             }
             Err(refusal) => return Err(refusal),

@@ -1,5 +1,11 @@
 //! The executor's three programs on this host against the embedded server: what a pod does, without a cluster.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a scenario that cannot go on has failed"
+)]
+
 mod end;
 mod fence;
 mod log;

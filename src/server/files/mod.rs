@@ -4,9 +4,11 @@
 //! credentials, as on a stock file server: a link works in a browser, and its path holds the task's id, which nobody
 //! guesses. Writing and deleting need them.
 
+mod paths;
+
 use std::fs;
 use std::io::SeekFrom;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -19,14 +21,16 @@ use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _};
 
 use super::App;
 use super::wire::new_id;
+use paths::{Range, decoded, kind_of, safe};
 
 /// First part of every file's address.
 pub(crate) const PREFIX: &str = "/files";
+
 /// The largest file, and how much of one is in memory.
 const LARGEST: u64 = 64 << 30;
+
 const CHUNK: usize = 128 << 10;
-/// The longest path.
-const LONGEST: usize = 2048;
+
 /// The largest list for `delete_many`.
 const LARGEST_LIST: usize = 4 << 20;
 
@@ -82,60 +86,6 @@ fn json_answer(body: &Value) -> Response {
         header::HeaderValue::from_static("application/json"),
     );
     response
-}
-
-/// A relative path below the folder of files, from what a client wrote; nothing that leads out of it.
-fn safe(folder: &Path, path: &str) -> Result<PathBuf, Failure> {
-    let bad = |why: &str| (StatusCode::BAD_REQUEST, format!("the path {path:?} {why}"));
-    if path.len() > LONGEST {
-        return Err((
-            StatusCode::BAD_REQUEST,
-            format!("the path is longer than {LONGEST} characters"),
-        ));
-    }
-    let mut safe = folder.to_owned();
-    let mut parts = 0;
-    for part in path.split('/').filter(|part| !part.is_empty()) {
-        if part == "." || part == ".." || part.contains(['\0', '\\']) {
-            return Err(bad("has a part that is not allowed"));
-        }
-        if part.len() > 255 {
-            return Err(bad("has a part that is longer than 255 bytes"));
-        }
-        safe.push(part);
-        parts += 1;
-    }
-    if parts == 0 {
-        Err(bad("is empty"))
-    } else {
-        Ok(safe)
-    }
-}
-
-/// A path of an address: `%20` is a space.
-fn decoded(path: &str) -> Result<String, Failure> {
-    let mut bytes = Vec::with_capacity(path.len());
-    let mut rest = path.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let escaped = after
-            .get(..2)
-            .and_then(|digits| std::str::from_utf8(digits).ok());
-        match (
-            first,
-            escaped.and_then(|digits| u8::from_str_radix(digits, 16).ok()),
-        ) {
-            (b'%', Some(byte)) => {
-                bytes.push(byte);
-                rest = &after[2..];
-            }
-            _ => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8(bytes)
-        .map_err(|_| (StatusCode::BAD_REQUEST, "the path is not UTF-8".to_owned()))
 }
 
 fn failed(what: &str, path: &Path, error: &std::io::Error) -> Failure {
@@ -285,7 +235,7 @@ async fn download(
     let asked = headers
         .get(header::RANGE)
         .and_then(|value| value.to_str().ok());
-    let (status, start, end) = match asked.map(|range| self::range(range, size)) {
+    let (status, start, end) = match asked.map(|range| paths::range(range, size)) {
         None | Some(Range::All) => (StatusCode::OK, 0, size),
         Some(Range::Part(start, end)) => (StatusCode::PARTIAL_CONTENT, start, end),
         Some(Range::Outside) => {
@@ -345,58 +295,6 @@ fn stream(file: File, length: u64) -> Body {
     ))
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Range {
-    All,
-    /// From, and up to but not including.
-    Part(u64, u64),
-    Outside,
-}
-
-/// One range of bytes; several, or something else, is answered with the whole file, as HTTP allows.
-fn range(text: &str, size: u64) -> Range {
-    let Some((first, last)) = text
-        .strip_prefix("bytes=")
-        .and_then(|range| range.split_once('-'))
-    else {
-        return Range::All;
-    };
-    let part = match (first.trim().parse::<u64>(), last.trim().parse::<u64>()) {
-        (Ok(first), Ok(last)) if first <= last => (first, last.saturating_add(1).min(size)),
-        (Ok(first), Err(_)) if last.trim().is_empty() => (first, size),
-        (Err(_), Ok(last)) if first.trim().is_empty() => (size.saturating_sub(last), size),
-        _ => return Range::All,
-    };
-    if part.0 < part.1 {
-        Range::Part(part.0, part.1)
-    } else {
-        Range::Outside
-    }
-}
-
-fn kind_of(path: &Path) -> &'static str {
-    let extension = path
-        .extension()
-        .and_then(|extension| extension.to_str())
-        .unwrap_or_default();
-    match extension.to_ascii_lowercase().as_str() {
-        "png" => "image/png",
-        "jpg" | "jpeg" => "image/jpeg",
-        "gif" => "image/gif",
-        "webp" => "image/webp",
-        "svg" => "image/svg+xml",
-        "mp4" => "video/mp4",
-        "mp3" => "audio/mpeg",
-        "wav" => "audio/wav",
-        "json" => "application/json",
-        "txt" | "log" | "csv" | "yaml" | "yml" | "py" => "text/plain; charset=utf-8",
-        "html" | "htm" => "text/html; charset=utf-8",
-        "zip" => "application/zip",
-        "gz" => "application/gzip",
-        _ => "application/octet-stream",
-    }
-}
-
 // ---- deletion ----
 
 async fn delete(app: &App, path: &str) -> Result<Response, Failure> {
@@ -453,34 +351,4 @@ async fn delete_many(app: &App, request: Request) -> Result<Response, Failure> {
         }
     }
     Ok(json_answer(&json!({"deleted": deleted, "errors": errors})))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_path_leads_out_of_the_folder() {
-        let folder = Path::new("/data/files");
-        for bad in ["../x", "a/../../x", "a/./b", "a\\b", "a\0b", "", "///"] {
-            assert!(safe(folder, bad).is_err(), "{bad:?}");
-        }
-        assert_eq!(
-            safe(folder, "/a//b c/d.txt").unwrap(),
-            folder.join("a/b c/d.txt")
-        );
-        assert!(safe(folder, &decoded("%2e%2e/x").unwrap()).is_err());
-        assert_eq!(decoded("a%20b%zz").unwrap(), "a b%zz");
-    }
-
-    #[test]
-    fn a_range_is_cut_to_the_file() {
-        assert_eq!(range("bytes=0-3", 10), Range::Part(0, 4));
-        assert_eq!(range("bytes=4-", 10), Range::Part(4, 10));
-        assert_eq!(range("bytes=-3", 10), Range::Part(7, 10));
-        assert_eq!(range("bytes=8-99", 10), Range::Part(8, 10));
-        assert_eq!(range("bytes=10-", 10), Range::Outside);
-        assert_eq!(range("bytes=0-1,3-4", 10), Range::All);
-        assert_eq!(range("lines=1-2", 10), Range::All);
-    }
 }

@@ -2,7 +2,11 @@
 //!
 //! What columns can answer is asked of SQLite; the rest is decided here, on the documents.
 
+mod compare;
+mod terms;
+
 use std::cmp::Ordering;
+use std::fmt::Write as _;
 
 use regex::Regex;
 use rusqlite::{Connection, OptionalExtension as _, ToSql};
@@ -11,13 +15,14 @@ use serde_json::{Value, json};
 use super::call::{Call, integer, wrong};
 use super::doc;
 use super::wire::{Doc, Refusal};
+use compare::{Comparison, compare_dates, compare_values, comparison, in_range, regex, texts_at};
+use terms::Terms;
 
 /// The most documents that `page` and `page_size` give at once.
 const PAGE: usize = 500;
+
 /// The most that `start` and `size` give at once.
 const LARGEST: usize = 10_000;
-/// The longest regular expression that is taken.
-const LONGEST_PATTERN: usize = 4096;
 
 /// Whether hidden objects are part of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,80 +47,11 @@ pub(crate) struct Query<'a> {
     patterns: Vec<Pattern<'a>>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Comparison {
-    AtLeast,
-    After,
-    AtMost,
-    Before,
-    Equal,
-}
-
 #[derive(Debug)]
 struct Pattern<'a> {
     fields: Vec<&'a str>,
     regex: Regex,
     all: bool,
-}
-
-/// The items of a list filter: what must be there (one of them, or all), and what must not.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Terms {
-    all: bool,
-    include: Vec<String>,
-    exclude: Vec<String>,
-}
-
-impl Terms {
-    /// Items with their operators; a leading `-` excludes, `null` stands for "not set".
-    fn read(items: &[Value]) -> Result<Self, Refusal> {
-        let mut terms = Terms::default();
-        let mut negate = false;
-        for item in items {
-            let text = match item {
-                Value::Null => "",
-                Value::String(text) => text,
-                _ => return Err(Refusal::bad(16, format!("Invalid field value: {item}"))),
-            };
-            match text {
-                "__$not" => negate = true,
-                "__$and" | "__$all" => terms.all = true,
-                "__$or" | "__$any" => terms.all = false,
-                _ if text.starts_with("__$") => {
-                    return Err(Refusal::bad(16, format!("Unknown list operator: {text}")));
-                }
-                _ => {
-                    let (text, excluded) = text
-                        .strip_prefix('-')
-                        .map_or((text, false), |text| (text, true));
-                    let to = if excluded || negate {
-                        &mut terms.exclude
-                    } else {
-                        &mut terms.include
-                    };
-                    to.push(text.to_owned());
-                    negate = false;
-                }
-            }
-        }
-        Ok(terms)
-    }
-
-    fn holds(&self, have: &[&str]) -> bool {
-        let is_there =
-            |term: &String| have.contains(&term.as_str()) || (term.is_empty() && have.is_empty());
-        let included = match (self.include.is_empty(), self.all) {
-            (true, _) => true,
-            (false, true) => self.include.iter().all(is_there),
-            (false, false) => self.include.iter().any(is_there),
-        };
-        included && !self.exclude.iter().any(is_there)
-    }
-
-    /// A plain choice of values, which a column can answer.
-    fn is_plain(&self) -> bool {
-        !self.all && self.exclude.is_empty() && !self.include.iter().any(String::is_empty)
-    }
 }
 
 impl<'a> Query<'a> {
@@ -307,9 +243,10 @@ impl<'a> Query<'a> {
         let mut values = Vec::new();
         let mut one_of = |sql: &mut String, column: &str, of: Value| {
             values.push(of.to_string());
-            *sql += &format!(
-                " AND {column} IN (SELECT value FROM json_each(?{}))",
-                values.len()
+            let number = values.len();
+            let _ = write!(
+                sql,
+                " AND {column} IN (SELECT value FROM json_each(?{number}))"
             );
         };
         if !self.ids.is_empty() {
@@ -335,10 +272,8 @@ impl<'a> Query<'a> {
             && self.ranges.is_empty()
             && self.patterns.is_empty();
         if ours {
-            sql += &format!(
-                " LIMIT {}",
-                self.skip.saturating_add(self.take).min(i64::MAX as usize)
-            );
+            let limit = i64::try_from(self.skip.saturating_add(self.take)).unwrap_or(i64::MAX);
+            let _ = write!(sql, " LIMIT {limit}");
         }
         (sql, values, rest)
     }
@@ -388,108 +323,6 @@ impl Pattern<'_> {
     }
 }
 
-fn regex(pattern: &str) -> Result<Regex, Refusal> {
-    let invalid = |why: String| {
-        Refusal::bad(
-            16,
-            format!("Invalid field value: regular expression {pattern:?}: {why}"),
-        )
-    };
-    if pattern.len() > LONGEST_PATTERN {
-        return Err(invalid("too long".into()));
-    }
-    // Python escapes characters that need none; here an unknown escape is an error.
-    let mut plain = String::with_capacity(pattern.len());
-    let mut chars = pattern.chars();
-    while let Some(c) = chars.next() {
-        if c != '\\' {
-            plain.push(c);
-            continue;
-        }
-        match chars.next() {
-            Some(c) if c.is_ascii_alphanumeric() || c == '_' => plain.extend(['\\', c]),
-            Some(c) => plain += &regex::escape(&c.to_string()),
-            None => plain.push('\\'),
-        }
-    }
-    Regex::new(&plain).map_err(|error| invalid(error.to_string()))
-}
-
-fn comparison(text: &str) -> (Comparison, String) {
-    for (sign, comparison) in [
-        (">=", Comparison::AtLeast),
-        ("<=", Comparison::AtMost),
-        (">", Comparison::After),
-        ("<", Comparison::Before),
-    ] {
-        if let Some(date) = text.strip_prefix(sign) {
-            return (comparison, date.trim().to_owned());
-        }
-    }
-    (Comparison::Equal, text.to_owned())
-}
-
-/// A date in any ISO 8601 form; without an offset it is UTC (§1.12).
-fn date(text: &str) -> Option<jiff::Timestamp> {
-    text.parse().ok().or_else(|| {
-        let civil: jiff::civil::DateTime = text.parse().ok()?;
-        civil
-            .to_zoned(jiff::tz::TimeZone::UTC)
-            .ok()
-            .map(|zoned| zoned.timestamp())
-    })
-}
-
-fn compare_dates(have: &str, comparison: Comparison, wanted: &str) -> bool {
-    let (Some(have), Some(wanted)) = (date(have), date(wanted)) else {
-        return false;
-    };
-    match comparison {
-        Comparison::AtLeast => have >= wanted,
-        Comparison::After => have > wanted,
-        Comparison::AtMost => have <= wanted,
-        Comparison::Before => have < wanted,
-        Comparison::Equal => have == wanted,
-    }
-}
-
-fn in_range(have: Option<&Value>, low: &Value, high: &Value) -> bool {
-    let Some(have) = have else { return false };
-    if let (Some(number), true) = (have.as_f64(), low.is_number() || high.is_number()) {
-        return low.as_f64().is_none_or(|low| number >= low)
-            && high.as_f64().is_none_or(|high| number <= high);
-    }
-    let text = have.as_str().unwrap_or_default();
-    low.as_str()
-        .is_none_or(|low| compare_dates(text, Comparison::AtLeast, low))
-        && high
-            .as_str()
-            .is_none_or(|high| compare_dates(text, Comparison::AtMost, high))
-}
-
-fn compare_values(a: Option<&Value>, b: Option<&Value>) -> Ordering {
-    match (a, b) {
-        (None, None) => Ordering::Equal,
-        (None, Some(_)) => Ordering::Less,
-        (Some(_), None) => Ordering::Greater,
-        (Some(Value::Number(a)), Some(Value::Number(b))) => a
-            .as_f64()
-            .unwrap_or(f64::NAN)
-            .total_cmp(&b.as_f64().unwrap_or(f64::NAN)),
-        (Some(Value::String(a)), Some(Value::String(b))) => a.cmp(b),
-        (Some(a), Some(b)) => a.to_string().cmp(&b.to_string()),
-    }
-}
-
-/// The strings at a path: one, or those of a list.
-fn texts_at<'d>(doc: &'d Doc, path: &str) -> Vec<&'d str> {
-    match doc::get(doc, path) {
-        Some(Value::String(text)) if !text.is_empty() => vec![text],
-        Some(Value::Array(items)) => items.iter().filter_map(Value::as_str).collect(),
-        _ => Vec::new(),
-    }
-}
-
 /// One document by its id.
 pub(crate) fn one(db: &Connection, sql: &str, id: &str) -> Result<Option<Doc>, Refusal> {
     let text: Option<String> = db
@@ -513,46 +346,4 @@ pub(crate) fn tags(tags: &[&str]) -> Value {
 /// An integer member of an event or a document, 0 if there is none.
 pub(crate) fn int_at(doc: &Doc, key: &str) -> i64 {
     doc.get(key).and_then(integer).unwrap_or(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn holds(items: Value, have: &[&str]) -> bool {
-        Terms::read(items.as_array().unwrap()).unwrap().holds(have)
-    }
-
-    #[test]
-    fn list_items_are_alternatives_unless_all_is_said() {
-        assert!(holds(json!(["a", "b"]), &["b"]));
-        assert!(!holds(json!(["__$all", "a", "b"]), &["b"]));
-        assert!(holds(json!(["__$all", "a", "b"]), &["b", "a", "c"]));
-    }
-
-    #[test]
-    fn a_minus_or_a_not_excludes() {
-        assert!(!holds(json!(["a", "-b"]), &["a", "b"]));
-        assert!(holds(json!(["-b"]), &["a"]));
-        assert!(!holds(json!(["a", "__$not", "b", "c"]), &["a", "b"]));
-        assert!(holds(json!(["a", "__$not", "b", "c"]), &["c"]));
-        assert!(holds(json!([null]), &[]) && !holds(json!([null]), &["p"]));
-        assert_eq!(Terms::read(&[json!("__$odd")]).unwrap_err().subcode, 16);
-    }
-
-    #[test]
-    fn names_are_searched_for_with_the_escapes_of_python() {
-        let escaped = regex(r"^my\ project\-1\#x\/y$").unwrap();
-        assert!(escaped.is_match("my project-1#x/y"));
-        assert!(!escaped.is_match("my project-1#x/y2"));
-        assert!(regex("default").unwrap().is_match("my-default"));
-        assert_eq!(regex("(").unwrap_err().subcode, 16);
-    }
-
-    #[test]
-    fn dates_compare_as_moments() {
-        let (sign, wanted) = comparison(">=2026-11-04T12:00:00");
-        assert!(compare_dates("2026-11-04T13:00:00+01:00", sign, &wanted));
-        assert!(!compare_dates("2026-11-04T12:59:59+01:00", sign, &wanted));
-    }
 }
