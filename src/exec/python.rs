@@ -292,7 +292,7 @@ impl Maker<'_> {
             .arg("--python")
             .arg(&self.interpreter.program)
             .args(["-r", "-"]);
-        let limit = Duration::from_secs(60);
+        let limit = Duration::from_mins(1);
         let ended = tool::run(command, Some(self.list.text.as_bytes()), limit, &mut |_| {})
             .await
             .ok()?;
@@ -318,7 +318,7 @@ impl Maker<'_> {
             .arg(&self.interpreter.program)
             .stderr(std::process::Stdio::null());
         let output =
-            tokio::time::timeout(Duration::from_secs(60), command.kill_on_drop(true).output())
+            tokio::time::timeout(Duration::from_mins(1), command.kill_on_drop(true).output())
                 .await
                 .ok()?
                 .ok()?;

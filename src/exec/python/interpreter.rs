@@ -149,7 +149,7 @@ mod tests {
         let image = image(programs);
         let mut notes = Vec::new();
         let found = find(wanted, local, image.path().to_str().unwrap(), &mut |line| {
-            notes.push(line.to_owned())
+            notes.push(line.to_owned());
         });
         (
             found.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()),

@@ -1,6 +1,7 @@
 //! The requirement list as the installer gets it, and its key.
 
 use std::collections::BTreeSet;
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -73,11 +74,12 @@ impl List {
         }
         // Files that name others are read by the installer itself, in their own folder.
         list.text = if list.local {
-            let lines = list
+            let lines: Vec<String> = list
                 .files
                 .iter()
-                .map(|file| format!("-r {}\n", file.display()));
-            lines.collect()
+                .map(|file| format!("-r {}\n", file.display()))
+                .collect();
+            lines.concat()
         } else {
             rewritten(&plain, &|path| path.exists())
         };
@@ -111,13 +113,11 @@ impl List {
             hash.update(line);
             hash.update("\n");
         }
-        Some(
-            hash.finalize()
-                .iter()
-                .take(16)
-                .map(|byte| format!("{byte:02x}"))
-                .collect(),
-        )
+        let mut key = String::new();
+        for byte in &hash.finalize()[..16] {
+            let _ = write!(key, "{byte:02x}");
+        }
+        Some(key)
     }
 }
 
@@ -184,11 +184,14 @@ fn rewritten(text: &str, exists: &dyn Fn(&Path) -> bool) -> String {
         .collect();
     let is_clearml = |line: &&String| package_name(line) == "clearml";
     let last = lines.iter().rposition(|line| is_clearml(&line));
-    let kept = lines
-        .iter()
-        .enumerate()
-        .filter(|(at, line)| !is_clearml(line) || Some(*at) == last);
-    kept.map(|(_, line)| format!("{line}\n")).collect()
+    let mut kept = String::new();
+    for (at, line) in lines.iter().enumerate() {
+        if !is_clearml(&line) || Some(at) == last {
+            kept.push_str(line);
+            kept.push('\n');
+        }
+    }
+    kept
 }
 
 /// The normalised name that a requirement begins with (PEP 503).
