@@ -31,8 +31,17 @@ impl Figure {
         let name = cells.next()?.to_owned();
         let unit = cells.next()?.to_owned();
         let goal = cells.next()?.parse().ok()?;
-        let values: Vec<f64> = cells.next()?.split(' ').filter_map(|value| value.parse().ok()).collect();
-        (!values.is_empty()).then_some(Self { name, unit, goal, values })
+        let values: Vec<f64> = cells
+            .next()?
+            .split(' ')
+            .filter_map(|value| value.parse().ok())
+            .collect();
+        (!values.is_empty()).then_some(Self {
+            name,
+            unit,
+            goal,
+            values,
+        })
     }
 
     fn sorted(&self) -> Vec<f64> {
@@ -43,7 +52,9 @@ impl Figure {
 
     fn row(&self) -> String {
         let sorted = self.sorted();
-        let (Some(least), Some(most)) = (sorted.first(), sorted.last()) else { return String::new() };
+        let (Some(least), Some(most)) = (sorted.first(), sorted.last()) else {
+            return String::new();
+        };
         let median = sorted[sorted.len() / 2];
         let held = if median <= self.goal { "yes" } else { "no" };
         format!(
@@ -61,9 +72,23 @@ pub fn main(arguments: &Arguments) -> Result<()> {
     cluster::install_missing()?;
     let place = test::prepare()?;
     let filter = format!("bench::{}", arguments.only.as_deref().unwrap_or_default());
-    let mut command =
-        test::with(&place, test::cargo(&["test", "--test", "it", "--", &filter, "--nocapture", "--test-threads=1"]));
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("could not start cargo")?;
+    let mut command = test::with(
+        &place,
+        test::cargo(&[
+            "test",
+            "--test",
+            "it",
+            "--",
+            &filter,
+            "--nocapture",
+            "--test-threads=1",
+        ]),
+    );
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("could not start cargo")?;
     let mut figures = Vec::new();
     for line in BufReader::new(child.stdout.take().context("cargo has no output")?).lines() {
         let line = line?;
@@ -77,7 +102,9 @@ pub fn main(arguments: &Arguments) -> Result<()> {
     if !status.success() || figures.is_empty() {
         bail!("the benches failed ({status})");
     }
-    let mut table = String::from("| figure | median | least – most | runs | goal | held |\n|---|---|---|---|---|---|\n");
+    let mut table = String::from(
+        "| figure | median | least – most | runs | goal | held |\n|---|---|---|---|---|---|\n",
+    );
     for figure in &figures {
         writeln!(table, "{}", figure.row())?;
     }

@@ -75,9 +75,16 @@ impl Drop for Stage<'_> {
             return;
         }
         if self.installed {
-            let _ = sh::run(&mut self.helm(&["uninstall", "trainyard", "--wait", "--timeout", "60s"]));
+            let _ =
+                sh::run(&mut self.helm(&["uninstall", "trainyard", "--wait", "--timeout", "60s"]));
         }
-        let _ = sh::run(&mut self.kubectl(&["delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=60s"]));
+        let _ = sh::run(&mut self.kubectl(&[
+            "delete",
+            "namespace",
+            NAMESPACE,
+            "--ignore-not-found",
+            "--timeout=60s",
+        ]));
         for child in &mut self.children {
             let _ = child.kill();
             let _ = child.wait();
@@ -89,7 +96,10 @@ impl Drop for Stage<'_> {
 impl Stage<'_> {
     fn kubectl(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.cluster.bin.join("kubectl"));
-        command.env("KUBECONFIG", &self.cluster.kubeconfig).args(["--namespace", NAMESPACE]).args(arguments);
+        command
+            .env("KUBECONFIG", &self.cluster.kubeconfig)
+            .args(["--namespace", NAMESPACE])
+            .args(arguments);
         command
     }
 
@@ -107,19 +117,27 @@ impl Stage<'_> {
     }
 
     fn apply(&self, object: &Value) -> Result<()> {
-        sh::feed(&mut self.kubectl(&["apply", "--filename", "-"]), &object.to_string())
+        sh::feed(
+            &mut self.kubectl(&["apply", "--filename", "-"]),
+            &object.to_string(),
+        )
     }
 
     /// Starts a program that lives as long as the demo, or on with `--keep`.
     fn start(&mut self, mut command: Command, log: &str) -> Result<()> {
         let log = self.folder.join(log);
         let file = fs::File::create(&log)?;
-        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+        command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file);
         if self.keep {
             // Its own group: Ctrl-C in the terminal is not for it.
             std::os::unix::process::CommandExt::process_group(&mut command, 0);
         }
-        let child = command.spawn().with_context(|| format!("could not start {command:?}"))?;
+        let child = command
+            .spawn()
+            .with_context(|| format!("could not start {command:?}"))?;
         self.children.push(child);
         Ok(())
     }
@@ -129,7 +147,13 @@ fn on_cluster(arguments: &Arguments, step: &mut Step, cluster: &Cluster) -> Resu
     let folder = dirs::state()?.join("demo");
     sh::remove(&folder)?;
     sh::make_dir(&folder)?;
-    let mut stage = Stage { cluster, folder, children: Vec::new(), installed: false, keep: arguments.keep };
+    let mut stage = Stage {
+        cluster,
+        folder,
+        children: Vec::new(),
+        installed: false,
+        keep: arguments.keep,
+    };
 
     step.begin("the image");
     let image = image::build(cluster)?;
@@ -172,7 +196,14 @@ fn start_server(stage: &mut Stage) -> Result<Server> {
     let conf = stage.folder.join("clearml.conf");
     let mut command = Command::new(dirs::repository().join("dist/trainyard"));
     command
-        .args(["server", "--listen", &format!("{host}:{port}"), "--public-url", &url, "--data"])
+        .args([
+            "server",
+            "--listen",
+            &format!("{host}:{port}"),
+            "--public-url",
+            &url,
+            "--data",
+        ])
         .arg(stage.folder.join("server"))
         .arg("--write-conf")
         .arg(&conf);
@@ -187,7 +218,8 @@ fn start_server(stage: &mut Stage) -> Result<Server> {
 }
 
 fn install(stage: &mut Stage, image: &str, server: &Server) -> Result<()> {
-    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
+    let namespace =
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
     stage.apply(&namespace)?;
     stage.apply(&json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "clearml-credentials"},
@@ -227,7 +259,13 @@ fn bind(stage: &Stage) -> Result<()> {
             }]}},
         },
     }))?;
-    sh::run(&mut stage.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", "queuebinding", QUEUE]))
+    sh::run(&mut stage.kubectl(&[
+        "wait",
+        "--for=condition=Ready",
+        "--timeout=60s",
+        "queuebinding",
+        QUEUE,
+    ]))
 }
 
 /// A repository that pods reach, a clone of it, and in the clone a change that is not committed.
@@ -238,24 +276,47 @@ fn repository(stage: &mut Stage) -> Result<PathBuf> {
     let bare = base.join("digits.git");
     sh::make_dir(&bare)?;
     let clone = stage.folder.join("digits");
-    git(&bare, &["init", "--quiet", "--bare", "--initial-branch=main"])?;
-    git(&stage.folder, &["clone", "--quiet", &bare.display().to_string(), "digits"])?;
+    git(
+        &bare,
+        &["init", "--quiet", "--bare", "--initial-branch=main"],
+    )?;
+    git(
+        &stage.folder,
+        &["clone", "--quiet", &bare.display().to_string(), "digits"],
+    )?;
     let script = fs::read_to_string(dirs::repository().join("examples/digits/train.py"))?;
     sh::write(clone.join("train.py"), &script)?;
     git(&clone, &["add", "."])?;
-    git(&clone, &["commit", "--quiet", "--message", "Train on the digits"])?;
+    git(
+        &clone,
+        &["commit", "--quiet", "--message", "Train on the digits"],
+    )?;
     git(&clone, &["push", "--quiet", "origin", "HEAD:main"])?;
-    git(&clone, &["remote", "set-url", "origin", &format!("git://{host}:{port}/digits.git")])?;
-    let changed = script.replace("print(f\"done:", "print(\"this line is an uncommitted change\")\n    print(f\"done:");
+    git(
+        &clone,
+        &[
+            "remote",
+            "set-url",
+            "origin",
+            &format!("git://{host}:{port}/digits.git"),
+        ],
+    )?;
+    let changed = script.replace(
+        "print(f\"done:",
+        "print(\"this line is an uncommitted change\")\n    print(f\"done:",
+    );
     sh::write(clone.join("train.py"), changed)?;
 
     let mut daemon = sh::command("git");
-    daemon.arg("daemon").arg(format!("--base-path={}", base.display())).args([
-        "--export-all",
-        "--reuseaddr",
-        &format!("--listen={host}"),
-        &format!("--port={port}"),
-    ]);
+    daemon
+        .arg("daemon")
+        .arg(format!("--base-path={}", base.display()))
+        .args([
+            "--export-all",
+            "--reuseaddr",
+            &format!("--listen={host}"),
+            &format!("--port={port}"),
+        ]);
     stage.start(daemon, "git.log")?;
     Ok(clone)
 }
@@ -263,7 +324,12 @@ fn repository(stage: &mut Stage) -> Result<PathBuf> {
 fn git(folder: &Path, arguments: &[&str]) -> Result<()> {
     sh::run(
         sh::command("git")
-            .args(["-c", "user.name=Researcher", "-c", "user.email=researcher@example.org"])
+            .args([
+                "-c",
+                "user.name=Researcher",
+                "-c",
+                "user.email=researcher@example.org",
+            ])
             .args(arguments)
             .current_dir(folder),
     )
@@ -272,7 +338,13 @@ fn git(folder: &Path, arguments: &[&str]) -> Result<()> {
 fn enqueue(stage: &Stage, clone: &Path, epochs: u32) -> Result<String> {
     let said = sh::output(
         Command::new(tools::sdk_python()?)
-            .args(["train.py", "--queue", QUEUE, "--epochs", &epochs.to_string()])
+            .args([
+                "train.py",
+                "--queue",
+                QUEUE,
+                "--epochs",
+                &epochs.to_string(),
+            ])
             .current_dir(clone)
             .env("CLEARML_CONFIG_FILE", stage.folder.join("clearml.conf")),
     )?;
@@ -288,7 +360,11 @@ fn follow(server: &Server, task: &str, since: Instant) -> Result<String> {
     let mut last = String::new();
     loop {
         let (status, message) = server.status(task)?;
-        let said = if message.is_empty() { status.clone() } else { format!("{status}: {}", message.lines().next().unwrap_or_default()) };
+        let said = if message.is_empty() {
+            status.clone()
+        } else {
+            format!("{status}: {}", message.lines().next().unwrap_or_default())
+        };
         if said != last {
             println!("      {:6.1} s  {said}", since.elapsed().as_secs_f64());
             last = said;
@@ -326,7 +402,12 @@ fn show(stage: &Stage, server: &Server, task: &str, keep: bool) {
     } else {
         println!("      with --keep all of this stays, to look around:");
     }
-    for what in ["get queuebinding", "describe queuebinding gpu", "get jobs,pods --show-labels", "get events"] {
+    for what in [
+        "get queuebinding",
+        "describe queuebinding gpu",
+        "get jobs,pods --show-labels",
+        "get events",
+    ] {
         println!("        {kubectl} {what}");
     }
     println!();

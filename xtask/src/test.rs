@@ -3,9 +3,9 @@
 //! Each check is one line; the tests of Rust are counted as such. A check that cannot run says why and counts as
 //! failed. The output ends with `N passed, N failed`.
 
+use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
-use std::io::{BufRead, BufReader};
 
 use anyhow::{Context, Result, bail};
 
@@ -61,7 +61,10 @@ impl Tally {
                     self.failed.push(format!("{name}: no test ran"));
                 }
                 self.failed.extend(failed);
-                println!("   {name}: {passed} passed ({:.0} s)", begun.elapsed().as_secs_f64());
+                println!(
+                    "   {name}: {passed} passed ({:.0} s)",
+                    begun.elapsed().as_secs_f64()
+                );
             }
             Err(error) => {
                 println!("   FAILED: {name}: {error:#}");
@@ -77,8 +80,21 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     let mut tally = Tally::default();
     cluster::install_missing()?;
     if let Some(only) = &arguments.only {
-        let place = if only.contains("e2e") { Some(prepare()?) } else { None };
-        let mut command = cargo(&["test", "--package", "trainyard", "--lib", "--test", "it", "--", only]);
+        let place = if only.contains("e2e") {
+            Some(prepare()?)
+        } else {
+            None
+        };
+        let mut command = cargo(&[
+            "test",
+            "--package",
+            "trainyard",
+            "--lib",
+            "--test",
+            "it",
+            "--",
+            only,
+        ]);
         arguments_of(&mut command, place.as_ref(), arguments.threads);
         tally.rust_tests(&format!("tests of {only}"), &mut command);
     } else {
@@ -90,18 +106,37 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     }
     println!("took {:.0} s", begun.elapsed().as_secs_f64());
     println!("{} passed, {} failed", tally.passed, tally.failed.len());
-    Ok(if tally.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if tally.failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn everything(tally: &mut Tally, arguments: &Arguments) {
-    tally.check("formatting", || sh::show(&mut cargo(&["fmt", "--all", "--check"])));
-    tally.check("spelling", || sh::show(Command::new(tools::program("typos")?).current_dir(dirs::repository())));
+    tally.check("formatting", || {
+        sh::show(&mut cargo(&["fmt", "--all", "--check"]))
+    });
+    tally.check("spelling", || {
+        sh::show(Command::new(tools::program("typos")?).current_dir(dirs::repository()))
+    });
     tally.check("licences, sources and bans", || {
         let deny = tools::cargo_deny()?;
-        sh::show(Command::new(deny).args(["--workspace", "check", "bans", "licenses", "sources"]).current_dir(dirs::repository()))
+        sh::show(
+            Command::new(deny)
+                .args(["--workspace", "check", "bans", "licenses", "sources"])
+                .current_dir(dirs::repository()),
+        )
     });
     tally.check("clippy", || {
-        sh::show(&mut cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))
+        sh::show(&mut cargo(&[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "--deny",
+            "warnings",
+        ]))
     });
     // Some tests use the cluster's helm and uv, so both are there before any test runs.
     let prepared = prepare();
@@ -113,17 +148,37 @@ fn everything(tally: &mut Tally, arguments: &Arguments) {
             return;
         }
     };
-    tally.rust_tests("unit tests", &mut with(&place, cargo(&["test", "--workspace", "--lib", "--bins"])));
+    tally.rust_tests(
+        "unit tests",
+        &mut with(&place, cargo(&["test", "--workspace", "--lib", "--bins"])),
+    );
     tally.rust_tests(
         "integration tests",
-        &mut with(&place, cargo(&["test", "--test", "it", "--", "--skip", "e2e::", "--skip", "bench::", "--test-threads=2"])),
+        &mut with(
+            &place,
+            cargo(&[
+                "test",
+                "--test",
+                "it",
+                "--",
+                "--skip",
+                "e2e::",
+                "--skip",
+                "bench::",
+                "--test-threads=2",
+            ]),
+        ),
     );
     let mut scenarios = cargo(&["test", "--test", "it", "--", "e2e::"]);
     arguments_of(&mut scenarios, Some(&place), arguments.threads);
     tally.rust_tests("scenarios on the cluster", &mut scenarios);
     tally.check("demo", || {
         let program = std::env::current_exe().context("where is this program")?;
-        sh::show(Command::new(program).arg("demo").current_dir(dirs::repository()))
+        sh::show(
+            Command::new(program)
+                .arg("demo")
+                .current_dir(dirs::repository()),
+        )
     });
     if !arguments.keep {
         tally.check("the cluster goes down and leaves nothing", cluster::down);
@@ -145,7 +200,13 @@ pub fn prepare() -> Result<Place> {
     let image = image::build(&cluster)?;
     let sdk_python = tools::sdk_python()?;
     let dist = dirs::repository().join("dist");
-    Ok(Place { cluster, image, sdk_python, uv: dist.join("uv"), program: dist.join("trainyard") })
+    Ok(Place {
+        cluster,
+        image,
+        sdk_python,
+        uv: dist.join("uv"),
+        program: dist.join("trainyard"),
+    })
 }
 
 /// Tells a test where things are.
@@ -155,7 +216,10 @@ pub fn with(place: &Place, mut command: Command) -> Command {
         .env("TRAINYARD_E2E_KUBECONFIG", &cluster.kubeconfig)
         .env("TRAINYARD_E2E_GATEWAY", cluster.gateway.to_string())
         .env("TRAINYARD_E2E_IMAGE", &place.image)
-        .env("TRAINYARD_E2E_TASK_IMAGE", format!("{}/python:1", cluster.registry))
+        .env(
+            "TRAINYARD_E2E_TASK_IMAGE",
+            format!("{}/python:1", cluster.registry),
+        )
         .env("TRAINYARD_E2E_REGISTRY", &cluster.registry)
         .env("TRAINYARD_E2E_INDEX_URL", &cluster.index_url)
         .env("TRAINYARD_E2E_BIN", &cluster.bin)
@@ -178,7 +242,11 @@ fn arguments_of(command: &mut Command, place: Option<&Place>, threads: usize) {
 
 pub fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new("cargo");
-    command.args(arguments).current_dir(dirs::repository()).env("INSTA_UPDATE", "no").env("CARGO_TERM_COLOR", "never");
+    command
+        .args(arguments)
+        .current_dir(dirs::repository())
+        .env("INSTA_UPDATE", "no")
+        .env("CARGO_TERM_COLOR", "never");
     command
 }
 
@@ -208,8 +276,10 @@ fn count(command: &mut Command) -> Result<(usize, Vec<String>)> {
     }
     let status = child.wait()?;
     if !status.success() && failed.is_empty() {
-        bail!("cargo failed ({status}){}", if closed { "" } else { " before any test ran" });
+        bail!(
+            "cargo failed ({status}){}",
+            if closed { "" } else { " before any test ran" }
+        );
     }
     Ok((passed, failed))
 }
-
