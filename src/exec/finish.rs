@@ -23,8 +23,10 @@ const LAST_LINE_POLL: Duration = Duration::from_millis(20);
 /// How long a stuck stdout is waited for.
 const ECHO: Duration = Duration::from_secs(2);
 /// How long an unreachable server is waited for with the status; less if the pod is being ended.
-const STATUS: Duration = Duration::from_mins(1);
+const STATUS: Duration = Duration::from_mins(5);
 const STATUS_IN_A_HURRY: Duration = Duration::from_secs(5);
+/// A status that took longer was waited for.
+const AWAY: Duration = Duration::from_secs(1);
 /// Courtesies: the worker's farewell (it expires by itself), and what was begun beside the run.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -56,12 +58,20 @@ impl Closing<'_> {
         }
         let length = self.spool.finish();
         let last_lines = self.echo.finish(ECHO);
-        if !disowned && let Ok(length) = length {
-            self.wait_for_last_line(length, stop).await;
+        if !disowned && let Ok(length) = &length {
+            self.wait_for_last_line(*length, stop).await;
         }
         self.background.close();
         let _ = tokio::time::timeout(FAREWELL, self.background.wait()).await;
+        let asked = Instant::now();
         let reported = self.report(&outcome, &last_lines, stop).await;
+        // The server was away until now; the sidecar ends soon after us.
+        if reported
+            && asked.elapsed() > AWAY
+            && let Ok(length) = length
+        {
+            self.wait_for_last_line(length, stop).await;
+        }
         let farewell = self.client.unregister_worker(&self.settings.worker, &[]);
         let _ = tokio::time::timeout(FAREWELL, farewell).await;
         let mut termination = outcome.termination(&last_lines, reported);
@@ -151,24 +161,30 @@ pub fn disowned(end: &End) -> bool {
     }
 }
 
+/// The end of a pod that failed by our own fault: what is to become of the task is the controller's to decide.
+pub fn internal(settings: &Settings, message: &str) {
+    tell_kubernetes(settings, unreported("internal", message));
+}
+
 /// The end of a pod whose task was not started here: nothing is written to the server.
 pub fn before_the_fence(settings: &Settings, outcome: &str, message: &str, code: i32) -> i32 {
     if let Err(error) = fence::tell(&settings.layout, Verdict::Lost) {
         tracing::warn!(%error, "could not tell the uplink that the fence was lost");
     }
-    tell_kubernetes(
-        settings,
-        Termination {
-            version: pod::VERSION,
-            outcome: outcome.to_owned(),
-            message: message.to_owned(),
-            exit_code: None,
-            signal: None,
-            reported: false,
-            last_lines: Vec::new(),
-        },
-    );
+    tell_kubernetes(settings, unreported(outcome, message));
     code
+}
+
+fn unreported(outcome: &str, message: &str) -> Termination {
+    Termination {
+        version: pod::VERSION,
+        outcome: outcome.to_owned(),
+        message: message.to_owned(),
+        exit_code: None,
+        signal: None,
+        reported: false,
+        last_lines: Vec::new(),
+    }
 }
 
 /// Most bytes that Kubernetes keeps of a termination message.

@@ -10,6 +10,7 @@
 //!     volume ── spool ──────┘                  status, termination message, exit code
 //! ```
 
+mod certificates;
 pub mod diff;
 pub mod echo;
 mod environment;
@@ -87,7 +88,9 @@ fn run(role: Role) -> Result<i32, String> {
         let stop =
             stop_signal().map_err(|error| format!("could not listen to signals: {error}"))?;
         match role {
-            Role::Task => task::run(&settings, stop).await,
+            Role::Task => task::run(&settings, stop).await.inspect_err(|message| {
+                finish::internal(&settings, message);
+            }),
             Role::Prepare => prepare(&settings, &stop).await,
             Role::Uplink => uplink(&settings, &stop).await,
         }
@@ -141,6 +144,6 @@ fn client(settings: &Settings, token: Option<String>) -> Result<Client, String> 
     };
     let mut of_client = api::Settings::new(&settings.api_host, credentials, &settings.worker.0);
     of_client.timeout = REQUEST;
-    of_client.ca = fs::read(pod::SERVER_CA).ok();
+    of_client.ca = certificates::of_client(settings);
     Client::new(of_client).map_err(|error| error.to_string())
 }

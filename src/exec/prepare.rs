@@ -19,7 +19,7 @@ use super::output::Secrets;
 use super::plan::{PlanSettings, Source, plan};
 use super::settings::Settings;
 use super::spool::{Spool, shared_folder, write_shared};
-use super::{diff, git};
+use super::{certificates, diff, git};
 use crate::api::{self, Client};
 use crate::pod::{self, Prepared};
 use crate::task::Task;
@@ -55,6 +55,10 @@ pub async fn run(settings: &Settings, client: &Client) -> Result<(), Error> {
         })?;
     }
     bring_programs(&layout.bin())?;
+    certificates::bring(settings).map_err(|source| Error::Write {
+        path: layout.certificates(),
+        source,
+    })?;
     let spool = Spool::open(&layout.spool()).map_err(|source| Error::Write {
         path: layout.spool(),
         source,

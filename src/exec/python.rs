@@ -29,6 +29,7 @@ use self::store::{Place, Store};
 use super::failure::Failure;
 use super::plan::{Environment, Plan, Requirements};
 use super::tool::{self, Ended, Log};
+use crate::pod;
 
 /// What making an environment needs beside the plan.
 #[derive(Clone)]
@@ -48,6 +49,17 @@ pub struct PythonSettings {
     /// Longest time for the whole environment.
     pub limit: Duration,
 }
+
+/// Not for installers.
+const REMOVED: [&str; 7] = [
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "VIRTUAL_ENV",
+    "CONDA_PREFIX",
+    "UV_PROJECT_ENVIRONMENT",
+    pod::env::ACCESS_KEY,
+    pod::env::SECRET_KEY,
+];
 
 /// What the task runs with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +81,7 @@ pub async fn make(
     log: &mut Log<'_>,
 ) -> Result<Python, Failure> {
     let list = match &plan.environment {
-        Some(Environment { requirements, .. }) => List::read(requirements, &plan.working_dir)?,
+        Some(Environment { requirements, .. }) => List::read(requirements)?,
         None => List::default(),
     };
     if let Some(Environment {
@@ -181,16 +193,7 @@ impl PythonSettings {
 
     /// One call of uv: quiet, within our folders, with the index that counts.
     fn uv(&self, base: &Path) -> Command {
-        let mut command = Command::new(&self.uv);
-        for name in [
-            "PYTHONPATH",
-            "PYTHONHOME",
-            "VIRTUAL_ENV",
-            "CONDA_PREFIX",
-            "UV_PROJECT_ENVIRONMENT",
-        ] {
-            command.env_remove(name);
-        }
+        let mut command = self.child(&self.uv);
         command.env("UV_CACHE_DIR", base.join("uv"));
         command.env("UV_LINK_MODE", "hardlink");
         command.env("UV_NO_PROGRESS", "1");
@@ -198,6 +201,17 @@ impl PythonSettings {
         command.env("UV_PYTHON_DOWNLOADS", "never");
         command.env("NO_COLOR", "1");
         command.envs(index::variables(self));
+        command
+    }
+
+    /// A program with the container's environment variables, but for those that would lead it to another Python and
+    /// the server's keys: build scripts of packages are no part of the task's own code.
+    fn child(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().envs(&self.variables);
+        for name in REMOVED {
+            command.env_remove(name);
+        }
         command
     }
 }
@@ -257,13 +271,9 @@ impl Maker<'_> {
 
     /// What else decides on the content of an environment.
     fn surroundings(&self) -> String {
-        let mut index = index::variables(self.settings);
-        index.sort();
-        format!(
-            "{}\n{}\n{index:?}",
-            self.interpreter.identity,
-            if self.pip { "pip" } else { "uv" }
-        )
+        let installer = if self.pip { "pip" } else { "uv" };
+        let index = index::identity(self.settings);
+        format!("{}\n{installer}\n{index}", self.interpreter.identity)
     }
 
     /// A prebuilt image may hold all that is asked for: then it runs as it is.
@@ -282,7 +292,7 @@ impl Maker<'_> {
             .arg("--python")
             .arg(&self.interpreter.program)
             .args(["-r", "-"]);
-        let limit = Duration::from_secs(60);
+        let limit = Duration::from_mins(1);
         let ended = tool::run(command, Some(self.list.text.as_bytes()), limit, &mut |_| {})
             .await
             .ok()?;
@@ -308,7 +318,7 @@ impl Maker<'_> {
             .arg(&self.interpreter.program)
             .stderr(std::process::Stdio::null());
         let output =
-            tokio::time::timeout(Duration::from_secs(60), command.kill_on_drop(true).output())
+            tokio::time::timeout(Duration::from_mins(1), command.kill_on_drop(true).output())
                 .await
                 .ok()?
                 .ok()?;
@@ -334,13 +344,15 @@ impl Maker<'_> {
         );
         venv.arg(&self.interpreter.program).arg(place.folder());
         self.must(venv, None, log).await?;
+        self.show_packages_of_the_image(place)?;
         if self.pip {
             self.install_by_pip(store, place, log).await?;
         } else {
             let mut install = self.uv(store, &["pip", "install", "--python"]);
             install
                 .arg(place.folder().join("bin/python"))
-                .args(["-r", "-"]);
+                .args(["-r", "-"])
+                .args(index::options(self.settings));
             self.must(install, Some(self.list.text.as_bytes()), log)
                 .await?;
         }
@@ -356,6 +368,18 @@ impl Maker<'_> {
             .collect())
     }
 
+    /// An image may bring its packages in a virtual environment of its own; "system packages" would not be those.
+    fn show_packages_of_the_image(&self, place: &Place) -> Result<(), Failure> {
+        let Some(packages) = &self.interpreter.packages else {
+            return Ok(());
+        };
+        let minor: Vec<&str> = self.interpreter.version.split('.').take(2).collect();
+        let folder = format!("lib/python{}/site-packages", minor.join("."));
+        let file = place.folder().join(folder).join("trainyard-image.pth");
+        std::fs::write(&file, format!("{}\n", packages.display()))
+            .map_err(|error| Failure::new(format!("could not write {}: {error}", file.display())))
+    }
+
     async fn install_by_pip(
         &self,
         store: &Store,
@@ -364,13 +388,15 @@ impl Maker<'_> {
     ) -> Result<(), Failure> {
         let python = place.folder().join("bin/python");
         let mut pip = self.uv(store, &["pip", "install", "--quiet", "--python"]);
-        pip.arg(&python).arg("pip");
+        pip.arg(&python)
+            .arg("pip")
+            .args(index::options(self.settings));
         self.must(pip, None, log).await?;
         let file = place.folder().join("requirements.txt");
         std::fs::write(&file, &self.list.text).map_err(|error| {
             Failure::new(format!("could not write {}: {error}", file.display()))
         })?;
-        let mut install = Command::new(&python);
+        let mut install = self.settings.child(&python);
         install.args([
             "-m",
             "pip",
@@ -385,9 +411,7 @@ impl Maker<'_> {
             .arg(&file)
             .current_dir(self.working_dir)
             .env("PIP_CACHE_DIR", store.base().join("pip"));
-        install
-            .env_remove("PYTHONPATH")
-            .envs(index::pip_variables(self.settings));
+        install.envs(index::pip_variables(self.settings));
         self.must(install, None, log).await.map(drop)
     }
 

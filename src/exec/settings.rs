@@ -226,6 +226,11 @@ impl Layout {
         self.at(pod::FENCE)
     }
 
+    /// Certificates that our image trusts, for task images that have none.
+    pub fn certificates(&self) -> PathBuf {
+        self.root.join("certificates.crt")
+    }
+
     /// Home folder of a user who has none that can be written.
     pub fn home(&self) -> PathBuf {
         self.root.join("home")

@@ -1,21 +1,19 @@
 //! Reports host and GPUs while the task runs: the worker's `machine_stats` always, the task's `:monitor:` plots unless
 //! the SDK inside the task draws them itself (`protocol.md` §5.2, §5.3, §11).
 //!
-//! The SDK tells by its own doing: `Task.init` writes the host name of the pod into the task's `runtime`. Before that it
+//! The SDK tells by its own doing: `Task.init` describes machine and Python in the task's `runtime`. Before that it
 //! reports nothing, so the plots are ours until then and the SDK's from then on.
 
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use super::python::find_program;
 use super::settings::Settings;
+use super::smi;
 use super::start::DEFAULT_PATH;
 use crate::api::{Client, Error, Event, StatusReport};
-use crate::stats::gpu::TABLE_QUERY;
 use crate::stats::report::Report;
 use crate::stats::{Sampler, SamplerSettings};
 use crate::task::Task;
@@ -46,7 +44,7 @@ impl Statistics {
         let sampler = Sampler::start(SamplerSettings {
             disk: settings.layout.root().to_owned(),
             gpu: settings.gpu != "off",
-            table: Some(Box::new(move || nvidia_smi(&path))),
+            table: smi::table(&path),
         });
         let sampler = match sampler {
             Ok(sampler) => sampler,
@@ -128,26 +126,14 @@ impl Statistics {
     }
 }
 
-/// Whether an SDK has attached to the task since it was started on this host.
+/// Whether an SDK has attached to the task since it was started on this host. It describes the machine and the Python
+/// that it runs in; what an SDK elsewhere or an earlier run has written stands there unchanged.
 fn reports_itself(now: &Map<String, Value>, before: &Map<String, Value>, host: &str) -> bool {
-    let here = |runtime: &Map<String, Value>| {
-        runtime.get("hostname").and_then(Value::as_str) == Some(host)
-    };
-    here(now) && !here(before)
-}
-
-fn nvidia_smi(path: &str) -> Option<String> {
-    let program = find_program("nvidia-smi", path)?;
-    let output = Command::new(program)
-        .args(TABLE_QUERY)
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output()
-        .ok()?;
-    output
-        .status
-        .success()
-        .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    let member = |runtime: &Map<String, Value>, name: &str| runtime.get(name).cloned();
+    let here = member(now, "hostname").is_some_and(|name| name == host);
+    here && ["hostname", "python_exec"]
+        .iter()
+        .any(|name| member(now, name) != member(before, name))
 }
 
 #[cfg(test)]

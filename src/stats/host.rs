@@ -93,7 +93,7 @@ impl Host {
         let (disk_read, disk_written) = self
             .cgroup
             .disk_bytes()
-            .unwrap_or_else(|| host_disk(&text("diskstats")))
+            .or_else(|| host_disk(&text("diskstats")))
             .unzip();
         let (received, sent) = network(&text("net/dev")).unzip();
         Counters {
@@ -267,8 +267,8 @@ impl Cgroup {
         }
     }
 
-    /// Bytes read and written; the inner value is unknown if the container's disks are accounted for but cannot be read.
-    fn disk_bytes(&self) -> Option<Option<(u64, u64)>> {
+    /// Bytes read and written.
+    fn disk_bytes(&self) -> Option<(u64, u64)> {
         match self {
             Self::Unified(folder) => {
                 let text = fs::read_to_string(folder.join("io.stat")).ok()?;
@@ -277,7 +277,7 @@ impl Cgroup {
                         .filter_map(|word| word.strip_prefix(key)?.parse::<u64>().ok())
                         .sum::<u64>()
                 };
-                Some(Some((sum("rbytes="), sum("wbytes="))))
+                Some((sum("rbytes="), sum("wbytes=")))
             }
             Self::Split { disk, .. } => {
                 let text = fs::read_to_string(disk.join("blkio.throttle.io_service_bytes")).ok()?;
@@ -290,7 +290,7 @@ impl Cgroup {
                         })
                         .sum::<u64>()
                 };
-                Some(Some((sum("Read"), sum("Write"))))
+                Some((sum("Read"), sum("Write")))
             }
             Self::None => None,
         }

@@ -9,6 +9,7 @@ mod generated;
 mod git;
 mod layering;
 mod nvml;
+mod python;
 mod server_durability;
 mod server_facts;
 mod server_http;

@@ -3,6 +3,23 @@
 use std::path::Path;
 
 use super::PythonSettings;
+use crate::exec::failure::masked;
+
+/// Where distributions keep the certificates that they trust.
+const STORES: [&str; 3] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/cert.pem",
+];
+
+/// The variables by which uv is told where packages come from.
+const NAMES: [&str; 5] = [
+    "UV_DEFAULT_INDEX",
+    "UV_INDEX_URL",
+    "UV_INDEX",
+    "UV_EXTRA_INDEX_URL",
+    "UV_FIND_LINKS",
+];
 
 /// Environment variables for uv.
 pub(super) fn variables(settings: &PythonSettings) -> Vec<(String, String)> {
@@ -18,8 +35,37 @@ pub(super) fn variables(settings: &PythonSettings) -> Vec<(String, String)> {
     {
         variables.retain(|(name, _)| name != "SSL_CERT_FILE");
         variables.push(pair("SSL_CERT_FILE", &bundle.to_string_lossy()));
+    } else if STORES.iter().any(|store| Path::new(store).is_file()) {
+        // As pip does: what the image trusts counts, a company's own authority for instance.
+        variables.push(pair("UV_SYSTEM_CERTS", "1"));
     }
     variables
+}
+
+/// What of the index decides on the content of an environment; without passwords, which change.
+pub(super) fn identity(settings: &PythonSettings) -> String {
+    let set = settings
+        .variables
+        .iter()
+        .map(|(name, value)| pair(name, value));
+    let all = set.chain(variables(settings));
+    let mut deciding: Vec<String> = all
+        .filter(|(name, _)| NAMES.contains(&name.as_str()))
+        .map(|(name, value)| format!("{name}={}", masked(&value)))
+        .collect();
+    deciding.sort();
+    deciding.extend(options(settings).iter().map(|option| (*option).to_owned()));
+    deciding.join("\n")
+}
+
+/// Options for `uv pip install` that have no variable.
+pub(super) fn options(settings: &PythonSettings) -> &'static [&'static str] {
+    let from_pip = settings.index_url.is_none() && !is_set_for_uv(settings);
+    if from_pip && Pip::of_image(settings).no_index {
+        &["--no-index"]
+    } else {
+        &[]
+    }
 }
 
 /// The same for pip, which knows the image's own settings by itself.
@@ -43,15 +89,7 @@ fn pair(name: &str, value: &str) -> (String, String) {
 }
 
 fn is_set_for_uv(settings: &PythonSettings) -> bool {
-    let names = [
-        "UV_DEFAULT_INDEX",
-        "UV_INDEX_URL",
-        "UV_INDEX",
-        "UV_EXTRA_INDEX_URL",
-        "UV_FIND_LINKS",
-        "UV_NO_INDEX",
-    ];
-    names.iter().any(|name| {
+    NAMES.iter().any(|name| {
         settings
             .variables
             .get(*name)
@@ -137,12 +175,10 @@ impl Pip {
             "trusted-host" => self.trusted_host = value,
             "cert" => self.cert = value,
             "no-index" => {
-                self.no_index = value.is_some_and(|value| {
-                    matches!(
-                        value.to_ascii_lowercase().as_str(),
-                        "1" | "true" | "yes" | "on"
-                    )
-                })
+                let yes = |value: String| {
+                    ["1", "true", "yes", "on"].contains(&value.to_ascii_lowercase().as_str())
+                };
+                self.no_index = value.is_some_and(yes);
             }
             _ => {}
         }
@@ -180,9 +216,6 @@ fn from_pip(pip: &Pip, exists: &dyn Fn(&Path) -> bool) -> Vec<(String, String)> 
         .filter(|bundle| exists(Path::new(bundle)))
     {
         variables.push(pair("SSL_CERT_FILE", bundle));
-    }
-    if pip.no_index {
-        variables.push(pair("UV_NO_INDEX", "1"));
     }
     variables
 }
@@ -231,17 +264,24 @@ mod tests {
         let mut settings = settings(&[
             ("PIP_INDEX_URL", "http://pip"),
             ("PIP_CONFIG_FILE", "/none"),
+            ("PIP_NO_INDEX", "true"),
         ]);
-        assert!(variables(&settings).contains(&pair("UV_DEFAULT_INDEX", "http://pip")));
+        let index = |settings: &PythonSettings| {
+            let variables = variables(settings);
+            variables
+                .into_iter()
+                .find(|(name, _)| name == "UV_DEFAULT_INDEX")
+                .map(|(_, url)| url)
+        };
+        assert_eq!(index(&settings).as_deref(), Some("http://pip"));
+        assert_eq!(options(&settings), ["--no-index"]);
         settings
             .variables
             .insert("UV_INDEX_URL".into(), "http://uv".into());
-        assert_eq!(variables(&settings), []);
+        assert_eq!(index(&settings), None);
         settings.index_url = Some("http://binding".into());
-        assert_eq!(
-            variables(&settings),
-            [pair("UV_DEFAULT_INDEX", "http://binding")]
-        );
+        assert_eq!(index(&settings).as_deref(), Some("http://binding"));
+        assert_eq!(options(&settings), [""; 0]);
         assert_eq!(
             pip_variables(&settings),
             [pair("PIP_INDEX_URL", "http://binding")]

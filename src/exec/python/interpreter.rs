@@ -16,14 +16,16 @@ pub(super) struct Interpreter {
     pub program: PathBuf,
     /// As in `3.11.7`.
     pub version: String,
+    /// The packages of the image's own virtual environment, which one made from it would not see.
+    pub packages: Option<PathBuf>,
     /// All that decides on which packages fit: real path, version, ABI, platform, C library.
     pub identity: String,
 }
 
-/// Two lines: the version, and the rest of the identity.
+/// Two lines: the version, and the rest of the identity. `-S` keeps the image's own start-up code out of it.
 const QUESTION: &str = "import os, platform, sys
 print('%d.%d.%d' % sys.version_info[:3])
-print(sys.implementation.cache_tag, sys.base_prefix, platform.machine(), sys.platform, '-'.join(platform.libc_ver()))";
+print(sys.implementation.cache_tag, platform.machine(), sys.platform, '-'.join(platform.libc_ver()))";
 
 impl Interpreter {
     /// Asks the program what it is.
@@ -50,10 +52,12 @@ impl Interpreter {
                 let real = program
                     .canonicalize()
                     .unwrap_or_else(|_| program.to_owned());
-                let identity = format!("{} {version} {rest}", real.display());
+                let packages = own_packages(program, version);
+                let identity = format!("{} {version} {rest} {packages:?}", real.display());
                 Ok(Self {
                     program: program.to_owned(),
                     version: version.to_owned(),
+                    packages,
                     identity,
                 })
             }
@@ -65,6 +69,14 @@ impl Interpreter {
             )),
         }
     }
+}
+
+/// Where the virtual environment that a program belongs to keeps its packages (PEP 405).
+fn own_packages(program: &Path, version: &str) -> Option<PathBuf> {
+    let prefix = program.parent()?.parent()?;
+    let minor: Vec<&str> = version.split('.').take(2).collect();
+    let packages = prefix.join(format!("lib/python{}/site-packages", minor.join(".")));
+    (prefix.join("pyvenv.cfg").is_file() && packages.is_dir()).then_some(packages)
 }
 
 /// The Python to use: `LOCAL_PYTHON`, the recorded version, else what the image calls Python. Nothing is started.
@@ -137,7 +149,7 @@ mod tests {
         let image = image(programs);
         let mut notes = Vec::new();
         let found = find(wanted, local, image.path().to_str().unwrap(), &mut |line| {
-            notes.push(line.to_owned())
+            notes.push(line.to_owned());
         });
         (
             found.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()),

@@ -1,6 +1,7 @@
 //! The requirement list as the installer gets it, and its key.
 
 use std::collections::BTreeSet;
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -26,13 +27,13 @@ pub(super) struct List {
 }
 
 impl List {
-    /// Reads the requirements of a plan; paths in the task's own list are relative to `working_dir`.
-    pub(super) fn read(requirements: &Requirements, working_dir: &Path) -> Result<Self, Failure> {
+    /// Reads the requirements of a plan.
+    pub(super) fn read(requirements: &Requirements) -> Result<Self, Failure> {
         match requirements {
             Requirements::Listed(text) => {
                 Ok(Self::of_text(&rewritten(text, &|path| path.exists())))
             }
-            Requirements::Repository(folders) => Self::of_files(folders, working_dir),
+            Requirements::Repository(folders) => Self::of_files(folders),
         }
     }
 
@@ -45,7 +46,7 @@ impl List {
         }
     }
 
-    fn of_files(folders: &[PathBuf], working_dir: &Path) -> Result<Self, Failure> {
+    fn of_files(folders: &[PathBuf]) -> Result<Self, Failure> {
         let mut list = Self::default();
         let mut plain = String::new();
         for file in folders
@@ -73,11 +74,12 @@ impl List {
         }
         // Files that name others are read by the installer itself, in their own folder.
         list.text = if list.local {
-            let lines = list
+            let lines: Vec<String> = list
                 .files
                 .iter()
-                .map(|file| format!("-r {}\n", relative(file, working_dir).display()));
-            lines.collect()
+                .map(|file| format!("-r {}\n", file.display()))
+                .collect();
+            lines.concat()
         } else {
             rewritten(&plain, &|path| path.exists())
         };
@@ -111,13 +113,11 @@ impl List {
             hash.update(line);
             hash.update("\n");
         }
-        Some(
-            hash.finalize()
-                .iter()
-                .take(16)
-                .map(|byte| format!("{byte:02x}"))
-                .collect(),
-        )
+        let mut key = String::new();
+        for byte in &hash.finalize()[..16] {
+            let _ = write!(key, "{byte:02x}");
+        }
+        Some(key)
     }
 }
 
@@ -127,11 +127,6 @@ fn without_blanks(line: &str) -> String {
         return line.to_owned();
     }
     line.split_whitespace().collect()
-}
-
-fn relative(file: &Path, working_dir: &Path) -> PathBuf {
-    file.strip_prefix(working_dir)
-        .map_or_else(|_| file.to_owned(), Path::to_owned)
 }
 
 /// Whether a line refers to something that lies on this machine.
@@ -189,11 +184,14 @@ fn rewritten(text: &str, exists: &dyn Fn(&Path) -> bool) -> String {
         .collect();
     let is_clearml = |line: &&String| package_name(line) == "clearml";
     let last = lines.iter().rposition(|line| is_clearml(&line));
-    let kept = lines
-        .iter()
-        .enumerate()
-        .filter(|(at, line)| !is_clearml(line) || Some(*at) == last);
-    kept.map(|(_, line)| format!("{line}\n")).collect()
+    let mut kept = String::new();
+    for (at, line) in lines.iter().enumerate() {
+        if !is_clearml(&line) || Some(at) == last {
+            kept.push_str(line);
+            kept.push('\n');
+        }
+    }
+    kept
 }
 
 /// The normalised name that a requirement begins with (PEP 503).
@@ -282,24 +280,21 @@ mod tests {
         std::fs::create_dir(&sub).unwrap();
         std::fs::write(root.path().join("requirements.txt"), "six").unwrap();
         let folders = [root.path().to_owned(), sub.clone()];
-        let list = List::read(&Requirements::Repository(folders.to_vec()), &sub).unwrap();
+        let list = List::read(&Requirements::Repository(folders.to_vec())).unwrap();
         assert_eq!((list.text.as_str(), list.files.len()), ("six\n", 1));
         std::fs::write(sub.join("requirements.txt"), "-r more.txt").unwrap();
-        let list = List::read(&Requirements::Repository(folders.to_vec()), &sub).unwrap();
+        let list = List::read(&Requirements::Repository(folders.to_vec())).unwrap();
         assert_eq!(
             list.text,
             format!(
-                "-r {}\n-r requirements.txt\n",
-                root.path().join("requirements.txt").display()
+                "-r {}\n-r {}\n",
+                root.path().join("requirements.txt").display(),
+                sub.join("requirements.txt").display()
             )
         );
         assert_eq!(list.key("x"), None);
         std::fs::write(root.path().join("requirements.txt"), "# nothing").unwrap();
-        let list = List::read(
-            &Requirements::Repository(vec![root.path().to_owned()]),
-            root.path(),
-        )
-        .unwrap();
+        let list = List::read(&Requirements::Repository(vec![root.path().to_owned()])).unwrap();
         assert!(list.is_empty());
     }
 

@@ -280,9 +280,10 @@ impl World {
             let at = text
                 .find(key)
                 .unwrap_or_else(|| panic!("{key} in clearml.conf"));
-            text[at..]
+            // The name itself is quoted too: its value is what the next pair of quotes holds.
+            text[at + key.len()..]
                 .split('"')
-                .find(|part| part.len() > 8 && !part.contains(['\n', ':', '=', ' ']))
+                .find(|part| part.len() > 8)
                 .map(str::to_owned)
         };
         self.key = value("access_key").expect("access_key is quoted");

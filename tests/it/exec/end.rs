@@ -135,6 +135,21 @@ fn an_abort_is_sigterm_to_the_group_then_stopped() {
 }
 
 #[test]
+fn an_abort_is_seen_without_a_controller() {
+    let server = Server::start();
+    let task = server.script("abort alone", POLITE);
+    let pod = Pod::parked(&server, &task);
+    pod.prepare();
+    let (_uplink, mut process) = (pod.uplink(), pod.start());
+    pod.wait_for_file("parent");
+    pod.wait_for_file("child");
+    server.call("tasks.stop", &json!({"task": task}));
+    assert_eq!(process.end(60), 213);
+    assert_eq!(server.get(&task)["status"], "stopped");
+    assert!(server.log(&task).contains("saved by child"));
+}
+
+#[test]
 fn who_does_not_listen_is_killed_after_the_grace_period_and_the_log_says_so() {
     let server = Server::start();
     let source = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n\

@@ -24,7 +24,7 @@ const TOKEN: &str = "canary-5f2b-token";
 /// Serves the folder over HTTP by git's own CGI program; a password is asked for if one is set.
 struct Server {
     url: String,
-    _task: tokio::task::JoinHandle<()>,
+    task: tokio::task::JoinHandle<()>,
 }
 
 #[derive(Clone)]
@@ -46,13 +46,13 @@ impl Server {
         let router = axum::Router::new().fallback(answer).with_state(served);
         let task =
             tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
-        Self { url, _task: task }
+        Self { url, task }
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self._task.abort();
+        self.task.abort();
     }
 }
 
@@ -163,6 +163,12 @@ impl ProcessList {
     }
 }
 
+/// A port on which nothing listens.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    listener.local_addr().expect("an address").port()
+}
+
 /// All that is below a folder, as one text.
 fn contents(folder: &Path) -> String {
     let mut text = String::new();
@@ -185,7 +191,7 @@ struct Private {
 
 impl Private {
     async fn new() -> (Self, Server) {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir().expect("a folder is made");
         let server = Server::start(folder.path(), Some(TOKEN)).await;
         let library = Origin::new();
         library.commit("lib.py", "A = 1\n");
@@ -333,11 +339,7 @@ async fn a_missing_commit_over_http_is_the_same_sentence() {
 
 #[tokio::test]
 async fn an_unreachable_server_is_told_after_some_tries() {
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = free_port();
     let url = format!("http://127.0.0.1:{port}/a.git");
     let dest = Dest::new();
     let begun = Instant::now();
@@ -365,11 +367,7 @@ struct Daemon {
 
 impl Daemon {
     fn start(root: &Path) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let port = free_port();
         let child = Command::new("git")
             .args([
                 "daemon",
