@@ -133,7 +133,8 @@ mod tests {
 
     #[test]
     fn a_projection_reaches_into_lists() {
-        let queue = doc(&json!({"entries": [{"task": "a", "added": 1}, {"task": "b", "added": 2}]}));
+        let queue =
+            doc(&json!({"entries": [{"task": "a", "added": 1}, {"task": "b", "added": 2}]}));
         let cut = project(&queue, &["entries.task"]);
         assert_eq!(
             Value::Object(cut),
