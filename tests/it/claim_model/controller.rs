@@ -1,4 +1,5 @@
 //! The model's controllers: they look, ask the real `decide`, and carry out its step one call at a time.
+#![expect(clippy::unwrap_used, reason = "numbers of attempts and Jobs are small")]
 
 use std::collections::HashMap;
 
