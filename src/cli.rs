@@ -1,8 +1,14 @@
 //! Command line: what was typed, and which program runs.
 
+mod controller;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::exec;
+#[cfg(feature = "server")]
+use crate::server;
 
 /// Runs machine-learning experiments from ClearML queues on Kubernetes.
 #[derive(Debug, Parser)]
@@ -28,16 +34,91 @@ enum Role {
     Uplink,
 }
 
+impl From<Role> for exec::Role {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Task => Self::Task,
+            Role::Prepare => Self::Prepare,
+            Role::Uplink => Self::Uplink,
+        }
+    }
+}
+
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    /// Run the operator: turn the tasks of ClearML queues into Jobs.
+    Controller(Box<controller::Flags>),
+    /// Serve a small ClearML-compatible API with its files and a page for browsers.
+    #[cfg(feature = "server")]
+    Server(server::Args),
+    /// Print the CustomResourceDefinition of QueueBinding.
+    Crd,
+    /// Print a page of the reference, in Markdown.
+    #[command(hide = true)]
+    Reference {
+        #[arg(value_enum)]
+        page: Page,
+    },
+}
+
+/// Pages of the reference that are made from the sources.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Page {
+    Queuebinding,
+    EnvironmentVariables,
+}
 
 /// Parses the command line and runs what it asks for; returns the process's exit code.
 pub fn main() -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let cli = Cli::parse();
     match (cli.in_pod, cli.command) {
-        (Some(_role), _) => ExitCode::SUCCESS,
-        (None, Some(command)) => match command {},
+        (Some(role), _) => exec::main(role.into()),
+        (None, Some(command)) => match command {
+            Command::Controller(flags) => controller::main(*flags),
+            #[cfg(feature = "server")]
+            Command::Server(args) => serve(args),
+            Command::Crd => print_text(&crate::crd::crd_yaml()),
+            Command::Reference { page } => print_text(&match page {
+                Page::Queuebinding => crate::crd::reference(),
+                Page::EnvironmentVariables => crate::config::env::reference(),
+            }),
+        },
         (None, None) => ExitCode::from(2),
     }
+}
+
+/// Runs the server; what stops it is one line on standard error.
+#[cfg(feature = "server")]
+fn serve(args: server::Args) -> ExitCode {
+    match server::run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let mut text = format!("error: {error}");
+            let mut source = std::error::Error::source(&error);
+            while let Some(cause) = source {
+                text += &format!(": {cause}");
+                source = cause.source();
+            }
+            eprintln!("{text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints a text; a reader that has gone away (`| head`) is no error.
+fn print_text(text: &str) -> ExitCode {
+    use std::io::Write;
+
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// Prints what went wrong, as one paragraph on standard error.
+fn print_error(text: &str) {
+    use std::io::Write;
+
+    let _ = writeln!(std::io::stderr(), "error: {text}");
 }

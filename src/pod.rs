@@ -64,6 +64,8 @@ pub mod env {
     pub const GPU: &str = "TRAINYARD_GPU";
     /// Memory limit of the task container in bytes and node name, for messages (downward API).
     pub const NODE: &str = "TRAINYARD_NODE";
+    /// What the task asked for and does not get, one sentence per line, for its log; on `prepare` alone.
+    pub const NOTES: &str = "TRAINYARD_NOTES";
     /// Server addresses and keys, under the names that the SDK reads. Keys come from the Secret by reference.
     pub const API_HOST: &str = "CLEARML_API_HOST";
     pub const WEB_HOST: &str = "CLEARML_WEB_HOST";
@@ -157,4 +159,6 @@ pub mod annotation {
     pub const REQUEUES: &str = "trainyard.dev/requeues";
     /// Hash of the template that the Job was made from.
     pub const TEMPLATE: &str = "trainyard.dev/template";
+    /// What the Job's pod requests of a node, `cpu=2,nvidia.com/gpu=1`; limits are summed up from it.
+    pub const REQUESTS: &str = "trainyard.dev/requests";
 }

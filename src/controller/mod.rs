@@ -1,1 +1,451 @@
-//! TBD
+//! Keeps cluster and queues in agreement: one loop for each `QueueBinding`, none of which waits for another.
+//!
+//! ```text
+//! watch QueueBindings ─▶ a loop each ─▶ reconcile:
+//!   lease ─▶ dereference ─▶ validate ─▶ resolve ─▶ look ─▶ observe ─▶ admit ─▶ apply ─▶ status, report
+//!   (cluster)  (cluster)    (cluster)   (server)  (server)  (pure)    (pure)   (both)     (both)
+//! watch Jobs, Pods ─▶ mirrors ──────────────────────────────▲
+//! ```
+//!
+//! Nothing that matters lives in memory: queue entries and statuses are the server's, intent and attempt are the Job's,
+//! what is wanted is the binding's. A process that starts anew only waits again where quiet time is asked for.
+
+mod admit;
+mod apply;
+mod binding;
+mod cluster;
+mod dereference;
+mod finalize;
+mod inquiry;
+mod lease;
+mod live;
+mod look;
+mod memory;
+mod mirror;
+mod observe;
+mod offer;
+mod pass;
+mod report;
+mod resolve;
+mod status;
+mod sweep;
+mod validate;
+mod verdict;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use kube::core::NamespaceResourceScope;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::claim;
+use crate::config::{Credentials, Scope, ServerSettings, Setting, Settings, TaskPodSettings};
+use crate::crd::QueueBinding;
+use crate::render;
+use crate::telemetry::admin::{self, Health, Readiness};
+use crate::telemetry::metrics::Metrics;
+use mirror::{Mirror, Wakers};
+
+/// Jobs and pods of ours.
+const OURS: &str = "app.kubernetes.io/managed-by=trainyard,app.kubernetes.io/component=task";
+/// How long loops may take to end their pass at shutdown.
+const FAREWELL: Duration = Duration::from_secs(20);
+
+/// Why the controller could not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("no connection to a Kubernetes API server: {0}")]
+    Cluster(String),
+    #[error("could not listen for probes on {address}: {source}")]
+    Listen {
+        address: std::net::SocketAddr,
+        source: std::io::Error,
+    },
+    #[error("metrics could not be registered: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// What every loop uses.
+struct Context {
+    kube: Client,
+    jobs: Mirror<Job>,
+    pods: Mirror<Pod>,
+    wakers: Wakers,
+    metrics: Metrics,
+    recorder: Recorder,
+    settings: Own,
+}
+
+/// The controller's settings as loops need them.
+#[derive(Debug)]
+struct Own {
+    server: Option<DefaultServer>,
+    default_image: Option<String>,
+    images: render::Settings,
+    /// What worker ids begin with.
+    worker: String,
+    /// Name of this replica.
+    identity: String,
+}
+
+/// The server of bindings that name none. Its Secret and CA bundle are looked for in the binding's namespace, where
+/// pods need them too.
+#[derive(Debug, Clone)]
+struct DefaultServer {
+    api_url: String,
+    web_url: Option<String>,
+    files_url: Option<String>,
+    credentials_secret: Option<String>,
+    ca_config_map: Option<String>,
+}
+
+/// Runs the controller until `shutdown`.
+pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), Error> {
+    let kube = Client::try_default()
+        .await
+        .map_err(|error| Error::Cluster(cluster::told(&error)))?;
+    let address = settings.listen.value;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|source| Error::Listen { address, source })?;
+    let (metrics, readiness) = (Metrics::new()?, Readiness::default());
+    let namespace = match settings.scope.value {
+        Scope::Cluster => None,
+        Scope::Namespace => {
+            let given = settings
+                .namespace
+                .as_ref()
+                .map(|setting| setting.value.clone());
+            Some(given.unwrap_or_else(|| kube.default_namespace().to_owned()))
+        }
+    };
+    let own = Own::of(settings);
+    tracing::info!(
+        identity = own.identity,
+        namespace = namespace.as_deref().unwrap_or("(all)"),
+        "controller starts"
+    );
+
+    let wakers = Wakers::default();
+    let reporter = Reporter {
+        controller: "trainyard".into(),
+        instance: Some(own.identity.clone()),
+    };
+    let context = Arc::new(Context {
+        jobs: Mirror::new(wakers.clone()),
+        pods: Mirror::new(wakers.clone()),
+        recorder: Recorder::new(kube.clone(), reporter),
+        kube: kube.clone(),
+        wakers,
+        metrics: metrics.clone(),
+        settings: own,
+    });
+    let mut tasks = JoinSet::new();
+    let ours = watcher::Config::default().labels(OURS);
+    let (stop_mirrors, scope) = (CancellationToken::new(), namespace.as_deref());
+    tasks.spawn(context.jobs.clone().run(
+        scoped(&kube, scope),
+        ours.clone(),
+        "jobs",
+        readiness.clone(),
+        stop_mirrors.clone(),
+    ));
+    tasks.spawn(context.pods.clone().run(
+        scoped(&kube, scope),
+        ours,
+        "pods",
+        readiness.clone(),
+        stop_mirrors.clone(),
+    ));
+    let probes = admin::serve(listener, readiness.clone(), metrics, stop_mirrors.clone());
+    tasks.spawn(async move {
+        if let Err(error) = probes.await {
+            tracing::error!(%error, "probes are no longer answered");
+        }
+    });
+    Loops::new(context)
+        .follow(scoped(&kube, scope), &readiness, &shutdown)
+        .await;
+    stop_mirrors.cancel();
+    while tasks.join_next().await.is_some() {}
+    tracing::info!("controller ends");
+    Ok(())
+}
+
+fn scoped<K>(kube: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    namespace.map_or_else(
+        || Api::all(kube.clone()),
+        |namespace| Api::namespaced(kube.clone(), namespace),
+    )
+}
+
+impl Own {
+    /// Every setting is used here, or this does not compile.
+    fn of(settings: Settings) -> Self {
+        let Settings {
+            server,
+            pods,
+            namespace: _,
+            scope: _,
+            cluster_id,
+            worker_id,
+            identity,
+            listen: _,
+            log: _,
+            log_format: _,
+        } = settings;
+        let TaskPodSettings {
+            image,
+            image_pull_policy,
+            image_pull_secrets,
+            default_image,
+        } = pods;
+        let value = |setting: Option<Setting<String>>| setting.map(|setting| setting.value);
+        let worker = value(worker_id).unwrap_or_else(|| match value(cluster_id) {
+            Some(cluster) => format!("trainyard:{cluster}"),
+            None => "trainyard".to_owned(),
+        });
+        Self {
+            server: DefaultServer::of(server),
+            default_image: value(default_image),
+            images: render::Settings {
+                image: image.value,
+                image_pull_policy: value(image_pull_policy),
+                image_pull_secrets: image_pull_secrets.value,
+            },
+            worker,
+            identity: value(identity).unwrap_or_else(host_name),
+        }
+    }
+}
+
+impl DefaultServer {
+    fn of(settings: ServerSettings) -> Option<Self> {
+        let ServerSettings {
+            api_url,
+            web_url,
+            files_url,
+            credentials,
+            ca_config_map,
+        } = settings;
+        let credentials_secret = match credentials.map(|setting| setting.value) {
+            Some(Credentials::Secret(name)) => Some(name),
+            // Pods can be given keys by a Secret alone.
+            Some(Credentials::Keys { .. }) | None => None,
+        };
+        Some(Self {
+            api_url: api_url?.value,
+            web_url: web_url.map(|setting| setting.value),
+            files_url: files_url.map(|setting| setting.value),
+            credentials_secret,
+            ca_config_map: ca_config_map.map(|setting| setting.value),
+        })
+    }
+}
+
+/// The host's name: in a pod, the pod's.
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "trainyard".into(), |name| name.trim().to_owned())
+}
+
+/// Limit of one request to a ClearML server: the claim's quiet time covers it.
+fn request_timeout() -> Duration {
+    Duration::try_from(claim::REQUEST_TIMEOUT).unwrap_or(Duration::from_secs(7))
+}
+
+/// The binding as rendering wants it.
+fn rendered_binding(binding: &QueueBinding) -> render::Binding {
+    render::Binding {
+        name: binding.name_any(),
+        namespace: binding.namespace().unwrap_or_default(),
+        uid: binding.uid().unwrap_or_default(),
+    }
+}
+
+/// The loops that run, by namespace and name of their binding.
+struct Loops {
+    context: Arc<Context>,
+    running: HashMap<(String, String), Running>,
+    tasks: JoinSet<()>,
+    /// Bindings that the relist in progress has named so far.
+    listed: Vec<(String, String)>,
+}
+
+struct Running {
+    uid: Option<String>,
+    bindings: watch::Sender<Arc<QueueBinding>>,
+    stop: CancellationToken,
+}
+
+impl Loops {
+    fn new(context: Arc<Context>) -> Self {
+        Self {
+            context,
+            running: HashMap::new(),
+            tasks: JoinSet::new(),
+            listed: Vec::new(),
+        }
+    }
+
+    /// Starts and stops loops as bindings come and go, until `shutdown`; then waits for them.
+    async fn follow(
+        mut self,
+        api: Api<QueueBinding>,
+        readiness: &Readiness,
+        shutdown: &CancellationToken,
+    ) {
+        const PART: &str = "queuebindings";
+        readiness.set(PART, Health::Waiting("not listed yet".into()));
+        let mut events = watcher(api, watcher::Config::default())
+            .default_backoff()
+            .boxed();
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                event = events.next() => match event {
+                    Some(Ok(event)) => {
+                        if matches!(event, Event::InitDone) {
+                            readiness.set(PART, Health::Ready);
+                        }
+                        self.take(event);
+                    }
+                    Some(Err(error)) => {
+                        let error = cluster::told(&error);
+                        tracing::warn!(watch = PART, error, "watch failed, trying again");
+                    }
+                    None => break,
+                },
+                Some(ended) = self.tasks.join_next() => self.restart_after_panic(&ended),
+            }
+        }
+        for running in self.running.values() {
+            running.stop.cancel();
+        }
+        let all_ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(FAREWELL, all_ended).await.is_err() {
+            tracing::warn!("a pass did not end in time");
+        }
+    }
+
+    fn take(&mut self, event: Event<QueueBinding>) {
+        match event {
+            Event::Apply(binding) => self.apply(binding),
+            Event::Delete(binding) => self.stop(&key(&binding)),
+            Event::Init => self.listed.clear(),
+            Event::InitApply(binding) => {
+                self.listed.push(key(&binding));
+                self.apply(binding);
+            }
+            Event::InitDone => {
+                let gone: Vec<_> = self
+                    .running
+                    .keys()
+                    .filter(|key| !self.listed.contains(key))
+                    .cloned()
+                    .collect();
+                for key in gone {
+                    self.stop(&key);
+                }
+            }
+        }
+    }
+
+    fn apply(&mut self, mut binding: QueueBinding) {
+        binding.metadata.managed_fields = None;
+        let key = key(&binding);
+        // A binding of the same name that was made anew is another one.
+        if self
+            .running
+            .get(&key)
+            .is_some_and(|running| running.uid != binding.uid())
+        {
+            self.stop(&key);
+        }
+        match self.running.get(&key) {
+            Some(running) => {
+                let binding = Arc::new(binding);
+                // Our own writes of the status come back too; they are no reason to look again.
+                running.bindings.send_if_modified(|known| {
+                    let worth_it = known.metadata.generation != binding.metadata.generation
+                        || known.metadata.deletion_timestamp != binding.metadata.deletion_timestamp
+                        || known.metadata.finalizers != binding.metadata.finalizers;
+                    *known = binding;
+                    worth_it
+                });
+            }
+            None => self.start(key, binding),
+        }
+    }
+
+    fn start(&mut self, key: (String, String), binding: QueueBinding) {
+        tracing::info!(namespace = key.0, binding = key.1, "binding is served");
+        let alarm = self
+            .context
+            .wakers
+            .of(&key.0, render::LabelValue::of(&key.1).as_str());
+        let stop = CancellationToken::new();
+        let serve = binding::Loop::new(self.context.clone(), &binding);
+        let uid = binding.uid();
+        let (sender, receiver) = watch::channel(Arc::new(binding));
+        self.tasks.spawn(serve.run(receiver, alarm, stop.clone()));
+        self.running.insert(
+            key,
+            Running {
+                uid,
+                bindings: sender,
+                stop,
+            },
+        );
+    }
+
+    fn stop(&mut self, key: &(String, String)) {
+        if let Some(running) = self.running.remove(key) {
+            tracing::info!(
+                namespace = key.0,
+                binding = key.1,
+                "binding is no longer served"
+            );
+            running.stop.cancel();
+            self.context
+                .wakers
+                .forget(&key.0, render::LabelValue::of(&key.1).as_str());
+        }
+    }
+
+    /// A loop that panicked is a fault of ours; it starts anew, the others never noticed.
+    fn restart_after_panic(&mut self, ended: &Result<(), tokio::task::JoinError>) {
+        let Err(error) = ended else { return };
+        tracing::error!(%error, "the loop of a binding panicked, it is started again");
+        let dead: Vec<_> = self
+            .running
+            .iter()
+            .filter(|(_, running)| running.bindings.is_closed())
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in dead {
+            if let Some(running) = self.running.remove(&key) {
+                let binding = running.bindings.borrow().as_ref().clone();
+                self.start(key, binding);
+            }
+        }
+    }
+}
+
+fn key(binding: &QueueBinding) -> (String, String) {
+    (binding.namespace().unwrap_or_default(), binding.name_any())
+}

@@ -1,1 +1,134 @@
-//! TBD
+//! Job, pod and events → what is the matter, in a sentence that its user understands. Pure.
+//!
+//! ```text
+//! no pod yet, or one that does not start ──waiting──▶ Waiting   { category, sentence, remedy, refused, hopeless }
+//! a Job that has ended ───────────────────ended────▶ Diagnosis { category, fault, sentence, evidence, remedy }
+//! ```
+//!
+//! The words of Kubernetes are kept as evidence; the sentence says what they mean. What the executor itself says in
+//! its termination message goes before everything that can be guessed from outside.
+
+mod ended;
+mod facts;
+mod image;
+mod waiting;
+
+pub use ended::{Diagnosis, Fault, Outcome, ended};
+pub use waiting::{Waiting, waiting};
+
+/// An Event of Kubernetes about a Job or its pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    pub reason: String,
+    pub message: String,
+}
+
+/// What is the matter. The words are values of a metric's label, so their number is bounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Category {
+    Completed,
+    /// The user's code ended with an exit code.
+    ExitCode,
+    /// The user's process was ended by a signal.
+    Signal,
+    OutOfMemory,
+    /// Code or environment could not be prepared.
+    NotPrepared,
+    /// The user stopped it.
+    Aborted,
+    Deadline,
+    LostRace,
+    /// The task was reset or taken over while it ran.
+    TakenOver,
+    /// The executor failed.
+    Executor,
+    /// All of the container was killed, by nobody that Kubernetes knows of.
+    Killed,
+    /// The container could not be started.
+    NotStarted,
+    Evicted,
+    Preempted,
+    NodeLost,
+    NodeShutdown,
+    NodeRefused,
+    PodDeleted,
+    ImageMissing,
+    ImageAccess,
+    ImageRateLimit,
+    ImagePlatform,
+    ImageName,
+    ImagePull,
+    Configuration,
+    Volume,
+    Unschedulable,
+    Quota,
+    Policy,
+    Unknown,
+}
+
+impl Category {
+    /// The word for logs, metrics and status reasons.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::ExitCode => "exit-code",
+            Self::Signal => "signal",
+            Self::OutOfMemory => "out-of-memory",
+            Self::NotPrepared => "not-prepared",
+            Self::Aborted => "aborted",
+            Self::Deadline => "deadline",
+            Self::LostRace => "lost-race",
+            Self::TakenOver => "taken-over",
+            Self::Executor => "executor",
+            Self::Killed => "killed",
+            Self::NotStarted => "not-started",
+            Self::Evicted => "evicted",
+            Self::Preempted => "preempted",
+            Self::NodeLost => "node-lost",
+            Self::NodeShutdown => "node-shutdown",
+            Self::NodeRefused => "node-refused",
+            Self::PodDeleted => "pod-deleted",
+            Self::ImageMissing => "image-missing",
+            Self::ImageAccess => "image-access",
+            Self::ImageRateLimit => "image-rate-limit",
+            Self::ImagePlatform => "image-platform",
+            Self::ImageName => "image-name",
+            Self::ImagePull => "image-pull",
+            Self::Configuration => "configuration",
+            Self::Volume => "volume",
+            Self::Unschedulable => "unschedulable",
+            Self::Quota => "quota",
+            Self::Policy => "policy",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// A sentence and the words of others behind it, if there are any; without their full stop.
+fn quoting(sentence: impl AsRef<str>, words: &str) -> String {
+    let words = one_line(words);
+    let words = words.trim_end_matches('.');
+    if words.is_empty() {
+        sentence.as_ref().to_owned()
+    } else {
+        format!("{}: {words}", sentence.as_ref())
+    }
+}
+
+/// At most 600 bytes of one line: words of others go into messages of ours.
+fn one_line(text: &str) -> String {
+    const LONGEST: usize = 600;
+    let line: String = text
+        .trim()
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    if line.len() <= LONGEST {
+        return line;
+    }
+    let end = (0..=LONGEST)
+        .rev()
+        .find(|&end| line.is_char_boundary(end))
+        .unwrap_or(0);
+    format!("{}...", &line[..end])
+}

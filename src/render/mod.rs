@@ -1,1 +1,33 @@
-//! TBD
+//! Task, template and settings → Job. Pure: no call, no clock.
+//!
+//! ```text
+//! template (as written) ──check──▶ Template ─┐
+//! task, binding, queue, server, settings ────┴─render──▶ Rendered { job, notes, requests }
+//! ```
+//!
+//! All that can be wrong is an error of [`Template::check`], with the path of the field; [`render`] then always gives
+//! a Job. The Job is a JSON value, not a typed one: a typed one would drop what it does not know, and a template may
+//! use any field of the cluster's version. What a task asked for and does not get is a note, told in its log.
+
+mod check;
+mod containers;
+mod docker;
+mod environment;
+mod fields;
+mod image;
+mod job;
+mod names;
+mod notes;
+mod resources;
+mod template;
+mod volumes;
+
+pub use job::{
+    Binding, Inputs, Queue, Rendered, Server, Settings, dry_run_pod, render, requests_of,
+};
+pub use names::{JobName, LabelValue};
+pub use resources::pod_requests;
+pub use template::{Source, Template, TemplateError, parse_template};
+
+#[cfg(test)]
+mod tests;

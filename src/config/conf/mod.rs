@@ -1,0 +1,88 @@
+//! Reader of `clearml.conf`: HOCON as pyhocon reads it, into a JSON value.
+//!
+//! ```text
+//! text ──parse──▶ tree of values, some of them with ${...} ──resolve──▶ Document { value, line of each key }
+//! ```
+//!
+//! What real files use is understood: comments with `#` and `//`, quotes left out (also around URLs), nested objects,
+//! dotted keys, `=`, `:` or nothing before `{`, lists, triple quotes, `${x}` and `${?x}` (also from environment
+//! variables), `+=`, and keys given twice (objects are merged, else the last one wins). Every error names its line.
+//! A file can be anybody's: depth, size and what substitutions may grow to are bounded.
+
+mod parse;
+mod resolve;
+mod tree;
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+/// The longest file that is read, in bytes.
+const LONGEST: usize = 1 << 20;
+/// How deep objects and lists may be nested.
+const DEEPEST: usize = 64;
+
+/// What is wrong with a file, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {message}")]
+pub struct ConfError {
+    pub line: usize,
+    pub message: String,
+}
+
+impl ConfError {
+    fn new(line: usize, message: impl Into<String>) -> Self {
+        Self {
+            line,
+            message: message.into(),
+        }
+    }
+}
+
+/// A file that was read.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Document {
+    /// All of it.
+    pub value: Value,
+    /// Line on which each key was last set, by its dotted path.
+    lines: BTreeMap<String, usize>,
+}
+
+impl Document {
+    /// Reads a file; `variable` answers `${NAME}` where the file has no such key.
+    pub fn read(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfError> {
+        if text.len() > LONGEST {
+            return Err(ConfError::new(
+                1,
+                format!("the file is longer than {LONGEST} bytes"),
+            ));
+        }
+        let (tree, lines) = parse::parse(text)?;
+        let value = resolve::resolve(&tree, variable)?;
+        Ok(Self { value, lines })
+    }
+
+    /// The value at a dotted path; null counts as absent.
+    pub fn get(&self, path: &str) -> Option<&Value> {
+        path.split('.')
+            .try_fold(&self.value, |value, name| value.get(name))
+            .filter(|value| !value.is_null())
+    }
+
+    /// The text at a dotted path; numbers and true or false as they are written.
+    pub fn text(&self, path: &str) -> Option<String> {
+        match self.get(path)? {
+            Value::String(text) => Some(text.clone()),
+            value @ (Value::Number(_) | Value::Bool(_)) => Some(value.to_string()),
+            _ => None,
+        }
+    }
+
+    /// Line on which the key at a dotted path was last set.
+    pub fn line(&self, path: &str) -> Option<usize> {
+        self.lines.get(path).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests;

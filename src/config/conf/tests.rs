@@ -1,0 +1,261 @@
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+fn read(text: &str) -> Result<Document, ConfError> {
+    Document::read(text, &|name| (name == "HOME").then(|| "/root".to_owned()))
+}
+
+fn value(text: &str) -> Value {
+    read(text).unwrap().value
+}
+
+fn error(text: &str) -> String {
+    read(text).unwrap_err().to_string()
+}
+
+#[test]
+fn a_file_as_clearml_init_writes_it_is_read() {
+    let text = r#"
+# ClearML SDK configuration file
+api {
+    # Notice: 'host' is the api server (default port 8008), not the web server.
+    api_server: http://localhost:8008
+    web_server: http://localhost:8080   // comment
+    files_server: "http://localhost:8081"
+    # Credentials are generated using the webapp, http://localhost:8080/settings
+    credentials {"access_key": "EGRTCO8JMSIGI6S39GTP43NFWXDQOW", "secret_key": "x!XTov_G-#vspE*Y(h$Anm&DIc5Ou-F)jsl$PdOyj5wG1&E!Z8"}
+}
+sdk {
+    storage { cache { default_base_dir: "~/.clearml/cache" , size: { min_used_bytes: -1 } } }
+    metrics { file_history_size: 100, matplotlib_untitled_history_size: 100 }
+    network { metrics.file_upload_threads: 4 }
+    google.storage {
+        # credentials = [ { bucket: "my-bucket" } ]
+    }
+    aws.s3.credentials: [
+        { bucket: "a", key: "b" }
+        { bucket: "c" },   # no comma before
+    ]
+    development.vcs_repo_detect_async: True
+}
+"#;
+    let document = read(text).unwrap();
+    assert_eq!(
+        document.text("api.api_server").unwrap(),
+        "http://localhost:8008"
+    );
+    assert_eq!(
+        document.text("api.web_server").unwrap(),
+        "http://localhost:8080"
+    );
+    assert_eq!(
+        document.text("api.credentials.secret_key").unwrap(),
+        "x!XTov_G-#vspE*Y(h$Anm&DIc5Ou-F)jsl$PdOyj5wG1&E!Z8"
+    );
+    assert_eq!(
+        document.get("sdk.storage.cache.size.min_used_bytes"),
+        Some(&json!(-1))
+    );
+    assert_eq!(
+        document.get("sdk.network.metrics.file_upload_threads"),
+        Some(&json!(4))
+    );
+    assert_eq!(
+        document
+            .get("sdk.aws.s3.credentials")
+            .unwrap()
+            .as_array()
+            .unwrap()
+            .len(),
+        2
+    );
+    assert_eq!(document.get("sdk.google.storage"), Some(&json!({})));
+    assert_eq!(
+        document.get("sdk.development.vcs_repo_detect_async"),
+        Some(&json!(true))
+    );
+    assert_eq!(document.line("api.web_server"), Some(6));
+}
+
+#[test]
+fn keys_may_have_dots_and_quotes_and_any_sign_behind_them() {
+    let expected = json!({ "a": { "b": 1, "c.d": 2, "e": { "f": 3 } }, "two words": 4 });
+    assert_eq!(
+        value("a.b = 1\na.\"c.d\": 2, a { e {f=3} }\ntwo words: 4"),
+        expected
+    );
+}
+
+#[test]
+fn objects_given_twice_are_merged_and_else_the_last_one_wins() {
+    assert_eq!(
+        value("a { b: 1, c: 1 }\na { c: 2 }\na.d = 3"),
+        json!({ "a": { "b": 1, "c": 2, "d": 3 } })
+    );
+    assert_eq!(value("a: 1\na: [2]"), json!({ "a": [2] }));
+    assert_eq!(
+        value("a: {b: 1}\na: 2\na: {c: 3}"),
+        json!({ "a": { "c": 3 } })
+    );
+}
+
+#[test]
+fn words_without_quotes_are_what_they_look_like() {
+    assert_eq!(
+        value("a: 1\nb: -1.5\nc: True\nd: null\ne: 0123\nf: 1e3\ng: two words \nh: 10s\ni:"),
+        json!({ "a": 1, "b": -1.5, "c": true, "d": null, "e": "0123", "f": 1e3, "g": "two words", "h": "10s", "i": "" })
+    );
+    assert_eq!(
+        value("a: https://user@host:1/x?y=z&w#gone"),
+        json!({ "a": "https://user@host:1/x?y=z&w" })
+    );
+}
+
+#[test]
+fn comments_begin_at_the_beginning_of_a_word() {
+    assert_eq!(
+        value("// all\na: b//c // d\n#e\nf: g#h"),
+        json!({ "a": "b//c", "f": "g" })
+    );
+}
+
+#[test]
+fn triple_quotes_keep_everything() {
+    assert_eq!(
+        value("a: \"\"\"one\n\"two\" \\n ${x}\"\"\"\nb: \"\"\"q\"\"\"\""),
+        json!({ "a": "one\n\"two\" \\n ${x}", "b": "q\"" })
+    );
+}
+
+#[test]
+fn quotes_know_backslashes() {
+    assert_eq!(value(r#"a: "x\n\t\"\\é\/""#), json!({ "a": "x\n\t\"\\é/" }));
+}
+
+#[test]
+fn references_mean_keys_then_environment_variables() {
+    assert_eq!(
+        value(
+            "dir: ${HOME}/data\nsub: ${dir}\"/x y\"\nnone: ${?NOPE}\nlist: [${?NOPE}, ${dir}]\nlater: ${last}\nlast: 3"
+        ),
+        json!({
+            "dir": "/root/data",
+            "sub": "/root/data/x y",
+            "list": ["/root/data"],
+            "later": 3,
+            "last": 3,
+        })
+    );
+    assert_eq!(
+        value("a { b: 1 }\nc: ${a} { d: 2 }"),
+        json!({ "a": { "b": 1 }, "c": { "b": 1, "d": 2 } })
+    );
+}
+
+#[test]
+fn a_reference_to_itself_means_the_value_before() {
+    assert_eq!(value("a: x\na: ${a}:y"), json!({ "a": "x:y" }));
+    assert_eq!(
+        value("a: [1]\na += 2\na: ${a} [3]"),
+        json!({ "a": [1, 2, 3] })
+    );
+    assert_eq!(value("b.a += 1"), json!({ "b": { "a": [1] } }));
+    assert_eq!(
+        value("b { a: [1] }\nb { a += 2 }"),
+        json!({ "b": { "a": [1, 2] } })
+    );
+    assert_eq!(value("a: ${?a}x"), json!({ "a": "x" }));
+}
+
+#[test]
+fn every_error_names_its_line() {
+    for (text, expected) in [
+        ("a: 1\nb", "line 2: expected :, = or { behind the key \"b\""),
+        (
+            "a {\n b: 1\n",
+            "line 1: the object that begins here is not closed by }",
+        ),
+        (
+            "a: [1,\n2",
+            "line 1: the list that begins here is not closed by ]",
+        ),
+        (
+            "\n\na: \"x\nb: 1",
+            "line 3: the text that begins here is not closed by a quote",
+        ),
+        ("a: 1\n}\n", "line 2: expected a key"),
+        (
+            "{a: 1}\nb: 2",
+            "line 2: 'b' stands behind the end of the object",
+        ),
+        (
+            "a: ${x}",
+            "line 1: ${x} is neither a key of the file nor an environment variable",
+        ),
+        (
+            "a: ${b}\nb: ${a}",
+            "line 2: ${a} refers to itself in a circle",
+        ),
+        (
+            "a: ${b",
+            "line 1: the ${ that begins here is not closed by }",
+        ),
+        ("a: \"\\u12\"", "line 1: \\u needs four hexadecimal digits"),
+        (
+            "include \"x\"",
+            "line 1: include is not supported; write what the other file says into this one",
+        ),
+    ] {
+        assert_eq!(error(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn depth_and_growth_are_bounded() {
+    assert!(
+        error(&"a {".repeat(10_000)).contains("nested deeper"),
+        "objects"
+    );
+    assert!(
+        error(&format!("a: {}", "[".repeat(10_000))).contains("nested deeper"),
+        "lists"
+    );
+    assert!(
+        error(&format!("a: x\n{}", "a: ${a}${a}\n".repeat(60)))
+            .contains("refers to itself too often")
+    );
+    let laughs = (1..40).fold(String::new(), |text, i| {
+        text + &format!("a{i}: ${{a{}}}${{a{}}}\n", i - 1, i - 1)
+    });
+    assert!(error(&format!("a0: haha\n{laughs}")).contains("larger than"));
+    assert!(error(&"#".repeat(2 << 20)).contains("longer than"));
+}
+
+proptest! {
+    #[test]
+    fn reading_never_panics(text in "(?s).{0,200}") {
+        let _ = read(&text);
+    }
+
+    #[test]
+    fn reading_never_panics_on_what_looks_like_a_file(
+        words in proptest::collection::vec(
+            prop_oneof![
+                Just("a"), Just("b"), Just("."), Just(":"), Just("="), Just("+="), Just("{"), Just("}"), Just("["), Just("]"),
+                Just(","), Just("\n"), Just("\""), Just("\"\"\""), Just("${a}"), Just("${?b}"), Just("${a.b}"), Just("//"),
+                Just("#"), Just(" "), Just("\\"), Just("ä"),
+            ],
+            0..60,
+        )
+    ) {
+        let _ = read(&words.concat());
+    }
+
+    #[test]
+    fn json_is_read_as_it_is(text in "[a-z0-9 \"\\\\/{}:,#\\$]{0,20}", number in any::<i32>()) {
+        let written = json!({ "text": text, "list": [number, { "deep": text }], "none": null, "yes": true });
+        prop_assert_eq!(value(&written.to_string()), written);
+    }
+}

@@ -1,0 +1,193 @@
+//! The claim: intend, take, park, release.
+
+use k8s_openapi::api::batch::v1::Job as JobObject;
+use kube::ResourceExt;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+
+use super::{Case, Fault, Hands, Next, Report};
+use crate::claim::{Entry, JobState, JobsFact, TaskFact, ThisPass};
+use crate::controller::cluster::{self, call, find};
+use crate::controller::observe::{self, Objects};
+use crate::controller::status::FIELD_MANAGER;
+use crate::controller::verdict;
+use crate::pod::{label, state};
+use crate::render::JobName;
+use crate::task::{Attempt, QueueId, Status};
+
+/// Reason that people see while a task waits for its pod; it proves nothing and is not read back.
+const PARKED: &str = "taken by trainyard, waits for its pod";
+/// How often a release is tried against a Job that changes meanwhile.
+const RELEASE_TRIES: usize = 4;
+
+impl Hands<'_> {
+    /// Creates the suspended Job, from here on the record of the claim.
+    ///
+    /// Death after it: the entry still stands in its queue, beside a Job intent; the next look takes it.
+    pub(super) async fn intend(
+        &self,
+        attempt: Attempt,
+        requeues: u32,
+        case: &mut Case,
+        report: &mut Report,
+    ) -> Result<Next, Fault> {
+        self.in_time(case)?;
+        let name = JobName::of(&case.task, attempt);
+        let Some(rendered) = case
+            .rendered
+            .as_ref()
+            .filter(|rendered| rendered.name == name)
+        else {
+            // Not admitted in this pass: nothing was rendered.
+            return Ok(Next::Done);
+        };
+        let job = match requeues {
+            0 => rendered.job.to_string(),
+            _ => rendered.clone().with_requeues(requeues).job.to_string(),
+        };
+        let path = format!(
+            "/apis/batch/v1/namespaces/{}/jobs?fieldManager={FIELD_MANAGER}",
+            self.namespace
+        );
+        let request = http::Request::post(path)
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .body(job.into_bytes())
+            .map_err(|error| cluster::Error::Transport(error.to_string()))?;
+        let job = match call(self.context.kube.request::<JobObject>(request)).await {
+            Ok(job) => {
+                report.created = true;
+                job
+            }
+            // Information: an earlier pass, or another replica, was here. Whose it is and how far it has come counts.
+            Err(error) if error.is_conflict() => {
+                match find(self.jobs().get_opt(name.as_str())).await? {
+                    Some(job) => job,
+                    None => return Ok(Next::Done),
+                }
+            }
+            Err(error) if error.is_verdict() => return Err(Fault::JobRefused(error.to_string())),
+            Err(error) => return Err(error.into()),
+        };
+        self.context.jobs.note(job.clone());
+        if !observe::is_ours(self.identity, &job) || job.metadata.deletion_timestamp.is_some() {
+            return Ok(Next::Done);
+        }
+        if let (JobsFact::Known(jobs), Some(fact)) = (
+            &mut case.observed.facts.jobs,
+            observe::job_fact(self.identity, &job, &[], self.lore, &verdict::cause),
+        ) {
+            jobs.retain(|known| known.attempt != attempt);
+            let intent = fact.state == JobState::Intent;
+            jobs.push(fact);
+            case.objects = Objects {
+                jobs: vec![job.into()],
+                pods: Vec::new(),
+            };
+            return Ok(if intent { Next::Again } else { Next::Done });
+        }
+        Ok(Next::Done)
+    }
+
+    /// Takes the entry that was looked at out of its queue. A "no" changes nothing: the next look tells why.
+    ///
+    /// Death after it: the task is queued, in no queue, beside a Job intent; it is parked after the quiet time.
+    pub(super) async fn take(&self, queue: &QueueId, case: &mut Case) -> Result<Next, Fault> {
+        self.in_time(case)?;
+        if !self.client.remove_from_queue(queue, &case.task).await? {
+            return Ok(Next::Done);
+        }
+        case.observed.facts.entry = Entry::Nowhere;
+        case.observed.facts.task = self.live(case).await?;
+        if matches!(&case.observed.facts.task, TaskFact::Found(task) if task.status == Status::Queued)
+        {
+            case.observed.this_pass = ThisPass::Took;
+        }
+        Ok(Next::Again)
+    }
+
+    /// Puts the taken task into the binding's pending queue. Never by a plain enqueue, which would undo an abort.
+    ///
+    /// Death after it: the entry is pending beside a Job intent, which is released after the quiet time.
+    pub(super) async fn park(&self, case: &mut Case, report: &mut Report) -> Result<Next, Fault> {
+        self.in_time(case)?;
+        match self
+            .client
+            .move_queued_task(&case.task, &self.resolved.pending, PARKED)
+            .await
+        {
+            Ok(()) => {}
+            // It is there already.
+            Err(error) if error.is(400, 706) => {}
+            Err(error) if error.is(400, 12) || error.is_unknown_task() => return Ok(Next::Done),
+            Err(error) if error.is(400, 701) => {
+                report.pending_gone = true;
+                return Err(error.into());
+            }
+            Err(error) => return Err(error.into()),
+        }
+        case.observed.facts.entry = Entry::Pending;
+        if case.observed.this_pass == ThisPass::Took {
+            case.observed.this_pass = ThisPass::TookAndParked;
+            return Ok(Next::Again);
+        }
+        Ok(Next::Done)
+    }
+
+    /// Lets the intent run, by one patch that carries the resourceVersion of an intent that was seen.
+    ///
+    /// Death after it: Kubernetes carries on without us.
+    pub(super) async fn release(
+        &self,
+        attempt: Attempt,
+        case: &mut Case,
+        report: &mut Report,
+    ) -> Result<Next, Fault> {
+        let mut job = match Self::known_job(case, attempt) {
+            Some(known) => known.as_ref().clone(),
+            None => match self.live_job(case, attempt).await? {
+                Some(job) => job,
+                None => return Ok(Next::Done),
+            },
+        };
+        let uid = job.uid();
+        for _ in 0..RELEASE_TRIES {
+            self.in_time(case)?;
+            let patch = json!({
+                "metadata": {"resourceVersion": job.resource_version(), "uid": uid, "labels": {label::STATE: state::HELD}},
+                "spec": {"suspend": false},
+            });
+            let params = PatchParams {
+                field_manager: Some(FIELD_MANAGER.into()),
+                ..PatchParams::default()
+            };
+            match call(
+                self.jobs()
+                    .patch(&job.name_any(), &params, &Patch::Merge(&patch)),
+            )
+            .await
+            {
+                Ok(released) => {
+                    self.context.jobs.note(released);
+                    report.released = true;
+                    self.tell_taken(attempt, case).await;
+                    return Ok(Next::Done);
+                }
+                Err(error) if error.is_not_found() => return Ok(Next::Done),
+                // The Job's own controller writes its status once it sees it: read again, and look that it still is
+                // the same intent.
+                Err(error) if error.is_conflict() => match self.live_job(case, attempt).await? {
+                    Some(current) if is_same_intent(&current, uid.as_deref()) => job = current,
+                    _ => return Ok(Next::Done),
+                },
+                Err(error) => return Err(Fault::Release(error)),
+            }
+        }
+        Ok(Next::Done)
+    }
+}
+
+fn is_same_intent(job: &JobObject, uid: Option<&str>) -> bool {
+    job.uid().as_deref() == uid
+        && job.metadata.deletion_timestamp.is_none()
+        && job.labels().get(label::STATE).map(String::as_str) == Some(state::INTENT)
+}

@@ -1,0 +1,219 @@
+//! Ends: withdrawing Jobs, settling what a pod could not report, taking leftovers away.
+
+use k8s_openapi::api::batch::v1::Job as JobObject;
+use kube::ResourceExt;
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
+use serde_json::json;
+
+use super::{Case, Fault, Hands, Next};
+use crate::claim::{Settlement, Step, TaskFact, TaskState};
+use crate::controller::cluster::call;
+use crate::controller::observe;
+use crate::controller::status::FIELD_MANAGER;
+use crate::controller::verdict::{self, Ended};
+use crate::crd::Period;
+use crate::diagnose::Outcome;
+use crate::pod::{label, state};
+use crate::task::{Attempt, QueueId, Status};
+
+impl Hands<'_> {
+    /// Deletes a Job that must not, or need not, run on; its processes get their grace.
+    ///
+    /// Death after the delete: an entry may be left in the pending queue; `Leftover` takes it out.
+    pub(super) async fn withdraw(
+        &self,
+        attempt: Attempt,
+        step: &Step,
+        case: &mut Case,
+    ) -> Result<Next, Fault> {
+        if !self.still(step, case).await? {
+            return Ok(Next::Done);
+        }
+        self.delete_job(attempt, case).await?;
+        // A late removal would lose a task that is queued.
+        let queued = matches!(&case.observed.facts.task, TaskFact::Found(task) if task.status == Status::Queued);
+        if !queued {
+            self.take_pending(case).await?;
+        }
+        Ok(Next::Done)
+    }
+
+    /// Deletes the Job that was observed, and no other: by UID and resourceVersion, its pods first.
+    pub(super) async fn delete_job(&self, attempt: Attempt, case: &Case) -> Result<(), Fault> {
+        let Some(job) = Self::known_job(case, attempt) else {
+            return Ok(());
+        };
+        self.in_time(case)?;
+        let params = DeleteParams {
+            propagation_policy: Some(PropagationPolicy::Foreground),
+            preconditions: Some(Preconditions {
+                uid: job.uid(),
+                resource_version: job.resource_version(),
+            }),
+            ..DeleteParams::default()
+        };
+        match call(self.jobs().delete(&job.name_any(), &params)).await {
+            Ok(answer) => {
+                if let Some(deleting) = answer.left() {
+                    self.context.jobs.note(deleting);
+                }
+                Ok(())
+            }
+            Err(error) if error.is_not_found() => Ok(()),
+            // It has changed since it was observed: the next look decides anew.
+            Err(error) if error.is_conflict() => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Writes the end of a task whose pod could not, then marks the Job as settled.
+    ///
+    /// Death between the two: the task has ended, the Job is not marked: `Reported`, the mark alone.
+    pub(super) async fn settle(
+        &self,
+        attempt: Attempt,
+        how: Settlement,
+        case: &mut Case,
+    ) -> Result<Next, Fault> {
+        if how == Settlement::Lost && self.has_live_job(case).await? {
+            return Ok(Next::Done);
+        }
+        let job = self.live_job(case, attempt).await?;
+        if job.as_ref().is_some_and(|job| !observe::has_ended(job)) {
+            return Ok(Next::Done);
+        }
+        let mut end = None;
+        if let TaskFact::Found(task) = self.live(case).await? {
+            if task.status == Status::InProgress && task.names(attempt) {
+                let ended = self.end_of(attempt, how, &task, case);
+                self.in_time(case)?;
+                self.write_end(&ended, case).await?;
+                self.tell_evidence(&ended.evidence, case).await;
+                end = Some(ended.outcome);
+            } else if task.status == Status::Completed {
+                end = Some(Outcome::Completed);
+            }
+        }
+        if let Some(job) = job {
+            let ttl = self.ttl(end == Some(Outcome::Completed));
+            self.mark_settled(&job, ttl).await?;
+        }
+        Ok(Next::Done)
+    }
+
+    /// How the run ended, in the words that are written into the task.
+    fn end_of(&self, attempt: Attempt, how: Settlement, task: &TaskState, case: &Case) -> Ended {
+        let mut ended = match Self::known_job(case, attempt) {
+            Some(job) => verdict::ended(job, &case.objects.pods),
+            None => verdict::lost(),
+        };
+        match how {
+            Settlement::AsEnded => {}
+            Settlement::Failed | Settlement::Lost => ended.outcome = Outcome::Failed,
+            Settlement::Stopped => ended.outcome = Outcome::Stopped,
+        }
+        if task.stopping {
+            ended.outcome = Outcome::Stopped;
+        }
+        ended
+    }
+
+    /// Never forced: a refusal means that somebody else has ended the task.
+    async fn write_end(&self, ended: &Ended, case: &Case) -> Result<(), Fault> {
+        let (task, reason, message) = (&case.task, &ended.reason, &ended.message);
+        let answer = match ended.outcome {
+            Outcome::Completed => self.client.completed(task, reason, message).await,
+            Outcome::Failed => self.client.failed(task, reason, message).await,
+            Outcome::Stopped => self.client.stopped(task, reason, message).await,
+        };
+        match answer {
+            Err(error) if error.is(400, 110) || error.is(400, 121) || error.is_unknown_task() => {
+                Ok(())
+            }
+            answer => Ok(answer?),
+        }
+    }
+
+    /// The last patch of `settle` alone.
+    pub(super) async fn patch_settled(
+        &self,
+        attempt: Attempt,
+        case: &mut Case,
+    ) -> Result<Next, Fault> {
+        let Some(job) = Self::known_job(case, attempt) else {
+            return Ok(Next::Done);
+        };
+        self.in_time(case)?;
+        let completed = matches!(&case.observed.facts.task,
+            TaskFact::Found(task) if matches!(task.status, Status::Completed | Status::Published | Status::Publishing));
+        self.mark_settled(job, self.ttl(completed)).await?;
+        Ok(Next::Done)
+    }
+
+    fn ttl(&self, completed: bool) -> Period {
+        let lifecycle = &self.spec.lifecycle;
+        if completed {
+            lifecycle.ttl_after_success
+        } else {
+            lifecycle.ttl_after_failure
+        }
+    }
+
+    /// The end is stored in the task: from now on the Job may be removed. The UID keeps a successor of the same name
+    /// from being marked.
+    pub(super) async fn mark_settled(&self, job: &JobObject, ttl: Period) -> Result<(), Fault> {
+        let seconds = i32::try_from(ttl.whole_seconds()).unwrap_or(i32::MAX);
+        let patch = json!({
+            "metadata": {"uid": job.uid(), "labels": {label::STATE: state::SETTLED}},
+            "spec": {"ttlSecondsAfterFinished": seconds},
+        });
+        let params = PatchParams {
+            field_manager: Some(FIELD_MANAGER.into()),
+            ..PatchParams::default()
+        };
+        match call(
+            self.jobs()
+                .patch(&job.name_any(), &params, &Patch::Merge(&patch)),
+        )
+        .await
+        {
+            Ok(settled) => {
+                self.context.jobs.note(settled);
+                Ok(())
+            }
+            Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Completes a user's dequeue that left the task queued, in no queue.
+    ///
+    /// Death after it: nothing is left to do.
+    pub(super) async fn dequeue(&self, step: &Step, case: &mut Case) -> Result<Next, Fault> {
+        if self.still(step, case).await? {
+            self.in_time(case)?;
+            self.client
+                .dequeue(&case.task, None, "dequeued", "")
+                .await?;
+        }
+        Ok(Next::Done)
+    }
+
+    /// Takes out an entry whose task is not queued, or is gone.
+    ///
+    /// Death after it: nothing is left to do.
+    pub(super) async fn take_entry(
+        &self,
+        queue: Option<&QueueId>,
+        step: &Step,
+        case: &mut Case,
+    ) -> Result<Next, Fault> {
+        if self.still(step, case).await? {
+            self.in_time(case)?;
+            self.client
+                .remove_from_queue(queue.unwrap_or(&self.resolved.pending), &case.task)
+                .await?;
+        }
+        Ok(Next::Done)
+    }
+}

@@ -1,0 +1,335 @@
+//! Apply: carry out one decided step after the other on one task. Decides nothing itself.
+//!
+//! ```text
+//! Observed ──decide──▶ Step ──calls──▶ facts brought up to date ──┐
+//!     ▲                                                           │ the claim of one pass: Intend, Take, Park, Release
+//!     └───────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! Every step may be carried out twice, and the process may die after each call; what follows then is written at each
+//! function. Each call has to begin within the step's deadline, counted from the first read that the step rests on.
+//! Every step that destroys something reads live before, and decides again if the reading differs.
+
+mod back;
+mod claim;
+mod end;
+mod tell;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job as JobObject;
+use kube::{Api, ResourceExt};
+
+use super::Context;
+use super::cluster::{self, find};
+use super::observe::{self, Identity, Lore, Objects};
+use super::resolve::Resolved;
+use crate::api;
+use crate::claim::{self as rules, Observed, Policy, Step, TaskFact, ThisPass, UserQueue, decide};
+use crate::crd::QueueBindingSpec;
+use crate::render::{JobName, Rendered};
+use crate::task::{Attempt, QueueId, TaskId};
+
+pub(super) use tell::Told;
+
+/// No chain is longer: intend, take, park, release, and a way back.
+const LONGEST_CHAIN: usize = 8;
+
+/// What steps of a pass are carried out with.
+pub(super) struct Hands<'a> {
+    pub context: &'a Context,
+    pub client: &'a api::Client,
+    pub identity: &'a Identity,
+    pub spec: &'a QueueBindingSpec,
+    pub namespace: &'a str,
+    /// Name of the binding.
+    pub binding: &'a str,
+    pub resolved: &'a Resolved,
+    pub lore: &'a Lore,
+    /// Whether this look read every queue of the server.
+    pub all_queues_read: bool,
+    pub told: &'a Told,
+}
+
+/// One task and what is known of it in this pass.
+pub(super) struct Case {
+    pub task: TaskId,
+    pub observed: Observed,
+    pub policy: Policy,
+    pub objects: Objects,
+    /// The Job to create, if the task was admitted.
+    pub rendered: Option<Rendered>,
+}
+
+/// What became of one task in this pass.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    /// Steps that were carried out, by name.
+    pub done: Vec<&'static str>,
+    /// A Job was created.
+    pub created: bool,
+    /// A Job was released.
+    pub released: bool,
+    /// A step rests on an entry's place among all queues, and this look did not read them all.
+    pub wants_every_queue: bool,
+    /// The pending queue is gone.
+    pub pending_gone: bool,
+    pub fault: Option<Fault>,
+}
+
+/// Why a step was not carried out to its end.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Fault {
+    #[error("the step's deadline has passed")]
+    Late,
+    #[error(transparent)]
+    Server(#[from] api::Error),
+    #[error(transparent)]
+    Cluster(#[from] cluster::Error),
+    /// The API server refuses this Job; the task stays where it is.
+    #[error("the API server refuses the Job: {0}")]
+    JobRefused(String),
+    #[error("release failed: {0}")]
+    Release(cluster::Error),
+}
+
+/// What follows a step.
+enum Next {
+    /// The facts were brought up to date: decide again.
+    Again,
+    /// The next look tells.
+    Done,
+}
+
+impl Hands<'_> {
+    /// Decides and carries out, until there is nothing more to do about this task in this pass.
+    pub async fn carry_out(&self, mut case: Case) -> (TaskId, Report) {
+        let mut report = Report::default();
+        for _ in 0..LONGEST_CHAIN {
+            let step = decide(&case.observed, &case.policy, Timestamp::now());
+            if self.rests_on_all_queues(&step, &case.observed) {
+                report.wants_every_queue = true;
+                break;
+            }
+            let name = name_of(&step);
+            let next = self.step(&step, &mut case, &mut report).await;
+            self.note(name, &step, &case, &next);
+            match next {
+                Ok(Next::Again) => report.done.extend(name),
+                Ok(Next::Done) => {
+                    report.done.extend(name);
+                    break;
+                }
+                Err(fault) => {
+                    report.fault = Some(fault);
+                    break;
+                }
+            }
+        }
+        (case.task, report)
+    }
+
+    /// A place that an ordinary look has not read may be the one that counts.
+    fn rests_on_all_queues(&self, step: &Step, observed: &Observed) -> bool {
+        if self.all_queues_read || observed.this_pass != ThisPass::Nothing {
+            return false;
+        }
+        match step {
+            Step::Park { .. }
+            | Step::Release { .. }
+            | Step::Requeue { .. }
+            | Step::Restore { .. }
+            | Step::PullBack { .. }
+            | Step::GiveUp { .. }
+            | Step::Dequeue => true,
+            Step::Wait { .. }
+            | Step::Explain(_)
+            | Step::Intend { .. }
+            | Step::Take { .. }
+            | Step::Withdraw { .. }
+            | Step::Settle { .. }
+            | Step::SettlePatchOnly { .. }
+            | Step::TakeEntry { .. } => false,
+        }
+    }
+
+    async fn step(&self, step: &Step, case: &mut Case, report: &mut Report) -> Result<Next, Fault> {
+        match step {
+            Step::Wait { .. } => Ok(Next::Done),
+            Step::Explain(why) => self.explain(why, case).await,
+            Step::Intend {
+                attempt,
+                returned: _,
+                requeues,
+            } => self.intend(*attempt, *requeues, case, report).await,
+            Step::Take { queue, .. } => self.take(queue, case).await,
+            Step::Park { .. } => self.park(case, report).await,
+            Step::Release { attempt } => self.release(*attempt, case, report).await,
+            Step::Withdraw { attempt } => self.withdraw(*attempt, step, case).await,
+            Step::Requeue {
+                attempt,
+                queue,
+                pending,
+                running,
+            } => {
+                self.requeue(*attempt, queue, *pending, *running, case)
+                    .await
+            }
+            Step::Restore { queue, pending } => self.restore(queue, *pending, case).await,
+            Step::PullBack { attempt, queue } => self.pull_back(*attempt, queue, case).await,
+            Step::GiveUp {
+                attempt,
+                pending,
+                reason,
+            } => self.give_up(*attempt, *pending, *reason, case).await,
+            Step::Settle { attempt, how } => self.settle(*attempt, *how, case).await,
+            Step::SettlePatchOnly { attempt } => self.patch_settled(*attempt, case).await,
+            Step::Dequeue => self.dequeue(step, case).await,
+            Step::TakeEntry { queue } => self.take_entry(queue.as_ref(), step, case).await,
+        }
+    }
+
+    /// One line for each step that changes something, and its count.
+    fn note(
+        &self,
+        name: Option<&'static str>,
+        step: &Step,
+        case: &Case,
+        next: &Result<Next, Fault>,
+    ) {
+        let Some(name) = name else { return };
+        let (task, binding) = (&case.task, self.binding);
+        match next {
+            Ok(_) => {
+                self.context.metrics.step(name, "done");
+                tracing::debug!(%task, namespace = self.namespace, binding, ?step, "step done");
+            }
+            Err(Fault::Late) => self.context.metrics.step(name, "late"),
+            Err(fault) => {
+                self.context.metrics.step(name, "failed");
+                tracing::warn!(%task, namespace = self.namespace, binding, step = name, error = %fault, "step failed");
+            }
+        }
+    }
+
+    /// Whether a call of a step may still begin.
+    fn in_time(&self, case: &Case) -> Result<(), Fault> {
+        let age = Timestamp::now().duration_since(case.observed.read_at);
+        if age > rules::STEP_DEADLINE {
+            Err(Fault::Late)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The task as the server has it now.
+    async fn live(&self, case: &Case) -> Result<TaskFact, Fault> {
+        self.in_time(case)?;
+        let found = self
+            .client
+            .task_facts(std::slice::from_ref(&case.task))
+            .await?;
+        if !found.unreadable.is_empty() {
+            return Ok(TaskFact::Unknown);
+        }
+        // Whether the user's queue exists was found out by the look.
+        let gone = matches!(&case.observed.facts.task, TaskFact::Found(task) if task.user_queue == UserQueue::Gone);
+        Ok(found.tasks.first().map_or(TaskFact::Gone, |facts| {
+            TaskFact::Found(observe::task_state(
+                self.identity,
+                &case.task,
+                facts,
+                |_| !gone,
+            ))
+        }))
+    }
+
+    /// Reads the task live and decides again: whether it is still this step.
+    async fn still(&self, step: &Step, case: &mut Case) -> Result<bool, Fault> {
+        let live = self.live(case).await?;
+        if live != case.observed.facts.task {
+            case.observed.facts.task = live;
+            case.observed.unchanged_since = case.observed.read_at;
+        }
+        Ok(decide(&case.observed, &case.policy, Timestamp::now()) == *step)
+    }
+
+    fn jobs(&self) -> Api<JobObject> {
+        Api::namespaced(self.context.kube.clone(), self.namespace)
+    }
+
+    /// The Job of an attempt as the API server has it now, if it is ours.
+    async fn live_job(&self, case: &Case, attempt: Attempt) -> Result<Option<JobObject>, Fault> {
+        self.in_time(case)?;
+        let name = JobName::of(&case.task, attempt);
+        let job = find(self.jobs().get_opt(name.as_str())).await?;
+        Ok(job.filter(|job| observe::is_ours(self.identity, job)))
+    }
+
+    /// The Job of an attempt as it was observed.
+    fn known_job(case: &Case, attempt: Attempt) -> Option<&Arc<JobObject>> {
+        let name = JobName::of(&case.task, attempt);
+        case.objects
+            .jobs
+            .iter()
+            .find(|job| job.name_any() == name.as_str())
+    }
+
+    /// Takes the entry out of the pending queue; `false`: somebody else did, and the step ends here.
+    async fn take_pending(&self, case: &Case) -> Result<bool, Fault> {
+        self.in_time(case)?;
+        Ok(self
+            .client
+            .remove_from_queue(&self.resolved.pending, &case.task)
+            .await?)
+    }
+
+    /// Puts a queued task to the front of a queue. `false`: it is not queued any more, or the queue is gone.
+    async fn put_back(&self, queue: &QueueId, reason: &str, case: &Case) -> Result<bool, Fault> {
+        self.in_time(case)?;
+        match self
+            .client
+            .move_queued_task(&case.task, queue, reason)
+            .await
+        {
+            Ok(()) => {}
+            // It is there already.
+            Err(error) if error.is(400, 706) || error.is(400, 703) => {}
+            Err(error) if error.is(400, 12) || error.is(400, 701) || error.is_unknown_task() => {
+                return Ok(false);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        self.in_time(case)?;
+        self.client.move_to_front(queue, &case.task).await?;
+        Ok(true)
+    }
+
+    /// Name of a served queue, or its id.
+    fn queue_name<'a>(&'a self, queue: &'a QueueId) -> &'a str {
+        self.resolved
+            .queue(queue)
+            .map_or(queue.as_str(), |known| known.name.as_str())
+    }
+}
+
+/// Word for logs and metrics; `None` for what changes nothing.
+fn name_of(step: &Step) -> Option<&'static str> {
+    match step {
+        Step::Wait { .. } | Step::Explain(_) => None,
+        Step::Intend { .. } => Some("intend"),
+        Step::Take { .. } => Some("take"),
+        Step::Park { .. } => Some("park"),
+        Step::Release { .. } => Some("release"),
+        Step::Withdraw { .. } => Some("withdraw"),
+        Step::Requeue { .. } => Some("requeue"),
+        Step::Restore { .. } => Some("restore"),
+        Step::PullBack { .. } => Some("pull-back"),
+        Step::GiveUp { .. } => Some("give-up"),
+        Step::Settle { .. } => Some("settle"),
+        Step::SettlePatchOnly { .. } => Some("settle-patch"),
+        Step::Dequeue => Some("dequeue"),
+        Step::TakeEntry { .. } => Some("take-entry"),
+    }
+}

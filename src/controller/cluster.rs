@@ -1,0 +1,108 @@
+//! Calls to the Kubernetes API server: bounded in time, with errors told as one sentence.
+
+use std::future::Future;
+use std::time::Duration;
+
+use kube::core::Status;
+
+/// Longest time that one call may take, its client's own retries included.
+const CALL_TIMEOUT: Duration = Duration::from_secs(7);
+
+/// A call to the API server that did not do what it should.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error("the Kubernetes API server did not answer within {} s", CALL_TIMEOUT.as_secs())]
+    Timeout,
+    /// The API server said no.
+    #[error("{}", said(.0))]
+    Refused(Box<Status>),
+    #[error("{0}")]
+    Transport(String),
+}
+
+impl Error {
+    fn code(&self) -> Option<u16> {
+        match self {
+            Self::Refused(status) => Some(status.code),
+            Self::Timeout | Self::Transport(_) => None,
+        }
+    }
+
+    /// No such object.
+    pub fn is_not_found(&self) -> bool {
+        self.code() == Some(404)
+    }
+
+    /// It is there already, has changed meanwhile, or is not the one that was meant.
+    pub fn is_conflict(&self) -> bool {
+        self.code() == Some(409)
+    }
+
+    /// The object itself was judged and refused: malformed, invalid or against a policy.
+    pub fn is_verdict(&self) -> bool {
+        matches!(self.code(), Some(400 | 403 | 422))
+    }
+
+    /// The namespace's quota is used up: a matter of time, not of the object.
+    pub fn is_quota(&self) -> bool {
+        matches!(self, Self::Refused(status) if status.code == 403 && status.message.contains("exceeded quota"))
+    }
+}
+
+impl From<kube::Error> for Error {
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => Self::Refused(status),
+            other => Self::Transport(told(&other)),
+        }
+    }
+}
+
+/// Runs one call within its time.
+pub(super) async fn call<T>(
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, Error> {
+    match tokio::time::timeout(CALL_TIMEOUT, call).await {
+        Ok(answer) => answer.map_err(Error::from),
+        Err(_) => Err(Error::Timeout),
+    }
+}
+
+/// The same where "no such object" is an answer.
+pub(super) async fn find<T>(
+    request: impl Future<Output = Result<Option<T>, kube::Error>>,
+) -> Result<Option<T>, Error> {
+    call(request).await
+}
+
+fn said(status: &Status) -> String {
+    let text = if status.message.is_empty() {
+        &status.reason
+    } else {
+        &status.message
+    };
+    bounded(text)
+}
+
+/// An error and its causes in one line.
+pub(super) fn told(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text.push_str(": ");
+            text.push_str(&inner_text);
+        }
+        cause = inner.source();
+    }
+    bounded(&text)
+}
+
+/// At most a thousand characters, on one line.
+pub(super) fn bounded(text: &str) -> String {
+    text.chars()
+        .take(1000)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}

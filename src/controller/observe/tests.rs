@@ -1,0 +1,359 @@
+//! The join of facts, one odd world per test.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::api::{Entry as ServerEntry, QueueEntries};
+use crate::claim::Phase;
+
+const TASK: &str = "0123456789abcdef0123456789abcdef";
+const UID: &str = "6d8d0b0e-0000-0000-0000-000000000000";
+
+fn id<T: std::str::FromStr>(text: &str) -> T
+where
+    T::Err: std::fmt::Debug,
+{
+    text.parse().unwrap()
+}
+
+fn queue(digit: char) -> QueueId {
+    id(&digit.to_string().repeat(32))
+}
+
+fn identity() -> Identity {
+    Identity {
+        uid: UID.into(),
+        worker: WorkerId("trainyard:ns.gpu:6d8d0b0e".into()),
+    }
+}
+
+fn entries(queue: QueueId, tasks: &[&str]) -> QueueEntries {
+    let entries = tasks
+        .iter()
+        .map(|task| ServerEntry {
+            task: id(task),
+            added: Some("then".into()),
+        })
+        .collect();
+    QueueEntries {
+        id: queue,
+        entries,
+        cut: false,
+    }
+}
+
+fn queues(served: &[&str], pending: &[&str]) -> Queues {
+    Queues {
+        read_at: Timestamp::UNIX_EPOCH,
+        served: vec![entries(queue('a'), served)],
+        pending: entries(queue('b'), pending),
+        gone: Vec::new(),
+        every: None,
+    }
+}
+
+fn facts_in(status: Status) -> api::Facts {
+    api::Facts {
+        id: id(TASK),
+        status,
+        status_reason: String::new(),
+        status_message: String::new(),
+        status_changed: None,
+        mark: None,
+        last_worker: None,
+        enqueue_status: Some(Status::Created),
+        queue: Some(queue('a')),
+    }
+}
+
+fn job(changes: &Value) -> Arc<JobObject> {
+    let mut job = json!({
+        "metadata": {
+            "name": format!("ty-{TASK}-1"), "namespace": "ns", "uid": "job-1",
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            "labels": {"trainyard.dev/task": TASK, "trainyard.dev/attempt": "1", "trainyard.dev/state": "held"},
+            "ownerReferences": [{"apiVersion": "trainyard.dev/v1alpha1", "kind": "QueueBinding", "name": "gpu", "uid": UID}],
+        },
+        "spec": {"suspend": false, "template": {}},
+    });
+    merge(&mut job, changes);
+    Arc::new(serde_json::from_value(job).unwrap())
+}
+
+fn pod(changes: &Value) -> Arc<Pod> {
+    let mut pod = json!({
+        "metadata": {
+            "name": "pod", "namespace": "ns", "labels": {"trainyard.dev/task": TASK, "trainyard.dev/attempt": "1"},
+            "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": "x", "uid": "job-1"}],
+        },
+    });
+    merge(&mut pod, changes);
+    Arc::new(serde_json::from_value(pod).unwrap())
+}
+
+fn merge(into: &mut Value, changes: &Value) {
+    match (into, changes) {
+        (Value::Object(into), Value::Object(changes)) => {
+            for (key, value) in changes {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (into, changes) => *into = changes.clone(),
+    }
+}
+
+/// The facts of [`TASK`] in a world of these queues, this reading and these objects.
+fn facts(queues: &Queues, read: Option<Read>, objects: Objects) -> Facts {
+    let index = Index::of(queues);
+    let tasks: HashMap<TaskId, Read> = read.into_iter().map(|read| (id(TASK), read)).collect();
+    let objects = HashMap::from([(id(TASK), objects)]);
+    let (identity, lore) = (identity(), Lore::default());
+    Sight {
+        identity: &identity,
+        queues,
+        index: &index,
+        tasks: &tasks,
+        objects: &objects,
+        sound: true,
+        lore: &lore,
+        cause: &|_, _| Cause::Task,
+    }
+    .facts(&id(TASK))
+}
+
+fn found(status: Status) -> Option<Read> {
+    Some(Read::Found(facts_in(status)))
+}
+
+fn jobs_of(facts: &Facts) -> Vec<Job> {
+    match &facts.jobs {
+        JobsFact::Known(jobs) => jobs.clone(),
+        JobsFact::Unknown => panic!("unknown"),
+    }
+}
+
+#[test]
+fn a_queued_task_that_an_ordinary_look_misses_is_unknown_not_nowhere() {
+    let facts = facts(&queues(&[], &[]), found(Status::Queued), Objects::default());
+    assert_eq!(facts.entry, Entry::Unknown);
+    assert_eq!(Phase::of(&facts), Phase::Unclear);
+}
+
+#[test]
+fn a_running_task_needs_no_look_into_every_queue() {
+    let facts = facts(
+        &queues(&[], &[]),
+        found(Status::InProgress),
+        Objects::default(),
+    );
+    assert_eq!(facts.entry, Entry::Nowhere);
+}
+
+#[test]
+fn only_a_look_into_every_queue_tells_nowhere_from_elsewhere() {
+    let mut queues = queues(&[], &[]);
+    queues.every = Some(vec![entries(queue('a'), &[])]);
+    assert_eq!(
+        facts(&queues, found(Status::Queued), Objects::default()).entry,
+        Entry::Nowhere
+    );
+    queues.every = Some(vec![
+        entries(queue('c'), &[TASK]),
+        entries(queue('b'), &[TASK]),
+    ]);
+    assert_eq!(
+        facts(&queues, found(Status::Queued), Objects::default()).entry,
+        Entry::Elsewhere
+    );
+}
+
+#[test]
+fn a_task_that_stands_in_two_queues_counts_where_others_can_take_it() {
+    let facts = facts(
+        &queues(&[TASK], &[TASK]),
+        found(Status::Queued),
+        Objects::default(),
+    );
+    assert_eq!(facts.entry, Entry::Served { queue: queue('a') });
+}
+
+#[test]
+fn what_was_not_read_is_unknown_and_what_the_server_does_not_know_is_gone() {
+    assert_eq!(
+        facts(&queues(&[TASK], &[]), None, Objects::default()).task,
+        TaskFact::Unknown
+    );
+    assert_eq!(
+        facts(
+            &queues(&[TASK], &[]),
+            Some(Read::Unreadable),
+            Objects::default()
+        )
+        .task,
+        TaskFact::Unknown
+    );
+    assert_eq!(
+        facts(&queues(&[TASK], &[]), Some(Read::Gone), Objects::default()).task,
+        TaskFact::Gone
+    );
+}
+
+#[test]
+fn a_deleted_user_queue_is_gone_only_if_every_queue_was_read() {
+    let mut facts_elsewhere = facts_in(Status::InProgress);
+    facts_elsewhere.queue = Some(queue('d'));
+    let user_queue = |queues: &Queues| match facts(
+        queues,
+        Some(Read::Found(facts_elsewhere.clone())),
+        Objects::default(),
+    )
+    .task
+    {
+        TaskFact::Found(task) => task.user_queue,
+        other => panic!("{other:?}"),
+    };
+    let mut queues = queues(&[], &[]);
+    assert_eq!(user_queue(&queues), UserQueue::Known(queue('d')));
+    queues.every = Some(vec![entries(queue('a'), &[])]);
+    assert_eq!(user_queue(&queues), UserQueue::Gone);
+}
+
+#[test]
+fn a_mark_of_this_binding_is_ours_and_another_clusters_is_not() {
+    let mut with_mark = facts_in(Status::InProgress);
+    with_mark.mark = Some(WorkerId::of_attempt(
+        &identity().worker,
+        &id(TASK),
+        Attempt(2),
+    ));
+    with_mark.last_worker = Some(WorkerId(format!("trainyard:ns.gpu:ffffffff:{TASK}:2")));
+    match facts(
+        &queues(&[], &[]),
+        Some(Read::Found(with_mark)),
+        Objects::default(),
+    )
+    .task
+    {
+        TaskFact::Found(task) => assert_eq!(
+            (task.mark, task.last_worker),
+            (By::Us(Attempt(2)), By::Other)
+        ),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_intent_is_suspended_and_labelled_as_one() {
+    let state = |changes: Value| {
+        let objects = Objects {
+            jobs: vec![job(&changes)],
+            pods: Vec::new(),
+        };
+        jobs_of(&facts(
+            &queues(&[TASK], &[]),
+            found(Status::Queued),
+            objects,
+        ))[0]
+            .state
+    };
+    assert_eq!(
+        state(
+            json!({"metadata": {"labels": {"trainyard.dev/state": "intent"}}, "spec": {"suspend": true}})
+        ),
+        JobState::Intent
+    );
+    assert_eq!(
+        state(json!({"metadata": {"labels": {"trainyard.dev/state": "intent"}}})),
+        JobState::Held
+    );
+    assert_eq!(state(json!({"spec": {"suspend": true}})), JobState::Held);
+    assert_eq!(
+        state(json!({"status": {"conditions": [{"type": "Failed", "status": "True"}]}})),
+        JobState::Ended(Cause::Task)
+    );
+}
+
+#[test]
+fn a_job_of_another_binding_is_told_apart_by_its_owner() {
+    let foreign = job(&json!({"metadata": {"ownerReferences": null}}));
+    let objects = Objects {
+        jobs: vec![foreign],
+        pods: Vec::new(),
+    };
+    let facts = facts(&queues(&[TASK], &[]), found(Status::Queued), objects);
+    assert!(jobs_of(&facts)[0].other_binding);
+    assert_eq!(Phase::of(&facts), Phase::Occupied);
+}
+
+#[test]
+fn only_the_task_container_counts_as_started() {
+    let started = |name: &str| {
+        let running = json!({"status": {"containerStatuses": [
+            {"name": name, "image": "", "imageID": "", "ready": true, "restartCount": 0, "state": {"running": {}}},
+        ]}});
+        let objects = Objects {
+            jobs: vec![job(&json!({}))],
+            pods: vec![pod(&running)],
+        };
+        jobs_of(&facts(
+            &queues(&[], &[TASK]),
+            found(Status::Queued),
+            objects,
+        ))[0]
+            .started
+    };
+    assert!(started("task"));
+    assert!(!started("uplink"));
+}
+
+#[test]
+fn a_pod_that_outlives_its_job_counts_as_the_job() {
+    let objects = Objects {
+        jobs: Vec::new(),
+        pods: vec![pod(&json!({}))],
+    };
+    let facts = facts(&queues(&[TASK], &[]), found(Status::Queued), objects);
+    assert_eq!(jobs_of(&facts)[0].presence, Presence::PodOnly);
+    assert_eq!(Phase::of(&facts), Phase::Deleting);
+}
+
+#[test]
+fn unknown_facts_neither_confirm_nor_end_what_was_seen_before() {
+    let mut tracker = Tracker::default();
+    let at = |second| Timestamp::from_second(second).unwrap();
+    let nowhere = {
+        let mut queues = queues(&[], &[]);
+        queues.every = Some(Vec::new());
+        facts(&queues, found(Status::Queued), Objects::default())
+    };
+    let unknown = facts(&queues(&[], &[]), found(Status::Queued), Objects::default());
+    assert_eq!(
+        tracker
+            .observe(&id(TASK), nowhere.clone(), at(10))
+            .unchanged_since,
+        at(10)
+    );
+    assert_eq!(
+        tracker.observe(&id(TASK), unknown, at(15)).unchanged_since,
+        at(15)
+    );
+    assert_eq!(
+        tracker
+            .observe(&id(TASK), nowhere.clone(), at(20))
+            .unchanged_since,
+        at(10)
+    );
+    let offered = facts(
+        &queues(&[TASK], &[]),
+        found(Status::Queued),
+        Objects::default(),
+    );
+    assert_eq!(
+        tracker.observe(&id(TASK), offered, at(21)).unchanged_since,
+        at(21)
+    );
+    assert_eq!(
+        tracker.observe(&id(TASK), nowhere, at(22)).unchanged_since,
+        at(22)
+    );
+}

@@ -1,0 +1,81 @@
+//! Why a Job ended or waits: `diagnose`, in the words of the claim and of the task.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+
+use super::observe::{Lore, owned_by};
+use crate::claim::Cause;
+use crate::diagnose::{self, Diagnosis, Fault, Outcome};
+
+/// Words of evidence that go into a task's log, in lines.
+const EVIDENCE: usize = 20;
+
+/// How a run ended, in words for the task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Ended {
+    pub outcome: Outcome,
+    pub reason: String,
+    pub message: String,
+    /// What the cluster said, for the task's log.
+    pub evidence: Vec<String>,
+}
+
+/// Whose fault the end was.
+pub(super) fn cause(job: &Job, pods: &[Arc<Pod>]) -> Cause {
+    match diagnosis(job, pods).fault {
+        Fault::Task => Cause::Task,
+        Fault::Interruption => Cause::Interruption,
+    }
+}
+
+/// How the run of an ended Job ended.
+pub(super) fn ended(job: &Job, pods: &[Arc<Pod>]) -> Ended {
+    let diagnosis = diagnosis(job, pods);
+    Ended {
+        outcome: diagnosis.outcome,
+        reason: format!("trainyard: {}", diagnosis.category.as_str()),
+        message: diagnosis.message(),
+        evidence: diagnosis.evidence.into_iter().take(EVIDENCE).collect(),
+    }
+}
+
+/// A run whose Job is gone.
+pub(super) fn lost() -> Ended {
+    Ended {
+        outcome: Outcome::Failed,
+        reason: "trainyard: lost".into(),
+        message: "its Job was deleted while it ran, and its pod could not report".into(),
+        evidence: Vec::new(),
+    }
+}
+
+/// Why a released Job's task container has not started; nothing if it simply is on its way.
+pub(super) fn waiting(job: &Job, pods: &[Arc<Pod>], lore: &Lore) -> Option<String> {
+    let uid = job.uid().unwrap_or_default();
+    let events = lore.events.get(&uid).map(Vec::as_slice).unwrap_or_default();
+    let waiting = diagnose::waiting(last_pod(&uid, pods), events)?;
+    Some(match waiting.remedy {
+        Some(remedy) => format!("{} (hint: {remedy})", waiting.sentence),
+        None => waiting.sentence,
+    })
+}
+
+/// Whether the cluster has accepted the Job and refuses its pod.
+pub(super) fn is_refused(events: &[diagnose::Event]) -> bool {
+    diagnose::waiting(None, events).is_some_and(|waiting| waiting.refused)
+}
+
+fn diagnosis(job: &Job, pods: &[Arc<Pod>]) -> Diagnosis {
+    diagnose::ended(job, last_pod(&job.uid().unwrap_or_default(), pods))
+}
+
+/// The youngest pod of a Job.
+fn last_pod<'a>(job_uid: &str, pods: &'a [Arc<Pod>]) -> Option<&'a Pod> {
+    pods.iter()
+        .filter(|pod| owned_by(pod, job_uid))
+        .max_by_key(|pod| pod.creation_timestamp())
+        .map(AsRef::as_ref)
+}

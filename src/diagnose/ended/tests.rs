@@ -1,0 +1,412 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+fn job(reason: &str) -> Job {
+    serde_json::from_value(json!({
+        "metadata": { "name": "ty" },
+        "spec": { "activeDeadlineSeconds": 60, "template": {} },
+        "status": { "conditions": [{ "type": "Failed", "status": "True", "reason": reason, "message": "m" }] },
+    }))
+    .unwrap()
+}
+
+fn pod(status: &Value) -> Pod {
+    serde_json::from_value(json!({
+        "metadata": { "name": "p" },
+        "spec": {
+            "nodeName": "node-1",
+            "containers": [{ "name": "task", "resources": { "limits": { "memory": "256Mi" } } }],
+        },
+        "status": status,
+    }))
+    .unwrap()
+}
+
+fn terminated(reason: &str, exit_code: i32, message: &str) -> Value {
+    json!({ "phase": "Failed", "containerStatuses": [{
+        "name": "task", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+        "state": { "terminated": { "reason": reason, "exitCode": exit_code, "message": message } },
+    }] })
+}
+
+fn said(outcome: &str, exit_code: Option<i32>, signal: Option<i32>) -> String {
+    json!({
+        "version": 1, "outcome": outcome, "message": format!("it {outcome}"), "exit_code": exit_code,
+        "signal": signal, "reported": true, "last_lines": ["Traceback", "ValueError"],
+    })
+    .to_string()
+}
+
+fn disrupted(reason: &str) -> Value {
+    let mut status = terminated("Error", 137, "");
+    status["conditions"] = json!([{ "type": "DisruptionTarget", "status": "True", "reason": reason, "message": "words" }]);
+    status
+}
+
+fn with_reason(reason: &str, message: &str) -> Value {
+    json!({ "phase": "Failed", "reason": reason, "message": message })
+}
+
+fn init_failed(name: &str, reason: &str) -> Value {
+    json!({ "phase": "Failed", "initContainerStatuses": [{
+        "name": name, "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+        "state": { "terminated": { "reason": reason, "exitCode": 1, "message": "no" } },
+    }] })
+}
+
+#[test]
+fn each_end_has_its_category_and_fault() {
+    use Category::*;
+    use Fault::{Interruption, Task};
+
+    let backoff = || job("BackoffLimitExceeded");
+    for (name, job, status, category, fault) in vec![
+        (
+            "told completed",
+            backoff(),
+            terminated("Completed", 0, &said("completed", Some(0), None)),
+            Completed,
+            Task,
+        ),
+        (
+            "told exit code",
+            backoff(),
+            terminated("Error", 3, &said("failed", Some(3), None)),
+            ExitCode,
+            Task,
+        ),
+        (
+            "a code of our own range",
+            backoff(),
+            terminated("Error", 212, &said("failed", Some(212), None)),
+            ExitCode,
+            Task,
+        ),
+        (
+            "told signal",
+            backoff(),
+            terminated("Error", 139, &said("failed", None, Some(11))),
+            Signal,
+            Task,
+        ),
+        (
+            "told child's memory",
+            backoff(),
+            terminated("OOMKilled", 137, &said("failed", None, Some(9))),
+            OutOfMemory,
+            Task,
+        ),
+        (
+            "told not prepared",
+            backoff(),
+            terminated("Error", 212, &said("failed", None, None)),
+            NotPrepared,
+            Task,
+        ),
+        (
+            "told stopped",
+            backoff(),
+            terminated("Error", 143, &said("stopped", None, Some(15))),
+            Aborted,
+            Task,
+        ),
+        (
+            "told lost race",
+            backoff(),
+            terminated("Error", 211, &said("lost-race", None, None)),
+            LostRace,
+            Interruption,
+        ),
+        (
+            "told internal",
+            backoff(),
+            terminated("Error", 210, &said("internal", None, None)),
+            Executor,
+            Interruption,
+        ),
+        (
+            "told taken over",
+            backoff(),
+            terminated("Error", 213, &said("interrupted", None, None)),
+            TakenOver,
+            Interruption,
+        ),
+        (
+            "told interrupted by the deadline",
+            job("DeadlineExceeded"),
+            terminated("Error", 213, &said("interrupted", None, None)),
+            Deadline,
+            Task,
+        ),
+        (
+            "deadline",
+            job("DeadlineExceeded"),
+            terminated("Error", 137, ""),
+            Deadline,
+            Task,
+        ),
+        (
+            "memory",
+            backoff(),
+            terminated("OOMKilled", 137, "last lines"),
+            OutOfMemory,
+            Task,
+        ),
+        (
+            "killed",
+            backoff(),
+            terminated("Error", 137, ""),
+            Killed,
+            Task,
+        ),
+        (
+            "untold signal",
+            backoff(),
+            terminated("Error", 139, ""),
+            Signal,
+            Task,
+        ),
+        (
+            "untold exit code",
+            backoff(),
+            terminated("Error", 3, "not json"),
+            ExitCode,
+            Task,
+        ),
+        (
+            "start error",
+            backoff(),
+            terminated("StartError", 128, "exec format error"),
+            NotStarted,
+            Task,
+        ),
+        (
+            "restarted node",
+            backoff(),
+            terminated("ContainerStatusUnknown", 137, ""),
+            NodeLost,
+            Interruption,
+        ),
+        (
+            "preempted",
+            backoff(),
+            disrupted("PreemptionByScheduler"),
+            Preempted,
+            Interruption,
+        ),
+        (
+            "drained",
+            backoff(),
+            disrupted("EvictionByEvictionAPI"),
+            Evicted,
+            Interruption,
+        ),
+        (
+            "tainted",
+            backoff(),
+            disrupted("DeletionByTaintManager"),
+            NodeLost,
+            Interruption,
+        ),
+        (
+            "node deleted",
+            backoff(),
+            disrupted("DeletionByPodGC"),
+            NodeLost,
+            Interruption,
+        ),
+        (
+            "shut down by kubelet",
+            backoff(),
+            disrupted("TerminationByKubelet"),
+            NodeShutdown,
+            Interruption,
+        ),
+        (
+            "disk pressure",
+            backoff(),
+            with_reason(
+                "Evicted",
+                "The node was low on resource: ephemeral-storage.",
+            ),
+            Evicted,
+            Interruption,
+        ),
+        (
+            "node lost",
+            backoff(),
+            with_reason("NodeLost", ""),
+            NodeLost,
+            Interruption,
+        ),
+        (
+            "shutdown",
+            backoff(),
+            with_reason("Terminated", "imminent node shutdown"),
+            NodeShutdown,
+            Interruption,
+        ),
+        (
+            "no gpu on the node",
+            backoff(),
+            with_reason("UnexpectedAdmissionError", "no healthy devices"),
+            NodeRefused,
+            Interruption,
+        ),
+        (
+            "no cpu on the node",
+            backoff(),
+            with_reason("OutOfcpu", ""),
+            NodeRefused,
+            Interruption,
+        ),
+        (
+            "prepare broke",
+            backoff(),
+            init_failed("prepare", "Error"),
+            Executor,
+            Interruption,
+        ),
+        (
+            "prepare's memory",
+            backoff(),
+            init_failed("prepare", "OOMKilled"),
+            OutOfMemory,
+            Task,
+        ),
+        (
+            "user's init container",
+            backoff(),
+            init_failed("fetch", "Error"),
+            NotPrepared,
+            Task,
+        ),
+        (
+            "nothing known",
+            backoff(),
+            json!({ "phase": "Failed" }),
+            Unknown,
+            Interruption,
+        ),
+    ] {
+        let found = ended(&job, Some(&pod(&status)));
+        assert_eq!(
+            (found.category, found.fault),
+            (category, fault),
+            "{name}: {found:?}"
+        );
+        assert!(
+            !found.sentence.is_empty() && !found.sentence.ends_with('.'),
+            "{name}: {}",
+            found.sentence
+        );
+    }
+}
+
+#[test]
+fn memory_names_limit_and_node() {
+    let found = ended(
+        &job("BackoffLimitExceeded"),
+        Some(&pod(&terminated("OOMKilled", 137, ""))),
+    );
+    assert_eq!(
+        found.sentence,
+        "container \"task\" was killed because it used more than its limit of 256Mi on node \"node-1\" (OOMKilled)"
+    );
+    assert!(
+        found
+            .message()
+            .contains("hint: raise resources.limits.memory")
+    );
+    assert_eq!(found.exit_code, Some(137));
+    assert!(!found.reported);
+}
+
+#[test]
+fn what_the_executor_told_is_taken_over() {
+    let message = said("failed", Some(3), None);
+    let found = ended(
+        &job("BackoffLimitExceeded"),
+        Some(&pod(&terminated("Error", 3, &message))),
+    );
+    assert_eq!(found.sentence, "it failed");
+    assert_eq!(found.exit_code, Some(3));
+    assert!(found.reported);
+    assert_eq!(found.last_lines, ["Traceback", "ValueError"]);
+    assert_eq!(
+        found.evidence,
+        [
+            "Job failed: BackoffLimitExceeded: m",
+            "pod p: phase Failed, node node-1",
+            "container task: Error, exit code 3",
+        ]
+    );
+}
+
+#[test]
+fn stopped_and_completed_are_outcomes_of_their_own() {
+    let outcome = |word| {
+        let status = terminated("Error", 1, &said(word, None, None));
+        ended(&job("BackoffLimitExceeded"), Some(&pod(&status))).outcome
+    };
+    assert_eq!(outcome("stopped"), Outcome::Stopped);
+    assert_eq!(outcome("completed"), Outcome::Completed);
+    assert_eq!(outcome("failed"), Outcome::Failed);
+}
+
+#[test]
+fn a_deleted_pod_is_an_interruption_also_when_it_had_to_be_killed() {
+    for exit_code in [137, 143] {
+        let mut pod = pod(&terminated("Error", exit_code, ""));
+        pod.metadata.deletion_timestamp =
+            serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
+        let found = ended(&job("BackoffLimitExceeded"), Some(&pod));
+        assert_eq!(
+            (found.category, found.fault),
+            (Category::PodDeleted, Fault::Interruption)
+        );
+    }
+}
+
+#[test]
+fn a_pod_that_is_gone_was_deleted_unless_the_job_is_complete() {
+    assert_eq!(
+        ended(&job("BackoffLimitExceeded"), None).category,
+        Category::PodDeleted
+    );
+    let complete = serde_json::from_value(json!({
+        "metadata": {}, "status": { "conditions": [{ "type": "Complete", "status": "True" }] },
+    }));
+    assert_eq!(ended(&complete.unwrap(), None).outcome, Outcome::Completed);
+}
+
+#[test]
+fn the_container_is_found_by_the_name_that_render_left() {
+    let mut pod = pod(&terminated("Error", 5, ""));
+    pod.metadata.annotations = Some(
+        [(
+            "kubectl.kubernetes.io/default-container".to_owned(),
+            "main".to_owned(),
+        )]
+        .into(),
+    );
+    assert_eq!(ended(&job("x"), Some(&pod)).category, Category::Unknown);
+    if let Some(statuses) = pod
+        .status
+        .as_mut()
+        .and_then(|status| status.container_statuses.as_mut())
+    {
+        statuses[0].name = "main".into();
+    }
+    assert_eq!(ended(&job("x"), Some(&pod)).exit_code, Some(5));
+}
+
+#[test]
+fn a_termination_message_of_a_later_version_is_still_read() {
+    let message =
+        said("failed", Some(7), None).replace("\"version\":1", "\"version\":2,\"new\":true");
+    let found = ended(&job("x"), Some(&pod(&terminated("Error", 7, &message))));
+    assert_eq!(found.exit_code, Some(7));
+    assert!(found.reported);
+}

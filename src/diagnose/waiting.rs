@@ -1,0 +1,507 @@
+//! Why a pod does not start yet.
+
+use k8s_openapi::api::core::v1::{ContainerStateWaiting, ContainerStatus, Pod};
+
+use super::facts::{condition, containers, image, init_containers};
+use super::image::pull_failure;
+use super::{Category, Event, one_line, quoting};
+
+/// Why a pod does not start yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    pub category: Category,
+    /// One sentence, with the words of Kubernetes in it.
+    pub sentence: String,
+    /// What to do, if that is known.
+    pub remedy: Option<String>,
+    /// The cluster has accepted the Job and refuses its pod: the task can be pulled back.
+    pub refused: bool,
+    /// It will not start however long one waits.
+    pub hopeless: bool,
+}
+
+impl Waiting {
+    fn new(category: Category, sentence: String) -> Self {
+        Self {
+            category,
+            sentence,
+            remedy: None,
+            refused: false,
+            hopeless: false,
+        }
+    }
+
+    fn remedy(mut self, remedy: &str) -> Self {
+        self.remedy = Some(remedy.to_owned());
+        self
+    }
+
+    fn hopeless(mut self) -> Self {
+        self.hopeless = true;
+        self
+    }
+}
+
+/// Why a Job's pod does not start, from the pod (if there is one) and the Events about Job and pod, oldest first.
+/// Nothing if it simply is on its way.
+pub fn waiting(pod: Option<&Pod>, events: &[Event]) -> Option<Waiting> {
+    let Some(pod) = pod else {
+        return events.iter().rev().find_map(refused_pod);
+    };
+    if let Some(waiting) = unscheduled(pod) {
+        return Some(waiting);
+    }
+    let all = init_containers(pod).iter().chain(containers(pod));
+    for status in all {
+        if let Some(reason) = status
+            .state
+            .as_ref()
+            .and_then(|state| state.waiting.as_ref())
+            && let Some(waiting) = container(pod, status, reason)
+        {
+            return Some(waiting);
+        }
+    }
+    let started = containers(pod)
+        .iter()
+        .any(|status| status.started == Some(true));
+    if started {
+        None
+    } else {
+        events.iter().rev().find_map(trouble_on_the_node)
+    }
+}
+
+/// The pod is not on a node yet.
+fn unscheduled(pod: &Pod) -> Option<Waiting> {
+    let scheduled =
+        condition(pod, "PodScheduled").filter(|condition| condition.status == "False")?;
+    let message = one_line(scheduled.message.as_deref().unwrap_or_default());
+    match scheduled.reason.as_deref() {
+        Some("SchedulingGated") => Some(Waiting::new(
+            Category::Unschedulable,
+            "the pod's scheduling gates are not lifted yet".into(),
+        )),
+        _ => Some(unschedulable(&message)),
+    }
+}
+
+fn unschedulable(message: &str) -> Waiting {
+    let missing = insufficient(message);
+    let sentence = if missing.is_empty() {
+        quoting("no node takes the pod", message)
+    } else {
+        quoting(
+            format!("no node has enough {} free", missing.join(" and ")),
+            message,
+        )
+    };
+    let waiting = Waiting::new(Category::Unschedulable, sentence);
+    let lower = message.to_lowercase();
+    if !missing.is_empty() {
+        waiting.remedy("it starts when there is room; ask for less, or add nodes")
+    } else if lower.contains("taint") {
+        waiting.remedy("give the template a toleration for the taint, or remove it from a node")
+    } else if lower.contains("affinity") || lower.contains("selector") {
+        waiting
+            .remedy("no node has the labels that the template's node selector or affinity asks for")
+    } else if lower.contains("persistentvolumeclaim") || lower.contains("volume") {
+        waiting.remedy("check the template's volumes and their claims")
+    } else {
+        waiting
+    }
+}
+
+/// The resources that the scheduler says are missing: `Insufficient nvidia.com/gpu`.
+fn insufficient(message: &str) -> Vec<&str> {
+    let mut names = Vec::new();
+    for part in message.split("Insufficient ").skip(1) {
+        let name = part
+            .split([',', ' ', ';'])
+            .next()
+            .unwrap_or_default()
+            .trim_end_matches('.');
+        if !name.is_empty() && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// A container that waits for more than its turn.
+fn container(
+    pod: &Pod,
+    status: &ContainerStatus,
+    waiting: &ContainerStateWaiting,
+) -> Option<Waiting> {
+    let message = one_line(waiting.message.as_deref().unwrap_or_default());
+    let name = &status.name;
+    let image = image(pod, name).unwrap_or(&status.image);
+    match waiting.reason.as_deref()? {
+        "ImagePullBackOff"
+        | "ErrImagePull"
+        | "RegistryUnavailable"
+        | "ImageInspectError"
+        | "SignatureValidationFailed" => {
+            let (category, remedy) = pull_failure(&message);
+            let waiting = Waiting::new(
+                category,
+                quoting(
+                    format!("image {image:?} of container {name:?} cannot be pulled"),
+                    &message,
+                ),
+            );
+            Some(match remedy {
+                Some(remedy) => waiting.remedy(remedy),
+                None => waiting,
+            })
+        }
+        "ErrImageNeverPull" => {
+            let sentence = quoting(
+                format!(
+                    "image {image:?} of container {name:?} is not on the node, and is never pulled"
+                ),
+                &message,
+            );
+            Some(
+                Waiting::new(Category::ImageMissing, sentence)
+                    .remedy("set imagePullPolicy to IfNotPresent, or bring the image to the node"),
+            )
+        }
+        "InvalidImageName" => {
+            let sentence = quoting(
+                format!("image {image:?} of container {name:?} is no image name"),
+                &message,
+            );
+            Some(
+                Waiting::new(Category::ImageName, sentence)
+                    .remedy("correct the name in the template or in the task")
+                    .hopeless(),
+            )
+        }
+        "CreateContainerConfigError" => {
+            let sentence = quoting(format!("container {name:?} cannot be made"), &message);
+            Some(
+                Waiting::new(Category::Configuration, sentence)
+                    .remedy(configuration_remedy(&message)),
+            )
+        }
+        reason @ ("CreateContainerError"
+        | "RunContainerError"
+        | "PostStartHookError"
+        | "PreCreateHookError"
+        | "PreStartHookError") => Some(Waiting::new(
+            Category::NotStarted,
+            quoting(
+                format!("container {name:?} cannot be started ({reason})"),
+                &message,
+            ),
+        )),
+        "CrashLoopBackOff" => Some(Waiting::new(
+            Category::NotStarted,
+            quoting(format!("container {name:?} ends again and again"), &message),
+        )),
+        _ => None,
+    }
+}
+
+fn configuration_remedy(message: &str) -> &'static str {
+    let lower = message.to_lowercase();
+    if lower.contains("secret") {
+        "make the Secret in the namespace of the binding, with that key"
+    } else if lower.contains("configmap") {
+        "make the ConfigMap in the namespace of the binding, with that key"
+    } else if lower.contains("runasnonroot") || lower.contains("non-root") {
+        "the image runs as root and the template forbids it; set securityContext.runAsUser"
+    } else {
+        "check the environment variables and volumes of the template"
+    }
+}
+
+/// The Job controller could not make the pod.
+fn refused_pod(event: &Event) -> Option<Waiting> {
+    if event.reason != "FailedCreate" {
+        return None;
+    }
+    let message = one_line(&event.message);
+    let lower = message.to_lowercase();
+    let mut waiting = if lower.contains("exceeded quota") {
+        Waiting::new(
+            Category::Quota,
+            quoting("the namespace's quota has no room for the pod", &message),
+        )
+        .remedy("it starts when there is room; ask for less, or raise the quota")
+    } else if lower.contains("must specify limits") || lower.contains("failed quota") {
+        Waiting::new(
+            Category::Quota,
+            quoting(
+                "the namespace's quota asks for limits that the pod does not have",
+                &message,
+            ),
+        )
+        .remedy("set resources in the template, or defaults by a LimitRange")
+    } else if lower.contains("podsecurity") {
+        Waiting::new(
+            Category::Policy,
+            quoting(
+                "the namespace's pod security level forbids the pod",
+                &message,
+            ),
+        )
+        .remedy("set the securityContext that the message names in the template")
+    } else if lower.contains("serviceaccount") || lower.contains("service account") {
+        Waiting::new(Category::Configuration, quoting("the pod's service account is missing", &message))
+            .remedy("make the ServiceAccount in the namespace of the binding, or name another in spec.identity")
+    } else {
+        Waiting::new(
+            Category::Policy,
+            quoting("the cluster refuses the pod", &message),
+        )
+    };
+    waiting.refused = true;
+    Some(waiting)
+}
+
+/// The pod has its node, and something there stands in its way.
+fn trouble_on_the_node(event: &Event) -> Option<Waiting> {
+    let message = one_line(&event.message);
+    match event.reason.as_str() {
+        "FailedMount" | "FailedAttachVolume" | "FailedMapVolume" => {
+            let waiting = Waiting::new(
+                Category::Volume,
+                quoting("a volume cannot be mounted", &message),
+            );
+            Some(waiting.remedy(if message.contains("not found") {
+                "make the object that the message names in the namespace of the binding"
+            } else {
+                "check the template's volumes and their claims"
+            }))
+        }
+        "FailedCreatePodSandBox" => Some(Waiting::new(
+            Category::NotStarted,
+            quoting("the node cannot make the pod's sandbox", &message),
+        )),
+        "FailedScheduling" => Some(unschedulable(&message)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(status: &Value) -> Pod {
+        serde_json::from_value(json!({
+            "metadata": { "name": "p" },
+            "spec": { "containers": [{ "name": "task", "image": "r/i:t" }], "initContainers": [{ "name": "prepare", "image": "ours:1" }] },
+            "status": status,
+        }))
+        .unwrap()
+    }
+
+    fn container_waits(reason: &str, message: &str) -> Pod {
+        pod(&json!({ "containerStatuses": [{
+            "name": "task", "image": "r/i:t", "imageID": "", "ready": false, "restartCount": 0,
+            "state": { "waiting": { "reason": reason, "message": message } },
+        }] }))
+    }
+
+    fn event(reason: &str, message: &str) -> Event {
+        Event {
+            reason: reason.into(),
+            message: message.into(),
+        }
+    }
+
+    #[test]
+    fn the_missing_resource_is_named() {
+        let pod = pod(&json!({ "conditions": [{
+            "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+            "message": "0/2 nodes are available: 1 Insufficient nvidia.com/gpu, 2 Insufficient memory. preemption: 0/2 nodes are available",
+        }] }));
+        let waiting = waiting(Some(&pod), &[]).unwrap();
+        assert_eq!(waiting.category, Category::Unschedulable);
+        assert!(
+            waiting
+                .sentence
+                .starts_with("no node has enough nvidia.com/gpu and memory free: 0/2"),
+            "{waiting:?}"
+        );
+        assert!(!waiting.hopeless && !waiting.refused);
+    }
+
+    #[test]
+    fn taints_selectors_and_claims_have_their_remedies() {
+        for (message, remedy) in [
+            (
+                "0/1 nodes are available: 1 node(s) had untolerated taint {gpu: only}.",
+                "toleration",
+            ),
+            (
+                "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.",
+                "labels",
+            ),
+            ("persistentvolumeclaim \"data\" not found", "volumes"),
+        ] {
+            let found = unschedulable(message);
+            assert!(
+                found.remedy.as_deref().unwrap().contains(remedy),
+                "{found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_reason_of_a_waiting_container_has_its_category() {
+        for (reason, message, category, hopeless) in [
+            (
+                "ImagePullBackOff",
+                "Back-off pulling image \"r/i:t\": ErrImagePull: r/i:t: not found",
+                Category::ImageMissing,
+                false,
+            ),
+            (
+                "ErrImagePull",
+                "401 Unauthorized",
+                Category::ImageAccess,
+                false,
+            ),
+            (
+                "ErrImageNeverPull",
+                "Container image is not present with pull policy of Never",
+                Category::ImageMissing,
+                false,
+            ),
+            (
+                "InvalidImageName",
+                "couldn't parse image name \"r/I:t\"",
+                Category::ImageName,
+                true,
+            ),
+            (
+                "CreateContainerConfigError",
+                "secret \"keys\" not found",
+                Category::Configuration,
+                false,
+            ),
+            (
+                "CreateContainerError",
+                "context deadline exceeded",
+                Category::NotStarted,
+                false,
+            ),
+            (
+                "RunContainerError",
+                "exec: no such file",
+                Category::NotStarted,
+                false,
+            ),
+            (
+                "CrashLoopBackOff",
+                "back-off 10s restarting failed container",
+                Category::NotStarted,
+                false,
+            ),
+        ] {
+            let found = waiting(Some(&container_waits(reason, message)), &[]).unwrap();
+            assert_eq!(
+                (found.category, found.hopeless),
+                (category, hopeless),
+                "{reason}"
+            );
+            assert!(found.sentence.contains(message), "{}", found.sentence);
+        }
+    }
+
+    #[test]
+    fn a_missing_secret_is_said_with_what_to_do() {
+        let found = waiting(
+            Some(&container_waits(
+                "CreateContainerConfigError",
+                "secret \"keys\" not found",
+            )),
+            &[],
+        )
+        .unwrap();
+        assert_eq!(
+            found.sentence,
+            "container \"task\" cannot be made: secret \"keys\" not found"
+        );
+        assert_eq!(
+            found.remedy.unwrap(),
+            "make the Secret in the namespace of the binding, with that key"
+        );
+    }
+
+    #[test]
+    fn a_pod_on_its_way_waits_for_nothing() {
+        assert_eq!(
+            waiting(Some(&container_waits("PodInitializing", "")), &[]),
+            None
+        );
+        assert_eq!(
+            waiting(
+                Some(&container_waits("ContainerCreating", "")),
+                &[event("Pulling", "Pulling image")]
+            ),
+            None
+        );
+        assert_eq!(
+            waiting(None, &[event("SuccessfulCreate", "Created pod: p")]),
+            None
+        );
+    }
+
+    #[test]
+    fn a_refused_pod_is_told_from_one_that_waits() {
+        for (message, category) in [
+            (
+                "Error creating: pods \"p\" is forbidden: exceeded quota: gpus, requested: requests.nvidia.com/gpu=1, used: 2, limited: 2",
+                Category::Quota,
+            ),
+            (
+                "Error creating: pods \"p\" is forbidden: failed quota: mem: must specify limits.memory for: task",
+                Category::Quota,
+            ),
+            (
+                "Error creating: pods \"p\" is forbidden: violates PodSecurity \"restricted:latest\": runAsNonRoot != true",
+                Category::Policy,
+            ),
+            (
+                "Error creating: pods \"p\" is forbidden: error looking up service account ml/x: serviceaccount \"x\" not found",
+                Category::Configuration,
+            ),
+            (
+                "Error creating: admission webhook \"w\" denied the request: no",
+                Category::Policy,
+            ),
+        ] {
+            let found = waiting(None, &[event("FailedCreate", message)]).unwrap();
+            assert_eq!(found.category, category, "{message}");
+            assert!(
+                found.refused && found.sentence.contains(message),
+                "{found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn trouble_on_the_node_is_taken_from_the_newest_event() {
+        let creating = container_waits("ContainerCreating", "");
+        let events = [
+            event(
+                "FailedMount",
+                "MountVolume.SetUp failed for volume \"data\": secret \"old\" not found",
+            ),
+            event(
+                "FailedMount",
+                "MountVolume.SetUp failed for volume \"data\": secret \"new\" not found",
+            ),
+        ];
+        let found = waiting(Some(&creating), &events).unwrap();
+        assert_eq!(found.category, Category::Volume);
+        assert!(found.sentence.contains("new"), "{}", found.sentence);
+    }
+}

@@ -1,0 +1,68 @@
+//! Which certificates our own client trusts.
+//!
+//! A task image may come without a certificate store; the init container brings that of our image. It is added to our
+//! client alone: the user's process sees what its image has, nothing else.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::settings::Settings;
+use super::spool::write_shared;
+use crate::pod;
+
+/// Where distributions keep their bundle.
+const STORES: [&str; 5] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// Puts the bundle of our image onto the pod's volume, if the server is reached by TLS.
+pub fn bring(settings: &Settings) -> io::Result<()> {
+    let bundle = STORES.iter().find_map(|path| fs::read(path).ok());
+    match bundle {
+        Some(bundle) if by_tls(settings) => write_shared(&settings.layout.certificates(), &bundle),
+        _ => Ok(()),
+    }
+}
+
+/// The certificates beside the image's own: the binding's for the server, and where the image has none those that the
+/// init container brought.
+pub fn of_client(settings: &Settings) -> Option<Vec<u8>> {
+    if !by_tls(settings) {
+        return None;
+    }
+    let of_server = fs::read(pod::SERVER_CA).ok();
+    let brought = (!STORES.iter().any(|path| Path::new(path).exists()))
+        .then(|| fs::read(settings.layout.certificates()).ok())
+        .flatten();
+    together(of_server, brought)
+}
+
+fn by_tls(settings: &Settings) -> bool {
+    settings.api_host.starts_with("https:")
+}
+
+/// Both bundles as one; PEM blocks begin on a line of their own.
+fn together(first: Option<Vec<u8>>, second: Option<Vec<u8>>) -> Option<Vec<u8>> {
+    match (first, second) {
+        (Some(first), Some(second)) => Some([first, b"\n".to_vec(), second].concat()),
+        (first, second) => first.or(second),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bundles_are_joined_by_a_line_end() {
+        let pem = |text: &str| Some(text.as_bytes().to_vec());
+        assert_eq!(together(pem("a"), pem("b")), pem("a\nb"));
+        assert_eq!(together(None, pem("b")), pem("b"));
+        assert_eq!(together(None, None), None);
+    }
+}

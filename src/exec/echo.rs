@@ -1,0 +1,234 @@
+//! Copies the spool to our own stdout (`kubectl logs`), keeps the newest lines for messages, and gives disk space back.
+//!
+//! A thread of its own: a container's stdout may block, and nothing else may wait for it. Here raw bytes are shown,
+//! carriage returns included, as a terminal would get them; secrets are masked.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::outcome::bounded;
+use super::output::{Secrets, text};
+
+use super::spool::{NOTE, Spool};
+
+/// How often the spool is looked at.
+const POLL: Duration = Duration::from_millis(50);
+/// Most bytes that are read at once.
+const CHUNK: usize = 64 * 1024;
+/// An unfinished line is shown after so long.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// How many lines are kept for messages, and how much of each.
+const KEPT_LINES: usize = 20;
+const KEPT_BYTES: usize = 500;
+/// Space is given back in steps of this size, and this much is left before what was acknowledged.
+const FREE_STEP: u64 = 1024 * 1024;
+const FREE_EVERY: Duration = Duration::from_secs(1);
+
+/// The running copy.
+#[derive(Debug)]
+pub struct Echo {
+    last: Arc<Mutex<VecDeque<String>>>,
+    finish: Arc<AtomicBool>,
+    done: mpsc::Receiver<()>,
+}
+
+impl Echo {
+    /// Starts copying from the spool's beginning.
+    pub fn start(
+        spool: Spool,
+        secrets: Secrets,
+        out: impl Write + Send + 'static,
+    ) -> io::Result<Self> {
+        let last = Arc::new(Mutex::new(VecDeque::new()));
+        let finish = Arc::new(AtomicBool::new(false));
+        let (ended, done) = mpsc::channel();
+        let mut copy = Copy {
+            spool,
+            secrets,
+            out: Some(out),
+            at: 0,
+            buffer: Vec::new(),
+            last: last.clone(),
+            waiting: Instant::now(),
+            freed: 0,
+            freed_at: Instant::now(),
+        };
+        let told = finish.clone();
+        thread::Builder::new()
+            .name("echo".to_owned())
+            .stack_size(128 * 1024)
+            .spawn(move || {
+                // Asked before the last turn, so that the last turn sees all that was written until then.
+                loop {
+                    let last_turn = told.load(Ordering::Acquire);
+                    let more = copy.turn(last_turn);
+                    if last_turn && !more {
+                        break;
+                    }
+                    if !more {
+                        thread::sleep(POLL);
+                    }
+                }
+                let _ = ended.send(());
+            })?;
+        Ok(Self { last, finish, done })
+    }
+
+    /// Copies what is left, for at most `most`, and returns the newest lines of the task's own output.
+    pub fn finish(&self, most: Duration) -> Vec<String> {
+        self.finish.store(true, Ordering::Release);
+        if self.done.recv_timeout(most).is_err() {
+            tracing::warn!("the container's stdout does not take the rest of the log");
+        }
+        self.last
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .cloned()
+            .collect()
+    }
+}
+
+struct Copy<W> {
+    spool: Spool,
+    secrets: Secrets,
+    /// Absent once nobody reads it.
+    out: Option<W>,
+    at: u64,
+    buffer: Vec<u8>,
+    last: Arc<Mutex<VecDeque<String>>>,
+    waiting: Instant,
+    freed: u64,
+    freed_at: Instant,
+}
+
+impl<W: Write> Copy<W> {
+    /// Copies one chunk; whether there may be more at once.
+    fn turn(&mut self, last: bool) -> bool {
+        if self.spool.length().is_ok_and(|length| length < self.at) {
+            self.at = 0;
+        }
+        if self.spool.read(self.at, CHUNK, &mut self.buffer).is_err() {
+            return false;
+        }
+        let full = self.buffer.len() == CHUNK;
+        let whole = match self.buffer.iter().rposition(|byte| *byte == b'\n') {
+            Some(end) => end + 1,
+            None if full || last || self.waiting.elapsed() >= PATIENCE => self.buffer.len(),
+            None => 0,
+        };
+        let whole = if last && !full {
+            self.buffer.len()
+        } else {
+            whole
+        };
+        if whole > 0 {
+            self.waiting = Instant::now();
+            self.write(whole);
+            self.keep(whole);
+            self.at += whole as u64;
+        } else if self.buffer.is_empty() {
+            self.waiting = Instant::now();
+        }
+        self.free();
+        full
+    }
+
+    fn write(&mut self, count: usize) {
+        let Some(out) = &mut self.out else { return };
+        let bytes = self.secrets.mask_bytes(&self.buffer[..count]);
+        if out.write_all(&bytes).and_then(|()| out.flush()).is_err() {
+            self.out = None;
+        }
+    }
+
+    fn keep(&self, count: usize) {
+        // Only the newest lines count, so only the end of a chunk is looked at.
+        let from = count.saturating_sub(2 * KEPT_LINES * KEPT_BYTES);
+        let shown = text(&self.buffer[from..count], false, &self.secrets);
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        for line in shown.lines().map(str::trim_end) {
+            if line.is_empty() || line.starts_with(NOTE) {
+                continue;
+            }
+            if last.len() == KEPT_LINES {
+                last.pop_front();
+            }
+            last.push_back(bounded(line, KEPT_BYTES));
+        }
+    }
+
+    /// Frees what both the server and we have seen.
+    fn free(&mut self) {
+        if self.freed_at.elapsed() < FREE_EVERY || self.at < self.freed + FREE_STEP {
+            return;
+        }
+        self.freed_at = Instant::now();
+        let Ok(acknowledged) = self.spool.acknowledged() else {
+            return;
+        };
+        let done = acknowledged.at.offset.min(self.at);
+        if done >= self.freed + FREE_STEP && self.spool.free_before(done).is_ok() {
+            self.freed = done;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Shown(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Shown {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn echo(write: impl FnOnce(&Spool)) -> (String, Vec<String>) {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::open(folder.path()).unwrap();
+        let shown = Shown::default();
+        let secrets = Secrets::new(["topsecret".to_owned()]);
+        let echo =
+            Echo::start(Spool::open(folder.path()).unwrap(), secrets, shown.clone()).unwrap();
+        write(&spool);
+        let last = echo.finish(Duration::from_secs(20));
+        let bytes = shown.0.lock().unwrap().clone();
+        (String::from_utf8(bytes).unwrap(), last)
+    }
+
+    #[test]
+    fn everything_is_shown_as_written_but_secrets() {
+        let (shown, last) = echo(|spool| {
+            spool.line("a\rb topsecret").unwrap();
+            spool.handle().unwrap().write_all(b"no end").unwrap();
+        });
+        assert_eq!(shown, "a\rb ****\nno end");
+        assert_eq!(last, ["b ****", "no end"]);
+    }
+
+    #[test]
+    fn the_newest_lines_of_the_task_are_kept_without_ours() {
+        let (shown, last) = echo(|spool| {
+            for n in 0..50_000 {
+                spool.line(&format!("line {n}")).unwrap();
+            }
+            spool.line(&format!("{NOTE}a note of ours")).unwrap();
+        });
+        assert_eq!(shown.lines().count(), 50_001);
+        assert_eq!(last.len(), KEPT_LINES);
+        assert_eq!(last.last().unwrap(), "line 49999");
+    }
+}

@@ -1,0 +1,315 @@
+//! The spool: the file that is the user's stdout and stderr, and the small files beside it.
+//!
+//! ```text
+//! log       raw bytes, appended by every process of the task container; ours are plain lines among them
+//! ack.json  written by the uplink: what the server has, and what is on its way there
+//! end       written by process 1: the log's final length, once all writers are gone
+//! lock      held by process 1 as long as it lives
+//! ```
+//!
+//! Process 1 and the uplink may run as different users, so everything here may be written by all; the volume is the
+//! pod's own.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::output::{Piece, Position};
+
+/// Version of what stands beside the log.
+const VERSION: u32 = 1;
+/// Files that another user of the pod must be able to write.
+const SHARED_FILE: u32 = 0o666;
+const SHARED_FOLDER: u32 = 0o777;
+
+/// How a line of ours begins, among the lines of the task.
+pub const NOTE: &str = "trainyard: ";
+
+/// What the uplink knows to be on the server, and what it may or may not have sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acknowledged {
+    version: u32,
+    /// Everything before this place is on the server.
+    pub at: Position,
+    /// Time of the newest event that was made; the next ones are later.
+    pub time: i64,
+    /// Written before these pieces are sent, empty once the answer is known.
+    pub sending: Vec<Piece>,
+}
+
+impl Default for Acknowledged {
+    fn default() -> Self {
+        Self {
+            version: VERSION,
+            at: Position::default(),
+            time: 0,
+            sending: Vec::new(),
+        }
+    }
+}
+
+/// The spool's folder and the open log.
+#[derive(Debug)]
+pub struct Spool {
+    folder: PathBuf,
+    log: File,
+}
+
+impl Spool {
+    /// Opens the spool, making folder and log if this is the first of the pod's containers.
+    pub fn open(folder: &Path) -> io::Result<Self> {
+        shared_folder(folder)?;
+        let path = folder.join("log");
+        let log = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .mode(SHARED_FILE)
+            .open(&path)?;
+        // Only the owner may do this, and only the owner needs to: the umask may have taken bits away.
+        let _ = log.set_permissions(Permissions::from_mode(SHARED_FILE));
+        Ok(Self {
+            folder: folder.to_owned(),
+            log,
+        })
+    }
+
+    /// Appends one line of ours. It is one write, so it never lands inside a line that a single write made.
+    pub fn line(&self, text: &str) -> io::Result<()> {
+        let mut line = String::with_capacity(text.len() + 1);
+        line.push_str(text);
+        line.push('\n');
+        (&self.log).write_all(line.as_bytes())
+    }
+
+    /// Appends a remark of ours, on a line of its own even if the task has left its last line unfinished.
+    pub fn note(&self, text: &str) -> io::Result<()> {
+        let length = self.length()?;
+        let mut last = [b'\n'];
+        if length > 0 {
+            self.log.read_at(&mut last, length - 1)?;
+        }
+        let start = if last == *b"\n" { "" } else { "\n" };
+        self.line(&format!("{start}{NOTE}{text}"))
+    }
+
+    /// A handle for a process to write to: the same file, opened for append.
+    pub fn handle(&self) -> io::Result<File> {
+        self.log.try_clone()
+    }
+
+    /// Length of the log in bytes.
+    pub fn length(&self) -> io::Result<u64> {
+        Ok(self.log.metadata()?.len())
+    }
+
+    /// Reads up to `most` bytes from `offset` into `buffer`, which is overwritten.
+    pub fn read(&self, offset: u64, most: usize, buffer: &mut Vec<u8>) -> io::Result<()> {
+        buffer.resize(most, 0);
+        let mut filled = 0;
+        while filled < most {
+            match self
+                .log
+                .read_at(&mut buffer[filled..], offset + filled as u64)
+            {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        buffer.truncate(filled);
+        Ok(())
+    }
+
+    /// Gives the disk space of everything before `offset` back. The length stays, the bytes read as zeros.
+    pub fn free_before(&self, offset: u64) -> io::Result<()> {
+        use nix::fcntl::{FallocateFlags, fallocate};
+        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        let length = i64::try_from(offset).map_err(io::Error::other)?;
+        fallocate(&self.log, flags, 0, length).map_err(io::Error::from)
+    }
+
+    /// What the uplink has acknowledged; nothing if it has not begun. A file that cannot be read is an error: to
+    /// guess would send lines twice.
+    pub fn acknowledged(&self) -> io::Result<Acknowledged> {
+        match fs::read(self.folder.join("ack.json")) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(io::Error::other),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Acknowledged::default()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Records what the uplink has acknowledged; after a crash either the old or the new record is found.
+    pub fn acknowledge(&self, state: &Acknowledged) -> io::Result<()> {
+        let bytes = serde_json::to_vec(state).map_err(io::Error::other)?;
+        write_shared(&self.folder.join("ack.json"), &bytes)
+    }
+
+    /// Says that nothing will be written after the log's present length, and returns it.
+    pub fn finish(&self) -> io::Result<u64> {
+        let length = self.length()?;
+        write_shared(&self.folder.join("end"), length.to_string().as_bytes())?;
+        Ok(length)
+    }
+
+    /// Whether process 1 has said that nothing more will be written.
+    pub fn finished(&self) -> bool {
+        self.folder.join("end").exists()
+    }
+
+    /// Takes the lock that says "process 1 lives"; it is held until the process ends, however it ends.
+    pub fn lock(&self) -> io::Result<Lock> {
+        let file = self.lock_file()?;
+        file.try_lock().map_err(io::Error::from)?;
+        Ok(Lock(file))
+    }
+
+    /// Whether a process 1 holds the lock.
+    pub fn locked(&self) -> io::Result<bool> {
+        let file = self.lock_file()?;
+        match file.try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(fs::TryLockError::WouldBlock) => Ok(true),
+            Err(fs::TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    fn lock_file(&self) -> io::Result<File> {
+        let path = self.folder.join("lock");
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(SHARED_FILE)
+            .open(path)?;
+        let _ = file.set_permissions(Permissions::from_mode(SHARED_FILE));
+        Ok(file)
+    }
+}
+
+/// Held by process 1 as long as it lives.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "the open file is the lock")] File);
+
+/// Makes a folder that every user of the pod may write.
+pub fn shared_folder(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path)?;
+    // Not ours: whoever made it has already opened it for all.
+    let _ = fs::set_permissions(path, Permissions::from_mode(SHARED_FOLDER));
+    Ok(())
+}
+
+/// Replaces a small file as a whole; readers see the old or the new content, never a part.
+pub fn write_shared(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let draft = path.with_extension("new");
+    // A draft of another user may be in the way of `open`; its folder lets us remove it.
+    let _ = fs::remove_file(&draft);
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(SHARED_FILE)
+        .open(&draft)?;
+    let _ = file.set_permissions(Permissions::from_mode(SHARED_FILE));
+    file.write_all(bytes)?;
+    fs::rename(&draft, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spool() -> (tempfile::TempDir, Spool) {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::open(&folder.path().join("spool")).unwrap();
+        (folder, spool)
+    }
+
+    #[test]
+    fn lines_and_bytes_of_other_handles_are_appended() {
+        let (_folder, spool) = spool();
+        spool.line("one").unwrap();
+        spool.handle().unwrap().write_all(b"two").unwrap();
+        spool.line("").unwrap();
+        let mut bytes = Vec::new();
+        spool.read(0, 100, &mut bytes).unwrap();
+        assert_eq!(bytes, b"one\ntwo\n");
+        spool.note("a remark").unwrap();
+        spool.handle().unwrap().write_all(b"unfinished").unwrap();
+        spool.note("another").unwrap();
+        spool.read(8, 100, &mut bytes).unwrap();
+        assert_eq!(
+            bytes,
+            b"trainyard: a remark\nunfinished\ntrainyard: another\n"
+        );
+        spool.read(4, 3, &mut bytes).unwrap();
+        assert_eq!(bytes, b"two");
+    }
+
+    #[test]
+    fn an_acknowledgement_is_read_back_as_written() {
+        let (_folder, spool) = spool();
+        assert_eq!(spool.acknowledged().unwrap(), Acknowledged::default());
+        let at = Position {
+            offset: 7,
+            continues: true,
+        };
+        let state = Acknowledged {
+            at,
+            time: 99,
+            sending: vec![Piece {
+                from: at,
+                to: Position {
+                    offset: 9,
+                    continues: false,
+                },
+                time: 99,
+            }],
+            ..Default::default()
+        };
+        spool.acknowledge(&state).unwrap();
+        assert_eq!(spool.acknowledged().unwrap(), state);
+        fs::write(spool.folder.join("ack.json"), b"{").unwrap();
+        assert!(spool.acknowledged().is_err());
+    }
+
+    #[test]
+    fn freed_space_keeps_length_and_later_bytes() {
+        let (_folder, spool) = spool();
+        spool.line(&"x".repeat(20_000)).unwrap();
+        match spool.free_before(8192) {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(nix::errno::Errno::EOPNOTSUPP as i32) => {
+                return;
+            }
+            Err(error) => panic!("{error}"),
+        }
+        assert_eq!(spool.length().unwrap(), 20_001);
+        let mut bytes = Vec::new();
+        spool.read(8190, 4, &mut bytes).unwrap();
+        assert_eq!(bytes, b"\0\0xx");
+    }
+
+    #[test]
+    fn the_lock_tells_whether_its_holder_lives() {
+        let (_folder, spool) = spool();
+        assert!(!spool.locked().unwrap());
+        let lock = spool.lock().unwrap();
+        assert!(spool.locked().unwrap());
+        assert!(spool.lock().is_err());
+        drop(lock);
+        assert!(!spool.locked().unwrap());
+    }
+
+    #[test]
+    fn the_end_is_the_length_at_that_moment() {
+        let (_folder, spool) = spool();
+        assert!(!spool.finished());
+        spool.line("last").unwrap();
+        assert_eq!(spool.finish().unwrap(), 5);
+        assert!(spool.finished());
+    }
+}

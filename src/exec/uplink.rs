@@ -1,0 +1,285 @@
+//! The sidecar: spool → log events on the server, each line exactly once, whatever is killed or lost on the way.
+//!
+//! ```text
+//! log ──read──▶ pieces ──recorded as "sending"──▶ events.add_batch ──answer──▶ recorded as acknowledged
+//!                                                        │ no answer
+//!                                                        ▼
+//!                               read the log back, drop what is there, send the rest
+//! ```
+//!
+//! The server appends log events without looking, so nothing is ever sent twice on a guess. Each event of an attempt
+//! has a time of its own and the attempt's worker id: by the two an event that was stored is recognized. Nothing is
+//! sent before the start fence was passed, and nothing any more once the task is no longer ours.
+
+mod batch;
+mod marks;
+mod sender;
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use self::batch::{Batch, Reader};
+use self::marks::Marks;
+use self::sender::{Before, Sender};
+use super::fence::{self, Verdict};
+use super::output::{EVENT_BYTES, Position, Secrets, Tail};
+use super::settings::Settings;
+use super::spool::{Acknowledged, Spool};
+use crate::api::Client;
+
+/// How often the spool's length is looked at.
+const POLL: Duration = Duration::from_millis(100);
+/// Small output is collected for so long.
+const COLLECT: Duration = Duration::from_millis(400);
+/// How often the lock of process 1 is looked at.
+const LIFE_POLL: Duration = Duration::from_secs(1);
+/// An unfinished line is shown as it is when it has stood for so long.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A sidecar that ends before it is told to would be started again.
+const LINGER: Duration = Duration::from_mins(1);
+
+/// Sends the spool until the pod ends; `stop` is Kubernetes' SIGTERM. What could not be sent within the grace period
+/// stays where it is, for the next start of this container.
+pub async fn run(
+    settings: &Settings,
+    client: Client,
+    secrets: Secrets,
+    stop: &CancellationToken,
+) -> io::Result<()> {
+    let spool = Spool::open(&settings.layout.spool())?;
+    if !passed_fence(settings, stop).await {
+        return Ok(());
+    }
+    let sender = Sender {
+        client,
+        task: settings.task.clone(),
+        worker: settings.worker.clone(),
+    };
+    let mut uplink = Uplink::new(settings, &spool, &secrets, sender)?;
+    let marks = uplink.marks.clone();
+    tokio::select! {
+        ended = uplink.work(stop) => ended,
+        ended = keep_time(&spool, &marks) => ended,
+        () = grace_over(stop, settings.grace) => {
+            tracing::error!("grace period over before all of the log was sent");
+            Ok(())
+        }
+    }
+}
+
+/// Waits for process 1 to pass the fence; `false` if the pod ends first.
+async fn passed_fence(settings: &Settings, stop: &CancellationToken) -> bool {
+    while fence::verdict(&settings.layout) != Some(Verdict::Passed) {
+        tokio::select! {
+            () = sleep(POLL) => {}
+            () = stop.cancelled() => return fence::verdict(&settings.layout) == Some(Verdict::Passed),
+        }
+    }
+    true
+}
+
+/// Notes when which bytes were there, also while a request is on its way.
+async fn keep_time(spool: &Spool, marks: &Mutex<Marks>) -> io::Result<()> {
+    loop {
+        observe(spool, marks)?;
+        sleep(POLL).await;
+    }
+}
+
+fn observe(spool: &Spool, marks: &Mutex<Marks>) -> io::Result<()> {
+    let length = spool.length()?;
+    let now = Timestamp::now().as_millisecond();
+    marks
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .observe(length, now);
+    Ok(())
+}
+
+async fn grace_over(stop: &CancellationToken, grace: Duration) {
+    stop.cancelled().await;
+    sleep(grace).await;
+}
+
+struct Uplink<'a> {
+    settings: &'a Settings,
+    spool: &'a Spool,
+    reader: Reader<'a>,
+    sender: Sender,
+    marks: Arc<Mutex<Marks>>,
+    state: Acknowledged,
+    /// Since when the unfinished line at this offset has been standing.
+    standing: (u64, Instant),
+    sent_at: Option<Instant>,
+    alive: bool,
+    looked_at: Option<Instant>,
+}
+
+impl<'a> Uplink<'a> {
+    fn new(
+        settings: &'a Settings,
+        spool: &'a Spool,
+        secrets: &'a Secrets,
+        sender: Sender,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            settings,
+            spool,
+            reader: Reader {
+                spool,
+                secrets,
+                buffer: Vec::new(),
+            },
+            sender,
+            marks: Arc::default(),
+            state: spool.acknowledged()?,
+            standing: (0, Instant::now()),
+            sent_at: None,
+            alive: true,
+            looked_at: None,
+        })
+    }
+
+    async fn work(&mut self, stop: &CancellationToken) -> io::Result<()> {
+        self.settle_what_was_under_way().await?;
+        let mut drained_at = None;
+        let mut goal = None;
+        loop {
+            if fence::verdict(&self.settings.layout) == Some(Verdict::Lost) {
+                // No longer our task: its log is not ours to write. There is nothing left to do but to wait.
+                stop.cancelled().await;
+                return Ok(());
+            }
+            let stopping = stop.is_cancelled();
+            let over = self.over(stopping)?;
+            let more = self.send_next(over, stopping).await?;
+            let drained = self.state.at.offset >= self.length();
+            // While process 1 lives, what it writes after the signal is for the next start of this container.
+            let reached =
+                stopping && !over && self.state.at.offset >= *goal.get_or_insert(self.length());
+            if stopping && (drained || reached || (!more && !over)) {
+                return Ok(());
+            }
+            if more {
+                continue;
+            }
+            if over && drained {
+                let until = *drained_at.get_or_insert_with(|| Instant::now() + LINGER);
+                let told = timeout_at(until.min(Instant::now() + LIFE_POLL), stop.cancelled())
+                    .await
+                    .is_ok();
+                if !told && Instant::now() >= until {
+                    return Ok(());
+                }
+            } else {
+                drained_at = None;
+                let _ = tokio::time::timeout(POLL, stop.cancelled()).await;
+            }
+        }
+    }
+
+    /// A predecessor of this process died between recording a batch and recording its answer.
+    async fn settle_what_was_under_way(&mut self) -> io::Result<()> {
+        if self.state.sending.is_empty() {
+            return Ok(());
+        }
+        let batch = self.reader.again(&self.state.sending)?;
+        self.sender.send(batch, Before::Uncertain).await;
+        self.acknowledge()
+    }
+
+    /// Whether nobody writes to the spool any more.
+    fn over(&mut self, now: bool) -> io::Result<bool> {
+        if self.spool.finished() {
+            return Ok(true);
+        }
+        let due = self.looked_at.is_none_or(|at| at.elapsed() >= LIFE_POLL);
+        if now || due {
+            self.looked_at = Some(Instant::now());
+            self.alive = self.spool.locked()?;
+        }
+        Ok(!self.alive)
+    }
+
+    /// Sends what is there, if it is worth a request; returns whether there may be more at once.
+    async fn send_next(&mut self, over: bool, stopping: bool) -> io::Result<bool> {
+        // After this look a final length is final.
+        observe(self.spool, &self.marks)?;
+        let length = self.length();
+        if length < self.state.at.offset {
+            tracing::warn!(
+                "the spool was truncated by the task; its log goes on from the new beginning"
+            );
+            self.state.at = Position::default();
+        }
+        let pending = length - self.state.at.offset;
+        let collecting =
+            self.sent_at.is_some_and(|at| at.elapsed() < COLLECT) && pending < EVENT_BYTES as u64;
+        if pending == 0 {
+            self.standing = (self.state.at.offset, Instant::now());
+        }
+        if pending == 0 || (collecting && !over && !stopping) {
+            return Ok(false);
+        }
+        let before = self.state.at;
+        let tail = self.tail(over);
+        let batch = {
+            let marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+            self.reader.next(&mut self.state, &marks, tail)?
+        };
+        if batch.pieces.is_empty() {
+            return Ok(self.state.at != before);
+        }
+        self.deliver(batch).await?;
+        Ok(true)
+    }
+
+    fn tail(&mut self, over: bool) -> Tail {
+        if over {
+            return Tail::Final;
+        }
+        if self.standing.0 != self.state.at.offset {
+            self.standing = (self.state.at.offset, Instant::now());
+        }
+        if self.standing.1.elapsed() >= PATIENCE {
+            Tail::Stale
+        } else {
+            Tail::Open
+        }
+    }
+
+    /// Records, sends, records again: a death in between is settled by [`Self::settle_what_was_under_way`].
+    async fn deliver(&mut self, batch: Batch) -> io::Result<()> {
+        self.state.sending.clone_from(&batch.pieces);
+        self.spool.acknowledge(&self.state)?;
+        self.sender.send(batch, Before::Fresh).await;
+        self.sent_at = Some(Instant::now());
+        self.acknowledge()
+    }
+
+    fn acknowledge(&mut self) -> io::Result<()> {
+        if let Some(last) = self.state.sending.last() {
+            self.state.time = last.time;
+            self.state.at = last.to;
+        }
+        self.state.sending.clear();
+        self.spool.acknowledge(&self.state)?;
+        self.marks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .forget_before(self.state.at.offset);
+        Ok(())
+    }
+
+    fn length(&self) -> u64 {
+        self.marks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .length()
+    }
+}

@@ -1,0 +1,140 @@
+//! The pod's three containers (`architecture.md` 8): `prepare` and `uplink` of our image, and the user's.
+//!
+//! `uplink` is the last init container: it is needed from the start fence on, and what `prepare` has to say waits in
+//! the spool until then. Ours fit the "restricted" pod security profile and run as the pod's user where it has one.
+
+use serde_json::{Map, Value, json};
+
+use super::environment;
+use super::fields::{at, items, list, text};
+use super::job::Inputs;
+use super::notes::Notes;
+use super::volumes::Volume;
+use crate::pod;
+
+/// Numeric user of our image.
+const OUR_USER: u64 = 65532;
+
+/// The init container that brings binary, uv and code.
+pub(super) fn prepare(inputs: &Inputs<'_>, volumes: &[Volume], notes: &[String]) -> Value {
+    let mut env = environment::common(inputs);
+    env.extend(environment::run(inputs));
+    env.push(json!({ "name": "HOME", "value": "/tmp" }));
+    if !notes.is_empty() {
+        env.push(environment::plain(pod::env::NOTES, &notes.join("\n")));
+    }
+    let mounts: Vec<&Value> = volumes
+        .iter()
+        .filter(|v| v.in_prepare)
+        .map(|v| &v.mount)
+        .collect();
+    let mut container = ours(inputs, pod::PREPARE);
+    container["env"] = json!(env);
+    container["volumeMounts"] = json!(mounts);
+    container["resources"] = json!({
+        "requests": { "cpu": "50m", "memory": "64Mi", "ephemeral-storage": "64Mi" },
+        "limits": { "memory": "1Gi" },
+    });
+    container
+}
+
+/// The native sidecar that sends the spool; it may look into `/proc` of nobody but itself.
+pub(super) fn uplink(inputs: &Inputs<'_>, volumes: &[Volume]) -> Value {
+    let mounts: Vec<&Value> = volumes
+        .iter()
+        .filter(|v| v.in_uplink)
+        .map(|v| &v.mount)
+        .collect();
+    let mut container = ours(inputs, pod::UPLINK);
+    container["restartPolicy"] = json!("Always");
+    container["env"] = json!(environment::common(inputs));
+    container["volumeMounts"] = json!(mounts);
+    container["resources"] = json!({
+        "requests": { "cpu": "10m", "memory": "24Mi" },
+        "limits": { "memory": "96Mi" },
+    });
+    container
+}
+
+/// The user's container: all that the template says, with our program as process 1.
+pub(super) fn task(
+    mut container: Map<String, Value>,
+    image: &str,
+    asked: &[(String, String)],
+    volumes: &[Volume],
+    inputs: &Inputs<'_>,
+    notes: &mut Notes,
+) -> Value {
+    let template_env = list(&mut container, "env").clone();
+    container.insert("image".into(), json!(image));
+    container.insert(
+        "command".into(),
+        json!([format!("{}/trainyard", pod::BIN), "--in-pod", "task"]),
+    );
+    container.remove("args");
+    container.insert(
+        "env".into(),
+        json!(environment::of_task(&template_env, asked, inputs, notes)),
+    );
+    list(&mut container, "volumeMounts").extend(
+        volumes
+            .iter()
+            .filter(|v| v.in_task)
+            .map(|v| v.mount.clone()),
+    );
+    container.insert(
+        "terminationMessagePolicy".into(),
+        json!("FallbackToLogsOnError"),
+    );
+    Value::Object(container)
+}
+
+/// What both containers of our image have in common.
+fn ours(inputs: &Inputs<'_>, role: &str) -> Value {
+    let settings = inputs.settings;
+    let mut container = json!({
+        "name": role,
+        "image": settings.image,
+        "args": ["--in-pod", role],
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": {
+            "allowPrivilegeEscalation": false,
+            "capabilities": { "drop": ["ALL"] },
+            "readOnlyRootFilesystem": true,
+            "runAsNonRoot": true,
+            "seccompProfile": { "type": "RuntimeDefault" },
+        },
+    });
+    if let Some(policy) = &settings.image_pull_policy {
+        container["imagePullPolicy"] = json!(policy);
+    }
+    if let Some(user) = user(inputs) {
+        container["securityContext"]["runAsUser"] = json!(user);
+    }
+    container
+}
+
+/// The user that ours must be told to run as: the task's, so that both can write the same files; never root. Without
+/// one our image's own user is used, or what the cluster assigns.
+fn user(inputs: &Inputs<'_>) -> Option<u64> {
+    let spec = Value::Object(inputs.template.spec.clone());
+    let path = ["securityContext", "runAsUser"];
+    let of_task = items(&spec, &["containers"])
+        .get(inputs.template.task)
+        .and_then(|c| at(c, &path)?.as_u64());
+    let of_pod = at(&spec, &path).and_then(Value::as_u64);
+    match (of_task, of_pod) {
+        (Some(0), None) => None,
+        (Some(0), Some(_)) | (None, Some(0)) => Some(OUR_USER),
+        (Some(user), _) => Some(user),
+        (None, _) => None,
+    }
+}
+
+/// Whether the template mounts something at `path` into the task's container.
+pub(super) fn mounts(container: &Value, path: &str) -> bool {
+    let mounted = |mount: &Value| {
+        text(mount, &["mountPath"]).is_some_and(|at| at.trim_end_matches('/') == path)
+    };
+    items(container, &["volumeMounts"]).iter().any(mounted)
+}

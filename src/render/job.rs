@@ -1,0 +1,338 @@
+//! `render`: the Job of one attempt.
+
+use serde_json::{Map, Value, json};
+
+use super::fields::{at, items, list, object};
+use super::names::{JobName, LabelValue};
+use super::notes::{Notes, shorten};
+use super::resources::pod_requests;
+use super::template::Template;
+use super::volumes::Volume;
+use super::{containers, docker, environment, image, volumes};
+use crate::crd::{FileRef, GROUP, QueueBindingSpec, Resources};
+use crate::pod::{self, annotation, label};
+use crate::task::{Attempt, QueueId, Task, WorkerId};
+
+/// What is rendered from.
+#[derive(Debug, Clone, Copy)]
+pub struct Inputs<'a> {
+    pub binding: &'a Binding,
+    pub spec: &'a QueueBindingSpec,
+    pub template: &'a Template,
+    pub task: &'a Task,
+    pub attempt: Attempt,
+    /// The queue that the task was offered in.
+    pub queue: &'a Queue,
+    /// The binding's pending queue.
+    pub pending_queue: &'a QueueId,
+    /// Name of the task's project; empty if it is not known.
+    pub project_name: &'a str,
+    /// Worker id of this attempt.
+    pub worker: &'a WorkerId,
+    pub server: &'a Server,
+    pub settings: &'a Settings,
+    /// Whether the task carries a reason of ours (claim rule 5).
+    pub returned: bool,
+    /// Nodes of earlier attempts, to be avoided if others have room.
+    pub avoid_nodes: &'a [String],
+}
+
+/// The binding that a Job belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binding {
+    pub name: String,
+    pub namespace: String,
+    pub uid: String,
+}
+
+/// A served queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queue {
+    pub id: QueueId,
+    pub name: String,
+}
+
+/// The server as pods reach it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    pub api_url: String,
+    pub web_url: Option<String>,
+    pub files_url: Option<String>,
+    /// Secret in the binding's namespace with the keys of `pod::ACCESS_KEY_KEY` and `pod::SECRET_KEY_KEY`.
+    pub credentials_secret: String,
+    pub ca_bundle: Option<FileRef>,
+}
+
+/// What the controller says about its own images.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Image of `prepare` and `uplink`.
+    pub image: String,
+    pub image_pull_policy: Option<String>,
+    /// Pull secrets that are added to each pod.
+    pub image_pull_secrets: Vec<String>,
+}
+
+/// A Job, and what there is to say about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rendered {
+    pub name: JobName,
+    /// The Job as JSON, every field of the template in it; suspended, state `intent`.
+    pub job: Value,
+    /// What is told in the task's log; the pod gets it too and tells it after the fence.
+    pub notes: Vec<String>,
+    pub image: String,
+    /// What its pod requests of a node; also an annotation of the Job.
+    pub requests: Resources,
+}
+
+impl Rendered {
+    /// The same Job for a task of which so many attempts in a row before this one ended in a requeue.
+    #[must_use]
+    pub fn with_requeues(mut self, requeues: u32) -> Self {
+        self.job["metadata"]["annotations"][annotation::REQUEUES] = json!(requeues.to_string());
+        self
+    }
+}
+
+/// Seconds that the pod has beyond the user's grace: the executor reports, the sidecar sends the last lines.
+const GRACE_MARGIN_SECONDS: u64 = 30;
+/// The longest name that is kept as an annotation, in bytes.
+const LONGEST_NAME: usize = 512;
+/// The most nodes of earlier attempts that are avoided.
+const MOST_AVOIDED: usize = 8;
+
+/// The Job of one attempt. Equal inputs give equal Jobs.
+pub fn render(inputs: &Inputs<'_>) -> Rendered {
+    let Inputs {
+        template,
+        spec,
+        task,
+        ..
+    } = *inputs;
+    let mut notes = Notes::default();
+    for note in &template.notes {
+        notes.add(note.clone());
+    }
+    let image = image::choose(template, spec, task, &mut notes);
+    let mut arguments = docker::read(&task.container.arguments, spec, &mut notes);
+    if !task.container.setup_shell_script.trim().is_empty() {
+        notes.add("the setup script of the task's container is not run: setup scripts of tasks are not supported yet");
+    }
+    let mut pod_spec = template.spec.clone();
+    let container = items(&Value::Object(pod_spec.clone()), &["containers"])[template.task].clone();
+    if arguments.shm_size.is_some() && containers::mounts(&container, "/dev/shm") {
+        notes.add(
+            "container argument --shm-size is not honoured: the template mounts /dev/shm itself",
+        );
+        arguments.shm_size = None;
+    }
+    let volumes = volumes::of(inputs, arguments.shm_size);
+    let fields = container.as_object().cloned().unwrap_or_default();
+    let container = containers::task(fields, &image, &arguments.env, &volumes, inputs, &mut notes);
+    let notes = notes.into_lines();
+    list(&mut pod_spec, "containers")[template.task] = container;
+    let prepare = containers::prepare(inputs, &volumes, &notes);
+    list(&mut pod_spec, "initContainers").extend([prepare, containers::uplink(inputs, &volumes)]);
+    pod_fields(&mut pod_spec, inputs, volumes);
+    let pod_spec = Value::Object(pod_spec);
+    let requests = pod_requests(&pod_spec);
+    let name = JobName::of(&task.id, inputs.attempt);
+    let job = job(inputs, &name, &pod_spec, &requests);
+    Rendered {
+        name,
+        job,
+        notes,
+        image,
+        requests,
+    }
+}
+
+/// The Pod that the Job would make, for a strict dry run: the API server judges a template only as a Pod.
+pub fn dry_run_pod(rendered: &Rendered) -> Value {
+    let mut metadata = rendered.job["spec"]["template"]["metadata"].clone();
+    metadata["generateName"] = json!("trainyard-dry-run-");
+    metadata["namespace"] = rendered.job["metadata"]["namespace"].clone();
+    let spec = &rendered.job["spec"]["template"]["spec"];
+    json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec })
+}
+
+/// The fields of the pod beside its containers.
+fn pod_fields(spec: &mut Map<String, Value>, inputs: &Inputs<'_>, volumes: Vec<Volume>) {
+    list(spec, "volumes").extend(volumes.into_iter().map(|volume| volume.source));
+    let pull_secrets = &inputs.settings.image_pull_secrets;
+    if !pull_secrets.is_empty() {
+        let secrets = list(spec, "imagePullSecrets");
+        let added: Vec<Value> = pull_secrets
+            .iter()
+            .map(|name| json!({ "name": name }))
+            .collect();
+        let new: Vec<Value> = added
+            .into_iter()
+            .filter(|secret| !secrets.contains(secret))
+            .collect();
+        secrets.extend(new);
+    }
+    let grace = environment::grace_seconds(inputs) + GRACE_MARGIN_SECONDS;
+    let of_template = spec
+        .get("terminationGracePeriodSeconds")
+        .and_then(Value::as_u64)
+        .unwrap_or(0);
+    spec.insert(
+        "terminationGracePeriodSeconds".into(),
+        json!(grace.max(of_template)),
+    );
+    spec.insert("restartPolicy".into(), json!("Never"));
+    spec.insert(
+        "serviceAccountName".into(),
+        json!(inputs.template.service_account),
+    );
+    spec.insert("automountServiceAccountToken".into(), json!(false));
+    if inputs.spec.lifecycle.avoid_same_node && !inputs.avoid_nodes.is_empty() {
+        let node_affinity = object(object(spec, "affinity"), "nodeAffinity");
+        let preferred = list(
+            node_affinity,
+            "preferredDuringSchedulingIgnoredDuringExecution",
+        );
+        preferred.extend(inputs.avoid_nodes.iter().take(MOST_AVOIDED).map(|node| {
+            json!({
+                "weight": 100,
+                "preference": {
+                    "matchFields": [{ "key": "metadata.name", "operator": "NotIn", "values": [node] }],
+                },
+            })
+        }));
+    }
+}
+
+fn job(inputs: &Inputs<'_>, name: &JobName, pod_spec: &Value, requests: &Resources) -> Value {
+    let mut pod_metadata = inputs.template.metadata.clone();
+    let pod_labels = object(&mut pod_metadata, "labels");
+    for (key, value) in app_labels(inputs) {
+        // The template may have names of its own; nothing of ours selects by these.
+        pod_labels.entry(key).or_insert(value);
+    }
+    pod_labels.extend(own_labels(inputs));
+    let pod_annotations = object(&mut pod_metadata, "annotations");
+    pod_annotations.insert(
+        "kubectl.kubernetes.io/default-container".into(),
+        json!(inputs.template.task_container()),
+    );
+    pod_annotations.extend(name_annotations(inputs));
+
+    let mut spec = json!({
+        "suspend": true,
+        "backoffLimit": 0,
+        "completions": 1,
+        "parallelism": 1,
+        "podReplacementPolicy": "Failed",
+        "template": { "metadata": pod_metadata, "spec": pod_spec },
+    });
+    if let Some(seconds) = inputs.spec.job.active_deadline_seconds {
+        spec["activeDeadlineSeconds"] = json!(seconds);
+    }
+    json!({
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": name.as_str(),
+            "namespace": inputs.binding.namespace,
+            "labels": job_labels(inputs),
+            "annotations": job_annotations(inputs, requests),
+            "ownerReferences": [{
+                "apiVersion": format!("{GROUP}/v1alpha1"),
+                "kind": "QueueBinding",
+                "name": inputs.binding.name,
+                "uid": inputs.binding.uid,
+                "controller": true,
+                "blockOwnerDeletion": false,
+            }],
+        },
+        "spec": spec,
+    })
+}
+
+fn job_labels(inputs: &Inputs<'_>) -> Map<String, Value> {
+    let mut labels: Map<String, Value> = inputs
+        .spec
+        .job
+        .labels
+        .iter()
+        .map(|(key, value)| (key.clone(), json!(value)))
+        .collect();
+    labels.extend(app_labels(inputs));
+    labels.extend(own_labels(inputs));
+    labels.insert(label::STATE.into(), json!(pod::state::INTENT));
+    labels
+}
+
+fn job_annotations(inputs: &Inputs<'_>, requests: &Resources) -> Map<String, Value> {
+    let mut annotations: Map<String, Value> = inputs
+        .spec
+        .job
+        .annotations
+        .iter()
+        .map(|(key, value)| (key.clone(), json!(value)))
+        .collect();
+    annotations.extend(name_annotations(inputs));
+    annotations.insert(annotation::TEMPLATE.into(), json!(inputs.template.hash()));
+    annotations.insert(annotation::REQUESTS.into(), json!(requests.to_annotation()));
+    if inputs.returned {
+        annotations.insert(annotation::RETURNED.into(), json!("true"));
+    }
+    annotations
+}
+
+/// The labels that Kubernetes recommends.
+fn app_labels(inputs: &Inputs<'_>) -> [(String, Value); 4] {
+    [
+        ("app.kubernetes.io/name".into(), json!("trainyard")),
+        (
+            "app.kubernetes.io/instance".into(),
+            label_value(&inputs.binding.name),
+        ),
+        ("app.kubernetes.io/managed-by".into(), json!("trainyard")),
+        ("app.kubernetes.io/component".into(), json!("task")),
+    ]
+}
+
+/// Our labels, on Jobs and pods; ids as values. What is not known is left out.
+fn own_labels(inputs: &Inputs<'_>) -> impl Iterator<Item = (String, Value)> {
+    let task = inputs.task;
+    let labels = [
+        (label::TASK, label_value(task.id.as_str())),
+        (label::ATTEMPT, json!(inputs.attempt.to_string())),
+        (label::BINDING, label_value(&inputs.binding.name)),
+        (label::QUEUE, label_value(inputs.queue.id.as_str())),
+        (label::PROJECT, label_value(&task.project)),
+        (label::USER, label_value(&task.user)),
+        (label::PARENT, label_value(&task.parent)),
+    ];
+    labels
+        .into_iter()
+        .filter(|(_, value)| value != "")
+        .map(|(key, value)| (key.to_owned(), value))
+}
+
+/// Names, which are no label values.
+fn name_annotations(inputs: &Inputs<'_>) -> impl Iterator<Item = (String, Value)> {
+    let names = [
+        (annotation::TASK_NAME, inputs.task.name.as_str()),
+        (annotation::QUEUE_NAME, inputs.queue.name.as_str()),
+        (annotation::PROJECT_NAME, inputs.project_name),
+    ];
+    names
+        .into_iter()
+        .filter(|(_, name)| !name.is_empty())
+        .map(|(key, name)| (key.to_owned(), json!(shorten(name, LONGEST_NAME))))
+}
+
+fn label_value(text: &str) -> Value {
+    json!(LabelValue::of(text).as_str())
+}
+
+/// The requests that a Job carries as an annotation; [`Rendered::requests`] of an observed Job.
+pub fn requests_of(job: &Value) -> Option<Resources> {
+    let text = at(job, &["metadata", "annotations", annotation::REQUESTS])?.as_str()?;
+    Resources::from_annotation(text).ok()
+}

@@ -1,0 +1,106 @@
+//! The pod template of a binding: checked once, then carried as a type that cannot be wrong.
+//!
+//! Only what we touch or rely on is checked, in [`super::check`]. Every other field is the API server's to judge, by a strict dry run
+//! of [`super::dry_run_pod`], so that fields of newer Kubernetes versions work.
+
+use std::fmt;
+
+use serde_json::{Map, Value, json};
+
+use super::check::Check;
+use super::fields::text;
+use crate::crd::QueueBindingSpec;
+use crate::pod;
+
+/// Where a template comes from.
+#[derive(Debug, Clone, Copy)]
+pub enum Source<'a> {
+    /// None was given.
+    BuiltIn,
+    /// `spec.template`.
+    Inline(&'a Value),
+    /// `spec.templateRef`, read from the ConfigMap and parsed by [`parse_template`].
+    ConfigMap {
+        name: &'a str,
+        key: &'a str,
+        value: &'a Value,
+    },
+}
+
+/// What is wrong with a template, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {message}")]
+pub struct TemplateError {
+    /// Path of the field, such as `spec.template.spec.containers[1].name`.
+    pub path: String,
+    /// One sentence.
+    pub message: String,
+}
+
+/// A template that was checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Template {
+    pub(super) metadata: Map<String, Value>,
+    pub(super) spec: Map<String, Value>,
+    /// Place of the container that runs the experiment in `spec.containers`.
+    pub(super) task: usize,
+    /// Image of that container, or the controller's default.
+    pub(super) image: String,
+    pub(super) service_account: String,
+    pub(super) notes: Vec<String>,
+    pub(super) hash: String,
+}
+
+impl Template {
+    /// Checks a template; the errors name fields by their path in the binding or in the ConfigMap.
+    pub fn check(
+        source: Source<'_>,
+        spec: &QueueBindingSpec,
+        default_image: Option<&str>,
+    ) -> Result<Self, Vec<TemplateError>> {
+        let built_in = json!({});
+        let (root, raw) = match source {
+            Source::BuiltIn => ("spec.template".to_owned(), &built_in),
+            Source::Inline(value) => ("spec.template".to_owned(), value),
+            Source::ConfigMap { name, key, value } => (
+                format!("spec.templateRef (ConfigMap {name:?}, key {key:?}): template"),
+                value,
+            ),
+        };
+        let mut check = Check::default();
+        let template = check.template(&root, raw, spec, default_image);
+        match template {
+            Some(template) if check.errors.is_empty() => Ok(template),
+            _ => Err(check.errors),
+        }
+    }
+
+    /// A hash of all that the template says: one dry run for each.
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// Name of the container that runs the experiment.
+    pub fn task_container(&self) -> &str {
+        let containers = self.spec.get("containers").and_then(Value::as_array);
+        containers
+            .and_then(|containers| containers.get(self.task))
+            .and_then(|c| text(c, &["name"]))
+            .unwrap_or(pod::TASK)
+    }
+}
+
+/// Reads a template from the YAML of a ConfigMap; the error names the line.
+pub fn parse_template(yaml: &str) -> Result<Value, String> {
+    let options = serde_saphyr::options! { legacy_octal_numbers: true };
+    serde_saphyr::from_str_with_options::<Value>(yaml, options).map_err(|error| {
+        let text = error.to_string();
+        text.lines().next().unwrap_or("is not YAML").to_owned()
+    })
+}
+
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "template {}", self.hash)
+    }
+}

@@ -1,0 +1,484 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::crd::QueueBindingSpec;
+use crate::task::{Attempt, QueueId, Task, TaskId, WorkerId};
+
+const TASK: &str = "0123456789abcdef0123456789abcdef";
+const QUEUE: &str = "11111111111111111111111111111111";
+const PENDING: &str = "22222222222222222222222222222222";
+
+/// All that a Job is rendered from, right in every part; a test spoils one.
+struct World {
+    spec: Value,
+    task: Value,
+    attempt: Attempt,
+    settings: Settings,
+    server: Server,
+    returned: bool,
+    avoid_nodes: Vec<String>,
+}
+
+fn world() -> World {
+    World {
+        spec: json!({ "queues": [{ "name": "gpu" }] }),
+        task: json!({
+            "id": TASK,
+            "name": "train a small net",
+            "project": "33333333333333333333333333333333",
+            "user": "44444444444444444444444444444444",
+        }),
+        attempt: Attempt::FIRST,
+        settings: Settings {
+            image: "127.0.0.1:5000/trainyard:1".into(),
+            image_pull_policy: None,
+            image_pull_secrets: Vec::new(),
+        },
+        server: Server {
+            api_url: "http://server:8008".into(),
+            web_url: Some("http://server:8080".into()),
+            files_url: Some("http://server:8081".into()),
+            credentials_secret: "clearml-credentials".into(),
+            ca_bundle: None,
+        },
+        returned: false,
+        avoid_nodes: Vec::new(),
+    }
+}
+
+impl World {
+    fn with_template(mut self, template: Value) -> Self {
+        self.spec["template"] = template;
+        self
+    }
+
+    fn with_spec(mut self, field: &str, value: Value) -> Self {
+        self.spec[field] = value;
+        self
+    }
+
+    fn with_container(mut self, container: Value) -> Self {
+        self.task["container"] = container;
+        self
+    }
+
+    fn spec(&self) -> QueueBindingSpec {
+        serde_json::from_value(self.spec.clone()).unwrap()
+    }
+
+    fn check(&self) -> Result<Template, Vec<TemplateError>> {
+        let spec = self.spec();
+        let source = spec
+            .template
+            .as_ref()
+            .map_or(Source::BuiltIn, Source::Inline);
+        Template::check(source, &spec, Some("python:3.12"))
+    }
+
+    fn render(&self) -> Rendered {
+        let (spec, template) = (self.spec(), self.check().unwrap());
+        let task: Task = serde_json::from_value(self.task.clone()).unwrap();
+        let id: TaskId = TASK.parse().unwrap();
+        let pending: QueueId = PENDING.parse().unwrap();
+        render(&Inputs {
+            binding: &Binding {
+                name: "gpu".into(),
+                namespace: "ml".into(),
+                uid: "uid-1".into(),
+            },
+            spec: &spec,
+            template: &template,
+            task: &task,
+            attempt: self.attempt,
+            queue: &Queue {
+                id: QUEUE.parse().unwrap(),
+                name: "gpu".into(),
+            },
+            pending_queue: &pending,
+            project_name: "examples",
+            worker: &WorkerId::of_attempt(&WorkerId("cluster:ml/gpu".into()), &id, self.attempt),
+            server: &self.server,
+            settings: &self.settings,
+            returned: self.returned,
+            avoid_nodes: &self.avoid_nodes,
+        })
+    }
+
+    /// The one error of a template, as people read it.
+    fn error(&self) -> String {
+        let errors = self.check().unwrap_err();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        errors[0].to_string()
+    }
+}
+
+fn pod(rendered: &Rendered) -> &Value {
+    &rendered.job["spec"]["template"]["spec"]
+}
+
+fn init_container<'r>(rendered: &'r Rendered, name: &str) -> &'r Value {
+    let containers = pod(rendered)["initContainers"].as_array().unwrap();
+    containers
+        .iter()
+        .find(|container| container["name"] == name)
+        .unwrap()
+}
+
+fn variable<'c>(container: &'c Value, name: &str) -> &'c Value {
+    let variables = container["env"].as_array().unwrap();
+    let found: Vec<&Value> = variables
+        .iter()
+        .filter(|variable| variable["name"] == name)
+        .collect();
+    assert_eq!(found.len(), 1, "{name}: {found:?}");
+    found[0]
+}
+
+#[test]
+fn golden_job_of_the_built_in_template() {
+    insta::assert_yaml_snapshot!(world().render().job);
+}
+
+#[test]
+fn golden_job_of_a_rich_binding() {
+    let mut world = world()
+        .with_template(json!({
+            "metadata": { "labels": { "team": "vision" }, "annotations": { "a": "b" } },
+            "spec": {
+                "priorityClassName": "high",
+                "fieldOfALaterVersion": { "kept": true },
+                "securityContext": { "runAsUser": 1000, "runAsNonRoot": true },
+                "tolerations": [{ "operator": "Exists" }],
+                "volumes": [{ "name": "data", "persistentVolumeClaim": { "claimName": "data" } }],
+                "initContainers": [{ "name": "fetch", "image": "fetch:1" }],
+                "containers": [
+                    { "name": "proxy", "image": "proxy:1", "resources": { "requests": { "cpu": "100m" } } },
+                    {
+                        "name": "task",
+                        "image": "127.0.0.1:5000/cuda:12",
+                        "env": [{ "name": "A", "value": "template" }, { "name": "B", "value": "template" }],
+                        "volumeMounts": [{ "name": "data", "mountPath": "/data" }],
+                        "resources": { "limits": { "nvidia.com/gpu": 1, "memory": "8Gi" } },
+                    },
+                ],
+            },
+        }))
+        .with_spec("job", json!({ "activeDeadlineSeconds": 3600, "labels": { "cost": "1" }, "annotations": { "note": "kept" } }))
+        .with_spec("overrides", json!({ "image": { "allow": ["127.0.0.1:5000/*"] }, "containerArguments": ["env", "shm-size"] }))
+        .with_spec("environment", json!({
+            "manager": "uv",
+            "cache": { "hostPath": "/var/cache/trainyard" },
+            "indexUrl": "http://index/simple",
+            "caBundleRef": { "name": "index-ca", "key": "ca.pem" },
+            "git": {
+                "credentialsSecretRef": { "name": "git" },
+                "knownHostsRef": { "kind": "Secret", "name": "hosts", "key": "known" },
+            },
+            "clearmlConfRef": { "name": "conf" },
+            "setupScript": "echo $(date) $HOME",
+        }))
+        .with_container(json!({
+            "image": "127.0.0.1:5000/own:2",
+            "arguments": "-e B=task --env C=$(A) --shm-size 8g --network host",
+            "setup_shell_script": "apt update",
+        }));
+    world.attempt = Attempt(2);
+    world.returned = true;
+    world.avoid_nodes = vec!["node-1".into()];
+    world.settings.image_pull_policy = Some("IfNotPresent".into());
+    world.settings.image_pull_secrets = vec!["registry".into()];
+    world.server.ca_bundle =
+        serde_json::from_value(json!({ "name": "server-ca", "key": "ca.crt" })).unwrap();
+    let rendered = world.render();
+    insta::assert_yaml_snapshot!(rendered.job);
+    insta::assert_yaml_snapshot!("golden_job_of_a_rich_binding_notes", rendered.notes);
+}
+
+#[test]
+fn equal_inputs_give_equal_jobs() {
+    assert_eq!(world().render(), world().render());
+}
+
+#[test]
+fn no_key_of_the_server_is_ever_a_value() {
+    let rendered = world().render();
+    for container in [
+        init_container(&rendered, "prepare"),
+        init_container(&rendered, "uplink"),
+        &pod(&rendered)["containers"][0],
+    ] {
+        for name in ["CLEARML_API_ACCESS_KEY", "CLEARML_API_SECRET_KEY"] {
+            assert_eq!(
+                variable(container, name)["valueFrom"]["secretKeyRef"]["name"],
+                "clearml-credentials"
+            );
+            assert_eq!(variable(container, name)["value"], Value::Null);
+        }
+    }
+}
+
+#[test]
+fn git_credentials_are_seen_by_prepare_alone() {
+    let world = world().with_spec(
+        "environment",
+        json!({ "git": { "credentialsSecretRef": { "name": "git" } } }),
+    );
+    let rendered = world.render();
+    let mounts = |container: &Value| {
+        container["volumeMounts"]
+            .to_string()
+            .contains("trainyard-git")
+    };
+    assert!(mounts(init_container(&rendered, "prepare")));
+    assert!(!mounts(init_container(&rendered, "uplink")));
+    assert!(!mounts(&pod(&rendered)["containers"][0]));
+}
+
+#[test]
+fn the_only_container_keeps_its_name() {
+    let world = world()
+        .with_template(json!({ "spec": { "containers": [{ "name": "main", "image": "a" }] } }));
+    let rendered = world.render();
+    assert_eq!(pod(&rendered)["containers"][0]["name"], "main");
+    let annotations = &rendered.job["spec"]["template"]["metadata"]["annotations"];
+    assert_eq!(
+        annotations["kubectl.kubernetes.io/default-container"],
+        "main"
+    );
+}
+
+#[test]
+fn a_template_without_containers_gets_the_built_in_one() {
+    let world = world().with_template(json!({ "spec": { "nodeSelector": { "gpu": "a100" } } }));
+    let rendered = world.render();
+    assert_eq!(pod(&rendered)["containers"][0]["image"], "python:3.12");
+    assert_eq!(pod(&rendered)["nodeSelector"]["gpu"], "a100");
+}
+
+#[test]
+fn fields_that_are_not_known_here_are_kept() {
+    let world = world().with_template(json!({ "spec": { "newField": [1, { "a": null }] } }));
+    assert_eq!(pod(&world.render())["newField"], json!([1, { "a": null }]));
+}
+
+#[test]
+fn a_longer_grace_of_the_template_is_kept() {
+    let grace = |world: World| pod(&world.render())["terminationGracePeriodSeconds"].clone();
+    assert_eq!(grace(world()), 60);
+    let template = json!({ "spec": { "terminationGracePeriodSeconds": 600 } });
+    assert_eq!(grace(world().with_template(template)), 600);
+}
+
+#[test]
+fn an_image_that_is_not_allowed_is_refused_and_told() {
+    let rendered = world()
+        .with_container(json!({ "image": "evil:1" }))
+        .render();
+    assert_eq!(rendered.image, "python:3.12");
+    assert!(
+        rendered.notes[0].starts_with("image \"evil:1\" is not allowed here"),
+        "{:?}",
+        rendered.notes
+    );
+    let told = variable(init_container(&rendered, "prepare"), "TRAINYARD_NOTES")["value"]
+        .as_str()
+        .unwrap();
+    assert_eq!(told, rendered.notes.join("\n"));
+}
+
+#[test]
+fn ours_never_run_as_root_and_share_the_user_of_the_task() {
+    let user = |template: Value| {
+        let rendered = world().with_template(template).render();
+        init_container(&rendered, "uplink")["securityContext"]["runAsUser"].clone()
+    };
+    let task = |user: u64| json!([{ "name": "task", "securityContext": { "runAsUser": user } }]);
+    assert_eq!(user(json!({})), Value::Null);
+    assert_eq!(
+        user(json!({ "spec": { "securityContext": { "runAsUser": 0 } } })),
+        65532
+    );
+    assert_eq!(user(json!({ "spec": { "containers": task(1000) } })), 1000);
+    assert_eq!(
+        user(json!({ "spec": { "containers": task(0) } })),
+        Value::Null
+    );
+}
+
+#[test]
+fn requests_are_those_of_the_whole_pod_and_stay_on_the_job() {
+    let template = json!({ "spec": { "containers": [
+        { "name": "task", "resources": { "limits": { "nvidia.com/gpu": 2, "cpu": "1" } } },
+    ] } });
+    let rendered = world().with_template(template).render();
+    assert_eq!(
+        rendered.requests.to_annotation(),
+        "cpu=1010m,ephemeral-storage=64Mi,memory=64Mi,nvidia.com/gpu=2"
+    );
+    assert_eq!(requests_of(&rendered.job), Some(rendered.requests));
+}
+
+#[test]
+fn the_template_hash_follows_what_is_written() {
+    let hash = |template| {
+        world()
+            .with_template(template)
+            .check()
+            .unwrap()
+            .hash()
+            .to_owned()
+    };
+    assert_eq!(hash(json!({ "spec": {} })), hash(json!({ "spec": {} })));
+    assert_ne!(
+        hash(json!({ "spec": {} })),
+        hash(json!({ "spec": { "hostNetwork": true } }))
+    );
+}
+
+#[test]
+fn the_pod_for_the_dry_run_is_that_of_the_job() {
+    let rendered = world().render();
+    let dry = dry_run_pod(&rendered);
+    assert_eq!(dry["kind"], "Pod");
+    assert_eq!(&dry["spec"], pod(&rendered));
+    assert_eq!(dry["metadata"]["namespace"], "ml");
+    assert_eq!(dry["metadata"]["labels"]["trainyard.dev/task"], TASK);
+}
+
+#[test]
+fn each_error_of_a_template_names_its_field() {
+    let spec = |spec: Value| json!({ "spec": spec });
+    let task = |fields: Value| {
+        let mut container = fields;
+        container["name"] = json!("task");
+        json!({ "spec": { "containers": [container] } })
+    };
+    let cases = [
+        (json!([]), "spec.template: must be an object, not a list"),
+        (
+            json!({ "specs": {} }),
+            "spec.template.specs: is not part of a pod template, which has metadata and spec",
+        ),
+        (
+            spec(json!("x")),
+            "spec.template.spec: must be an object, not a text",
+        ),
+        (
+            spec(json!({ "containers": [] })),
+            "spec.template.spec.containers: at least one container must be given, or none of this field",
+        ),
+        (
+            spec(json!({ "containers": [{ "name": "a" }, { "name": "b" }] })),
+            "spec.template.spec.containers: no container is named \"task\", and there are 2; \
+             name the one that runs the experiment \"task\"",
+        ),
+        (
+            spec(json!({ "containers": [{ "image": "a" }] })),
+            "spec.template.spec.containers[0].name: must be given",
+        ),
+        (
+            spec(json!({ "containers": [{ "name": "task" }, { "name": "uplink" }] })),
+            "spec.template.spec.containers[1].name: \"uplink\" is the name of a container of the executor; choose another",
+        ),
+        (
+            spec(json!({ "volumes": [{ "name": "trainyard" }] })),
+            "spec.template.spec.volumes[0].name: \"trainyard\" is the name of a volume of the executor; choose another",
+        ),
+        (
+            spec(json!({ "restartPolicy": "Always" })),
+            "spec.template.spec.restartPolicy: must be Never or absent, not \"Always\": each attempt is a Job of its own",
+        ),
+        (
+            spec(json!({ "terminationGracePeriodSeconds": "30s" })),
+            "spec.template.spec.terminationGracePeriodSeconds: must be a whole number, 0 or more",
+        ),
+        (
+            json!({ "metadata": { "labels": { "trainyard.dev/task": "x" } } }),
+            "spec.template.metadata.labels.trainyard.dev/task: keys that begin with trainyard.dev/ are the controller's own",
+        ),
+        (
+            json!({ "metadata": { "annotations": { "a": 1 } } }),
+            "spec.template.metadata.annotations.a: must be a text; put numbers and true or false in quotes",
+        ),
+        (
+            task(json!({ "env": [{ "name": "TRAINYARD_X", "value": "" }] })),
+            "spec.template.spec.containers[0].env[0].name: \"TRAINYARD_X\" begins with TRAINYARD_, \
+             as the executor's own variables do; choose another",
+        ),
+        (
+            task(json!({ "env": { "A": "b" } })),
+            "spec.template.spec.containers[0].env: must be a list, not an object",
+        ),
+        (
+            task(json!({ "volumeMounts": [{ "name": "d", "mountPath": "/trainyard/code" }] })),
+            "spec.template.spec.containers[0].volumeMounts[0].mountPath: \"/trainyard/code\" is in /trainyard, \
+             which is the executor's own; choose another",
+        ),
+        (
+            task(json!({ "image": 3 })),
+            "spec.template.spec.containers[0].image: must be a text",
+        ),
+        (
+            spec(json!({ "affinity": { "nodeAffinity": [] } })),
+            "spec.template.spec.affinity.nodeAffinity: must be an object, not a list",
+        ),
+    ];
+    for (template, expected) in cases {
+        assert_eq!(world().with_template(template).error(), expected);
+    }
+}
+
+#[test]
+fn without_any_image_the_template_is_refused() {
+    let spec = world().spec();
+    let errors = Template::check(Source::BuiltIn, &spec, None).unwrap_err();
+    let text = errors[0].to_string();
+    assert!(
+        text.starts_with("spec.template.spec.containers[0].image: no image is given"),
+        "{text}"
+    );
+}
+
+#[test]
+fn two_service_accounts_contradict_each_other() {
+    let world = world()
+        .with_template(json!({ "spec": { "serviceAccountName": "a" } }))
+        .with_spec("identity", json!({ "serviceAccountName": "b" }));
+    assert_eq!(
+        world.error(),
+        "spec.identity.serviceAccountName: \"b\" contradicts \"a\" in spec.template.spec.serviceAccountName; give one of them"
+    );
+}
+
+#[test]
+fn a_template_of_a_config_map_is_named_by_it() {
+    let value =
+        parse_template("apiVersion: v1\nkind: Pod\nspec: {restartPolicy: Always}\n").unwrap();
+    let source = Source::ConfigMap {
+        name: "templates",
+        key: "gpu.yaml",
+        value: &value,
+    };
+    let errors = Template::check(source, &world().spec(), Some("python:3.12")).unwrap_err();
+    let text = errors[0].to_string();
+    let expected = "spec.templateRef (ConfigMap \"templates\", key \"gpu.yaml\"): template.spec.restartPolicy: must be";
+    assert!(text.starts_with(expected), "{text}");
+}
+
+#[test]
+fn yaml_of_a_template_agrees_with_kubectl() {
+    let value = parse_template("spec: {mode: 0755, on: yes, name: 'no'}").unwrap();
+    assert_eq!(
+        value,
+        json!({ "spec": { "mode": 493, "on": true, "name": "no" } })
+    );
+}
+
+#[test]
+fn bad_yaml_is_one_sentence_with_the_line() {
+    for yaml in ["a: 1\nb: [", "a: 1\na: 2\n", "- a\nb: c"] {
+        let error = parse_template(yaml).unwrap_err();
+        assert!(error.contains("line"), "{error}");
+        assert!(!error.contains('\n'), "{error}");
+    }
+}

@@ -1,0 +1,436 @@
+//! The `models` service: what a run stores for later ones (`protocol.md` §2.7).
+
+use rusqlite::{Connection, params};
+use serde_json::{Value, json};
+
+use super::auth::COMPANY;
+use super::call::Call;
+use super::query::{self, Hidden, Query};
+use super::wire::{Answer, Doc, Refusal, new_id};
+use super::{doc, tasks};
+
+// ---- rows ----
+
+fn save(db: &Connection, model: &Doc) -> Result<(), Refusal> {
+    let own = |key| Some(doc::text(model, key)).filter(|text| !text.is_empty());
+    let hidden = doc::strings(model, "system_tags").contains(&"hidden");
+    db.prepare_cached(
+        "INSERT INTO models (id, doc, name, uri, project, task, created, hidden)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+         ON CONFLICT (id) DO UPDATE SET doc = excluded.doc, name = excluded.name, uri = excluded.uri,
+             project = excluded.project, task = excluded.task, hidden = excluded.hidden",
+    )?
+    .execute(params![
+        doc::text(model, "id"),
+        serde_json::to_string(model)?,
+        doc::text(model, "name"),
+        own("uri"),
+        own("project"),
+        own("task"),
+        doc::text(model, "created"),
+        hidden,
+    ])?;
+    Ok(())
+}
+
+pub(super) fn find(db: &Connection, id: &str) -> Result<Option<Doc>, Refusal> {
+    query::one(db, "SELECT doc FROM models WHERE id = ?1", id)
+}
+
+/// The model, or 400/201.
+pub(super) fn known(db: &Connection, id: &str) -> Result<Doc, Refusal> {
+    find(db, id)?.ok_or_else(|| Refusal::unknown_id(201, "Invalid model id", id, COMPANY))
+}
+
+fn of_task(db: &Connection, task: &str) -> Result<Vec<Doc>, Refusal> {
+    let mut statement =
+        db.prepare_cached("SELECT doc FROM models WHERE task = ?1 ORDER BY created")?;
+    let mut rows = statement.query([task])?;
+    let mut models = Vec::new();
+    while let Some(row) = rows.next()? {
+        models.push(serde_json::from_str(&row.get::<_, String>(0)?)?);
+    }
+    Ok(models)
+}
+
+/// Addresses of the models that a task put out.
+pub(super) fn urls_of(db: &Connection, task: &str) -> Result<Vec<String>, Refusal> {
+    let models = of_task(db, task)?;
+    Ok(models
+        .iter()
+        .map(|model| doc::text(model, "uri").to_owned())
+        .filter(|uri| !uri.is_empty())
+        .collect())
+}
+
+/// Takes away the task's models that were not published; returns their ids.
+pub(super) fn delete_drafts_of(db: &Connection, task: &str) -> Result<Vec<String>, Refusal> {
+    let mut deleted = Vec::new();
+    for model in of_task(db, task)? {
+        if model.get("ready").and_then(Value::as_bool) != Some(true) {
+            let id = doc::text(&model, "id").to_owned();
+            db.execute("DELETE FROM models WHERE id = ?1", [&id])?;
+            deleted.push(id);
+        }
+    }
+    Ok(deleted)
+}
+
+/// The models that stay do not name the deleted task any more.
+pub(super) fn forget_task(db: &Connection, task: &str) -> Result<usize, Refusal> {
+    let models = of_task(db, task)?;
+    for mut model in models.clone() {
+        model.shift_remove("task");
+        save(db, &model)?;
+    }
+    Ok(models.len())
+}
+
+/// The models of deleted projects go as well, or stay without a project; returns how many went.
+pub(super) fn leave_projects(
+    db: &Connection,
+    projects: &[String],
+    delete: bool,
+) -> Result<usize, Refusal> {
+    let all = json!(projects).to_string();
+    let of_them = "project IN (SELECT value FROM json_each(?1))";
+    if delete {
+        return Ok(db.execute(&format!("DELETE FROM models WHERE {of_them}"), [all])?);
+    }
+    let sql = format!(
+        "UPDATE models SET project = NULL, doc = json_remove(doc, '$.project') WHERE {of_them}"
+    );
+    db.execute(&sql, [all])?;
+    Ok(0)
+}
+
+/// Publishing a task publishes its last output model (§2.3).
+pub(super) fn publish_last_output(call: &Call, task: &Doc) -> Result<(), Refusal> {
+    let outputs = doc::get(task, "models.output").and_then(Value::as_array);
+    let last = outputs
+        .and_then(|entries| entries.last())
+        .and_then(|entry| entry["model"].as_str());
+    if let Some(mut model) = last.map(|id| find(call.db, id)).transpose()?.flatten() {
+        model.insert("ready".into(), true.into());
+        touch(call, &mut model);
+        save(call.db, &model)?;
+    }
+    Ok(())
+}
+
+fn touch(call: &Call, model: &mut Doc) {
+    model.insert("last_update".into(), call.now.clone().into());
+    model.insert("last_change".into(), call.now.clone().into());
+    model.insert("last_changed_by".into(), call.user().into());
+}
+
+/// What `create`, `edit` and `update` may say.
+fn members(call: &Call) -> Result<Doc, Refusal> {
+    let mut members = Doc::new();
+    for key in [
+        "name",
+        "comment",
+        "uri",
+        "framework",
+        "parent",
+        "project",
+        "task",
+    ] {
+        if let Some(text) = call.text_or_none(key)? {
+            members.insert(key.into(), text.into());
+        }
+    }
+    for key in ["tags", "system_tags"] {
+        if call.value(key).is_some() {
+            members.insert(key.into(), query::tags(&call.texts(key)?));
+        }
+    }
+    for key in ["labels", "design"] {
+        if let Some(object) = call.object(key)? {
+            members.insert(key.into(), object.clone().into());
+        }
+    }
+    if let Some(ready) = call.value("ready") {
+        members.insert("ready".into(), ready.as_bool().unwrap_or(false).into());
+    }
+    match call.value("metadata") {
+        Some(Value::Array(items)) => {
+            let mut metadata = Doc::new();
+            add_metadata(
+                &mut metadata,
+                &items
+                    .iter()
+                    .filter_map(Value::as_object)
+                    .collect::<Vec<_>>(),
+            );
+            members.insert("metadata".into(), metadata.into());
+        }
+        Some(Value::Object(items)) => {
+            members.insert("metadata".into(), items.clone().into());
+        }
+        _ => {}
+    }
+    Ok(members)
+}
+
+/// Metadata is stored by its key; an item is `{key, type, value}`.
+fn add_metadata(metadata: &mut Doc, items: &[&Doc]) {
+    for item in items {
+        let key = doc::text(item, "key");
+        metadata.insert(
+            key.to_owned(),
+            doc::project(item, &["key", "type", "value"]).into(),
+        );
+    }
+}
+
+fn new_model(call: &Call, members: Doc) -> Result<String, Refusal> {
+    let id = new_id();
+    let mut model = Doc::new();
+    for (key, value) in [
+        ("id", json!(id)),
+        ("name", json!("")),
+        ("company", json!(COMPANY)),
+        ("user", json!(call.user())),
+        ("created", json!(call.now)),
+        ("tags", json!([])),
+        ("system_tags", json!([])),
+        ("labels", json!({})),
+        ("design", json!({})),
+        ("ready", json!(false)),
+        ("metadata", json!({})),
+        ("stats", json!({})),
+    ] {
+        model.insert(key.into(), value);
+    }
+    model.extend(members);
+    touch(call, &mut model);
+    save(call.db, &model)?;
+    Ok(id)
+}
+
+// ---- endpoints ----
+
+/// `models.create`
+pub(crate) fn create(call: &Call) -> Answer {
+    call.text("uri")?;
+    call.text("name")?;
+    Ok(json!({"id": new_model(call, members(call)?)?, "created": true}))
+}
+
+/// `models.get_by_id`
+pub(crate) fn get_by_id(call: &Call) -> Answer {
+    Ok(json!({"model": known(call.db, call.text("model")?)?}))
+}
+
+/// `models.get_by_task_id`
+pub(crate) fn get_by_task_id(call: &Call) -> Answer {
+    let task = tasks::known(call.db, call.text("task")?)?;
+    let outputs = doc::get(&task, "models.output").and_then(Value::as_array);
+    let last = outputs
+        .and_then(|entries| entries.last())
+        .and_then(|entry| entry["model"].as_str());
+    let id = last.ok_or_else(|| Refusal::bad(201, "The task has no output model"))?;
+    Ok(json!({"model": known(call.db, id)?}))
+}
+
+/// `models.get_all`, `models.get_all_ex`
+pub(crate) fn get_all(call: &Call) -> Answer {
+    let mut query = Query::read(
+        call,
+        &[
+            "task",
+            "project",
+            "framework",
+            "tags",
+            "system_tags",
+            "user",
+            "parent",
+            "uri",
+        ],
+    )?;
+    if call.flag("include_subprojects")? {
+        let projects = super::projects::with_descendants(call.db, &call.texts("project")?)?;
+        if !projects.is_empty() {
+            query.replace_list("project", projects);
+        }
+    }
+    let hidden = if query.search_hidden || !query.ids.is_empty() {
+        Hidden::Shown
+    } else {
+        Hidden::LeftOut
+    };
+    let mut found = query.run(call.db, "models", hidden, &["task", "project", "uri"])?;
+    if let Some(ready) = call.value("ready").and_then(Value::as_bool) {
+        found.retain(|model| model["ready"] == ready);
+    }
+    let models: Vec<Doc> = found
+        .into_iter()
+        .map(|model| query.cut_with_id(model))
+        .collect();
+    Ok(json!({"models": models}))
+}
+
+/// `models.edit`
+pub(crate) fn edit(call: &Call) -> Answer {
+    let mut model = known(call.db, call.text("model")?)?;
+    let fields = members(call)?;
+    advance(
+        call,
+        fields
+            .get("task")
+            .and_then(Value::as_str)
+            .or(Some(doc::text(&model, "task"))),
+    )?;
+    if fields.is_empty() {
+        return Ok(json!({"updated": 0, "fields": {}}));
+    }
+    model.extend(fields.clone());
+    touch(call, &mut model);
+    save(call.db, &model)?;
+    Ok(json!({"updated": 1, "fields": fields}))
+}
+
+/// An iteration raises the task's last one (§2.7).
+fn advance(call: &Call, task: Option<&str>) -> Result<(), Refusal> {
+    let Some(iteration) = call.int("iteration")? else {
+        return Ok(());
+    };
+    let Some(mut task) = task
+        .map(|id| tasks::find(call.db, id))
+        .transpose()?
+        .flatten()
+    else {
+        return Ok(());
+    };
+    let last = query::int_at(&task, "last_iteration").max(iteration);
+    task.insert("last_iteration".into(), last.into());
+    tasks::refresh(call, &mut task);
+    tasks::save(call.db, &task)
+}
+
+/// `models.update_for_task`
+pub(crate) fn update_for_task(call: &Call) -> Answer {
+    let mut task = tasks::known(call.db, call.text("task")?)?;
+    let id = if let Some(id) = call.text_or_none("override_model_id")? {
+        doc::text(&known(call.db, id)?, "id").to_owned()
+    } else {
+        let mut members = members(call)?;
+        call.text("uri")?;
+        members
+            .entry("name")
+            .or_insert_with(|| task["name"].clone());
+        if let Some(project) = task.get("project") {
+            members.insert("project".into(), project.clone());
+        }
+        new_model(call, members)?
+    };
+    let name = doc::text(&known(call.db, &id)?, "name").to_owned();
+    let entry = json!({"name": name, "model": id, "updated": call.now});
+    if let Value::Array(entries) = doc::object_at(&mut task, "models")
+        .entry("output")
+        .or_insert_with(|| json!([]))
+    {
+        entries.retain(|have| have["name"] != name.as_str());
+        entries.push(entry);
+    }
+    tasks::touch(call, &mut task);
+    tasks::save(call.db, &task)?;
+    advance(call, Some(doc::text(&task, "id")))?;
+    let created = call.value("override_model_id").is_none();
+    Ok(json!({"id": id, "created": created, "updated": u8::from(!created), "fields": {}}))
+}
+
+/// `models.set_ready`
+pub(crate) fn set_ready(call: &Call) -> Answer {
+    let mut model = known(call.db, call.text("model")?)?;
+    if model.get("ready").and_then(Value::as_bool) == Some(true)
+        && !call.flag("force_publish_task")?
+    {
+        return Err(Refusal::bad(203, "Model is already ready"));
+    }
+    model.insert("ready".into(), true.into());
+    touch(call, &mut model);
+    save(call.db, &model)?;
+    Ok(json!({"updated": 1}))
+}
+
+/// `models.delete`
+pub(crate) fn delete(call: &Call) -> Answer {
+    let model = known(call.db, call.text("model")?)?;
+    if model.get("ready").and_then(Value::as_bool) == Some(true) && !call.flag("force")? {
+        return Err(Refusal::bad(
+            202,
+            "Model is published (use force=true to delete)",
+        ));
+    }
+    call.db.execute(
+        "DELETE FROM models WHERE id = ?1",
+        [doc::text(&model, "id")],
+    )?;
+    super::events::delete_of(call.db, doc::text(&model, "id"))?;
+    Ok(json!({"deleted": true, "url": model.get("uri")}))
+}
+
+/// `models.add_or_update_metadata`
+pub(crate) fn add_or_update_metadata(call: &Call) -> Answer {
+    let mut model = known(call.db, call.text("model")?)?;
+    let items = call.objects("metadata")?;
+    let replace = call.flag("replace_metadata")?;
+    let metadata = doc::object_at(&mut model, "metadata");
+    if replace {
+        metadata.clear();
+    }
+    add_metadata(metadata, &items);
+    touch(call, &mut model);
+    save(call.db, &model)?;
+    Ok(json!({"updated": 1}))
+}
+
+/// `models.delete_metadata`
+pub(crate) fn delete_metadata(call: &Call) -> Answer {
+    let mut model = known(call.db, call.text("model")?)?;
+    let metadata = doc::object_at(&mut model, "metadata");
+    for key in call.texts_required("keys")? {
+        metadata.shift_remove(key);
+    }
+    touch(call, &mut model);
+    save(call.db, &model)?;
+    Ok(json!({"updated": 1}))
+}
+
+/// `models.archive_many`
+pub(crate) fn archive_many(call: &Call) -> Answer {
+    set_archived(call, "archived", true)
+}
+
+/// `models.unarchive_many`
+pub(crate) fn unarchive_many(call: &Call) -> Answer {
+    set_archived(call, "unarchived", false)
+}
+
+fn set_archived(call: &Call, word: &str, archived: bool) -> Answer {
+    let (mut succeeded, mut failed) = (Vec::new(), Vec::new());
+    for id in call.texts_required("ids")? {
+        match known(call.db, id) {
+            Ok(mut model) => {
+                let mut tags = doc::strings(&model, "system_tags");
+                tags.retain(|tag| *tag != "archived");
+                if archived {
+                    tags.push("archived");
+                }
+                let tags = query::tags(&tags);
+                model.insert("system_tags".into(), tags);
+                touch(call, &mut model);
+                save(call.db, &model)?;
+                succeeded.push(json!({"id": id, (word): true}));
+            }
+            Err(refusal) if refusal.code == 400 => {
+                let error = json!({"codes": [400, refusal.subcode], "msg": refusal.text, "data": refusal.data.unwrap_or_default()});
+                failed.push(json!({"id": id, "error": error}));
+            }
+            Err(refusal) => return Err(refusal),
+        }
+    }
+    Ok(json!({"succeeded": succeeded, "failed": failed}))
+}

@@ -1,0 +1,349 @@
+//! The list queries that all services share (`protocol.md` §1.13): which documents, in which order, which fields.
+//!
+//! What columns can answer is asked of SQLite; the rest is decided here, on the documents.
+
+mod compare;
+mod terms;
+
+use std::cmp::Ordering;
+use std::fmt::Write as _;
+
+use regex::Regex;
+use rusqlite::{Connection, OptionalExtension as _, ToSql};
+use serde_json::{Value, json};
+
+use super::call::{Call, integer, wrong};
+use super::doc;
+use super::wire::{Doc, Refusal};
+use compare::{Comparison, compare_dates, compare_values, comparison, in_range, regex, texts_at};
+use terms::Terms;
+
+/// The most documents that `page` and `page_size` give at once.
+const PAGE: usize = 500;
+
+/// The most that `start` and `size` give at once.
+const LARGEST: usize = 10_000;
+
+/// Whether hidden objects are part of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hidden {
+    Shown,
+    LeftOut,
+}
+
+/// A list query, read from a request.
+#[derive(Debug, Default)]
+pub(crate) struct Query<'a> {
+    pub(crate) ids: Vec<&'a str>,
+    pub(crate) name: Option<Regex>,
+    pub(crate) only_fields: Vec<&'a str>,
+    pub(crate) search_hidden: bool,
+    order_by: Vec<(&'a str, bool)>,
+    skip: usize,
+    take: usize,
+    lists: Vec<(&'a str, Terms)>,
+    dates: Vec<(&'static str, Vec<(Comparison, String)>)>,
+    ranges: Vec<(&'static str, Value, Value)>,
+    patterns: Vec<Pattern<'a>>,
+}
+
+#[derive(Debug)]
+struct Pattern<'a> {
+    fields: Vec<&'a str>,
+    regex: Regex,
+    all: bool,
+}
+
+impl<'a> Query<'a> {
+    /// Reads a request; `lists` are the members that filter by value or list.
+    pub(crate) fn read(call: &Call<'a>, lists: &[&'static str]) -> Result<Self, Refusal> {
+        let mut query = Query {
+            ids: call.texts("id")?,
+            only_fields: call.texts("only_fields")?,
+            search_hidden: call.flag("search_hidden")?,
+            ..Query::default()
+        };
+        if let Some(pattern) = call.text_or_none("name")? {
+            query.name = Some(regex(pattern)?);
+        }
+        for field in call.texts("order_by")? {
+            query.order_by.push(
+                field
+                    .strip_prefix('-')
+                    .map_or((field, false), |field| (field, true)),
+            );
+        }
+        query.read_paging(call)?;
+        for &key in lists {
+            match call.value(key) {
+                None => {}
+                Some(Value::Array(items)) if items.is_empty() => {}
+                Some(Value::Array(items)) => query.lists.push((key, Terms::read(items)?)),
+                Some(item) => query
+                    .lists
+                    .push((key, Terms::read(std::slice::from_ref(item))?)),
+            }
+        }
+        for key in ["status_changed", "last_update", "last_change"] {
+            let conditions = call
+                .texts(key)?
+                .into_iter()
+                .map(comparison)
+                .collect::<Vec<_>>();
+            if !conditions.is_empty() {
+                query.dates.push((key, conditions));
+            }
+        }
+        for key in [
+            "created",
+            "started",
+            "completed",
+            "last_iteration",
+            "active_duration",
+        ] {
+            if let Some(Value::Array(ends)) = call.value(key)
+                && let [low, high] = ends.as_slice()
+            {
+                query.ranges.push((key, low.clone(), high.clone()));
+            }
+        }
+        for (key, all) in [("_any_", false), ("_all_", true)] {
+            if let Some(pattern) = call.object(key)? {
+                let fields = doc::strings(pattern, "fields");
+                let regex = regex(doc::text(pattern, "pattern"))?;
+                query.patterns.push(Pattern { fields, regex, all });
+            }
+        }
+        Ok(query)
+    }
+
+    fn read_paging(&mut self, call: &Call<'a>) -> Result<(), Refusal> {
+        let number = |key| -> Result<Option<usize>, Refusal> {
+            match call.int(key)? {
+                None => Ok(None),
+                Some(value) => usize::try_from(value)
+                    .map(Some)
+                    .map_err(|_| wrong(key, "zero or more")),
+            }
+        };
+        let (start, size) = (number("start")?, number("size")?);
+        if start.is_some() || size.is_some() {
+            self.skip = start.unwrap_or(0);
+            self.take = size.unwrap_or(PAGE).min(LARGEST);
+        } else {
+            self.take = number("page_size")?.unwrap_or(PAGE).min(PAGE);
+            self.skip = number("page")?.unwrap_or(0).saturating_mul(self.take);
+        }
+        Ok(())
+    }
+
+    /// Further filter that did not come from the request's own member of that name.
+    pub(crate) fn replace_list(&mut self, key: &'static str, values: Vec<String>) {
+        self.lists.retain(|(have, _)| *have != key);
+        self.lists.push((
+            key,
+            Terms {
+                include: values,
+                ..Terms::default()
+            },
+        ));
+    }
+
+    /// Whether a field takes part in the order.
+    pub(crate) fn sorts_by(&self, field: &str) -> bool {
+        self.order_by
+            .iter()
+            .any(|(path, _)| path.split('.').next() == Some(field))
+    }
+
+    /// Whether a field is part of the answer.
+    pub(crate) fn shows(&self, field: &str) -> bool {
+        self.only_fields.is_empty()
+            || self
+                .only_fields
+                .iter()
+                .any(|path| path.split('.').next() == Some(field))
+    }
+
+    /// Only the fields that were asked for.
+    pub(crate) fn cut(&self, doc: Doc) -> Doc {
+        if self.only_fields.is_empty() {
+            doc
+        } else {
+            doc::project(&doc, &self.only_fields)
+        }
+    }
+
+    /// The same, with the id in any case (`*_ex`).
+    pub(crate) fn cut_with_id(&self, doc: Doc) -> Doc {
+        let id = doc.get("id").cloned();
+        let mut cut = self.cut(doc);
+        if let Some(id) = id {
+            cut.insert("id".into(), id);
+        }
+        cut
+    }
+
+    /// The documents of one table that match, in order, one page of them. `columns` are the filters that the table
+    /// has as columns.
+    pub(crate) fn run(
+        &self,
+        db: &Connection,
+        table: &str,
+        hidden: Hidden,
+        columns: &[&str],
+    ) -> Result<Vec<Doc>, Refusal> {
+        self.run_with(db, table, hidden, columns, |_| Ok(()))
+    }
+
+    /// As `run`; `complete` adds to each document what is stored elsewhere, before it is ordered.
+    pub(crate) fn run_with(
+        &self,
+        db: &Connection,
+        table: &str,
+        hidden: Hidden,
+        columns: &[&str],
+        complete: impl Fn(&mut Doc) -> Result<(), Refusal>,
+    ) -> Result<Vec<Doc>, Refusal> {
+        let (sql, values, rest) = self.statement(table, hidden, columns);
+        let mut statement = db.prepare_cached(&sql)?;
+        let values: Vec<&dyn ToSql> = values.iter().map(|value| value as &dyn ToSql).collect();
+        let mut rows = statement.query(values.as_slice())?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            let name: Option<&str> = row.get_ref(0)?.as_str_or_null().unwrap_or_default();
+            if self
+                .name
+                .as_ref()
+                .is_some_and(|regex| !regex.is_match(name.unwrap_or_default()))
+            {
+                continue;
+            }
+            let text = row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?;
+            let mut doc: Doc = serde_json::from_str(text)?;
+            if self.matches(&doc, &rest) {
+                complete(&mut doc)?;
+                found.push(doc);
+            }
+        }
+        if !self.order_by.is_empty() {
+            found.sort_by(|a, b| self.compare(a, b));
+        }
+        Ok(found.into_iter().skip(self.skip).take(self.take).collect())
+    }
+
+    /// The SQL, its values, and the list filters that it leaves to us.
+    fn statement(
+        &self,
+        table: &str,
+        hidden: Hidden,
+        columns: &[&str],
+    ) -> (String, Vec<String>, Vec<&(&'a str, Terms)>) {
+        let mut sql = format!("SELECT name, doc FROM {table} WHERE 1");
+        let mut values = Vec::new();
+        let mut one_of = |sql: &mut String, column: &str, of: Value| {
+            values.push(of.to_string());
+            let number = values.len();
+            let _ = write!(
+                sql,
+                " AND {column} IN (SELECT value FROM json_each(?{number}))"
+            );
+        };
+        if !self.ids.is_empty() {
+            one_of(&mut sql, "id", json!(self.ids));
+        }
+        let mut rest = Vec::new();
+        for filter in &self.lists {
+            let (field, terms) = filter;
+            if columns.contains(field) && terms.is_plain() {
+                one_of(&mut sql, field, json!(terms.include));
+            } else {
+                rest.push(filter);
+            }
+        }
+        if hidden == Hidden::LeftOut {
+            sql += " AND hidden = 0";
+        }
+        sql += " ORDER BY rowid";
+        let ours = rest.is_empty()
+            && self.name.is_none()
+            && self.order_by.is_empty()
+            && self.dates.is_empty()
+            && self.ranges.is_empty()
+            && self.patterns.is_empty();
+        if ours {
+            let limit = i64::try_from(self.skip.saturating_add(self.take)).unwrap_or(i64::MAX);
+            let _ = write!(sql, " LIMIT {limit}");
+        }
+        (sql, values, rest)
+    }
+
+    fn matches(&self, doc: &Doc, lists: &[&(&str, Terms)]) -> bool {
+        lists
+            .iter()
+            .all(|(field, terms)| terms.holds(&texts_at(doc, field)))
+            && self.dates.iter().all(|(field, all)| {
+                let have = doc::text(doc, field);
+                !have.is_empty()
+                    && all
+                        .iter()
+                        .all(|(comparison, date)| compare_dates(have, *comparison, date))
+            })
+            && self
+                .ranges
+                .iter()
+                .all(|(field, low, high)| in_range(doc::get(doc, field), low, high))
+            && self.patterns.iter().all(|pattern| pattern.holds(doc))
+    }
+
+    fn compare(&self, a: &Doc, b: &Doc) -> Ordering {
+        for (path, descending) in &self.order_by {
+            let order = compare_values(doc::get(a, path), doc::get(b, path));
+            let order = if *descending { order.reverse() } else { order };
+            if order != Ordering::Equal {
+                return order;
+            }
+        }
+        doc::text(a, "id").cmp(doc::text(b, "id"))
+    }
+}
+
+impl Pattern<'_> {
+    fn holds(&self, doc: &Doc) -> bool {
+        let matches = |field: &&str| {
+            texts_at(doc, field)
+                .iter()
+                .any(|text| self.regex.is_match(text))
+        };
+        if self.all {
+            self.fields.iter().all(matches)
+        } else {
+            self.fields.iter().any(matches)
+        }
+    }
+}
+
+/// One document by its id.
+pub(crate) fn one(db: &Connection, sql: &str, id: &str) -> Result<Option<Doc>, Refusal> {
+    let text: Option<String> = db
+        .prepare_cached(sql)?
+        .query_row([id], |row| row.get(0))
+        .optional()?;
+    Ok(match text {
+        Some(text) => Some(serde_json::from_str(&text)?),
+        None => None,
+    })
+}
+
+/// Tags as they are stored: sorted, each once (§3.1).
+pub(crate) fn tags(tags: &[&str]) -> Value {
+    let mut tags: Vec<&str> = tags.to_vec();
+    tags.sort_unstable();
+    tags.dedup();
+    json!(tags)
+}
+
+/// An integer member of an event or a document, 0 if there is none.
+pub(crate) fn int_at(doc: &Doc, key: &str) -> i64 {
+    doc.get(key).and_then(integer).unwrap_or(0)
+}

@@ -1,0 +1,464 @@
+//! The database: one writer, some readers, and no answer before its write is on the disk.
+//!
+//! ```text
+//! requests that write ──▶ channel ──▶ writer thread: one transaction for all that wait ──▶ commit (fsync) ──▶ answers
+//! requests that read  ──▶ one of a few read-only connections, each request on its own snapshot
+//! ```
+//!
+//! Each request runs inside a savepoint, so a refused one leaves nothing behind while its neighbours are stored. A
+//! database that is full or corrupt ends the server: [`Store::failure`] says why.
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+use super::schema;
+use super::wire::{Answer, Refusal};
+
+/// Name of the database in the data folder.
+const FILE: &str = "trainyard.sqlite";
+/// Requests that may wait for the writer, and how many share a commit at most.
+const WAITING: usize = 1024;
+const SHARED_COMMIT: usize = 128;
+const READERS: usize = 4;
+/// Above this size a full check at start would keep the server down for too long.
+const CHECKED_AT_START: u64 = 2 << 30;
+
+/// Why the database cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("could not make or enter the data folder {path:?}")]
+    Folder {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("could not open the database {path:?}")]
+    Open {
+        path: PathBuf,
+        #[source]
+        source: rusqlite::Error,
+    },
+    #[error(
+        "the database {path:?} is corrupt ({found}): restore it from a backup, or move it away to start anew"
+    )]
+    Corrupt { path: PathBuf, found: String },
+    #[error(
+        "the database was written by a newer trainyard (schema {found}, this one knows {newest}): use that or a newer one"
+    )]
+    Newer { found: i64, newest: usize },
+    #[error("another trainyard server uses the data folder {path:?}")]
+    InUse { path: PathBuf },
+    #[error("could not read the database")]
+    Read(#[source] rusqlite::Error),
+    #[error("could not write the database")]
+    Write(#[source] rusqlite::Error),
+}
+
+type Work = Box<dyn FnOnce(&Connection) -> Answer + Send>;
+
+struct Job {
+    work: Work,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// Handle on the database; clones share it.
+#[derive(Clone)]
+pub(crate) struct Store {
+    /// Held as long as the server lives.
+    _lock: Arc<fs::File>,
+    writer: mpsc::Sender<Job>,
+    readers: Arc<Readers>,
+    failure: watch::Receiver<Option<String>>,
+}
+
+struct Readers {
+    idle: Mutex<Vec<Connection>>,
+    permits: Semaphore,
+    failed: watch::Sender<Option<String>>,
+}
+
+impl Store {
+    /// Opens (or makes) the database in `folder`, checks it and brings it up to date.
+    pub(crate) fn open(folder: &Path) -> Result<Self, Error> {
+        let in_folder = |source| Error::Folder {
+            path: folder.to_owned(),
+            source,
+        };
+        fs::create_dir_all(folder).map_err(in_folder)?;
+        restrict(folder, 0o700).map_err(in_folder)?;
+        let lock = lock_folder(folder)?;
+        let path = folder.join(FILE);
+        let mut db = open_writer(&path)?;
+        check(&db, &path)?;
+        schema::migrate(&mut db)?;
+        restrict(&path, 0o600).map_err(in_folder)?;
+
+        let readers = (0..READERS)
+            .map(|_| open_reader(&path))
+            .collect::<Result<Vec<_>, _>>()?;
+        let (failed, failure) = watch::channel(None);
+        let (writer, jobs) = mpsc::channel(WAITING);
+        let failed_writes = failed.clone();
+        std::thread::Builder::new()
+            .name("database".into())
+            .spawn(move || write_all(&mut db, jobs, &failed_writes))
+            .map_err(in_folder)?;
+        let readers = Readers {
+            idle: Mutex::new(readers),
+            permits: Semaphore::new(READERS),
+            failed,
+        };
+        Ok(Self {
+            _lock: Arc::new(lock),
+            writer,
+            readers: Arc::new(readers),
+            failure,
+        })
+    }
+
+    /// Runs `work` in a transaction; the answer comes after the commit.
+    pub(crate) async fn write(
+        &self,
+        work: impl FnOnce(&Connection) -> Answer + Send + 'static,
+    ) -> Answer {
+        let (answer, answered) = oneshot::channel();
+        let job = Job {
+            work: Box::new(work),
+            answer,
+        };
+        if self.writer.send(job).await.is_err() {
+            return Err(gone());
+        }
+        answered.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// Runs `work` on a snapshot of what is committed.
+    pub(crate) async fn read(
+        &self,
+        work: impl FnOnce(&Connection) -> Answer + Send + 'static,
+    ) -> Answer {
+        let readers = Arc::clone(&self.readers);
+        let Ok(_permit) = self.readers.permits.acquire().await else {
+            return Err(gone());
+        };
+        let run = move || {
+            let Some(db) = lock(&readers.idle).pop() else {
+                return Err(gone());
+            };
+            let answer = on_snapshot(&db, work);
+            if let Err(refusal) = &answer {
+                report(&readers.failed, refusal);
+            }
+            lock(&readers.idle).push(db);
+            answer
+        };
+        tokio::task::spawn_blocking(run)
+            .await
+            .unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// Resolves with the reason once the database cannot be used any more.
+    pub(crate) async fn failure(&self) -> String {
+        let mut failure = self.failure.clone();
+        let reason = failure.wait_for(Option::is_some).await;
+        let reason = reason.ok().and_then(|reason| reason.clone());
+        match reason {
+            Some(reason) => reason,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// One server at a time works on a folder.
+fn lock_folder(folder: &Path) -> Result<fs::File, Error> {
+    let path = folder.join("lock");
+    let in_folder = |source| Error::Folder {
+        path: folder.to_owned(),
+        source,
+    };
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(in_folder)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(Error::InUse {
+            path: folder.to_owned(),
+        }),
+        Err(fs::TryLockError::Error(source)) => Err(in_folder(source)),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn gone() -> Refusal {
+    Refusal::new(
+        500,
+        102,
+        "Database unavailable: the server is shutting down",
+    )
+}
+
+fn open_writer(path: &Path) -> Result<Connection, Error> {
+    let failed = |source: rusqlite::Error| match source.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Error::Corrupt {
+            path: path.to_owned(),
+            found: source.to_string(),
+        },
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::InUse {
+            path: path.to_owned(),
+        },
+        _ => Error::Open {
+            path: path.to_owned(),
+            source,
+        },
+    };
+    let db = Connection::open(path).map_err(failed)?;
+    db.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
+    db.pragma_update(None, "journal_mode", "WAL")
+        .map_err(failed)?;
+    db.pragma_update(None, "synchronous", "FULL")
+        .map_err(failed)?;
+    db.pragma_update(None, "foreign_keys", true)
+        .map_err(failed)?;
+    db.pragma_update(None, "journal_size_limit", 64 << 20)
+        .map_err(failed)?;
+    prepare(&db).map_err(failed)?;
+    Ok(db)
+}
+
+fn open_reader(path: &Path) -> Result<Connection, Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let failed = |source| Error::Open {
+        path: path.to_owned(),
+        source,
+    };
+    let db = Connection::open_with_flags(path, flags).map_err(failed)?;
+    db.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
+    prepare(&db).map_err(failed)?;
+    Ok(db)
+}
+
+fn prepare(db: &Connection) -> rusqlite::Result<()> {
+    db.set_prepared_statement_cache_capacity(128);
+    db.pragma_update(None, "cache_size", -16_384)
+}
+
+/// A database that SQLite itself finds faulty is not worked on.
+fn check(db: &Connection, path: &Path) -> Result<(), Error> {
+    let corrupt = |found: String| Error::Corrupt {
+        path: path.to_owned(),
+        found,
+    };
+    if fs::metadata(path).is_ok_and(|file| file.len() > CHECKED_AT_START) {
+        return Ok(());
+    }
+    let verdict: String = db
+        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+        .map_err(|error| corrupt(error.to_string()))?;
+    if verdict == "ok" {
+        Ok(())
+    } else {
+        Err(corrupt(verdict))
+    }
+}
+
+fn restrict(path: &Path, mode: u32) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+/// The writer thread: everything that waits shares one commit.
+fn write_all(
+    db: &mut Connection,
+    mut jobs: mpsc::Receiver<Job>,
+    failed: &watch::Sender<Option<String>>,
+) {
+    while let Some(first) = jobs.blocking_recv() {
+        let mut batch = vec![first];
+        while batch.len() < SHARED_COMMIT {
+            let Ok(job) = jobs.try_recv() else { break };
+            batch.push(job);
+        }
+        write_batch(db, batch, failed);
+    }
+}
+
+fn write_batch(db: &mut Connection, batch: Vec<Job>, failed: &watch::Sender<Option<String>>) {
+    let mut answers = Vec::with_capacity(batch.len());
+    let stored = (|| -> rusqlite::Result<()> {
+        db.execute_batch("BEGIN IMMEDIATE")?;
+        for Job { work, answer } in batch {
+            answers.push((answer, in_savepoint(db, work)));
+        }
+        db.execute_batch("COMMIT")
+    })();
+    let lost = stored.err().map(Refusal::from);
+    if lost.is_some() && !db.is_autocommit() {
+        let _ = db.execute_batch("ROLLBACK");
+    }
+    for (answer, result) in answers {
+        let result = match &lost {
+            None => result,
+            Some(refusal) => result.and(Err(refusal.clone())),
+        };
+        if let Err(refusal) = &result {
+            report(failed, refusal);
+        }
+        // The client may have gone; its write stands.
+        let _ = answer.send(result);
+    }
+}
+
+fn in_savepoint(db: &Connection, work: Work) -> Answer {
+    db.execute_batch("SAVEPOINT request")?;
+    let answer = guarded(|| work(db));
+    let keep = answer
+        .as_ref()
+        .map_or_else(|refusal| refusal.keeps_writes, |_| true);
+    db.execute_batch(if keep {
+        "RELEASE request"
+    } else {
+        "ROLLBACK TO request; RELEASE request"
+    })?;
+    answer
+}
+
+fn on_snapshot(db: &Connection, work: impl FnOnce(&Connection) -> Answer) -> Answer {
+    db.execute_batch("BEGIN")?;
+    let answer = guarded(|| work(db));
+    db.execute_batch("COMMIT")?;
+    answer
+}
+
+/// A fault in one request must not take the database from the others.
+fn guarded(work: impl FnOnce() -> Answer) -> Answer {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(Refusal::internal("The server has a defect here")))
+}
+
+/// Notes the failures after which going on would only lose more.
+fn report(failed: &watch::Sender<Option<String>>, refusal: &Refusal) {
+    if let Some(reason) = &refusal.fatal {
+        failed.send_if_modified(|known| {
+            let first = known.is_none();
+            known.get_or_insert_with(|| reason.clone());
+            first
+        });
+    }
+}
+
+/// The reason to stop in a failure of the database, if it is one (`FULL`, `CORRUPT`, `NOTADB`, `IOERR`, read-only).
+pub(crate) fn fatal(error: &rusqlite::Error) -> Option<String> {
+    let advice = match error.sqlite_error_code()? {
+        ErrorCode::DiskFull => "the disk is full: make room and start again",
+        ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => {
+            "the database is corrupt: restore it from a backup"
+        }
+        ErrorCode::SystemIoFailure => "the disk does not answer: look at the file system",
+        ErrorCode::ReadOnly => {
+            "the database may not be written: look at the file's mode and the mount"
+        }
+        _ => return None,
+    };
+    Some(format!("{advice} ({error})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn insert(key: &'static str) -> impl FnOnce(&Connection) -> Answer + Send + 'static {
+        move |db| {
+            db.execute("INSERT INTO settings VALUES (?1, '')", [key])?;
+            Ok(json!({}))
+        }
+    }
+
+    async fn keys(store: &Store) -> Value {
+        let read = store.read(|db| {
+            let mut statement = db.prepare("SELECT key FROM settings ORDER BY key")?;
+            let keys: Vec<String> = statement
+                .query_map([], |row| row.get(0))?
+                .collect::<Result<_, _>>()?;
+            Ok(json!(keys))
+        });
+        read.await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_refused_request_leaves_nothing_behind_and_its_neighbours_stand() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let refused = store.write(|db| {
+            insert("refused")(db)?;
+            Err(Refusal::bad(1, "no"))
+        });
+        let kept = store.write(|db| {
+            insert("kept")(db)?;
+            Err(Refusal::bad(1, "no").keeping_writes())
+        });
+        let (plain, refused, kept) = tokio::join!(store.write(insert("plain")), refused, kept);
+        assert!(plain.is_ok() && refused.is_err() && kept.is_err());
+        assert_eq!(keys(&store).await, json!(["kept", "plain"]));
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_request_fails_that_request_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let broken = store.write(|_| -> Answer { panic!("on purpose") }).await;
+        assert_eq!(broken.unwrap_err().code, 500);
+        assert!(store.write(insert("after")).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_refuses_the_request_and_names_the_reason_to_stop() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let full = store.write(|db| {
+            db.pragma_update(None, "max_page_count", 1)?;
+            db.execute(
+                "INSERT INTO settings VALUES ('big', ?1)",
+                ["x".repeat(1 << 20)],
+            )?;
+            Ok(json!({}))
+        });
+        assert_eq!(full.await.unwrap_err().code, 500);
+        assert!(store.failure().await.contains("disk is full"));
+    }
+
+    #[test]
+    fn a_corrupt_database_is_refused_with_the_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(
+            folder.path().join(FILE),
+            "not a database, but long enough to look like a file".repeat(200),
+        )
+        .unwrap();
+        let error = Store::open(folder.path()).err().unwrap();
+        assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_newer_schema_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(Store::open(folder.path()).unwrap());
+        let db = Connection::open(folder.path().join(FILE)).unwrap();
+        db.pragma_update(None, "user_version", 99).unwrap();
+        let error = Store::open(folder.path()).err().unwrap();
+        assert!(matches!(error, Error::Newer { found: 99, .. }), "{error}");
+    }
+}

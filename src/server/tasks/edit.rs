@@ -1,0 +1,104 @@
+//! Editing a task's members: `tasks.edit`, `update`, `update_batch`, `set_requirements`, `ping`.
+
+use serde_json::{Value, json};
+
+use super::super::query;
+use super::super::wire::Refusal;
+use super::{
+    Answer, Call, Doc, asked, check_project, checked_name, doc, known, refresh, rules, save, touch,
+    write_members,
+};
+
+/// `tasks.edit`
+pub(crate) fn edit(call: &Call) -> Answer {
+    let mut task = asked(call)?;
+    rules::editable(&task, &[], call.flag("force")?)?;
+    let mut fields = write_members(call, &mut task)?;
+    if fields.is_empty() {
+        return Ok(json!({"updated": 0, "fields": {}}));
+    }
+    touch(call, &mut task);
+    for key in ["last_change", "last_changed_by", "last_update"] {
+        fields.insert(key.into(), task[key].clone());
+    }
+    save(call.db, &task)?;
+    Ok(json!({"updated": 1, "fields": fields}))
+}
+
+/// `tasks.update`: only these few members, in any status.
+pub(crate) fn update(call: &Call) -> Answer {
+    let mut task = asked(call)?;
+    let fields = updated(call, &mut task, &call.request.body)?;
+    if fields.is_empty() {
+        return Ok(json!({"updated": 0, "fields": {}}));
+    }
+    save(call.db, &task)?;
+    Ok(json!({"updated": 1, "fields": fields}))
+}
+
+fn updated(call: &Call, task: &mut Doc, ask: &Doc) -> Result<Doc, Refusal> {
+    let mut fields = Doc::new();
+    for key in ["name", "comment", "status_message", "project"] {
+        match ask.get(key) {
+            Some(Value::String(text)) => {
+                if key == "name" {
+                    checked_name(text)?;
+                } else if key == "project" && !text.is_empty() {
+                    check_project(call, text)?;
+                }
+                fields.insert(key.into(), text.clone().into());
+            }
+            None | Some(Value::Null) => {}
+            Some(_) => return Err(super::wrong(key, "a string")),
+        }
+    }
+    for key in ["tags", "system_tags"] {
+        if ask.get(key).is_some_and(Value::is_array) {
+            fields.insert(key.into(), query::tags(&doc::strings(ask, key)));
+        }
+    }
+    if !fields.is_empty() {
+        task.extend(fields.clone());
+        touch(call, task);
+    }
+    Ok(fields)
+}
+
+/// `tasks.update_batch`
+pub(crate) fn update_batch(call: &Call) -> Answer {
+    let lines = call.request.lines.as_deref().unwrap_or_default();
+    if lines.is_empty() {
+        return Err(Refusal::bad(17, "Batch request contains no items"));
+    }
+    let mut count = 0;
+    for line in lines {
+        let mut task = known(call.db, doc::text(line, "task"))?;
+        if !updated(call, &mut task, line)?.is_empty() {
+            save(call.db, &task)?;
+            count += 1;
+        }
+    }
+    Ok(json!({"updated": count}))
+}
+
+/// `tasks.set_requirements`: replaces the whole object; `pip` may be a string or a list.
+pub(crate) fn set_requirements(call: &Call) -> Answer {
+    let mut task = asked(call)?;
+    let mut requirements = call
+        .object("requirements")?
+        .ok_or_else(|| super::super::call::required("requirements"))?
+        .clone();
+    requirements.retain(|_, value| !value.is_null());
+    doc::set(&mut task, "script.requirements", requirements.into());
+    touch(call, &mut task);
+    save(call.db, &task)?;
+    Ok(json!({"updated": 1, "fields": {}}))
+}
+
+/// `tasks.ping`
+pub(crate) fn ping(call: &Call) -> Answer {
+    let mut task = asked(call)?;
+    refresh(call, &mut task);
+    save(call.db, &task)?;
+    Ok(json!({}))
+}

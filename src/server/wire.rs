@@ -1,0 +1,374 @@
+//! The wire: paths, request bodies, the response envelope and refusals (`protocol.md` §1.1 to §1.9).
+//!
+//! These types are the server's own, on purpose not shared with the client's: sharing would cancel a wrong name out.
+
+use axum::body::Bytes;
+use serde_json::{Map, Value, json};
+
+/// A JSON object: a request's body, a stored document, an answer's `data`.
+pub(crate) type Doc = Map<String, Value>;
+
+/// Answer of an endpoint: its `data`, or why not.
+pub(crate) type Answer = Result<Value, Refusal>;
+
+/// Version of the API: major, minor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Version(pub(crate) u32, pub(crate) u32);
+
+impl Version {
+    /// What this server claims to be (§1.7).
+    pub(crate) const NEWEST: Version = Version(2, 34);
+}
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.0, self.1)
+    }
+}
+
+/// Why a request is not granted: HTTP status, subcode and text of §1.8.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Refusal {
+    pub(crate) code: u16,
+    pub(crate) subcode: u16,
+    pub(crate) text: String,
+    /// `meta.error_data`, also part of the answers of the `*_many` calls.
+    pub(crate) data: Option<Box<Doc>>,
+    /// The refusal itself left something behind that must be stored (a failed enqueue does).
+    pub(crate) keeps_writes: bool,
+    /// Why the server cannot go on after this, if it cannot.
+    pub(crate) fatal: Option<String>,
+}
+
+impl Refusal {
+    pub(crate) fn new(code: u16, subcode: u16, text: impl Into<String>) -> Self {
+        Self {
+            code,
+            subcode,
+            text: text.into(),
+            data: None,
+            keeps_writes: false,
+            fatal: None,
+        }
+    }
+
+    /// 400 with a subcode.
+    pub(crate) fn bad(subcode: u16, text: impl Into<String>) -> Self {
+        Self::new(400, subcode, text)
+    }
+
+    /// 400/12: a member is missing or has the wrong type.
+    pub(crate) fn invalid(text: impl std::fmt::Display) -> Self {
+        Self::bad(12, format!("Validation error ({text})"))
+    }
+
+    /// 400 that names the object: `<text>: id=<id>, company=<company>`, with both as error data.
+    pub(crate) fn unknown_id(subcode: u16, text: &str, id: &str, company: &str) -> Self {
+        let mut refusal = Self::bad(subcode, format!("{text}: id={id}, company={company}"));
+        let data = [
+            ("id".to_owned(), id.into()),
+            ("company".to_owned(), company.into()),
+        ];
+        refusal.data = Some(Box::new(data.into_iter().collect()));
+        refusal
+    }
+
+    /// 500: something here went wrong, not in the request.
+    pub(crate) fn internal(text: impl Into<String>) -> Self {
+        Self::new(500, 0, text)
+    }
+
+    pub(crate) fn keeping_writes(mut self) -> Self {
+        self.keeps_writes = true;
+        self
+    }
+}
+
+impl From<rusqlite::Error> for Refusal {
+    fn from(error: rusqlite::Error) -> Self {
+        let mut refusal = Self::new(500, 102, format!("Database unavailable: {error}"));
+        refusal.fatal = super::store::fatal(&error);
+        refusal
+    }
+}
+
+impl From<serde_json::Error> for Refusal {
+    fn from(error: serde_json::Error) -> Self {
+        Self::internal(format!("A stored document cannot be read: {error}"))
+    }
+}
+
+/// What a path asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// `service.action`, with the version the path names, if any.
+    Call {
+        name: String,
+        version: Option<Version>,
+    },
+    /// Nothing that is known here.
+    Malformed,
+}
+
+/// Reads `/[vX.Y/]service.action[/]` (§1.1).
+pub(crate) fn target(path: &str) -> Target {
+    let path = path.strip_prefix('/').unwrap_or(path);
+    let path = path.strip_suffix('/').unwrap_or(path);
+    let (version, name) = match path.split_once('/') {
+        None => (None, path),
+        Some((version, name)) => match parse_version(version) {
+            Some(version) => (Some(version), name),
+            None => return Target::Malformed,
+        },
+    };
+    let Some((service, action)) = name.split_once('.') else {
+        return Target::Malformed;
+    };
+    if is_word(service) && is_word(action) {
+        Target::Call {
+            name: name.to_owned(),
+            version,
+        }
+    } else {
+        Target::Malformed
+    }
+}
+
+fn parse_version(text: &str) -> Option<Version> {
+    let digits = text.strip_prefix('v')?;
+    let (major, minor) = digits.split_once('.').unwrap_or((digits, "0"));
+    Some(Version(major.parse().ok()?, minor.parse().ok()?))
+}
+
+/// `[A-Za-z_]\w+`
+fn is_word(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    bytes
+        .next()
+        .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+        && text.len() > 1
+        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+/// A request's content: its members, and the lines of a batch body.
+#[derive(Debug, Default)]
+pub(crate) struct Content {
+    pub(crate) members: Doc,
+    pub(crate) lines: Option<Vec<Doc>>,
+}
+
+/// Reads body, then query string; the body's type matters only for batches and forms (§1.2, §1.9).
+pub(crate) fn content(
+    body: &Bytes,
+    content_type: &str,
+    query: Option<&str>,
+) -> Result<Content, Refusal> {
+    let mut content = Content::default();
+    let kind = content_type
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
+    if kind == "application/json-lines" {
+        content.lines = Some(lines(body)?);
+    } else if kind == "application/x-www-form-urlencoded" {
+        merge_pairs(&mut content.members, body);
+    } else if !body.trim_ascii().is_empty() {
+        match serde_json::from_slice(body) {
+            Ok(Value::Object(members)) => content.members = members,
+            Ok(_) => return Err(Refusal::new(500, 0, "Data should be a dict")),
+            Err(error) => return Err(Refusal::bad(0, format!("The body is not JSON: {error}"))),
+        }
+    }
+    if let Some(query) = query {
+        merge_pairs(&mut content.members, query.as_bytes());
+    }
+    Ok(content)
+}
+
+fn lines(body: &[u8]) -> Result<Vec<Doc>, Refusal> {
+    let mut lines = Vec::new();
+    for line in body.split(|b| *b == b'\n') {
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        match serde_json::from_slice(line) {
+            Ok(Value::Object(members)) => lines.push(members),
+            Ok(_) => return Err(Refusal::bad(0, "A line of the batch is not an object")),
+            Err(error) => {
+                return Err(Refusal::bad(
+                    0,
+                    format!("A line of the batch is not JSON: {error}"),
+                ));
+            }
+        }
+    }
+    if lines.is_empty() {
+        return Err(Refusal::bad(17, "Batch request contains no items"));
+    }
+    Ok(lines)
+}
+
+/// Query or form fields: numbers and booleans by their look, `a[]` and repeated keys are lists, dots nest (§1.2).
+fn merge_pairs(members: &mut Doc, text: &[u8]) {
+    let mut lists: Vec<String> = Vec::new();
+    let mut seen = Doc::new();
+    for (key, value) in url::form_urlencoded::parse(text) {
+        let (key, listed) = match key.strip_suffix("[]") {
+            Some(key) => (key.to_owned(), true),
+            None => (key.into_owned(), false),
+        };
+        let value = by_look(&value);
+        match seen.get_mut(&key) {
+            Some(Value::Array(all)) if lists.contains(&key) => all.push(value),
+            Some(first) => {
+                *first = json!([first.take(), value]);
+                lists.push(key);
+            }
+            None if listed => {
+                seen.insert(key.clone(), json!([value]));
+                lists.push(key);
+            }
+            None => {
+                seen.insert(key, value);
+            }
+        }
+    }
+    for (key, value) in seen {
+        super::doc::set(members, &key, value);
+    }
+}
+
+fn by_look(text: &str) -> Value {
+    let number = text.bytes().all(|b| b.is_ascii_digit() || b == b'.') && !text.is_empty();
+    if number && !text.contains('.') {
+        return text
+            .parse::<i64>()
+            .map_or_else(|_| text.into(), Value::from);
+    }
+    if number && text.matches('.').count() == 1 {
+        return text
+            .parse::<f64>()
+            .map_or_else(|_| text.into(), Value::from);
+    }
+    match text {
+        "true" | "True" => true.into(),
+        "false" | "False" => false.into(),
+        _ => text.into(),
+    }
+}
+
+/// The names in `meta` of one answer.
+pub(crate) struct Endpoint<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) requested: Version,
+    pub(crate) actual: Option<Version>,
+    /// `X-ClearML-Trx`, echoed.
+    pub(crate) transaction: Option<&'a str>,
+}
+
+/// The envelope around an answer (§1.3), with its HTTP status.
+pub(crate) fn envelope(endpoint: &Endpoint<'_>, answer: Answer) -> (u16, Vec<u8>) {
+    let id = new_id();
+    let (code, subcode, text, error_data, data) = match answer {
+        Ok(data) => (200, 0, "OK".to_owned(), Doc::new(), data),
+        Err(refusal) => (
+            refusal.code,
+            refusal.subcode,
+            refusal.text,
+            refusal.data.map(|data| *data).unwrap_or_default(),
+            json!({}),
+        ),
+    };
+    let body = json!({
+        "meta": {
+            "id": id,
+            "trx": endpoint.transaction.unwrap_or(&id),
+            "endpoint": {
+                "name": endpoint.name,
+                "requested_version": endpoint.requested.to_string(),
+                "actual_version": endpoint.actual.map(|version| version.to_string()),
+            },
+            "result_code": code,
+            "result_subcode": subcode,
+            "result_msg": text,
+            "error_stack": null,
+            "error_data": error_data,
+        },
+        "data": data,
+    });
+    (code, body.to_string().into_bytes())
+}
+
+/// A new object id: 32 lower-case hexadecimal digits (§1.12).
+pub(crate) fn new_id() -> String {
+    uuid::Uuid::new_v4().simple().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(path: &str) -> Target {
+        target(path)
+    }
+
+    fn named(name: &str, version: Option<Version>) -> Target {
+        Target::Call {
+            name: name.to_owned(),
+            version,
+        }
+    }
+
+    #[test]
+    fn a_path_is_an_optional_version_and_a_dotted_name() {
+        assert_eq!(call("/tasks.get_all"), named("tasks.get_all", None));
+        assert_eq!(
+            call("/v2.23/tasks.get_all/"),
+            named("tasks.get_all", Some(Version(2, 23)))
+        );
+        assert_eq!(
+            call("/v999.0/debug.ping"),
+            named("debug.ping", Some(Version(999, 0)))
+        );
+        for bad in [
+            "/tasks",
+            "/vx/debug.ping",
+            "/a.b.c",
+            "/.x",
+            "/v2.23/a/b.c",
+            "/x.y",
+        ] {
+            assert_eq!(call(bad), Target::Malformed, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_query_is_merged_over_the_body_with_values_by_their_look() {
+        let body = Bytes::from_static(br#"{"a": 1, "method": "get"}"#);
+        let content = content(
+            &body,
+            "application/json",
+            Some("a=2&f=1.5&ok=true&l[]=x&r=1&r=2&d.e=t"),
+        )
+        .unwrap();
+        assert_eq!(
+            Value::Object(content.members),
+            json!({"a": 2, "method": "get", "f": 1.5, "ok": true, "l": ["x"], "r": [1, 2], "d": {"e": "t"}})
+        );
+    }
+
+    #[test]
+    fn a_body_that_is_no_object_is_refused_as_the_real_server_does() {
+        let refused = |body: &'static [u8], kind: &str| {
+            let refusal = content(&Bytes::from_static(body), kind, None).unwrap_err();
+            (refusal.code, refusal.subcode)
+        };
+        assert_eq!(refused(b"[1]", ""), (500, 0));
+        assert_eq!(refused(b"{", ""), (400, 0));
+        assert_eq!(refused(b"", "application/json-lines"), (400, 17));
+        assert_eq!(refused(b"{\"type\"\n", "application/json-lines"), (400, 0));
+        assert_eq!(refused(b"[]", "application/json-lines"), (400, 0));
+    }
+}

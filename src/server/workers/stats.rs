@@ -1,0 +1,102 @@
+//! How busy workers were (§5.4): samples of their machines in steps of time.
+
+use rusqlite::params;
+use serde_json::{Value, json};
+
+use super::super::call::{Call, integer, required};
+use super::super::doc;
+use super::super::wire::{Answer, Refusal};
+
+/// From, to and step of a report, in seconds (§5.4).
+fn span(call: &Call) -> Result<(i64, i64, i64), Refusal> {
+    let number = |key| -> Result<i64, Refusal> {
+        let value = call.value(key).ok_or_else(|| required(key))?;
+        #[expect(clippy::cast_possible_truncation, reason = "seconds since 1970")]
+        let seconds = value.as_f64().map(|number| number as i64);
+        integer(value).or(seconds).ok_or_else(|| required(key))
+    };
+    Ok((
+        number("from_date")?,
+        number("to_date")?,
+        number("interval")?.max(40),
+    ))
+}
+
+/// `workers.get_stats`: dates in ms, the unfinished last step left away.
+pub(crate) fn get_stats(call: &Call) -> Answer {
+    let (from, to, step) = span(call)?;
+    let workers = call.texts("worker_ids")?;
+    let mut by_worker: Vec<(String, Vec<Value>)> = Vec::new();
+    for item in call.objects("items")? {
+        let metric = doc::text(item, "key");
+        let aggregation = match doc::text(item, "aggregation") {
+            word @ ("min" | "max") => word,
+            _ => "avg",
+        };
+        let sql = format!(
+            "SELECT worker, at / ?3 * ?3 AS step, {aggregation}(value) FROM worker_samples
+             WHERE at BETWEEN ?1 AND ?2 AND metric = ?4
+               AND (?5 = '[]' OR worker IN (SELECT value FROM json_each(?5)))
+             GROUP BY worker, step HAVING step + ?3 <= ?2 ORDER BY worker, step"
+        );
+        let mut statement = call.db.prepare_cached(&sql)?;
+        let mut rows =
+            statement.query(params![from, to, step, metric, json!(workers).to_string()])?;
+        let mut curves: Vec<(String, Vec<i64>, Vec<f64>)> = Vec::new();
+        while let Some(row) = rows.next()? {
+            let (worker, at, value): (String, i64, f64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            match curves.last_mut() {
+                Some((last, dates, values)) if *last == worker => {
+                    dates.push(at * 1000);
+                    values.push(value);
+                }
+                _ => curves.push((worker, vec![at * 1000], vec![value])),
+            }
+        }
+        for (worker, dates, values) in curves {
+            let stats = json!([{"aggregation": aggregation, "dates": dates, "values": values}]);
+            let shown = json!({"metric": metric, "stats": stats});
+            match by_worker.iter_mut().find(|(known, _)| *known == worker) {
+                Some((_, metrics)) => metrics.push(shown),
+                None => by_worker.push((worker, vec![shown])),
+            }
+        }
+    }
+    let workers: Vec<Value> = by_worker
+        .into_iter()
+        .map(|(worker, metrics)| json!({"worker": worker, "metrics": metrics}))
+        .collect();
+    Ok(json!({"workers": workers}))
+}
+
+/// `workers.get_activity_report`: workers with any sample, and with one that carried a task.
+pub(crate) fn get_activity_report(call: &Call) -> Answer {
+    let (from, to, step) = span(call)?;
+    let count = |value: f64| -> Answer {
+        let sql = "SELECT at / ?3 * ?3 AS step, count(DISTINCT worker) FROM worker_samples
+                   WHERE at BETWEEN ?1 AND ?2 AND metric = 'task' AND value >= ?4
+                   GROUP BY step HAVING step + ?3 <= ?2 ORDER BY step";
+        let mut statement = call.db.prepare_cached(sql)?;
+        let rows = statement.query_map(params![from, to, step, value], |row| {
+            Ok((row.get::<_, i64>(0)? * 1000, row.get::<_, i64>(1)?))
+        })?;
+        let (dates, counts): (Vec<i64>, Vec<i64>) =
+            rows.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+        Ok(json!({"dates": dates, "counts": counts}))
+    };
+    Ok(json!({"total": count(0.0)?, "active": count(1.0)?}))
+}
+
+/// `workers.get_metric_keys`
+pub(crate) fn get_metric_keys(call: &Call) -> Answer {
+    let sql = "SELECT DISTINCT metric FROM worker_samples WHERE metric <> 'task' ORDER BY metric";
+    let mut statement = call.db.prepare_cached(sql)?;
+    let metrics = statement
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<Vec<String>, _>>()?;
+    let categories: Vec<Value> = metrics
+        .iter()
+        .map(|name| json!({"name": name, "metric_keys": [name]}))
+        .collect();
+    Ok(json!({"categories": categories}))
+}

@@ -1,0 +1,195 @@
+//! Figures, not behaviour: run by `cargo xtask bench`, which writes them into `docs/benchmarks.md`.
+//!
+//! Each prints lines `figure | name | unit | goal | values…`; medians are taken by the caller.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::e2e::world::{World, wait};
+
+fn figure(name: &str, unit: &str, goal: f64, values: &[f64]) {
+    let values: Vec<String> = values.iter().map(|value| format!("{value:.3}")).collect();
+    println!("figure | {name} | {unit} | {goal} | {}", values.join(" "));
+}
+
+fn measured(name: &str, patch: &serde_json::Value) -> World {
+    let mut world = World::measured(name);
+    world.start_controller();
+    world.queue("gpu");
+    world.bind("gpu", &["gpu"], patch);
+    world.until_ready("gpu");
+    world
+}
+
+#[test]
+fn idle_enqueue_to_job_created() {
+    let world = measured("bench-job", &json!({}));
+    let seen: Arc<Mutex<BTreeMap<String, Instant>>> = Arc::default();
+    let mut watch = Command::new(world.place.bin.join("kubectl"))
+        .env("KUBECONFIG", &world.place.kubeconfig)
+        .args([
+            "-n",
+            &world.namespace,
+            "get",
+            "jobs",
+            "--watch",
+            "--no-headers",
+            "-o",
+            "custom-columns=N:.metadata.name",
+        ])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("kubectl runs");
+    let lines = BufReader::new(watch.stdout.take().expect("stdout")).lines();
+    let kept = Arc::clone(&seen);
+    thread::spawn(move || {
+        for line in lines.map_while(Result::ok) {
+            kept.lock()
+                .expect("lock")
+                .entry(line.trim().to_owned())
+                .or_insert_with(Instant::now);
+        }
+    });
+    let mut values = Vec::new();
+    for i in 0..15_u64 {
+        // Random moments of the idle poll: the waits differ by a fraction of its second.
+        thread::sleep(Duration::from_millis(2500 + i * 137));
+        let task = world.create(&format!("bench {i}"), "print('x')\n", &json!({}));
+        let queue = world.queue_id("gpu");
+        let begun = Instant::now();
+        world.call("tasks.enqueue", &json!({"task": task, "queue": queue}));
+        let at = wait("the Job is seen", 30, || {
+            let seen = seen.lock().expect("lock");
+            seen.iter()
+                .find(|(name, _)| name.contains(&task))
+                .map(|(_, at)| *at)
+        });
+        values.push(at.duration_since(begun).as_secs_f64());
+        world.until_ended(&task, 60);
+    }
+    let _ = watch.kill();
+    let _ = watch.wait();
+    figure("idle enqueue to Job created", "s", 1.2, &values);
+}
+
+/// Python that prints how long ago process 1 of the container started, and the memory of process 1.
+const SINCE_START: &str = "import time\n\
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)\n\
+    start = int(open('/proc/1/stat').read().rsplit(')', 1)[1].split()[19]) / 100\n\
+    print('SINCE', now - start)\n\
+    rss = [l for l in open('/proc/1/status') if l.startswith('VmRSS')][0].split()[1]\n\
+    print('RSS', int(rss) / 1024)\n";
+
+fn printed(world: &World, task: &str, word: &str) -> f64 {
+    world
+        .log(task)
+        .iter()
+        .find_map(|line| {
+            line.strip_prefix(word)
+                .map(str::trim)
+                .and_then(|value| value.parse().ok())
+        })
+        .unwrap_or_else(|| panic!("{word} in the log of {task}: {:#?}", world.log(task)))
+}
+
+#[test]
+fn container_start_to_first_line_and_memory_of_the_executor() {
+    let world = measured("bench-start", &json!({}));
+    let mut start = Vec::new();
+    let mut memory = Vec::new();
+    for i in 0..7 {
+        let task = world.run(&format!("start {i}"), SINCE_START, "gpu");
+        assert_eq!(world.until_ended(&task, 60)["status"], "completed");
+        start.push(printed(&world, &task, "SINCE "));
+        memory.push(printed(&world, &task, "RSS "));
+    }
+    figure(
+        "container start to first line, nothing to install",
+        "s",
+        0.5,
+        &start,
+    );
+    figure("executor resident memory", "MiB", 15.0, &memory);
+}
+
+#[test]
+fn warm_environment() {
+    let cache = tempfile::tempdir().expect("temp folder");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
+    fs::set_permissions(cache.path(), mode).expect("cache is open to all");
+    let path = cache.path().display().to_string();
+    let world = measured(
+        "bench-warm",
+        &json!({"environment": {"cache": {"hostPath": path}}}),
+    );
+    let requirements =
+        json!({"script": {"requirements": {"pip": "clearml == 2.1.12\nscikit-learn\n"}}});
+    let mut values = Vec::new();
+    let mut cold = Vec::new();
+    for i in 0..6 {
+        let task = world.create(&format!("warm {i}"), SINCE_START, &requirements);
+        world.enqueue(&task, "gpu");
+        let ended = world.until_ended(&task, 180);
+        assert_eq!(ended["status"], "completed", "{ended:#}");
+        let value = printed(&world, &task, "SINCE ");
+        if i == 0 {
+            cold.push(value)
+        } else {
+            values.push(value)
+        }
+    }
+    figure(
+        "first environment (scikit-learn, clearml), near index",
+        "s",
+        10.0,
+        &cold,
+    );
+    figure("warm environment to first line", "s", 2.0, &values);
+}
+
+#[test]
+fn memory_of_the_controller_with_fifty_live_jobs() {
+    let mut world = measured(
+        "bench-memory",
+        &json!({"limits": {"maxConcurrent": 50}, "template": {"spec": {
+            "nodeSelector": {"no-such-node": "true"},
+            "containers": [{"name": "task", "image": "example.org/none:1"}]}}}),
+    );
+    for i in 0..50 {
+        world.run(&format!("live {i}"), "print('never')\n", "gpu");
+    }
+    wait("fifty Jobs are live", 120, || {
+        (world.jobs().len() == 50).then_some(())
+    });
+    thread::sleep(Duration::from_secs(5));
+    let pid = world.controller().id();
+    let mut values = Vec::new();
+    for _ in 0..5 {
+        let status =
+            fs::read_to_string(format!("/proc/{pid}/status")).expect("the controller lives");
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS"))
+            .expect("VmRSS");
+        let kib: f64 = line
+            .split_whitespace()
+            .nth(1)
+            .and_then(|word| word.parse().ok())
+            .expect("a number");
+        values.push(kib / 1024.0);
+        thread::sleep(Duration::from_secs(1));
+    }
+    figure(
+        "controller resident memory, 50 live Jobs",
+        "MiB",
+        32.0,
+        &values,
+    );
+}

@@ -1,0 +1,302 @@
+//! A real experiment: enqueued by the unmodified SDK from a git clone with uncommitted changes, run as a Job, and all of
+//! it readable back through the SDK.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::world::{Proc, World, wait};
+
+/// A git repository that pods reach, and a clone of it on the host.
+pub struct Repository {
+    pub url: String,
+    pub clone: PathBuf,
+    pub commit: String,
+    _daemon: Proc,
+}
+
+pub fn git(folder: &Path, args: &[&str]) -> String {
+    let output = Command::new("git")
+        .args([
+            "-c",
+            "user.name=Tester",
+            "-c",
+            "user.email=tester@example.org",
+            "-c",
+            "init.defaultBranch=main",
+        ])
+        .args(args)
+        .current_dir(folder)
+        .output()
+        .expect("git runs");
+    assert!(
+        output.status.success(),
+        "git {args:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// Serves a repository with these files by `git daemon` on an address that pods reach.
+pub fn serve_repository(world: &World, files: &[(&str, &str)]) -> Repository {
+    let base = world.dir.path().join("git");
+    let bare = base.join("experiment.git");
+    fs::create_dir_all(&bare).expect("folder is made");
+    git(&bare, &["init", "--quiet", "--bare"]);
+    git(
+        &bare,
+        &["config", "uploadpack.allowReachableSHA1InWant", "true"],
+    );
+    let clone = world.dir.path().join("experiment");
+    git(
+        world.dir.path(),
+        &[
+            "clone",
+            "--quiet",
+            &bare.display().to_string(),
+            "experiment",
+        ],
+    );
+    for (name, text) in files {
+        fs::write(clone.join(name), text).expect("file is written");
+    }
+    git(&clone, &["add", "."]);
+    git(&clone, &["commit", "--quiet", "-m", "Train"]);
+    git(&clone, &["push", "--quiet", "origin", "HEAD:main"]);
+    let commit = git(&clone, &["rev-parse", "HEAD"]);
+
+    let host = &world.place.gateway;
+    let port = TcpListener::bind((host.as_str(), 0))
+        .and_then(|l| l.local_addr())
+        .expect("a free port")
+        .port();
+    let mut command = Command::new("git");
+    command
+        .arg("daemon")
+        .arg(format!("--base-path={}", base.display()))
+        .args([
+            "--export-all",
+            "--reuseaddr",
+            &format!("--listen={host}"),
+            &format!("--port={port}"),
+        ]);
+    let daemon = Proc::start(&mut command, &world.dir.path().join("git-daemon.log"));
+    wait("git daemon listens", 20, || {
+        TcpStream::connect((host.as_str(), port)).ok()
+    });
+    let url = format!("git://{host}:{port}/experiment.git");
+    git(&clone, &["remote", "set-url", "origin", &url]);
+    Repository {
+        url,
+        clone,
+        commit,
+        _daemon: daemon,
+    }
+}
+
+const READ_BACK: &str = r#"
+import json, sys
+from clearml import Task, Model
+task = Task.get_task(task_id=sys.argv[1])
+scalars = task.get_reported_scalars()
+single = task.get_last_scalar_metrics()
+plots = task.get_reported_plots()
+artifact = task.artifacts["confusion"].get()
+models = task.models["output"]
+path = models[0].get_local_copy()
+import os
+print("RESULT " + json.dumps({
+    "status": task.get_status(),
+    "epochs": len(scalars["accuracy"]["test"]["y"]),
+    "accuracy": scalars["accuracy"]["test"]["y"][-1],
+    "plots": [p.get("metric") for p in plots],
+    "artifact": list(artifact.shape),
+    "model": models[0].name,
+    "model_bytes": os.path.getsize(path),
+    "console": len(task.get_reported_console_output(number_of_reports=5)),
+    "epochs_parameter": task.get_parameters()["Args/epochs"],
+}))
+"#;
+
+#[test]
+fn an_experiment_of_the_sdk_runs_as_a_job_and_can_be_read_back() {
+    let world = World::with_binding("experiment");
+    let train = include_str!("../../../examples/digits/train.py");
+    let repository = serve_repository(&world, &[("train.py", train)]);
+    // Uncommitted: one more line of output, and a new file that the SDK does not see (git diff does not show it).
+    let changed = train.replace(
+        "print(f\"done:",
+        "print(\"uncommitted line\")\n    print(f\"done:",
+    );
+    assert_ne!(changed, train);
+    fs::write(repository.clone.join("train.py"), changed).expect("file is changed");
+
+    let output = Command::new(&world.place.sdk_python)
+        .args([
+            "train.py", "--epochs", "6", "--queue", "gpu", "--name", "digits",
+        ])
+        .current_dir(&repository.clone)
+        .env("CLEARML_CONFIG_FILE", world.dir.path().join("clearml.conf"))
+        .output()
+        .expect("Python runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{said}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let task = said
+        .lines()
+        .find_map(|line| line.strip_prefix("task "))
+        .expect("the task's id is printed")
+        .to_owned();
+
+    let ended = world.until_ended(&task, 240);
+    if ended["status"] != "completed" {
+        world.tell(&task);
+    }
+    assert_eq!(ended["status"], "completed");
+    assert_eq!(ended["script"]["version_num"], repository.commit.as_str());
+    assert_eq!(ended["script"]["repository"], repository.url.as_str());
+
+    // The log on the server is the container's output, line for line.
+    let log = world.log(&task);
+    let pod = world.pod_of(&task);
+    let printed = world.kubectl(&[
+        "logs",
+        pod["metadata"]["name"].as_str().expect("pod name"),
+        "-c",
+        "task",
+    ]);
+    let printed: Vec<&str> = printed.lines().collect();
+    let from = log
+        .iter()
+        .position(|line| Some(&line.as_str()) == printed.first())
+        .unwrap_or_else(|| {
+            panic!(
+                "the container's first line {:?} is not in the log {log:#?}",
+                printed.first()
+            )
+        });
+    let shared: Vec<&str> = log[from..]
+        .iter()
+        .map(String::as_str)
+        .take(printed.len())
+        .collect();
+    assert_eq!(shared, printed, "log and container output differ");
+    assert!(
+        log.iter().any(|line| line == "uncommitted line"),
+        "the uncommitted change was applied"
+    );
+    assert!(
+        log.iter().any(|line| line.starts_with("epoch  6:")),
+        "{log:#?}"
+    );
+
+    // Everything else through the SDK.
+    let said = world.sdk(READ_BACK, &[&task]);
+    let result = said
+        .lines()
+        .find_map(|line| line.strip_prefix("RESULT "))
+        .expect("a result is printed");
+    let result: Value = serde_json::from_str(result).expect("the result is JSON");
+    assert_eq!(result["status"], "completed");
+    assert_eq!(result["epochs"], 6);
+    assert!(result["accuracy"].as_f64().unwrap() > 0.8);
+    assert!(
+        result["plots"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|plot| plot == "confusion"),
+        "{result}"
+    );
+    assert_eq!(result["artifact"], json!([10, 10]));
+    assert!(result["model_bytes"].as_u64().unwrap() > 100);
+    assert_eq!(result["epochs_parameter"], "6");
+
+    // Installed packages are recorded, the user's list is kept.
+    let requirements = &ended["script"]["requirements"];
+    let frozen = requirements["pip"].to_string();
+    for package in ["clearml==2.1.12", "scikit-learn==", "numpy==", "scipy=="] {
+        assert!(frozen.contains(package), "{package} in {frozen}");
+    }
+    assert!(
+        requirements["org_pip"].to_string().contains("clearml"),
+        "{requirements}"
+    );
+}
+
+#[test]
+fn host_and_gpu_statistics_of_a_task_without_the_sdk_are_on_the_server() {
+    let world = World::with_binding("statistics");
+    let library = world.dir.path().join("nvml");
+    fs::create_dir_all(&library).expect("folder is made");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/nvml/nvml.c");
+    let status = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-o"])
+        .arg(library.join("libnvidia-ml.so.1"))
+        .arg(&source)
+        .status()
+        .expect("cc runs");
+    assert!(status.success(), "the NVML double compiles");
+    let mut permissions = fs::metadata(world.dir.path())
+        .expect("temp folder")
+        .permissions();
+    std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o755);
+    fs::set_permissions(world.dir.path(), permissions).expect("temp folder is opened");
+    world.bind(
+        "gpu",
+        &["gpu"],
+        &json!({
+            "monitoring": {"reportPeriod": "5s", "gpu": "auto"},
+            "template": {"spec": {
+                "containers": [{
+                    "name": "task", "image": world.place.task_image,
+                    "env": [{"name": "LD_LIBRARY_PATH", "value": "/opt/nvml"}, {"name": "NVML_DOUBLE_GPUS", "value": "2"}],
+                    "volumeMounts": [{"name": "nvml", "mountPath": "/opt/nvml", "readOnly": true}],
+                }],
+                "volumes": [{"name": "nvml", "hostPath": {"path": library.display().to_string()}}],
+            }},
+        }),
+    );
+    world.until_ready("gpu");
+    let task = world.run(
+        "statistics",
+        "import time\nx = [0] * 10_000_000\ntime.sleep(14)\n",
+        "gpu",
+    );
+    let mut busy = Value::Null;
+    wait(
+        "the worker's report arrives while the task runs",
+        60,
+        || {
+            let workers = world.call("workers.get_all", &json!({}));
+            busy = workers["workers"]
+                .as_array()?
+                .iter()
+                .find(|worker| worker["task"]["id"] == task.as_str())?
+                .clone();
+            Some(())
+        },
+    );
+    assert!(busy["id"].as_str().unwrap().contains(&task), "{busy}");
+    assert_eq!(world.until_ended(&task, 60)["status"], "completed");
+    let scalars = world.call(
+        "events.scalar_metrics_iter_histogram",
+        &json!({"task": task, "key": "iter"}),
+    );
+    for (metric, variant) in [
+        (":monitor:machine", "cpu_usage"),
+        (":monitor:machine", "memory_used_gb"),
+        (":monitor:gpu", "gpu_0_utilization"),
+        (":monitor:gpu", "gpu_1_mem_used_gb"),
+        (":monitor:gpu", "gpu_0_temperature"),
+    ] {
+        let points = scalars[metric][variant]["y"].as_array().map_or(0, Vec::len);
+        assert!(points >= 1, "{metric} {variant} has no points: {scalars}");
+    }
+}

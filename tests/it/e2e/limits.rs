@@ -1,0 +1,119 @@
+//! Two bindings, twenty tasks each, two at a time: each runs once, waiting ones keep their place untouched.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::world::World;
+
+fn live(jobs: &[Value], binding: &str) -> usize {
+    jobs.iter()
+        .filter(|job| job["metadata"]["labels"]["trainyard.dev/binding"] == binding)
+        .filter(|job| {
+            !job["status"]["conditions"].as_array().is_some_and(|all| {
+                all.iter().any(|c| {
+                    (c["type"] == "Complete" || c["type"] == "Failed") && c["status"] == "True"
+                })
+            })
+        })
+        .count()
+}
+
+#[test]
+fn two_bindings_keep_their_limits_and_the_order_of_what_waits() {
+    let mut world = World::new("limits");
+    world.start_controller();
+    let source = world.counter.python("ran") + "import time; time.sleep(0.3)\n";
+    let mut tasks: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for queue in ["left", "right"] {
+        world.queue(queue);
+        for i in 0..20 {
+            tasks.entry(queue).or_default().push(world.run(
+                &format!("{queue} {i}"),
+                &source,
+                queue,
+            ));
+        }
+    }
+    let before: BTreeMap<String, Value> = tasks
+        .values()
+        .flatten()
+        .map(|task| (task.clone(), world.task(task)["status_changed"].clone()))
+        .collect();
+    for queue in ["left", "right"] {
+        world.bind(queue, &[queue], &json!({"limits": {"maxConcurrent": 2}}));
+    }
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(420);
+    loop {
+        let jobs = world.jobs();
+        let mut open = 0;
+        for (queue, all) in &tasks {
+            let running = live(&jobs, queue);
+            assert!(running <= 2, "{running} Jobs of binding {queue} are live");
+            // What still stands in the queue is a tail of the original order, untouched.
+            let entries = world.entries(queue);
+            assert!(
+                all.ends_with(&entries),
+                "queue {queue} was reordered: {entries:?}"
+            );
+            if let Some(last) = entries.last() {
+                let task = world.task(last);
+                let still = world.entries(queue).contains(last);
+                assert!(!still || task["status"] == "queued");
+                assert!(
+                    !still || task["status_changed"] == before[last],
+                    "a waiting task was touched: {task}"
+                );
+            }
+            open += all
+                .iter()
+                .filter(|task| world.status(task) != "completed")
+                .count();
+        }
+        if open == 0 {
+            break;
+        }
+        assert!(
+            std::time::Instant::now() < deadline,
+            "{open} tasks are still open"
+        );
+        std::thread::sleep(std::time::Duration::from_millis(300));
+    }
+    let mut runs = world.counter.lines();
+    runs.sort();
+    let mut wanted: Vec<String> = tasks
+        .values()
+        .flatten()
+        .map(|task| format!("ran {task}"))
+        .collect();
+    wanted.sort();
+    assert_eq!(runs, wanted, "each ran exactly once");
+}
+
+#[test]
+fn a_resource_limit_counts_observed_jobs() {
+    let mut world = World::new("gpus");
+    world.start_controller();
+    world.queue("gpu");
+    let template = json!({"spec": {"containers": [{"name": "task", "image": world.place.task_image,
+        "resources": {"limits": {"nvidia.com/gpu": 1}}}]}});
+    let source = world.counter.python("ran") + "import time; time.sleep(2)\n";
+    let tasks: Vec<String> = (0..4)
+        .map(|i| world.run(&format!("gpu {i}"), &source, "gpu"))
+        .collect();
+    world.bind(
+        "gpu",
+        &["gpu"],
+        &json!({"limits": {"maxConcurrent": 4, "resources": {"nvidia.com/gpu": 2}}, "template": template}),
+    );
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
+    let mut most = 0;
+    while tasks.iter().any(|task| world.status(task) != "completed") {
+        most = most.max(live(&world.jobs(), "gpu"));
+        assert!(most <= 2, "{most} GPUs are used");
+        assert!(std::time::Instant::now() < deadline, "not all completed");
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    assert_eq!(most, 2, "two ran side by side");
+    assert_eq!(world.counter.lines().len(), 4);
+}

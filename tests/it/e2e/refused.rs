@@ -1,0 +1,109 @@
+//! Bad input is told where it was made, and no task is touched by it.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::world::{World, wait};
+
+#[test]
+fn an_invalid_binding_is_refused_with_its_field_path() {
+    let world = World::new("invalid");
+    for (patch, wanted) in [
+        (
+            json!({"limits": {"maxConcurrent": -1}}),
+            "spec.limits.maxConcurrent",
+        ),
+        (json!({"strategy": "Random"}), "spec.strategy"),
+        (json!({"queues": []}), "spec.queues"),
+        (json!({"surprise": true}), "spec.surprise"),
+        (
+            json!({"templateRef": {"name": "x", "key": "y"}}),
+            "template",
+        ),
+    ] {
+        let error = world
+            .try_apply(&world.binding("bad", &["gpu"], &patch))
+            .expect_err(&format!("{patch} must be refused"));
+        assert!(error.contains(wanted), "{patch}: {error}");
+    }
+}
+
+#[test]
+fn a_template_that_the_cluster_refuses_is_a_condition_and_its_tasks_wait() {
+    let mut world = World::new("template");
+    world.start_controller();
+    world.queue("gpu");
+    let task = world.run("waits", "print('here')\n", "gpu");
+    world.bind(
+        "gpu",
+        &["gpu"],
+        &json!({"template": {"spec": {"surprise": 1}}}),
+    );
+    wait("TemplateValid is False", 60, || {
+        let condition = world.condition("gpu", "TemplateValid");
+        let told = condition["message"]
+            .as_str()
+            .unwrap_or_default()
+            .contains("spec.surprise")
+            || condition["message"]
+                .as_str()
+                .unwrap_or_default()
+                .contains("surprise");
+        (condition["status"] == "False" && told).then_some(())
+    });
+    wait("an Event tells it too", 30, || {
+        let events = world.kubectl(&["get", "events"]);
+        events.contains("surprise").then_some(())
+    });
+    assert_eq!(world.entries("gpu"), [task.clone()]);
+    assert_eq!(world.status(&task), "queued");
+    assert!(world.jobs().is_empty());
+    // Repaired: it starts without a restart.
+    world.kubectl(&["delete", "queuebinding", "gpu"]);
+    world.bind("gpu", &["gpu"], &json!({}));
+    assert_eq!(world.until_ended(&task, 90)["status"], "completed");
+}
+
+#[test]
+fn wrong_credentials_and_a_dead_server_are_conditions_not_crashes() {
+    let mut world = World::new("credentials");
+    world.start_controller();
+    world.queue("gpu");
+    let task = world.run("waits", "print('here')\n", "gpu");
+    world.apply(&json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "wrong"},
+        "stringData": {"access_key": "NOBODY", "secret_key": "nothing"},
+    }));
+    world.bind(
+        "gpu",
+        &["gpu"],
+        &json!({"server": {"credentialsSecretRef": {"name": "wrong"}}}),
+    );
+    wait(
+        "CredentialsValid is False with the server's reason",
+        60,
+        || (world.condition("gpu", "CredentialsValid")["status"] == "False").then_some(()),
+    );
+    assert_eq!(world.condition("gpu", "Ready")["status"], "False");
+    assert!(!world.controller().has_ended(), "the controller goes on");
+    assert_eq!(world.entries("gpu"), [task.clone()]);
+
+    // The Secret is mended in place: taken up without a restart.
+    world.apply(&json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "wrong"},
+        "stringData": {"access_key": world.key, "secret_key": world.secret},
+    }));
+    assert_eq!(world.until_ended(&task, 120)["status"], "completed");
+
+    world.kill_server();
+    wait("ServerReachable is False", 60, || {
+        (world.condition("gpu", "ServerReachable")["status"] == "False").then_some(())
+    });
+    assert!(!world.controller().has_ended(), "the controller goes on");
+    std::thread::sleep(Duration::from_secs(1));
+    world.start_server();
+    wait("ServerReachable is True again", 90, || {
+        (world.condition("gpu", "ServerReachable")["status"] == "True").then_some(())
+    });
+}

@@ -1,0 +1,700 @@
+//! What a scenario runs in: a namespace of its own on the real cluster, a `trainyard server` and a
+//! `trainyard controller` of its own, and short ways to speak to them. Everything started here ends with the value.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Where the cluster and the prepared programs are; `cargo xtask test` sets it.
+#[derive(Debug, Clone)]
+pub struct Place {
+    pub kubeconfig: String,
+    /// Address of the host as pods see it.
+    pub gateway: String,
+    /// Our image, and one with Python for tasks.
+    pub image: String,
+    pub task_image: String,
+    /// Image registry as the cluster names it.
+    pub registry: String,
+    pub index_url: String,
+    /// Folder of `kubectl` and `helm`.
+    pub bin: PathBuf,
+    /// A Python interpreter that has the unmodified `clearml` package.
+    pub sdk_python: String,
+}
+
+impl Place {
+    fn find() -> Self {
+        let get = |name: &str| {
+            std::env::var(name).unwrap_or_else(|_| {
+                panic!("{name} is not set: scenarios need a real cluster; run them by `cargo xtask test`")
+            })
+        };
+        Self {
+            kubeconfig: get("TRAINYARD_E2E_KUBECONFIG"),
+            gateway: get("TRAINYARD_E2E_GATEWAY"),
+            image: get("TRAINYARD_E2E_IMAGE"),
+            task_image: get("TRAINYARD_E2E_TASK_IMAGE"),
+            registry: get("TRAINYARD_E2E_REGISTRY"),
+            index_url: get("TRAINYARD_E2E_INDEX_URL"),
+            bin: PathBuf::from(get("TRAINYARD_E2E_BIN")),
+            sdk_python: get("TRAINYARD_E2E_SDK_PYTHON"),
+        }
+    }
+}
+
+/// A process that is killed when its value is dropped.
+#[derive(Debug)]
+pub struct Proc {
+    child: Child,
+    pub log: PathBuf,
+}
+
+impl Proc {
+    pub fn start(command: &mut Command, log: &Path) -> Self {
+        let file = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log)
+            .expect("log file opens");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().expect("log file is cloned"))
+            .stderr(file)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?} starts: {error}"));
+        Self {
+            child,
+            log: log.to_owned(),
+        }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// SIGKILL, and gone when this returns.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Proc {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Counts what user code reports from its pod: one line per run, outside of the cluster.
+#[derive(Debug)]
+pub struct Counter {
+    pub address: String,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Counter {
+    fn start(host: &str) -> Self {
+        let listener = TcpListener::bind((host, 0)).expect("counter binds");
+        let address = listener
+            .local_addr()
+            .expect("counter has an address")
+            .to_string();
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&lines);
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let kept = Arc::clone(&kept);
+                thread::spawn(move || Self::take(stream, &kept));
+            }
+        });
+        Self { address, lines }
+    }
+
+    fn take(mut stream: TcpStream, kept: &Mutex<Vec<String>>) {
+        let mut line = String::new();
+        let Ok(copy) = stream.try_clone() else { return };
+        if BufReader::new(copy).read_line(&mut line).is_ok() && !line.trim().is_empty() {
+            kept.lock()
+                .expect("counter lock")
+                .push(line.trim().to_owned());
+            let _ = stream.write_all(b"ok\n");
+        }
+    }
+
+    pub fn lines(&self) -> Vec<String> {
+        self.lines.lock().expect("counter lock").clone()
+    }
+
+    /// Python that reports `word` and goes on once it is counted.
+    pub fn python(&self, word: &str) -> String {
+        let (host, port) = self.address.rsplit_once(':').expect("address has a port");
+        format!(
+            "import os, socket\n\
+             _c = socket.create_connection(('{host}', {port}), 30)\n\
+             _c.sendall(('{word} ' + os.environ['CLEARML_TASK_ID'] + '\\n').encode())\n\
+             assert _c.recv(3) == b'ok\\n'\n_c.close()\n"
+        )
+    }
+}
+
+/// Polls until `probe` gives a value; fails with what `what` says when `seconds` have passed.
+pub fn wait<T>(what: &str, seconds: u64, mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    loop {
+        if let Some(value) = probe() {
+            return value;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "waited {seconds} s in vain for: {what}"
+        );
+        thread::sleep(Duration::from_millis(200));
+    }
+}
+
+pub struct World {
+    pub place: Place,
+    pub namespace: String,
+    pub dir: TempDir,
+    pub url: String,
+    pub key: String,
+    pub secret: String,
+    pub counter: Counter,
+    /// The program under test: this build, or for benches the one that the image holds.
+    program: PathBuf,
+    server: Option<Proc>,
+    controller: Option<Proc>,
+    runtime: tokio::runtime::Runtime,
+    http: reqwest::Client,
+    token: Mutex<String>,
+}
+
+impl World {
+    /// A namespace, a server, and (unless the scenario installs its own) nothing else.
+    pub fn new(name: &str) -> Self {
+        Self::of_program(name, PathBuf::from(env!("CARGO_BIN_EXE_trainyard")))
+    }
+
+    /// The same with the optimised program that the image holds, for benches.
+    pub fn measured(name: &str) -> Self {
+        let program = std::env::var("TRAINYARD_E2E_PROGRAM")
+            .expect("TRAINYARD_E2E_PROGRAM names the program");
+        Self::of_program(name, PathBuf::from(program))
+    }
+
+    fn of_program(name: &str, program: PathBuf) -> Self {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let place = Place::find();
+        let dir = tempfile::tempdir().expect("temp folder");
+        let namespace = format!("e2e-{name}-{}", std::process::id());
+        let counter = Counter::start(&place.gateway);
+        let port = TcpListener::bind((place.gateway.as_str(), 0))
+            .and_then(|listener| listener.local_addr())
+            .expect("a free port")
+            .port();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("runtime");
+        let mut world = Self {
+            url: format!("http://{}:{port}", place.gateway),
+            place,
+            namespace,
+            dir,
+            key: String::new(),
+            secret: String::new(),
+            counter,
+            program,
+            server: None,
+            controller: None,
+            runtime,
+            http: reqwest::Client::new(),
+            token: Mutex::new(String::new()),
+        };
+        world.start_server();
+        world.kubectl(&["create", "namespace", &world.namespace.clone()]);
+        world.apply(&json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "clearml-credentials"},
+            "stringData": {"access_key": world.key, "secret_key": world.secret},
+        }));
+        world.apply(&json!({
+            "apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "trainyard-task"},
+            "automountServiceAccountToken": false,
+        }));
+        world
+    }
+
+    /// The same with a controller on the host and a binding `gpu` on the queue `gpu`.
+    pub fn with_binding(name: &str) -> Self {
+        let mut world = Self::new(name);
+        world.start_controller();
+        world.queue("gpu");
+        world.bind("gpu", &["gpu"], &json!({}));
+        world.until_ready("gpu");
+        world
+    }
+
+    // ---- programs
+
+    pub fn start_server(&mut self) {
+        let (_, listen) = self.url.split_once("//").expect("url has a scheme");
+        let conf = self.dir.path().join("clearml.conf");
+        let mut command = Command::new(&self.program);
+        command
+            .args([
+                "server",
+                "--listen",
+                listen,
+                "--public-url",
+                &self.url,
+                "--data",
+            ])
+            .arg(self.dir.path().join("server"))
+            .arg("--write-conf")
+            .arg(&conf);
+        let mut proc = Proc::start(&mut command, &self.dir.path().join("server.log"));
+        wait("the server answers", 30, || {
+            assert!(!proc.has_ended(), "the server ended: {}", proc.log());
+            (conf.exists() && TcpStream::connect(listen).is_ok()).then_some(())
+        });
+        self.server = Some(proc);
+        let text = fs::read_to_string(&conf).expect("clearml.conf is readable");
+        let value = |key: &str| {
+            let at = text
+                .find(key)
+                .unwrap_or_else(|| panic!("{key} in clearml.conf"));
+            // The name itself is quoted too: its value is what the next pair of quotes holds.
+            text[at + key.len()..]
+                .split('"')
+                .find(|part| part.len() > 8)
+                .map(str::to_owned)
+        };
+        self.key = value("access_key").expect("access_key is quoted");
+        self.secret = value("secret_key").expect("secret_key is quoted");
+    }
+
+    pub fn kill_server(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            server.kill();
+        }
+    }
+
+    pub fn start_controller(&mut self) {
+        let mut command = Command::new(&self.program);
+        command
+            .arg("controller")
+            .env("KUBECONFIG", &self.place.kubeconfig)
+            .env("TRAINYARD_NAMESPACE", &self.namespace)
+            .env("TRAINYARD_IMAGE", &self.place.image)
+            .env("TRAINYARD_LISTEN", "127.0.0.1:0")
+            .env("CLEARML_API_HOST", &self.url)
+            .env("CLEARML_API_ACCESS_KEY", &self.key)
+            .env("CLEARML_API_SECRET_KEY", &self.secret);
+        self.controller = Some(Proc::start(
+            &mut command,
+            &self.dir.path().join("controller.log"),
+        ));
+    }
+
+    pub fn kill_controller(&mut self) {
+        if let Some(mut controller) = self.controller.take() {
+            controller.kill();
+        }
+    }
+
+    pub fn controller(&mut self) -> &mut Proc {
+        self.controller.as_mut().expect("the controller runs")
+    }
+
+    // ---- Kubernetes
+
+    fn kubectl_command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(self.place.bin.join("kubectl"));
+        command
+            .env("KUBECONFIG", &self.place.kubeconfig)
+            .args(["-n", &self.namespace])
+            .args(args);
+        command
+    }
+
+    /// Output of kubectl; fails the test when kubectl fails.
+    pub fn kubectl(&self, args: &[&str]) -> String {
+        self.try_kubectl(args)
+            .unwrap_or_else(|error| panic!("kubectl {args:?}: {error}"))
+    }
+
+    /// Standard output, or standard error when kubectl fails.
+    pub fn try_kubectl(&self, args: &[&str]) -> Result<String, String> {
+        let output = self.kubectl_command(args).output().expect("kubectl runs");
+        if output.status.success() {
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).into_owned())
+        }
+    }
+
+    /// An object or list as JSON; null when it is not there.
+    pub fn get(&self, args: &[&str]) -> Value {
+        let mut all = vec!["get", "-o", "json", "--ignore-not-found"];
+        all.extend(args);
+        serde_json::from_str(&self.kubectl(&all)).unwrap_or(Value::Null)
+    }
+
+    pub fn apply(&self, object: &Value) {
+        self.try_apply(object)
+            .unwrap_or_else(|error| panic!("kubectl apply: {error}"));
+    }
+
+    pub fn try_apply(&self, object: &Value) -> Result<String, String> {
+        let mut child = self
+            .kubectl_command(&["apply", "-f", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("kubectl runs");
+        child
+            .stdin
+            .take()
+            .expect("stdin")
+            .write_all(object.to_string().as_bytes())
+            .expect("kubectl reads");
+        let output = child.wait_with_output().expect("kubectl ends");
+        if output.status.success() {
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).into_owned())
+        }
+    }
+
+    /// A QueueBinding `name` on `queues`; `patch` is merged into its spec.
+    pub fn binding(&self, name: &str, queues: &[&str], patch: &Value) -> Value {
+        let mut spec = json!({
+            "server": {
+                "apiUrl": self.url, "webUrl": self.url, "filesUrl": format!("{}/files", self.url),
+                "credentialsSecretRef": {"name": "clearml-credentials"},
+            },
+            "queues": queues.iter().map(|queue| json!({"name": queue})).collect::<Vec<_>>(),
+            "limits": {"maxConcurrent": 4},
+            "environment": {"indexUrl": self.place.index_url},
+            "lifecycle": {"abortGracePeriod": "10s"},
+            "template": {"spec": {"containers": [{"name": "task", "image": self.place.task_image}]}},
+        });
+        merge(&mut spec, patch);
+        json!({
+            "apiVersion": "trainyard.dev/v1alpha1", "kind": "QueueBinding",
+            "metadata": {"name": name}, "spec": spec,
+        })
+    }
+
+    pub fn bind(&self, name: &str, queues: &[&str], patch: &Value) {
+        self.apply(&self.binding(name, queues, patch));
+    }
+
+    pub fn condition(&self, binding: &str, kind: &str) -> Value {
+        let object = self.get(&["queuebinding", binding]);
+        object["status"]["conditions"]
+            .as_array()
+            .and_then(|all| {
+                all.iter()
+                    .find(|condition| condition["type"] == kind)
+                    .cloned()
+            })
+            .unwrap_or(Value::Null)
+    }
+
+    pub fn until_ready(&self, binding: &str) {
+        let mut last = Value::Null;
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while Instant::now() < deadline {
+            last = self.get(&["queuebinding", binding])["status"].clone();
+            if self.condition(binding, "Ready")["status"] == "True" {
+                return;
+            }
+            thread::sleep(Duration::from_millis(200));
+        }
+        let log = fs::read_to_string(self.dir.path().join("controller.log")).unwrap_or_default();
+        panic!("binding {binding} is not ready: {last:#}\ncontroller: {log}");
+    }
+
+    pub fn jobs(&self) -> Vec<Value> {
+        self.get(&["jobs"])["items"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    pub fn job_of(&self, task: &str) -> Value {
+        self.get(&["jobs", "-l", &format!("trainyard.dev/task={task}")])["items"][0].clone()
+    }
+
+    pub fn pod_of(&self, task: &str) -> Value {
+        self.get(&["pods", "-l", &format!("trainyard.dev/task={task}")])["items"][0].clone()
+    }
+
+    // ---- the server
+
+    /// One call; its `data`. Fails the test when the server refuses.
+    pub fn call(&self, name: &str, body: &Value) -> Value {
+        let (status, answer) = self.try_call(name, body);
+        assert_eq!(status, 200, "{name} {body}: {answer}");
+        answer["data"].clone()
+    }
+
+    pub fn try_call(&self, name: &str, body: &Value) -> (u16, Value) {
+        self.runtime.block_on(async {
+            let known = self.token.lock().expect("token lock").clone();
+            let token = if known.is_empty() {
+                let answer: Value = self
+                    .http
+                    .post(format!("{}/auth.login", self.url))
+                    .basic_auth(&self.key, Some(&self.secret))
+                    .json(&json!({}))
+                    .send()
+                    .await
+                    .expect("login is sent")
+                    .json()
+                    .await
+                    .expect("login answers JSON");
+                let token = answer["data"]["token"]
+                    .as_str()
+                    .expect("login gives a token")
+                    .to_owned();
+                token.clone_into(&mut self.token.lock().expect("token lock"));
+                token
+            } else {
+                known
+            };
+            let sent = self
+                .http
+                .post(format!("{}/{name}", self.url))
+                .bearer_auth(token)
+                .json(body)
+                .send()
+                .await;
+            match sent {
+                Ok(response) => {
+                    let status = response.status().as_u16();
+                    (status, response.json().await.unwrap_or(Value::Null))
+                }
+                Err(error) => (0, Value::String(error.to_string())),
+            }
+        })
+    }
+
+    pub fn queue(&self, name: &str) -> String {
+        self.call("queues.create", &json!({"name": name}))["id"]
+            .as_str()
+            .expect("queue id")
+            .to_owned()
+    }
+
+    pub fn queue_id(&self, name: &str) -> String {
+        let found = self.call(
+            "queues.get_all",
+            &json!({"name": format!("^{name}$"), "only_fields": ["id"]}),
+        );
+        found["queues"][0]["id"]
+            .as_str()
+            .expect("queue exists")
+            .to_owned()
+    }
+
+    pub fn entries(&self, queue: &str) -> Vec<String> {
+        let queue = self.call("queues.get_by_id", &json!({"queue": self.queue_id(queue)}));
+        queue["queue"]["entries"]
+            .as_array()
+            .map(|all| {
+                all.iter()
+                    .filter_map(|entry| entry["task"].as_str().map(str::to_owned))
+                    .collect()
+            })
+            .unwrap_or_default()
+    }
+
+    /// A task that runs this Python source, not yet enqueued; `patch` is merged into `tasks.create`.
+    pub fn create(&self, name: &str, source: &str, patch: &Value) -> String {
+        let mut body = json!({
+            "name": name, "type": "training",
+            "script": {"binary": "python3", "repository": "", "entry_point": "job.py", "working_dir": ".",
+                       "diff": source, "requirements": {}},
+        });
+        merge(&mut body, patch);
+        self.call("tasks.create", &body)["id"]
+            .as_str()
+            .expect("task id")
+            .to_owned()
+    }
+
+    pub fn enqueue(&self, task: &str, queue: &str) {
+        self.call(
+            "tasks.enqueue",
+            &json!({"task": task, "queue": self.queue_id(queue)}),
+        );
+    }
+
+    /// Creates and enqueues.
+    pub fn run(&self, name: &str, source: &str, queue: &str) -> String {
+        let task = self.create(name, source, &json!({}));
+        self.enqueue(&task, queue);
+        task
+    }
+
+    pub fn task(&self, task: &str) -> Value {
+        self.call("tasks.get_by_id", &json!({"task": task}))["task"].clone()
+    }
+
+    pub fn status(&self, task: &str) -> String {
+        let body = json!({"id": [task], "only_fields": ["id", "status"]});
+        let answer = self.call("tasks.get_all", &body);
+        answer["tasks"][0]["status"]
+            .as_str()
+            .unwrap_or("gone")
+            .to_owned()
+    }
+
+    /// Waits for one of the final statuses; gives the task.
+    pub fn until_ended(&self, task: &str, seconds: u64) -> Value {
+        let deadline = Instant::now() + Duration::from_secs(seconds);
+        loop {
+            let status = self.status(task);
+            if ["completed", "failed", "stopped"].contains(&status.as_str()) {
+                return self.task(task);
+            }
+            if Instant::now() > deadline {
+                self.tell(task);
+                panic!("task {task} is still {status} after {seconds} s");
+            }
+            thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Prints what is known of a task, for a failing test.
+    pub fn tell(&self, task: &str) {
+        eprintln!("task: {:#}", self.task(task));
+        eprintln!("log: {:#?}", self.log(task));
+        let label = format!("trainyard.dev/task={task}");
+        for args in [
+            ["get", "jobs,pods", "-o", "yaml", "-l", &label].as_slice(),
+            ["logs", "--all-containers", "--tail=30", "-l", &label].as_slice(),
+            ["get", "events"].as_slice(),
+        ] {
+            eprintln!(
+                "kubectl {args:?}:\n{}",
+                self.try_kubectl(args).unwrap_or_else(|error| error)
+            );
+        }
+        let log = fs::read_to_string(self.dir.path().join("controller.log")).unwrap_or_default();
+        let tail: Vec<&str> = log.lines().rev().take(60).collect();
+        eprintln!(
+            "controller:\n{}",
+            tail.into_iter().rev().collect::<Vec<_>>().join("\n")
+        );
+    }
+
+    /// The task's console log, line by line, oldest first.
+    pub fn log(&self, task: &str) -> Vec<String> {
+        let answer = self.call(
+            "events.get_task_log",
+            &json!({"task": task, "batch_size": 10000, "navigate_earlier": false, "order": "asc"}),
+        );
+        let mut lines = Vec::new();
+        for event in answer["events"].as_array().expect("log has events") {
+            lines.extend(
+                event["msg"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .lines()
+                    .map(str::to_owned),
+            );
+        }
+        lines
+    }
+
+    /// Runs a Python script on the host with the real SDK, against this server; gives its output.
+    pub fn sdk(&self, script: &str, args: &[&str]) -> String {
+        let path = self.dir.path().join("sdk.py");
+        fs::write(&path, script).expect("script is written");
+        let output = Command::new(&self.place.sdk_python)
+            .arg(&path)
+            .args(args)
+            .current_dir(self.dir.path())
+            .env("CLEARML_CONFIG_FILE", self.dir.path().join("clearml.conf"))
+            .env_remove("CLEARML_TASK_ID")
+            .output()
+            .expect("Python runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            output.status.success(),
+            "SDK script failed:\n{text}\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        text
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let log =
+                fs::read_to_string(self.dir.path().join("controller.log")).unwrap_or_default();
+            let tail: Vec<&str> = log.lines().rev().take(40).collect();
+            eprintln!(
+                "controller:\n{}",
+                tail.into_iter().rev().collect::<Vec<_>>().join("\n")
+            );
+        }
+        // Bindings first, while the controller can still carry out their finalizers; then the rest by force.
+        let _ = self.try_kubectl(&["delete", "queuebinding", "--all", "--timeout=20s"]);
+        let patch = r#"{"metadata":{"finalizers":null}}"#;
+        if let Ok(left) = self.try_kubectl(&["get", "queuebinding", "-o", "name"]) {
+            for name in left.lines() {
+                let _ = self.try_kubectl(&["patch", name, "--type=merge", "-p", patch]);
+            }
+        }
+        self.kill_controller();
+        let _ = self.try_kubectl(&[
+            "delete",
+            "jobs,pods",
+            "--all",
+            "--force",
+            "--grace-period=0",
+            "--wait=false",
+        ]);
+        let _ = self.try_kubectl(&[
+            "delete",
+            "namespace",
+            &self.namespace.clone(),
+            "--wait=false",
+        ]);
+    }
+}
+
+/// Merges objects deeply; everything else is replaced.
+pub fn merge(into: &mut Value, patch: &Value) {
+    match (into, patch) {
+        (Value::Object(into), Value::Object(patch)) => {
+            for (key, value) in patch {
+                merge(into.entry(key.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (into, patch) => *into = patch.clone(),
+    }
+}

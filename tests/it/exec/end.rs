@@ -1,0 +1,269 @@
+//! How runs end: by themselves, by failure, by abort, by interruption.
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use super::pod::{Pod, family};
+use super::server::{Server, wait};
+
+#[test]
+fn a_script_that_succeeds_completes_its_task() {
+    let server = Server::start();
+    let source = "import os, sys\n\
+        print('out'); print('err', file=sys.stderr)\n\
+        print(sorted(n for n in os.environ if n.startswith('TRAINYARD_')))\n\
+        print(os.environ['CLEARML_TASK_ID'], os.environ['PYTHONUNBUFFERED'])\n\
+        print(os.environ['CLEARML_API_SECRET_KEY'])\n";
+    let task = server.script("succeeds", source);
+    let pod = Pod::parked(&server, &task);
+    assert_eq!(pod.run(), 0);
+    let after = server.get(&task);
+    assert_eq!(after["status"], "completed");
+    assert_eq!(after["runtime"]["_trainyard_attempt"], pod.worker());
+    let output = format!("out\nerr\n['TRAINYARD_ATTEMPT']\n{task} 1\n****\n");
+    assert_eq!(server.log(&task), output);
+    assert_eq!(pod.stream("task.stdout"), output);
+    assert!(
+        server
+            .events(&task)
+            .iter()
+            .all(|event| event.worker == pod.worker())
+    );
+    assert_eq!(pod.termination()["outcome"], "completed");
+    let workers = server.call("workers.get_all", &json!({}));
+    assert!(
+        !workers.to_string().contains(&pod.worker()),
+        "the worker has taken its leave: {workers}"
+    );
+}
+
+#[test]
+fn an_exit_code_is_kept_in_task_pod_and_message() {
+    let server = Server::start();
+    let task = server.script("fails", "print('the last line')\nraise SystemExit(3)\n");
+    let pod = Pod::parked(&server, &task);
+    assert_eq!(pod.run(), 3);
+    let after = server.get(&task);
+    assert_eq!(after["status"], "failed");
+    let message = after["status_message"].as_str().unwrap();
+    assert!(
+        message.contains("exit code 3") && message.contains("the last line"),
+        "{message}"
+    );
+    let termination = pod.termination();
+    assert_eq!(
+        (&termination["exit_code"], &termination["reported"]),
+        (&json!(3), &json!(true))
+    );
+}
+
+#[test]
+fn a_signal_is_told_by_name_and_a_reserved_code_stays_the_users() {
+    let server = Server::start();
+    let crash = server.script("crash", "import os\nos.kill(os.getpid(), 11)\n");
+    let pod = Pod::parked(&server, &crash);
+    assert_eq!(pod.run(), 139);
+    assert!(
+        server.get(&crash)["status_message"]
+            .as_str()
+            .unwrap()
+            .contains("SIGSEGV")
+    );
+    let reserved = server.script("reserved", "raise SystemExit(211)\n");
+    let pod = Pod::parked(&server, &reserved);
+    assert_eq!(pod.run(), 211);
+    assert_eq!(server.get(&reserved)["status"], "failed");
+    assert_eq!(pod.termination()["exit_code"], 211);
+}
+
+#[test]
+fn no_child_survives_the_script() {
+    let server = Server::start();
+    let source = "import subprocess\n\
+        one = subprocess.Popen(['sleep', '1000'])\n\
+        two = subprocess.Popen(['sleep', '1000'], start_new_session=True)\n\
+        open('children', 'w').write(f'{one.pid} {two.pid}')\n";
+    let task = server.script("children", source);
+    let pod = Pod::parked(&server, &task);
+    assert_eq!(pod.run(), 0);
+    assert_eq!(server.get(&task)["status"], "completed");
+    for child in pod.stream("root/code/children").split_whitespace() {
+        assert!(
+            !std::path::Path::new(&format!("/proc/{child}")).exists(),
+            "{child} lives"
+        );
+    }
+}
+
+/// Two processes of one group that say goodbye on SIGTERM.
+const POLITE: &str = "import os, signal, sys, time\n\
+    def end(*_):\n    time.sleep(0.3); print('saved by', name, flush=True); os._exit(0)\n\
+    name = 'child' if os.fork() == 0 else 'parent'\n\
+    signal.signal(signal.SIGTERM, end)\n\
+    open(name, 'w').close()\n\
+    time.sleep(1000)\n";
+
+#[test]
+fn an_abort_is_sigterm_to_the_group_then_stopped() {
+    let server = Server::start();
+    let task = server.script("abort", POLITE);
+    let pod = Pod::parked(&server, &task);
+    pod.prepare();
+    let (mut uplink, mut process) = (pod.uplink(), pod.start());
+    pod.wait_for_file("parent");
+    pod.wait_for_file("child");
+    server.call("tasks.stop", &json!({"task": task}));
+    assert_eq!(
+        server.get(&task)["status"],
+        "in_progress",
+        "a live worker runs it"
+    );
+    process.signal(Signal::SIGTERM);
+    assert_eq!(process.end(30), 213);
+    assert_eq!(server.get(&task)["status"], "stopped");
+    uplink.signal(Signal::SIGTERM);
+    assert_eq!(uplink.end(30), 0);
+    let log = server.log(&task);
+    for line in [
+        "saved by parent\n",
+        "saved by child\n",
+        "trainyard: the task was aborted",
+    ] {
+        assert!(log.contains(line), "{line:?} is missing: {log}");
+    }
+    assert_eq!(pod.termination()["outcome"], "stopped");
+}
+
+#[test]
+fn an_abort_is_seen_without_a_controller() {
+    let server = Server::start();
+    let task = server.script("abort alone", POLITE);
+    let pod = Pod::parked(&server, &task);
+    pod.prepare();
+    let (_uplink, mut process) = (pod.uplink(), pod.start());
+    pod.wait_for_file("parent");
+    pod.wait_for_file("child");
+    server.call("tasks.stop", &json!({"task": task}));
+    assert_eq!(process.end(60), 213);
+    assert_eq!(server.get(&task)["status"], "stopped");
+    assert!(server.log(&task).contains("saved by child"));
+}
+
+#[test]
+fn who_does_not_listen_is_killed_after_the_grace_period_and_the_log_says_so() {
+    let server = Server::start();
+    let source = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n\
+        open('ready', 'w').close()\ntime.sleep(1000)\n";
+    let task = server.script("deaf", source);
+    let mut pod = Pod::parked(&server, &task);
+    pod.grace = 1;
+    pod.prepare();
+    let (_uplink, mut process) = (pod.uplink(), pod.start());
+    pod.wait_for_file("ready");
+    server.call("tasks.stop", &json!({"task": task}));
+    process.signal(Signal::SIGTERM);
+    assert_eq!(process.end(30), 213);
+    assert_eq!(server.get(&task)["status"], "stopped");
+    assert!(
+        server.log(&task).contains("killed after its grace period"),
+        "{}",
+        server.log(&task)
+    );
+}
+
+#[test]
+fn an_interruption_leaves_the_task_to_the_controller() {
+    let server = Server::start();
+    let task = server.script("drained", POLITE);
+    let pod = Pod::parked(&server, &task);
+    pod.prepare();
+    let (_uplink, mut process) = (pod.uplink(), pod.start());
+    pod.wait_for_file("child");
+    pod.wait_for_file("parent");
+    process.signal(Signal::SIGTERM);
+    assert_eq!(process.end(30), 213);
+    assert_eq!(server.get(&task)["status"], "in_progress");
+    let termination = pod.termination();
+    assert_eq!(
+        (&termination["outcome"], &termination["reported"]),
+        (&json!("interrupted"), &json!(false))
+    );
+    assert!(server.log(&task).contains("saved by parent"));
+}
+
+#[test]
+fn after_a_reset_nothing_more_is_written() {
+    let server = Server::start();
+    let task = server.script("reset", POLITE);
+    let pod = Pod::parked(&server, &task);
+    pod.prepare();
+    let (_uplink, mut process) = (pod.uplink(), pod.start());
+    pod.wait_for_file("child");
+    pod.wait_for_file("parent");
+    server.call("tasks.reset", &json!({"task": task, "force": true}));
+    process.signal(Signal::SIGTERM);
+    assert_eq!(process.end(30), 213);
+    assert_eq!(server.get(&task)["status"], "created");
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert!(
+        !server.log(&task).contains("trainyard:"),
+        "{}",
+        server.log(&task)
+    );
+    assert_eq!(
+        family(std::process::id().try_into().unwrap())
+            .iter()
+            .filter(|pid| pid.as_raw() == process.id())
+            .count(),
+        0
+    );
+}
+
+#[test]
+fn code_that_cannot_be_prepared_fails_the_task_with_one_sentence() {
+    let server = Server::start();
+    let script = json!({
+        "binary": "python3", "entry_point": "train.py", "working_dir": ".",
+        "repository": "file:///no/such/repository.git", "version_num": "0123456789012345678901234567890123456789",
+    });
+    let task = server.task("no repository", &script);
+    let pod = Pod::parked(&server, &task);
+    assert_eq!(pod.run(), 212);
+    let after = server.get(&task);
+    assert_eq!(after["status"], "failed");
+    let message = after["status_message"].as_str().unwrap();
+    assert!(message.contains("/no/such/repository.git"), "{message}");
+    assert!(
+        server.log(&task).contains(message),
+        "the sentence is in the log: {}",
+        server.log(&task)
+    );
+}
+
+#[test]
+fn a_setup_script_runs_first_and_its_failure_fails_the_task() {
+    let server = Server::start();
+    let task = server.script("setup", "print(open('made').read())\n");
+    let mut pod = Pod::parked(&server, &task);
+    pod.set(
+        "TRAINYARD_SETUP_SCRIPT",
+        "echo -n by-setup > made; echo set up",
+    );
+    assert_eq!(pod.run(), 0);
+    assert_eq!(server.output(&task), "set up\nby-setup\n");
+    let task = server.script("setup fails", "print('never')\n");
+    let mut pod = Pod::parked(&server, &task);
+    pod.set("TRAINYARD_SETUP_SCRIPT", "echo no >&2; exit 7");
+    assert_eq!(pod.run(), 212);
+    let message = server.get(&task)["status_message"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(
+        message.contains("setup script") && message.contains("exit code 7"),
+        "{message}"
+    );
+    wait("its output is in the log", 5, || {
+        server.output(&task).starts_with("no\n").then_some(())
+    });
+}

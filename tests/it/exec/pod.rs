@@ -1,0 +1,190 @@
+//! The three containers of a pod as processes of this host.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::server::{Proc, Server, wait};
+
+/// The pod of the first attempt of one task, parked in a pending queue of its own.
+pub struct Pod<'a> {
+    pub server: &'a Server,
+    pub task: String,
+    pub queue: String,
+    /// Where the pod finds the server; a proxy perhaps.
+    pub api: String,
+    pub grace: u32,
+    /// The program as the image of init container and sidecar has it.
+    pub program: PathBuf,
+    folder: TempDir,
+    variables: Vec<(String, String)>,
+}
+
+impl<'a> Pod<'a> {
+    /// Parks `task` as the controller does: enqueued by its user, moved to the pending queue.
+    pub fn parked(server: &'a Server, task: &str) -> Self {
+        let user = server.queue(&format!("user of {task}"));
+        let pending = server.queue(&format!("pending of {task}"));
+        server.call("tasks.enqueue", &json!({"task": task, "queue": user}));
+        server.call(
+            "tasks.enqueue",
+            &json!({"task": task, "queue": pending, "update_execution_queue": false}),
+        );
+        Self {
+            server,
+            task: task.to_owned(),
+            queue: pending,
+            api: server.url.clone(),
+            grace: 5,
+            program: env!("CARGO_BIN_EXE_trainyard").into(),
+            folder: tempfile::tempdir().unwrap(),
+            variables: Vec::new(),
+        }
+    }
+
+    /// A second pod of the same Job.
+    pub fn twin(&self) -> Self {
+        Self {
+            server: self.server,
+            task: self.task.clone(),
+            queue: self.queue.clone(),
+            api: self.api.clone(),
+            grace: self.grace,
+            program: self.program.clone(),
+            folder: tempfile::tempdir().unwrap(),
+            variables: self.variables.clone(),
+        }
+    }
+
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.variables.push((name.to_owned(), value.to_owned()));
+    }
+
+    pub fn worker(&self) -> String {
+        format!("controller:test/binding:{}:1", self.task)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn command(&self, role: &str) -> Command {
+        let stream = |name: &str| {
+            fs::OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(self.path(&format!("{role}.{name}")))
+                .unwrap()
+        };
+        // The task's container has nothing but what the init container brought.
+        let brought = self.path("root/bin/trainyard");
+        let mut command = Command::new(if role == "task" {
+            &brought
+        } else {
+            &self.program
+        });
+        command
+            .args(["--in-pod", role])
+            .env("TRAINYARD_ROOT", self.path("root"))
+            .env("TRAINYARD_TERMINATION_LOG", self.path("termination"))
+            .env("TRAINYARD_TASK_ID", &self.task)
+            .env("TRAINYARD_ATTEMPT", "1")
+            .env("TRAINYARD_PENDING_QUEUE", &self.queue)
+            .env("TRAINYARD_WORKER", self.worker())
+            .env("TRAINYARD_GRACE_SECONDS", self.grace.to_string())
+            .env("TRAINYARD_ENVIRONMENT_MANAGER", "none")
+            .env("CLEARML_API_HOST", &self.api)
+            .env("CLEARML_API_ACCESS_KEY", &self.server.access_key)
+            .env("CLEARML_API_SECRET_KEY", &self.server.secret_key)
+            .envs(self.variables.iter().cloned())
+            .stdout(stream("stdout"))
+            .stderr(stream("stderr"));
+        command
+    }
+
+    /// What a container has written to its own standard output or error.
+    pub fn stream(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap_or_default()
+    }
+
+    /// Runs the init container to its end.
+    pub fn prepare(&self) {
+        let code = Proc::spawn(&mut self.command("prepare")).end(60);
+        assert_eq!(code, 0, "prepare: {}", self.stream("prepare.stderr"));
+    }
+
+    pub fn uplink(&self) -> Proc {
+        Proc::spawn(&mut self.command("uplink"))
+    }
+
+    /// Process 1 of the task's container.
+    pub fn start(&self) -> Proc {
+        Proc::spawn(&mut self.command("task"))
+    }
+
+    /// All three to their end, the way Kubernetes does it; the exit code of the task's container.
+    pub fn run(&self) -> i32 {
+        self.prepare();
+        self.run_prepared()
+    }
+
+    /// The two that follow the init container.
+    pub fn run_prepared(&self) -> i32 {
+        let mut uplink = self.uplink();
+        let code = self.start().end(120);
+        uplink.signal(Signal::SIGTERM);
+        assert_eq!(
+            uplink.end(30),
+            0,
+            "uplink: {}",
+            self.stream("uplink.stderr")
+        );
+        code
+    }
+
+    pub fn termination(&self) -> Value {
+        serde_json::from_str(&self.stream("termination")).expect("a termination message")
+    }
+
+    /// Waits until the script has created this file in its working directory.
+    pub fn wait_for_file(&self, name: &str) {
+        let path = self.path("root/code").join(name);
+        wait(
+            &format!("the script makes {name}: {}", self.stream("task.stderr")),
+            60,
+            || path.exists().then_some(()),
+        );
+    }
+}
+
+/// Every living process below `root`, itself included.
+pub fn family(root: i32) -> Vec<Pid> {
+    let mut known = vec![root];
+    let parents: Vec<(i32, i32)> = fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| {
+            let pid: i32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+            let state = fields.next()?.to_owned();
+            (state != "Z").then_some((pid, fields.next()?.parse().ok()?))
+        })
+        .collect();
+    let mut index = 0;
+    while index < known.len() {
+        let parent = known[index];
+        known.extend(
+            parents
+                .iter()
+                .filter(|(_, of)| *of == parent)
+                .map(|(pid, _)| *pid),
+        );
+        index += 1;
+    }
+    known.into_iter().map(Pid::from_raw).collect()
+}

@@ -1,0 +1,495 @@
+//! Repositories behind a network: git's daemon, HTTP with and without a password, ssh.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::{Response, StatusCode, header};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use secrecy::SecretString;
+use tokio::io::AsyncWriteExt;
+use trainyard::exec::plan::Credentials;
+
+use super::fixture::{Dest, Origin, git, wanted};
+
+const TOKEN: &str = "canary-5f2b-token";
+
+/// Serves the folder over HTTP by git's own CGI program; a password is asked for if one is set.
+struct Server {
+    url: String,
+    task: tokio::task::JoinHandle<()>,
+}
+
+#[derive(Clone)]
+struct Served {
+    root: PathBuf,
+    password: Option<&'static str>,
+}
+
+impl Server {
+    async fn start(root: &Path, password: Option<&'static str>) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port is free");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let served = Served {
+            root: root.to_owned(),
+            password,
+        };
+        let router = axum::Router::new().fallback(answer).with_state(served);
+        let task =
+            tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
+        Self { url, task }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn answer(State(served): State<Served>, request: Request) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let text = |name: header::HeaderName| {
+        parts
+            .headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let expected = served
+        .password
+        .map(|password| format!("Basic {}", STANDARD.encode(format!("git:{password}"))));
+    if expected.is_some_and(|expected| expected != text(header::AUTHORIZATION)) {
+        let answer = Response::builder()
+            .status(StatusCode::UNAUTHORIZED)
+            .header("WWW-Authenticate", "Basic realm=\"git\"");
+        return answer.body(Body::from("no")).expect("an answer");
+    }
+    let body = to_bytes(body, 64 << 20).await.expect("a body");
+    let mut child = tokio::process::Command::new("git")
+        .arg("http-backend")
+        .env("GIT_PROJECT_ROOT", &served.root)
+        .env("GIT_HTTP_EXPORT_ALL", "1")
+        .env("GIT_CONFIG_COUNT", "1")
+        .env("GIT_CONFIG_KEY_0", "safe.directory")
+        .env("GIT_CONFIG_VALUE_0", "*")
+        .env("REQUEST_METHOD", parts.method.as_str())
+        .env("PATH_INFO", parts.uri.path())
+        .env("QUERY_STRING", parts.uri.query().unwrap_or_default())
+        .env("CONTENT_TYPE", text(header::CONTENT_TYPE))
+        .env("HTTP_CONTENT_ENCODING", text(header::CONTENT_ENCODING))
+        .env(
+            "GIT_PROTOCOL",
+            text(header::HeaderName::from_static("git-protocol")),
+        )
+        .env("CONTENT_LENGTH", body.len().to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("git http-backend runs");
+    let mut stdin = child.stdin.take().expect("stdin");
+    tokio::spawn(async move {
+        let _ = stdin.write_all(&body).await;
+    });
+    let output = child.wait_with_output().await.expect("an answer").stdout;
+    let end = output
+        .windows(4)
+        .position(|window| window == b"\r\n\r\n")
+        .expect("headers end");
+    let mut answer = Response::builder();
+    for line in String::from_utf8_lossy(&output[..end]).lines() {
+        let (name, value) = line.split_once(": ").expect("a header");
+        answer = match name {
+            "Status" => answer.status(value[..3].parse::<u16>().expect("a status")),
+            _ => answer.header(name, value),
+        };
+    }
+    answer
+        .body(Body::from(output[end + 4..].to_vec()))
+        .expect("an answer")
+}
+
+/// Notes whether a secret is seen in any command line while it lives.
+struct ProcessList {
+    seen: Arc<AtomicBool>,
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl ProcessList {
+    fn watch(secret: &'static str) -> Self {
+        let (seen, stop) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicBool::new(false)),
+        );
+        let flags = (seen.clone(), stop.clone());
+        let thread = std::thread::spawn(move || {
+            while !flags.1.load(Ordering::Relaxed) {
+                for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+                    let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+                    if String::from_utf8_lossy(&line).contains(secret) {
+                        flags.0.store(true, Ordering::Relaxed);
+                    }
+                }
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        });
+        Self {
+            seen,
+            stop,
+            thread: Some(thread),
+        }
+    }
+
+    fn saw_it(mut self) -> bool {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread
+            .take()
+            .expect("a thread")
+            .join()
+            .expect("it ends");
+        self.seen.load(Ordering::Relaxed)
+    }
+}
+
+/// A port on which nothing listens.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    listener.local_addr().expect("an address").port()
+}
+
+/// All that is below a folder, as one text.
+fn contents(folder: &Path) -> String {
+    let mut text = String::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            text += &contents(&path);
+        } else {
+            text += &String::from_utf8_lossy(&fs::read(path).unwrap_or_default());
+        }
+    }
+    text
+}
+
+/// A private repository with a submodule on the same server, both bare below one folder.
+struct Private {
+    folder: tempfile::TempDir,
+    commit: String,
+}
+
+impl Private {
+    async fn new() -> (Self, Server) {
+        let folder = tempfile::tempdir().expect("a folder is made");
+        let server = Server::start(folder.path(), Some(TOKEN)).await;
+        let library = Origin::new();
+        library.commit("lib.py", "A = 1\n");
+        let origin = Origin::new();
+        origin.commit("train.py", "print(1)\n");
+        origin.git(&[
+            "-c",
+            "protocol.file.allow=always",
+            "submodule",
+            "--quiet",
+            "add",
+            &library.url(),
+            "lib",
+        ]);
+        origin.git(&[
+            "config",
+            "--file",
+            ".gitmodules",
+            "submodule.lib.url",
+            "../lib.git",
+        ]);
+        let commit = origin.commit("x", "");
+        for (from, name) in [(&library, "lib.git"), (&origin, "train.git")] {
+            git(
+                folder.path(),
+                &["clone", "--quiet", "--bare", &from.url(), name],
+            );
+        }
+        (Self { folder, commit }, server)
+    }
+}
+
+#[tokio::test]
+async fn a_token_opens_a_private_repository_and_shows_nowhere() {
+    let (private, server) = Private::new().await;
+    let mut dest = Dest::new();
+    dest.give("token", &format!("{TOKEN}\n"));
+    let list = ProcessList::watch(TOKEN);
+    let checked = dest
+        .checkout(&wanted(
+            &format!("{}/train.git", server.url),
+            &private.commit,
+        ))
+        .await;
+    assert!(!list.saw_it(), "the token stood in a command line");
+    assert_eq!(checked.unwrap().commit, private.commit);
+    assert_eq!(
+        (
+            dest.read("train.py").as_str(),
+            dest.read("lib/lib.py").as_str()
+        ),
+        ("print(1)\n", "A = 1\n")
+    );
+    assert!(
+        !contents(&dest.path()).contains(TOKEN),
+        "the token is in the checkout"
+    );
+    assert!(!dest.log().contains(TOKEN));
+}
+
+#[tokio::test]
+async fn a_token_in_the_recorded_address_is_used_and_shows_nowhere() {
+    let (private, server) = Private::new().await;
+    let dest = Dest::new();
+    let mut wanted = wanted(&format!("{}/train.git", server.url), &private.commit);
+    wanted.credentials = Some(Credentials {
+        username: SecretString::from("git"),
+        password: SecretString::from(TOKEN),
+    });
+    dest.checkout(&wanted).await.unwrap();
+    assert!(!contents(&dest.path()).contains(TOKEN) && !dest.log().contains(TOKEN));
+}
+
+#[tokio::test]
+async fn wrong_and_missing_credentials_are_told_apart() {
+    let (private, server) = Private::new().await;
+    let wanted = wanted(&format!("{}/train.git", server.url), &private.commit);
+    let begun = Instant::now();
+    let failure = Dest::new().checkout(&wanted).await.unwrap_err();
+    assert!(
+        failure
+            .sentence
+            .ends_with("/train.git wants credentials and none are given"),
+        "{failure}"
+    );
+    let mut dest = Dest::new();
+    dest.give("username", "git");
+    dest.give("password", "wrong-canary");
+    let failure = dest.checkout(&wanted).await.unwrap_err();
+    assert!(
+        failure
+            .sentence
+            .ends_with("/train.git refused the credentials"),
+        "{failure}"
+    );
+    assert!(!failure.to_string().contains("wrong-canary") && !dest.log().contains("wrong-canary"));
+    assert!(begun.elapsed() < Duration::from_secs(30));
+}
+
+#[tokio::test]
+async fn a_submodule_elsewhere_does_not_get_the_token() {
+    let (private, server) = Private::new().await;
+    // The same server under another name stands for a stranger's.
+    let stranger = server.url.replace("127.0.0.1", "localhost");
+    let origin = Origin::new();
+    origin.git(&[
+        "pull",
+        "--quiet",
+        &format!("file://{}/train.git", private.folder.path().display()),
+    ]);
+    origin.git(&[
+        "config",
+        "--file",
+        ".gitmodules",
+        "submodule.lib.url",
+        &format!("{stranger}/lib.git"),
+    ]);
+    let commit = origin.commit("y", "");
+    git(
+        private.folder.path(),
+        &["clone", "--quiet", "--bare", &origin.url(), "other.git"],
+    );
+    let mut dest = Dest::new();
+    dest.give("token", TOKEN);
+    let failure = dest
+        .checkout(&wanted(&format!("{}/other.git", server.url), &commit))
+        .await
+        .unwrap_err();
+    assert!(failure.sentence.starts_with("a submodule of "), "{failure}");
+}
+
+#[tokio::test]
+async fn a_missing_commit_over_http_is_the_same_sentence() {
+    let (_private, server) = Private::new().await;
+    let url = format!("{}/train.git", server.url);
+    let missing = "1".repeat(40);
+    let mut dest = Dest::new();
+    dest.give("token", TOKEN);
+    let failure = dest.checkout(&wanted(&url, &missing)).await.unwrap_err();
+    assert_eq!(
+        failure.sentence,
+        format!("commit {missing} is not in {url}")
+    );
+}
+
+#[tokio::test]
+async fn an_unreachable_server_is_told_after_some_tries() {
+    let port = free_port();
+    let url = format!("http://127.0.0.1:{port}/a.git");
+    let dest = Dest::new();
+    let begun = Instant::now();
+    let failure = dest
+        .checkout(&wanted(&url, &"1".repeat(40)))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        failure.sentence,
+        format!("the server of {url} cannot be reached")
+    );
+    assert!(
+        dest.log().contains("trying again (2 of 3)"),
+        "{}",
+        dest.log()
+    );
+    assert!(begun.elapsed() < Duration::from_secs(30));
+}
+
+/// git's own daemon; ends with this value.
+struct Daemon {
+    child: Child,
+    url: String,
+}
+
+impl Daemon {
+    fn start(root: &Path) -> Self {
+        let port = free_port();
+        let child = Command::new("git")
+            .args([
+                "daemon",
+                "--export-all",
+                "--reuseaddr",
+                "--listen=127.0.0.1",
+            ])
+            .arg(format!("--port={port}"))
+            .arg(format!("--base-path={}", root.display()))
+            .env("GIT_CONFIG_COUNT", "1")
+            .env("GIT_CONFIG_KEY_0", "safe.directory")
+            .env("GIT_CONFIG_VALUE_0", "*")
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("git daemon runs");
+        let until = Instant::now() + Duration::from_secs(10);
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(Instant::now() < until, "git daemon does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Self {
+            child,
+            url: format!("git://127.0.0.1:{port}"),
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // The daemon is a child of `git` itself, which hands SIGTERM on.
+        let _ = Command::new("kill")
+            .arg(self.child.id().to_string())
+            .status();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn gits_own_daemon_serves_a_commit() {
+    let origin = Origin::new();
+    let commit = origin.commit("train.py", "print(1)\n");
+    let daemon = Daemon::start(origin.path().parent().unwrap());
+    let name = origin.path().file_name().unwrap().to_str().unwrap();
+    let url = format!("{}/{name}/.git", daemon.url);
+    let dest = Dest::new();
+    assert_eq!(
+        dest.checkout(&wanted(&url, &commit)).await.unwrap().commit,
+        commit
+    );
+    let failure = dest
+        .checkout(&wanted(&url, &"1".repeat(40)))
+        .await
+        .unwrap_err();
+    assert!(failure.sentence.starts_with("commit 1111"), "{failure}");
+}
+
+#[tokio::test]
+async fn ssh_gets_the_key_and_the_known_hosts_and_asks_nothing() {
+    let origin = Origin::new();
+    let commit = origin.commit("train.py", "print(1)\n");
+    let mut dest = Dest::new();
+    let dir = dest.path().parent().unwrap().to_owned();
+    // A program in the place of ssh: it looks at what it is given, then does what the far side would do.
+    let tools = dir.join("tools");
+    fs::create_dir(&tools).unwrap();
+    dest.program(
+        "tools/ssh",
+        &format!(
+            "echo \"$*\" >>{0}/ssh-arguments\nkey=$(echo \"$*\" | sed 's/.*-i \\([^ ]*\\).*/\\1/')\n\
+             stat -L -c %a \"$key\" >{0}/ssh-key-mode\ncp \"$key\" {0}/ssh-key\n\
+             for last; do :; done\nexec sh -c \"git -c safe.directory='*' ${{last#git-}}\"",
+            dir.display()
+        ),
+    );
+    dest.settings.git = dest.program(
+        "git",
+        &format!("PATH={}:$PATH exec git \"$@\"", tools.display()),
+    );
+    dest.give(
+        "ssh-privatekey",
+        "-----BEGIN KEY-----\nabc\n-----END KEY-----",
+    );
+    let known_hosts = dir.join("known_hosts");
+    fs::write(&known_hosts, "git.example ssh-ed25519 AAAA\n").unwrap();
+    dest.settings.known_hosts = Some(known_hosts.clone());
+    let url = format!("git@git.example:{}", origin.path().display());
+    assert_eq!(
+        dest.checkout(&wanted(&url, &commit)).await.unwrap().commit,
+        commit
+    );
+    let arguments = fs::read_to_string(dir.join("ssh-arguments")).unwrap();
+    for expected in [
+        "BatchMode=yes",
+        "StrictHostKeyChecking=yes",
+        "IdentitiesOnly=yes",
+        known_hosts.to_str().unwrap(),
+    ] {
+        assert!(arguments.contains(expected), "{arguments}");
+    }
+    assert_eq!(
+        fs::read_to_string(dir.join("ssh-key")).unwrap(),
+        "-----BEGIN KEY-----\nabc\n-----END KEY-----\n"
+    );
+    assert_eq!(
+        fs::read_to_string(dir.join("ssh-key-mode")).unwrap().trim(),
+        "600"
+    );
+}
+
+#[tokio::test]
+async fn a_password_turns_an_ssh_address_into_https() {
+    // Nothing listens there: the address that git fails on is what counts.
+    let mut dest = Dest::new();
+    dest.give("token", TOKEN);
+    let failure = dest
+        .checkout(&wanted("git@localhost:a/b.git", &"1".repeat(40)))
+        .await
+        .unwrap_err();
+    assert!(failure.sentence.contains("cannot be reached"), "{failure}");
+    assert!(
+        dest.log().contains("https://localhost/a/b.git"),
+        "{}",
+        dest.log()
+    );
+}

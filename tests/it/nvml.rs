@@ -1,0 +1,151 @@
+//! GPU statistics against a double of the driver's library. Each test runs its second half in a process of its own,
+//! because a library is found by the environment variables that a process starts with.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use trainyard::stats::gpu::Gpus;
+use trainyard::stats::report::{Averages, GpuSample, HostSample, Report, Sample};
+
+/// Set in the process that finds the double.
+const CHILD: &str = "NVML_TEST_CHILD";
+
+/// Runs `checks` where the double, with these settings, is the machine's GPU driver.
+fn with_double(test: &str, settings: &[(&str, &str)], checks: impl FnOnce()) {
+    if std::env::var_os(CHILD).is_some() {
+        return checks();
+    }
+    let library = tempfile::tempdir().expect("a folder is made");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/nvml/nvml.c");
+    let compiled = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"])
+        .arg(library.path().join("libnvidia-ml.so.1"))
+        .arg(source)
+        .status()
+        .expect("a C compiler is there (apt-get install gcc)");
+    assert!(compiled.success());
+    let output = Command::new(std::env::current_exe().expect("own program"))
+        .args([&format!("nvml::{test}"), "--exact", "--nocapture"])
+        .env(CHILD, "1")
+        .env("LD_LIBRARY_PATH", library.path())
+        .envs(settings.iter().copied())
+        .output()
+        .expect("the test runs itself");
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}"
+    );
+}
+
+fn report(gpus: Vec<GpuSample>) -> Report {
+    let mut averages = Averages::default();
+    averages.add(&Sample {
+        host: HostSample::default(),
+        gpus,
+    });
+    averages.take().expect("there was a sample")
+}
+
+#[test]
+fn twelve_gpus_are_reported_in_numeric_order() {
+    with_double(
+        "twelve_gpus_are_reported_in_numeric_order",
+        &[
+            ("NVML_DOUBLE_GPUS", "12"),
+            ("NVIDIA_VISIBLE_DEVICES", "void"),
+        ],
+        || {
+            let report = report(Gpus::new(None).sample(Instant::now()));
+            let stats = report.machine_stats();
+            let busy: Vec<f64> = (0..12).map(|gpu| f64::from(gpu) * 10.0 + 7.0).collect();
+            assert_eq!(stats["gpu_usage"], json!(busy));
+            assert_eq!(stats["gpu_memory_used"][11], json!(12.0 * 1024.0));
+            assert_eq!(stats["gpu_memory_free"][0], json!(79.0 * 1024.0));
+            assert_eq!(stats["gpu_temperature"][10], json!(50.0));
+            let scalars = report.scalars();
+            let power = scalars
+                .iter()
+                .find(|scalar| scalar.variant == "gpu_11_power_draw");
+            assert_eq!(power.map(|scalar| scalar.value), Some(111.0));
+        },
+    );
+}
+
+#[test]
+fn twenty_failures_do_not_end_the_graphs() {
+    let settings = [("NVML_DOUBLE_FAIL", "20"), ("NVML_DOUBLE_FAIL_FROM", "1")];
+    with_double("twenty_failures_do_not_end_the_graphs", &settings, || {
+        let mut gpus = Gpus::new(Some(Box::new(|| {
+            panic!("the driver is there: nvidia-smi is not asked")
+        })));
+        let mut now = Instant::now();
+        assert_eq!(gpus.sample(now).len(), 1);
+        let mut silent = Duration::ZERO;
+        loop {
+            now += Duration::from_secs(5);
+            silent += Duration::from_secs(5);
+            if gpus.sample(now).len() == 1 {
+                break;
+            }
+            assert!(
+                silent < Duration::from_hours(2),
+                "the GPU is still not back"
+            );
+        }
+        assert!(
+            silent > Duration::from_mins(1),
+            "it was waited, not asked all the time"
+        );
+        assert_eq!(gpus.sample(now + Duration::from_secs(5)).len(), 1);
+    });
+}
+
+#[test]
+fn a_driver_that_comes_later_is_found() {
+    with_double(
+        "a_driver_that_comes_later_is_found",
+        &[("NVML_DOUBLE_FAIL_INIT", "3")],
+        || {
+            let mut gpus = Gpus::new(None);
+            let begun = Instant::now();
+            assert!(gpus.sample(begun).is_empty());
+            let later = (1..60).map(|minute| begun + Duration::from_mins(minute));
+            assert!(later.into_iter().any(|now| gpus.sample(now).len() == 1));
+        },
+    );
+}
+
+#[test]
+fn a_lost_gpu_does_not_hide_the_others() {
+    let settings = [("NVML_DOUBLE_GPUS", "3"), ("NVML_DOUBLE_LOST", "1")];
+    with_double("a_lost_gpu_does_not_hide_the_others", &settings, || {
+        let samples = Gpus::new(None).sample(Instant::now());
+        assert_eq!(
+            samples.iter().map(|gpu| gpu.index).collect::<Vec<_>>(),
+            [0, 2]
+        );
+    });
+}
+
+#[test]
+fn an_unknown_utilization_is_not_full_load() {
+    with_double(
+        "an_unknown_utilization_is_not_full_load",
+        &[("NVML_DOUBLE_NO_UTILIZATION", "1")],
+        || {
+            let report = report(Gpus::new(None).sample(Instant::now()));
+            let stats = report.machine_stats();
+            assert!(!stats.contains_key("gpu_usage"), "{stats:?}");
+            assert_eq!(stats["gpu_memory_used"], json!([1024.0]));
+            assert!(
+                !report
+                    .scalars()
+                    .iter()
+                    .any(|scalar| scalar.variant.contains("utilization"))
+            );
+        },
+    );
+}

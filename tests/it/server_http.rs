@@ -1,0 +1,242 @@
+//! The server's edges over HTTP: methods and bodies, who may do what, files, pages, sizes.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::server_world::{Client, InProcess, multipart};
+
+async fn status_and_text(request: reqwest::RequestBuilder) -> (u16, String) {
+    let answer = request.send().await.unwrap();
+    (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
+async fn upload(client: &Client, path: &str, contents: &[u8]) -> (u16, String) {
+    let (kind, body) = multipart(path, contents);
+    let request = client
+        .request(Method::POST, "files")
+        .header("Content-Type", kind);
+    status_and_text(request.body(body)).await
+}
+
+#[test]
+fn files_go_up_come_down_in_parts_and_go_away() {
+    let server = InProcess::start();
+    let client = server.client();
+    let open = Client::without_keys(&server.url);
+    server.block_on(async {
+        let (status, stored) =
+            upload(&client, "p/task name.1/artifacts/a/data.bin", b"0123456789").await;
+        assert_eq!(
+            (status, stored.as_str()),
+            (200, r#"["p/task name.1/artifacts/a/data.bin"]"#)
+        );
+
+        let path = "files/p/task%20name.1/artifacts/a/data.bin";
+        assert_eq!(
+            status_and_text(open.request(Method::GET, path)).await,
+            (200, "0123456789".into())
+        );
+        let part = open.request(Method::GET, path).header("Range", "bytes=2-4");
+        assert_eq!(status_and_text(part).await, (206, "234".into()));
+        let beyond = open.request(Method::GET, path).header("Range", "bytes=10-");
+        assert_eq!(status_and_text(beyond).await.0, 416);
+        let head = open.request(Method::HEAD, path).send().await.unwrap();
+        assert_eq!(head.headers()["content-length"], "10");
+
+        let list = json!({"files": ["p/task%20name.1/artifacts/a/data.bin", "none", "../x"]});
+        let (_, answer) = status_and_text(
+            client
+                .request(Method::POST, "files/delete_many")
+                .json(&list),
+        )
+        .await;
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        assert_eq!(answer["deleted"].as_object().unwrap().len(), 1);
+        assert_eq!(answer["errors"].as_object().unwrap().len(), 2);
+        assert_eq!(
+            status_and_text(open.request(Method::GET, path)).await.0,
+            404
+        );
+
+        upload(&client, "p/b.txt", b"b").await;
+        assert_eq!(
+            status_and_text(client.request(Method::DELETE, "files/p/b.txt"))
+                .await
+                .0,
+            200
+        );
+        assert_eq!(
+            status_and_text(open.request(Method::GET, "files/p/b.txt"))
+                .await
+                .0,
+            404
+        );
+        assert_eq!(
+            status_and_text(open.request(Method::GET, "files/")).await,
+            (200, "OK".into())
+        );
+    });
+}
+
+#[test]
+fn files_are_written_only_inside_their_folder_and_only_with_keys() {
+    let server = InProcess::start();
+    let (client, open) = (server.client(), Client::without_keys(&server.url));
+    server.block_on(async {
+        for path in ["../../escape", "a/../../escape", "..", "/"] {
+            assert_eq!(upload(&client, path, b"x").await.0, 400, "{path}");
+        }
+        for path in [
+            "files/%2e%2e/keys.json",
+            "files/..%2fkeys.json",
+            "files/p/%2e%2e/%2e%2e/keys.json",
+        ] {
+            let (status, _) = status_and_text(open.request(Method::GET, path)).await;
+            assert!(status == 400 || status == 404, "{path}: {status}");
+        }
+        assert_eq!(upload(&open, "p/a.txt", b"x").await.0, 401);
+        assert_eq!(
+            status_and_text(open.request(Method::DELETE, "files/p"))
+                .await
+                .0,
+            401
+        );
+        assert!(!server.data.path().join("escape").exists());
+    });
+}
+
+#[test]
+fn every_method_carries_a_body_and_the_query_counts() {
+    let server = InProcess::start();
+    let client = server.client();
+    server.block_on(async {
+        let body = json!({"name": "^default$", "only_fields": ["name"], "method": "get"});
+        for method in [Method::GET, Method::POST, Method::PUT] {
+            let (status, text) =
+                status_and_text(client.request(method, "v2.23/queues.get_all").json(&body)).await;
+            assert_eq!(status, 200, "{text}");
+            assert!(text.contains(r#""queues":[{"name":"default"}]"#), "{text}");
+        }
+        let by_query = client.request(
+            Method::GET,
+            "queues.get_all?name=default&only_fields[]=name",
+        );
+        assert!(
+            status_and_text(by_query)
+                .await
+                .1
+                .contains(r#"[{"name":"default"}]"#)
+        );
+        assert_eq!(
+            status_and_text(client.request(Method::OPTIONS, "tasks.get_all")).await,
+            (200, String::new())
+        );
+    });
+}
+
+#[test]
+fn a_token_serves_until_it_is_logged_out_and_renews_itself() {
+    let server = InProcess::start();
+    let client = server.client();
+    server.block_on(async {
+        let token = client.call("auth.login", json!({})).await["token"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        let with = |token: &str, call: &str| {
+            client
+                .http
+                .post(format!("{}/{call}", client.url))
+                .bearer_auth(token)
+                .send()
+        };
+        let renewed: Value = with(&token, "auth.login")
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap();
+        assert!(
+            renewed["data"]["token"]
+                .as_str()
+                .unwrap()
+                .split('.')
+                .count()
+                == 3
+        );
+        assert_eq!(with(&token, "auth.logout").await.unwrap().status(), 200);
+        let refused: Value = with(&token, "queues.get_all")
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap();
+        assert_eq!(
+            (
+                &refused["meta"]["result_code"],
+                &refused["meta"]["result_subcode"]
+            ),
+            (&json!(401), &json!(30))
+        );
+        let forged = format!("{}x", &token[..token.len() - 1]);
+        assert_eq!(with(&forged, "queues.get_all").await.unwrap().status(), 401);
+    });
+}
+
+#[test]
+fn what_is_too_large_encoded_or_sent_by_another_site_is_refused() {
+    let server = InProcess::start();
+    let client = server.client();
+    server.block_on(async {
+        let large = client
+            .request(Method::POST, "debug.ping")
+            .body(vec![b' '; 33 << 20]);
+        // The server may answer and close before all of it was sent.
+        if let Ok(answer) = large.send().await {
+            assert_eq!(answer.status(), 413);
+        }
+        let encoded = client
+            .request(Method::POST, "debug.ping")
+            .header("Content-Encoding", "gzip")
+            .body("x");
+        assert_eq!(status_and_text(encoded).await.0, 415);
+        let foreign = client
+            .request(Method::GET, "queues.get_all")
+            .header("Sec-Fetch-Site", "cross-site");
+        assert_eq!(status_and_text(foreign).await.0, 403);
+        assert_eq!(client.call("debug.ping", json!({"a": 1})).await["a"], 1);
+    });
+}
+
+#[test]
+fn pages_show_the_task_with_its_log_to_those_who_have_keys() {
+    let server = InProcess::start();
+    let (client, open) = (server.client(), Client::without_keys(&server.url));
+    server.block_on(async {
+        let ask = json!({"name": "a <b>task</b>", "type": "training"});
+        let task = client.call("tasks.create", ask).await["id"].as_str().unwrap().to_owned();
+        client.call("tasks.enqueue", json!({"task": task, "queue_name": "default"})).await;
+        let lines = format!(
+            "{}\n{}",
+            json!({"type": "log", "task": task, "msg": "hello <script>"}),
+            json!({"type": "training_stats_scalar", "task": task, "metric": "loss", "variant": "v", "iter": 1, "value": 2})
+        );
+        let batch = client.request(Method::POST, "events.add_batch").header("Content-Type", "application/json-lines");
+        assert_eq!(status_and_text(batch.body(lines)).await.0, 200);
+        client.call("workers.status_report", json!({"worker": "w:0", "timestamp": 1, "task": task})).await;
+
+        let overview = status_and_text(client.request(Method::GET, "")).await;
+        for part in ["default", "a &lt;b&gt;task&lt;/b&gt;", "w:0", "queued"] {
+            assert!(overview.1.contains(part), "{part} is not on the page: {}", overview.1);
+        }
+        let page = format!("projects/p/tasks/{task}/output/log");
+        let shown = status_and_text(client.request(Method::GET, &page)).await;
+        assert_eq!(shown.0, 200);
+        assert!(shown.1.contains("hello &lt;script&gt;") && shown.1.contains("<polyline"), "{}", shown.1);
+        for path in ["", &page] {
+            let answer = open.request(Method::GET, path).send().await.unwrap();
+            assert_eq!(answer.status(), 401);
+            assert!(answer.headers().contains_key("www-authenticate"));
+        }
+    });
+}

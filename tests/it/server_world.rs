@@ -1,0 +1,204 @@
+//! What the tests of the embedded server share: one in this process, or the real program as a child.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use trainyard::server::{self, Options};
+
+/// A server in this process on a free port; it ends with the value.
+pub struct InProcess {
+    pub url: String,
+    pub data: TempDir,
+    runtime: tokio::runtime::Runtime,
+    shutdown: CancellationToken,
+}
+
+impl InProcess {
+    pub fn start() -> Self {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let data = tempfile::tempdir().unwrap();
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let shutdown = CancellationToken::new();
+        let options = Options {
+            data: data.path().to_owned(),
+            public_url: None,
+            write_conf: None,
+        };
+        runtime.spawn(server::serve(listener, options, shutdown.clone()));
+        let server = Self {
+            url,
+            data,
+            runtime,
+            shutdown,
+        };
+        // The port accepts from the start; the first answer comes once the server is set up.
+        let ping = server.block_on(Client::without_keys(&server.url).raw("debug.ping", json!({})));
+        assert_eq!(ping.0, 200);
+        server
+    }
+
+    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
+    }
+
+    pub fn client(&self) -> Client {
+        Client::new(&self.url, self.data.path())
+    }
+}
+
+impl Drop for InProcess {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+/// The program itself, killed when the value goes.
+pub struct Program {
+    pub url: String,
+    pub data: PathBuf,
+    child: Child,
+}
+
+impl Program {
+    pub fn start(data: &Path) -> Self {
+        Self::start_by(&mut Command::new(env!("CARGO_BIN_EXE_trainyard")), data)
+    }
+
+    /// `command` is the program, or what starts it.
+    pub fn start_by(command: &mut Command, data: &Path) -> Self {
+        let mut child = command
+            .args(["server", "--listen", "127.0.0.1:0", "--data"])
+            .arg(data)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let out = child.stdout.take().unwrap();
+        BufReader::new(out).read_line(&mut line).unwrap();
+        let url = line.trim().strip_prefix("server: ").map(str::to_owned);
+        let url = url.unwrap_or_else(|| panic!("the server said {line:?}: {}", errors(&mut child)));
+        Self {
+            url,
+            data: data.to_owned(),
+            child,
+        }
+    }
+
+    pub fn client(&self) -> Client {
+        Client::new(&self.url, &self.data)
+    }
+
+    /// SIGKILL, and gone.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Waits for its own end: exit code and what it said.
+    pub fn ended(mut self) -> (Option<i32>, String) {
+        let text = errors(&mut self.child);
+        (self.child.wait().unwrap().code(), text)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn errors(child: &mut Child) -> String {
+    let mut text = String::new();
+    if let Some(mut stream) = child.stderr.take() {
+        stream.read_to_string(&mut text).unwrap();
+    }
+    text
+}
+
+/// An upload as the SDK sends it: the field's name is the file's path. Content type and body.
+pub fn multipart(path: &str, contents: &[u8]) -> (&'static str, Vec<u8>) {
+    let head = format!(
+        "--edge\r\nContent-Disposition: form-data; name=\"{path}\"; filename=\"{path}\"\r\n\r\n"
+    );
+    let mut body = head.into_bytes();
+    body.extend_from_slice(contents);
+    body.extend_from_slice(b"\r\n--edge--\r\n");
+    ("multipart/form-data; boundary=edge", body)
+}
+
+/// The first key pair of a data folder: access key and secret.
+pub fn keys(data: &Path) -> (String, String) {
+    let keys: Value =
+        serde_json::from_slice(&std::fs::read(server::keys_file(data)).unwrap()).unwrap();
+    let text = |key: &str| keys[key].as_str().unwrap().to_owned();
+    (text("access_key"), text("secret_key"))
+}
+
+/// Calls the API with the first key pair.
+#[derive(Clone)]
+pub struct Client {
+    pub http: reqwest::Client,
+    pub url: String,
+    keys: Option<(String, String)>,
+}
+
+impl Client {
+    pub fn new(url: &str, data: &Path) -> Self {
+        Self {
+            keys: Some(keys(data)),
+            ..Self::without_keys(url)
+        }
+    }
+
+    pub fn without_keys(url: &str) -> Self {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        Self {
+            http: reqwest::Client::new(),
+            url: url.to_owned(),
+            keys: None,
+        }
+    }
+
+    /// A request with the keys, if there are any.
+    pub fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
+        let request = self.http.request(method, format!("{}/{path}", self.url));
+        match &self.keys {
+            Some((key, secret)) => request.basic_auth(key, Some(secret)),
+            None => request,
+        }
+    }
+
+    /// One call: HTTP status and body; status 0 if no answer came.
+    pub async fn raw(&self, call: &str, body: Value) -> (u16, Value) {
+        let request = self.request(reqwest::Method::POST, call).json(&body);
+        let Ok(answer) = request.send().await else {
+            return (0, Value::Null);
+        };
+        let status = answer.status().as_u16();
+        match answer.json().await {
+            Ok(body) => (status, body),
+            Err(_) => (0, Value::Null),
+        }
+    }
+
+    /// `data` of a call that must succeed.
+    pub async fn call(&self, call: &str, body: Value) -> Value {
+        let (status, mut answer) = self.raw(call, body).await;
+        assert_eq!(status, 200, "{call}: {answer}");
+        answer["data"].take()
+    }
+
+    /// `data` of a call that was acknowledged, nothing if the server went away.
+    pub async fn acknowledged(&self, call: &str, body: Value) -> Option<Value> {
+        let (status, mut answer) = self.raw(call, body).await;
+        (status == 200).then(|| answer["data"].take())
+    }
+}

@@ -1,0 +1,285 @@
+//! `cargo xtask test`: everything that is checked, in one command, and all that the pipeline calls.
+//!
+//! Each check is one line; the tests of Rust are counted as such. A check that cannot run says why and counts as
+//! failed. The output ends with `N passed, N failed`.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cluster::{self, Cluster};
+use crate::{dirs, image, sh, tools};
+
+/// What to check.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Only the Rust tests whose path contains this (`claim`, `e2e::`, `e2e::limits`), without the other checks
+    #[arg(long, value_name = "PATH")]
+    only: Option<String>,
+    /// Leave the cluster running
+    #[arg(long)]
+    keep: bool,
+    /// How many scenarios run side by side on the cluster
+    #[arg(long, default_value_t = 3)]
+    threads: usize,
+}
+
+/// Results so far.
+#[derive(Default)]
+struct Tally {
+    passed: usize,
+    failed: Vec<String>,
+}
+
+impl Tally {
+    /// Runs one check; its failure does not end the others.
+    fn check(&mut self, name: &str, work: impl FnOnce() -> Result<()>) {
+        let begun = Instant::now();
+        println!("── {name}");
+        match work() {
+            Ok(()) => {
+                self.passed += 1;
+                println!("   ok: {name} ({:.0} s)", begun.elapsed().as_secs_f64());
+            }
+            Err(error) => {
+                println!("   FAILED: {name}: {error:#}");
+                self.failed.push(name.to_owned());
+            }
+        }
+    }
+
+    /// Runs tests of Rust and counts them one by one.
+    fn rust_tests(&mut self, name: &str, command: &mut Command) {
+        let begun = Instant::now();
+        println!("── {name}");
+        match count(command) {
+            Ok((passed, failed)) => {
+                self.passed += passed;
+                if passed + failed.len() == 0 {
+                    self.failed.push(format!("{name}: no test ran"));
+                }
+                self.failed.extend(failed);
+                println!(
+                    "   {name}: {passed} passed ({:.0} s)",
+                    begun.elapsed().as_secs_f64()
+                );
+            }
+            Err(error) => {
+                println!("   FAILED: {name}: {error:#}");
+                self.failed.push(name.to_owned());
+            }
+        }
+    }
+}
+
+/// Runs everything; the exit code says whether all passed.
+pub fn main(arguments: &Arguments) -> Result<ExitCode> {
+    let begun = Instant::now();
+    let mut tally = Tally::default();
+    cluster::install_missing()?;
+    if let Some(only) = &arguments.only {
+        let place = if only.contains("e2e") {
+            Some(prepare()?)
+        } else {
+            None
+        };
+        let mut command = cargo(&[
+            "test",
+            "--package",
+            "trainyard",
+            "--lib",
+            "--test",
+            "it",
+            "--",
+            only,
+        ]);
+        arguments_of(&mut command, place.as_ref(), arguments.threads);
+        tally.rust_tests(&format!("tests of {only}"), &mut command);
+    } else {
+        everything(&mut tally, arguments);
+    }
+    println!();
+    for name in &tally.failed {
+        println!("FAILED: {name}");
+    }
+    println!("took {:.0} s", begun.elapsed().as_secs_f64());
+    println!("{} passed, {} failed", tally.passed, tally.failed.len());
+    Ok(if tally.failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn everything(tally: &mut Tally, arguments: &Arguments) {
+    tally.check("formatting", || {
+        sh::show(&mut cargo(&["fmt", "--all", "--check"]))
+    });
+    tally.check("spelling", || {
+        sh::show(Command::new(tools::program("typos")?).current_dir(dirs::repository()))
+    });
+    tally.check("licences, sources and bans", || {
+        let deny = tools::cargo_deny()?;
+        sh::show(
+            Command::new(deny)
+                .args(["--workspace", "check", "bans", "licenses", "sources"])
+                .current_dir(dirs::repository()),
+        )
+    });
+    tally.check("clippy", || {
+        sh::show(&mut cargo(&[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "--deny",
+            "warnings",
+        ]))
+    });
+    // Some tests use the cluster's helm and uv, so both are there before any test runs.
+    let prepared = prepare();
+    let place = match prepared {
+        Ok(place) => place,
+        Err(error) => {
+            println!("   FAILED: the cluster: {error:#}");
+            tally.failed.push("cluster".to_owned());
+            return;
+        }
+    };
+    tally.rust_tests(
+        "unit tests",
+        &mut with(&place, cargo(&["test", "--workspace", "--lib", "--bins"])),
+    );
+    tally.rust_tests(
+        "integration tests",
+        &mut with(
+            &place,
+            cargo(&[
+                "test",
+                "--test",
+                "it",
+                "--",
+                "--skip",
+                "e2e::",
+                "--skip",
+                "bench::",
+                "--test-threads=2",
+            ]),
+        ),
+    );
+    let mut scenarios = cargo(&["test", "--test", "it", "--", "e2e::"]);
+    arguments_of(&mut scenarios, Some(&place), arguments.threads);
+    tally.rust_tests("scenarios on the cluster", &mut scenarios);
+    tally.check("demo", || {
+        let program = std::env::current_exe().context("where is this program")?;
+        sh::show(
+            Command::new(program)
+                .arg("demo")
+                .current_dir(dirs::repository()),
+        )
+    });
+    if !arguments.keep {
+        tally.check("the cluster goes down and leaves nothing", cluster::down);
+    }
+}
+
+/// What scenarios need: the cluster, the images, the SDK.
+pub struct Place {
+    pub cluster: Cluster,
+    image: String,
+    sdk_python: std::path::PathBuf,
+    uv: std::path::PathBuf,
+    program: std::path::PathBuf,
+}
+
+/// Brings up the cluster and builds what scenarios run.
+pub fn prepare() -> Result<Place> {
+    let cluster = cluster::up()?;
+    let image = image::build(&cluster)?;
+    let sdk_python = tools::sdk_python()?;
+    let dist = dirs::repository().join("dist");
+    Ok(Place {
+        cluster,
+        image,
+        sdk_python,
+        uv: dist.join("uv"),
+        program: dist.join("trainyard"),
+    })
+}
+
+/// Tells a test where things are.
+pub fn with(place: &Place, mut command: Command) -> Command {
+    let cluster = &place.cluster;
+    command
+        .env("TRAINYARD_E2E_KUBECONFIG", &cluster.kubeconfig)
+        .env("TRAINYARD_E2E_GATEWAY", cluster.gateway.to_string())
+        .env("TRAINYARD_E2E_IMAGE", &place.image)
+        .env(
+            "TRAINYARD_E2E_TASK_IMAGE",
+            format!("{}/python:1", cluster.registry),
+        )
+        .env("TRAINYARD_E2E_REGISTRY", &cluster.registry)
+        .env("TRAINYARD_E2E_INDEX_URL", &cluster.index_url)
+        .env("TRAINYARD_E2E_BIN", &cluster.bin)
+        .env("TRAINYARD_E2E_SDK_PYTHON", &place.sdk_python)
+        .env("TRAINYARD_E2E_PROGRAM", &place.program)
+        .env("TRAINYARD_HELM", cluster.bin.join("helm"))
+        .env("TRAINYARD_KUBECTL", cluster.bin.join("kubectl"))
+        .env("TRAINYARD_UV", &place.uv);
+    command
+}
+
+fn arguments_of(command: &mut Command, place: Option<&Place>, threads: usize) {
+    let mut own = std::mem::replace(command, Command::new("true"));
+    if let Some(place) = place {
+        own = with(place, own);
+    }
+    own.arg(format!("--test-threads={threads}"));
+    *command = own;
+}
+
+pub fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new("cargo");
+    command
+        .args(arguments)
+        .current_dir(dirs::repository())
+        .env("INSTA_UPDATE", "no")
+        .env("CARGO_TERM_COLOR", "never");
+    command
+}
+
+/// Runs `cargo test`, shows its output, and gives the number that passed and the names that failed.
+fn count(command: &mut Command) -> Result<(usize, Vec<String>)> {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .context("could not start cargo")?;
+    let stdout = child.stdout.take().context("cargo has no output")?;
+    let mut passed = 0;
+    let mut failed = Vec::new();
+    let mut closed = false;
+    for line in BufReader::new(stdout).lines() {
+        let line = line.context("cargo's output cannot be read")?;
+        println!("   {line}");
+        if let Some(rest) = line.strip_prefix("test ") {
+            match rest.rsplit_once(" ... ") {
+                Some((_, "ok")) => passed += 1,
+                Some((name, "FAILED")) => failed.push(name.to_owned()),
+                _ => {}
+            }
+        }
+        closed |= line.starts_with("test result:");
+    }
+    let status = child.wait()?;
+    if !status.success() && failed.is_empty() {
+        bail!(
+            "cargo failed ({status}){}",
+            if closed { "" } else { " before any test ran" }
+        );
+    }
+    Ok((passed, failed))
+}

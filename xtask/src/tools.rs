@@ -1,0 +1,147 @@
+//! Programs that come as wheels, in virtual environments outside the clone.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use crate::{dirs, sh};
+
+/// A virtual environment with the packages of a requirements file (below the repository's root), made once for
+/// each content of it; returns its folder.
+pub fn environment(name: &str, requirements: &str) -> Result<PathBuf> {
+    let file = dirs::repository().join(requirements);
+    let text =
+        fs::read_to_string(&file).with_context(|| format!("could not read {}", file.display()))?;
+    let python = sh::output(
+        sh::command("python3").args(["-c", "import sys; print(sys.version, sys.executable)"]),
+    )?;
+    let folder = dirs::cache()?
+        .join("tools")
+        .join(format!("{name}-{}", sh::short_hash([text, python])));
+    let finished = folder.join("finished");
+    if finished.is_file() {
+        return Ok(folder);
+    }
+    // Programs in it name the folder they are in, so it cannot be built elsewhere and renamed.
+    sh::remove(&folder)?;
+    sh::timed(&format!("installing {requirements}"), || {
+        sh::run(sh::command("python3").args(["-m", "venv"]).arg(&folder))?;
+        let mut pip = sh::command(folder.join("bin/python"));
+        pip.args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--only-binary=:all:",
+            "--requirement",
+        ]);
+        sh::run(pip.arg(&file))
+    })?;
+    sh::write(finished, "")?;
+    Ok(folder)
+}
+
+/// One of the programs of `tests/tools/requirements.txt`.
+pub fn program(name: &str) -> Result<PathBuf> {
+    Ok(environment("tools", "tests/tools/requirements.txt")?
+        .join("bin")
+        .join(name))
+}
+
+/// A Python with the ClearML SDK and what the experiments of demo and tests import, for this machine.
+pub fn sdk_python() -> Result<PathBuf> {
+    Ok(environment("sdk", "tests/wheels/requirements.txt")?.join("bin/python"))
+}
+
+/// cargo-deny, which no wheel has: compiled once, without optimisation, since it runs for a second.
+pub fn cargo_deny() -> Result<PathBuf> {
+    const VERSION: &str = "0.20.2";
+    let folder = dirs::cache()?
+        .join("tools")
+        .join(format!("cargo-deny-{VERSION}"));
+    let program = folder.join("bin/cargo-deny");
+    if program.is_file() {
+        return Ok(program);
+    }
+    let build = folder.with_extension("build");
+    let mut cargo = sh::command("cargo");
+    cargo
+        .args([
+            "install",
+            "--quiet",
+            "--locked",
+            "--debug",
+            "--version",
+            VERSION,
+            "--root",
+        ])
+        .arg(&folder)
+        .arg("cargo-deny");
+    cargo
+        .current_dir(dirs::repository())
+        .env("CARGO_BUILD_BUILD_DIR", &build)
+        .env("CARGO_TARGET_DIR", &build);
+    cargo
+        .env("CARGO_PROFILE_DEV_DEBUG", "0")
+        .env_remove("RUSTFLAGS");
+    sh::timed("compiling cargo-deny once", || sh::run(&mut cargo))?;
+    sh::remove(build)?;
+    Ok(program)
+}
+
+/// Takes the program out of the wheel, for a platform that need not be this machine's.
+const EXTRACT_UV: &str = "
+import pathlib, sys, zipfile
+wheel = next(pathlib.Path(sys.argv[1]).glob('*.whl'))
+with zipfile.ZipFile(wheel) as archive:
+    name = next(n for n in archive.namelist() if n.endswith('.data/scripts/uv'))
+    pathlib.Path(sys.argv[2]).write_bytes(archive.read(name))
+";
+
+/// uv as published for musl: static, so that it runs in any image.
+pub fn static_uv() -> Result<PathBuf> {
+    let requirements = dirs::repository().join("tests/tools/uv.txt");
+    let text = fs::read_to_string(&requirements)
+        .with_context(|| format!("could not read {}", requirements.display()))?;
+    let store = dirs::cache()?.join("tools");
+    let uv = store.join(format!("uv-static-{}", sh::short_hash([text])));
+    if uv.is_file() {
+        return Ok(uv);
+    }
+    let loading = store.join(format!("loading-{}", std::process::id()));
+    sh::make_dir(&loading)?;
+    let mut pip = sh::command("python3");
+    pip.args([
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--only-binary=:all:",
+        "--no-deps",
+    ]);
+    pip.args([
+        "--platform",
+        "musllinux_1_1_x86_64",
+        "--platform",
+        "musllinux_1_2_x86_64",
+        "--dest",
+    ])
+    .arg(&loading);
+    sh::timed("image: downloading uv", || {
+        sh::run(pip.arg("--requirement").arg(&requirements))
+    })?;
+    let unpacked = loading.join("uv");
+    sh::run(
+        sh::command("python3")
+            .args(["-c", EXTRACT_UV])
+            .arg(&loading)
+            .arg(&unpacked),
+    )?;
+    sh::run(sh::command("chmod").arg("755").arg(&unpacked))?;
+    fs::rename(&unpacked, &uv).with_context(|| format!("could not create {}", uv.display()))?;
+    sh::remove(&loading)?;
+    Ok(uv)
+}
