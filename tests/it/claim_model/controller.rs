@@ -1,4 +1,5 @@
 //! The model's controllers: they look, ask the real `decide`, and carry out its step one call at a time.
+#![expect(clippy::unwrap_used, reason = "numbers of attempts and Jobs are small")]
 
 use std::collections::HashMap;
 
@@ -223,7 +224,22 @@ fn call(
         Pc::Idle | Pc::Looked => return,
         Pc::Intend => {
             create(&mut next, j, now.bits);
-            (Pc::Idle, "intend: create the Job")
+            let mut stopped = next;
+            stopped.controllers[me] = IDLE;
+            let label = "intend: create the Job";
+            out.push(Next {
+                state: stopped,
+                label,
+                progress: true,
+                fault: None,
+            });
+            // An intent that is there, new or not: the same pass goes on to the take.
+            if next.jobs[j] & (job::STATE | job::DELETING) != job::INTENT {
+                return;
+            }
+            next.controllers[me].seen = next.jobs[j];
+            next.controllers[me].bits &= !(bit::RETURNED | bit::REQUEUED);
+            (Pc::TakeRemove, label)
         }
         Pc::LateIntend => {
             create(&mut next, j, now.bits);

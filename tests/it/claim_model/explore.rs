@@ -1,4 +1,5 @@
 //! Breadth-first exploration: all interleavings of the actors, their faults, and what never comes to an end.
+#![expect(clippy::unwrap_used, reason = "numbers of states and Jobs are small")]
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};

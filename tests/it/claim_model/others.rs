@@ -1,4 +1,5 @@
 //! The model's pods (with the start fence), plain agent, user and server watchdog.
+#![expect(clippy::unwrap_used, reason = "numbers of Jobs are small")]
 
 use trainyard::claim::Reason;
 
@@ -92,7 +93,7 @@ pub fn pod_steps(setup: &Setup, state: &State, slot: usize, out: &mut Vec<Next>)
             label,
             progress,
             fault,
-        })
+        });
     };
     let deleting = state.jobs[j] & job::DELETING != 0;
     if now.life == Pod::None {
