@@ -197,7 +197,9 @@ impl Maker<'_> {
         match ended {
             Ok(ended) => Ok(list::additions(&ended.output).map(|new| self.list.options() + &new)),
             Err(failure) => {
-                said.iter().for_each(|line| log(line));
+                for line in &said {
+                    log(line);
+                }
                 Err(failure)
             }
         }
