@@ -6,7 +6,7 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// No verdict: connection, timeout, 429 or 5xx. The same call may succeed later.
-    #[error("{action} got no verdict from the server: {cause}")]
+    #[error("no answer to {action} from {cause}")]
     Transient {
         action: String,
         cause: String,
@@ -24,11 +24,33 @@ pub enum Error {
         msg: String,
     },
     /// An answer that is no ClearML answer: wrong address, a proxy's page, a body too large.
-    #[error("the answer to {action} was not understood: {cause}")]
+    #[error("the answer to {action} was not understood, from {cause}")]
     Protocol { action: String, cause: String },
 }
 
 impl Error {
+    /// The same with the server's address in its words, where the address may be what is wrong.
+    pub(super) fn at(self, origin: &str) -> Self {
+        match self {
+            Self::Transient {
+                action,
+                cause,
+                retry_after,
+                maybe_done,
+            } => Self::Transient {
+                action,
+                cause: format!("{origin}: {cause}"),
+                retry_after,
+                maybe_done,
+            },
+            Self::Protocol { action, cause } => Self::Protocol {
+                action,
+                cause: format!("{origin}: {cause}"),
+            },
+            refused @ Self::Refused { .. } => refused,
+        }
+    }
+
     /// Whether the server refused with this pair of codes (§1.8).
     pub fn is(&self, code: u16, sub: u32) -> bool {
         matches!(self, Self::Refused { http, subcode, .. } if *http == code && *subcode == sub)

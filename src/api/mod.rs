@@ -94,6 +94,8 @@ pub struct Client {
 struct Inner {
     http: reqwest::Client,
     base: String,
+    /// Scheme, host and port, for messages: the address itself may carry a password.
+    origin: String,
     credentials: Credentials,
     token: Mutex<Option<Token>>,
     metrics: Option<Metrics>,
@@ -176,11 +178,13 @@ impl Client {
             .build()
             .map_err(|error| SetupError::Build(chain(error)))?;
         let token = Mutex::new(credentials.given_token());
+        let origin = url.origin().ascii_serialization();
         let base = url.as_str().trim_end_matches('/').to_owned();
         Ok(Self {
             inner: Arc::new(Inner {
                 http,
                 base,
+                origin,
                 credentials,
                 token,
                 metrics,
@@ -283,7 +287,10 @@ impl Client {
         request: reqwest::RequestBuilder,
     ) -> Result<T, Error> {
         let begun = Instant::now();
-        let answer = self.exchange(action, request).await;
+        let answer = self
+            .exchange(action, request)
+            .await
+            .map_err(|error| error.at(&self.inner.origin));
         if let Some(metrics) = &self.inner.metrics {
             let outcome = match &answer {
                 Ok(_) => "ok",

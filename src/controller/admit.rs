@@ -13,6 +13,25 @@ use crate::crd::{LimitsSpec, Quantity, Resources};
 use crate::pod::annotation;
 use crate::task::{QueueId, TaskId};
 
+/// Reason while the limits leave no room.
+const LIMIT_REACHED: &str = "LimitReached";
+
+/// Why tasks wait: a word for machines, a sentence for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Waiting {
+    pub reason: &'static str,
+    pub message: String,
+}
+
+impl Waiting {
+    pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+        }
+    }
+}
+
 /// What is left of a binding's limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Room {
@@ -63,37 +82,52 @@ impl Room {
     }
 
     /// Whether one more task that needs this fits; else the reason to wait.
-    pub fn fits(&self, need: &Resources) -> Result<(), String> {
-        if let (Some(limit), Some(0)) = (self.limit, self.free()) {
-            return Err(format!(
-                "{} of {limit} tasks are claimed or running (spec.limits.maxConcurrent)",
-                self.tasks
-            ));
-        }
+    pub fn fits(&self, need: &Resources) -> Result<(), Waiting> {
+        self.full()?;
         for (name, (limit, used)) in &self.resources {
             let need = need.get(name);
             if !need.is_zero() && used.plus(need) > *limit {
-                return Err(format!(
-                    "needs {need} {name}, {used} of {limit} are claimed (spec.limits.resources)"
+                return Err(Waiting::new(
+                    LIMIT_REACHED,
+                    format!(
+                        "the next task needs {need} {name}, {used} of {limit} are claimed (spec.limits.resources)"
+                    ),
                 ));
             }
         }
         Ok(())
     }
 
-    /// Whether what is there already keeps the limits; after a limit was lowered it may not.
-    pub fn overdrawn(&self) -> Option<String> {
+    /// Whether there is no room for any task, however small.
+    pub fn full(&self) -> Result<(), Waiting> {
+        match (self.limit, self.free()) {
+            (Some(limit), Some(0)) => Err(Waiting::new(
+                LIMIT_REACHED,
+                format!(
+                    "{} of {limit} tasks are claimed or running (spec.limits.maxConcurrent)",
+                    self.tasks
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Why what is there already breaks the limits; after a limit was lowered it may.
+    pub fn overdrawn(&self) -> Option<Waiting> {
+        let told = |message| Some(Waiting::new("LimitExceeded", message));
         if let Some(limit) = self.limit.filter(|limit| self.tasks > *limit) {
-            return Some(format!(
-                "{} tasks are claimed or running, {limit} are allowed",
+            return told(format!(
+                "{} tasks are claimed or running, {limit} are allowed (spec.limits.maxConcurrent)",
                 self.tasks
             ));
         }
-        let over = self
+        let (name, (limit, used)) = self
             .resources
             .iter()
-            .find(|(_, (limit, used))| used > limit);
-        over.map(|(name, (limit, used))| format!("{used} {name} are claimed, {limit} are allowed"))
+            .find(|(_, (limit, used))| used > limit)?;
+        told(format!(
+            "{used} {name} are claimed, {limit} are allowed (spec.limits.resources)"
+        ))
     }
 }
 
@@ -119,7 +153,7 @@ pub(super) enum Head {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Admitted {
     pub tasks: Vec<TaskId>,
-    pub waiting: Option<String>,
+    pub waiting: Option<Waiting>,
 }
 
 /// Picks tasks by the binding's strategy while there is room. A head that does not fit holds its own queue alone.
@@ -204,6 +238,7 @@ mod tests {
         assert!(
             room.fits(&need(2))
                 .unwrap_err()
+                .message
                 .contains("needs 2 nvidia.com/gpu, 3 of 4")
         );
         assert_eq!(room.fits(&Resources::default()), Ok(()));
@@ -254,7 +289,7 @@ mod tests {
         let mut room = Room::of(&limits(Some(2), None), [].iter());
         let admitted = run(&[1, 5], &mut room, |_| Head::Ready(Resources::default()));
         assert_eq!(admitted.tasks, [task(0), task(100)]);
-        assert!(admitted.waiting.unwrap().contains("2 of 2 tasks"));
+        assert!(admitted.waiting.unwrap().message.contains("2 of 2 tasks"));
     }
 
     #[test]

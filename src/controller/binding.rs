@@ -13,9 +13,11 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::admit::Waiting;
 use super::dereference::{self, Connection};
+use super::memory::Memory;
 use super::observe::Identity;
-use super::pass::{self, Memory, Passed, Scene};
+use super::pass::{self, Passed, Scene};
 use super::report::Reporter;
 use super::resolve::{self, Resolved};
 use super::status::{Counters, Trouble, Verdicts, Writer};
@@ -53,6 +55,8 @@ pub(super) struct Loop {
     writer: Writer,
     reporter: Reporter,
     backoff: Backoff,
+    /// What the last pass failed for, so that it is logged once.
+    failing: Option<String>,
     /// Generation whose fields that are not honoured were told.
     noted: Option<i64>,
 }
@@ -98,6 +102,7 @@ impl Loop {
             writer,
             reporter: Reporter::default(),
             backoff: Backoff::new(LONGEST),
+            failing: None,
             noted: None,
             context,
         }
@@ -185,6 +190,9 @@ impl Loop {
         match &template {
             Ok(template) => {
                 verdicts.holds(condition::TEMPLATE_VALID, "Accepted", template.to_string())
+            }
+            Err(trouble) if trouble.reason == validate::NOT_JUDGED => {
+                verdicts.undecided(trouble.clone())
             }
             Err(trouble) => verdicts.fails(trouble.clone()),
         }
@@ -274,6 +282,7 @@ impl Loop {
         let (wait, counters) = match served {
             Ok(passed) => {
                 self.backoff.reset();
+                self.failing = None;
                 if passed.queues_gone {
                     self.resolved.iter_mut().for_each(Resolved::doubt);
                 }
@@ -283,11 +292,13 @@ impl Loop {
                         "Room",
                         "another task would be taken",
                     ),
-                    Some(reason) => verdicts.fails(Trouble::new(
-                        condition::CAPACITY_AVAILABLE,
-                        "NoRoom",
-                        reason,
-                    )),
+                    Some(Waiting { reason, message }) => {
+                        verdicts.fails(Trouble::new(
+                            condition::CAPACITY_AVAILABLE,
+                            reason,
+                            message,
+                        ));
+                    }
                 }
                 for (task, message) in &passed.refused {
                     let note = format!(
@@ -307,12 +318,7 @@ impl Loop {
                 (wait, Some(self.counters(passed)))
             }
             Err(failure) => {
-                tracing::warn!(
-                    namespace = self.namespace,
-                    binding = self.name,
-                    error = failure.trouble.message,
-                    "pass failed"
-                );
+                self.log_failure(&failure.trouble.message);
                 if failure.trouble.condition == condition::CREDENTIALS_VALID {
                     self.connection.iter_mut().for_each(Connection::doubt);
                 }
@@ -384,8 +390,21 @@ impl Loop {
         self.context.metrics.tasks(&label, counts);
     }
 
+    /// One line for each new reason, not one for each attempt.
+    fn log_failure(&mut self, message: &str) {
+        if self.failing.as_deref() != Some(message) {
+            tracing::warn!(
+                namespace = self.namespace,
+                binding = self.name,
+                error = message,
+                "pass failed, trying again"
+            );
+            self.failing = Some(message.to_owned());
+        }
+    }
+
     fn cluster_fault(&mut self, error: &super::cluster::Error) -> Duration {
-        tracing::warn!(namespace = self.namespace, binding = self.name, %error, "Kubernetes call failed");
+        self.log_failure(&error.to_string());
         self.backoff.next(None)
     }
 

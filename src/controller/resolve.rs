@@ -23,8 +23,8 @@ pub(super) struct Resolved {
     /// Served queues that exist, in the binding's order.
     pub served: Vec<render::Queue>,
     pub lanes: Vec<Lane>,
-    /// Names and ids in the binding that name no queue.
-    pub missing: Vec<String>,
+    /// Names and ids in the binding that name no queue, each with the reason.
+    pub missing: Vec<(String, String)>,
     pub pending: QueueId,
     generation: i64,
     next: Instant,
@@ -48,18 +48,14 @@ impl Resolved {
 
     /// What there is to say about queues that are missing.
     pub fn trouble(&self) -> Option<Trouble> {
-        let names = self
+        let sentences: Vec<String> = self
             .missing
             .iter()
-            .map(|name| format!("{name:?}"))
-            .collect::<Vec<_>>()
-            .join(", ");
+            .map(|(name, why)| format!("queue {name:?}: {why}"))
+            .collect();
         (!self.missing.is_empty()).then(|| {
-            Trouble::new(
-                condition::QUEUES_RESOLVED,
-                "QueueMissing",
-                format!("the server has no queue {names}; create it, or set createIfMissing on it; the other queues are served"),
-            )
+            let message = format!("{}; the other queues are served", sentences.join("; "));
+            Trouble::new(condition::QUEUES_RESOLVED, "QueueMissing", message)
         })
     }
 }
@@ -84,15 +80,15 @@ pub(super) async fn resolve(
     let mut missing = Vec::new();
     for queue in &spec.queues {
         match one(client, queue).await? {
-            Some(found) if served.iter().any(|known| known.id == found.id) => {}
-            Some(found) => {
+            Ok(found) if served.iter().any(|known| known.id == found.id) => {}
+            Ok(found) => {
                 lanes.push(Lane {
                     queue: found.id.clone(),
                     weight: u32::try_from(queue.weight).unwrap_or(1),
                 });
                 served.push(found);
             }
-            None => missing.push(queue.name.clone()),
+            Err(why) => missing.push((queue.name.clone(), why)),
         }
     }
     let pending = pending(client, &pending_name(identity)).await?;
@@ -113,24 +109,34 @@ pub(super) async fn resolve(
     Ok(())
 }
 
-async fn one(client: &Client, queue: &QueueSpec) -> Result<Option<render::Queue>, Error> {
+/// One queue, made if that is wanted; or why there is none.
+async fn one(client: &Client, queue: &QueueSpec) -> Result<Result<render::Queue, String>, Error> {
+    let missing = || "the server has no such queue; create it, or set createIfMissing".to_owned();
     let named = |found: crate::api::QueueInfo| render::Queue {
         id: found.id,
         name: found.name,
     };
     if let Some(found) = client.find_queue(&queue.name).await? {
-        return Ok(Some(named(found)));
+        return Ok(Ok(named(found)));
     }
     if !queue.create_if_missing || crate::task::is_object_id(&queue.name) {
-        return Ok(None);
+        return Ok(Err(missing()));
     }
     match client.create_queue(&queue.name).await {
-        Ok(id) => Ok(Some(render::Queue {
+        Ok(id) => Ok(Ok(render::Queue {
             id,
             name: queue.name.clone(),
         })),
         // Somebody else has made it meanwhile.
-        Err(error) if error.is(400, 801) => Ok(client.find_queue(&queue.name).await?.map(named)),
+        Err(error) if error.is(400, 801) => Ok(client
+            .find_queue(&queue.name)
+            .await?
+            .map(named)
+            .ok_or_else(missing)),
+        // This name is not accepted: no reason not to serve the others.
+        Err(Error::Refused { http: 400, msg, .. }) => {
+            Ok(Err(format!("the server refuses to create it: {msg}")))
+        }
         Err(error) => Err(error),
     }
 }

@@ -107,6 +107,14 @@ impl Verdicts {
         );
     }
 
+    /// Whether the condition holds cannot be told yet.
+    pub fn undecided(&mut self, trouble: Trouble) {
+        self.by_type.insert(
+            trouble.condition,
+            (Truth::Unknown, trouble.reason.to_owned(), trouble.message),
+        );
+    }
+
     /// All conditions, what was not looked at as unknown, and `Ready` as their sum.
     fn complete(&self) -> BTreeMap<&'static str, (Truth, String, String)> {
         let mut all = self.by_type.clone();

@@ -11,7 +11,7 @@ use super::cluster::call;
 use super::observe::Identity;
 use super::status::{FIELD_MANAGER, Trouble};
 use super::{Context, dereference};
-use crate::crd::{FileKind, FileRef, QueueBinding, condition};
+use crate::crd::{FileKind, FileRef, Quantity, QueueBinding, condition};
 use crate::render::{self, Source, Template};
 use crate::task::{Attempt, QueueId, Task, WorkerId};
 
@@ -20,7 +20,7 @@ use crate::task::{Attempt, QueueId, Task, WorkerId};
 const AGAIN: Duration = Duration::from_secs(30);
 
 /// Reason while there is no verdict.
-const NOT_JUDGED: &str = "NotJudged";
+pub(super) const NOT_JUDGED: &str = "NotJudged";
 
 /// A template with the verdict on it.
 #[derive(Debug)]
@@ -137,9 +137,14 @@ async fn judge(
         .and_then(|known| known.verdict.as_ref().ok())
         .is_some_and(|known| known.hash() == template.hash());
     if !judged_before {
-        dry_run(context, &pod(context, binding, identity, server, &template))
+        let pod = pod(context, binding, identity, server, &template);
+        dry_run(context, &pod)
             .await
-            .map_err(|(reason, message)| {
+            .map_err(|(reason, mut message)| {
+                // The API server names the field, but for amounts that it cannot read.
+                if let Some(path) = unreadable_amount(&pod["spec"], "spec.template.spec") {
+                    message = format!("{path} is no amount such as 500m or 64Gi: {message}");
+                }
                 refused(
                     reason,
                     format!("the API server refuses pods of spec.template: {message}"),
@@ -185,6 +190,33 @@ fn pod(
     render::dry_run_pod(&rendered)
 }
 
+/// Path of the first amount of a resource that is none. The API server refuses it without saying which one it is.
+fn unreadable_amount(value: &Value, path: &str) -> Option<String> {
+    match value {
+        Value::Object(fields) => fields.iter().find_map(|(name, inner)| {
+            let path = format!("{path}.{name}");
+            match (name.as_str(), inner) {
+                ("limits" | "requests" | "overhead", Value::Object(amounts)) => {
+                    amounts.iter().find_map(|(name, amount)| {
+                        let text = amount
+                            .as_str()
+                            .map_or_else(|| amount.to_string(), str::to_owned);
+                        text.parse::<Quantity>()
+                            .is_err()
+                            .then(|| format!("{path}[{name:?}]"))
+                    })
+                }
+                _ => unreadable_amount(inner, &path),
+            }
+        }),
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .find_map(|(index, inner)| unreadable_amount(inner, &format!("{path}[{index}]"))),
+        _ => None,
+    }
+}
+
 /// The API server's own judgement of a pod: unknown fields, wrong values, policies. A full quota is no fault of it.
 async fn dry_run(context: &Context, pod: &Value) -> Result<(), (&'static str, String)> {
     let namespace = pod["metadata"]["namespace"].as_str().unwrap_or_default();
@@ -200,5 +232,23 @@ async fn dry_run(context: &Context, pod: &Value) -> Result<(), (&'static str, St
         Err(error) if error.is_quota() => Ok(()),
         Err(error) if error.is_verdict() => Err(("RefusedByCluster", error.to_string())),
         Err(error) => Err((NOT_JUDGED, error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_amount_that_is_none_is_found_with_its_path() {
+        let pod = json!({"containers": [
+            {"name": "a", "resources": {"limits": {"cpu": 2, "memory": "64Mi"}}},
+            {"name": "b", "resources": {"requests": {"nvidia.com/gpu": "one"}}},
+        ]});
+        assert_eq!(
+            unreadable_amount(&pod, "spec").unwrap(),
+            r#"spec.containers[1].resources.requests["nvidia.com/gpu"]"#
+        );
+        assert_eq!(unreadable_amount(&pod["containers"][0], "x"), None);
     }
 }

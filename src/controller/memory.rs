@@ -1,0 +1,95 @@
+//! What a binding's loop remembers from pass to pass. All of it may be lost: waits only start again.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::apply::Told;
+use super::inquiry::Inquiry;
+use super::observe::{Lore, Tracker};
+use super::sweep::Sweep;
+use crate::claim::order::Turns;
+use crate::crd::Resources;
+use crate::task::{QueueId, TaskId};
+
+/// A task that is in no ordinary place for this long is worth a look into every queue: most of them are just between
+/// the fence and `in_progress`.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// The memory of one binding's loop.
+#[derive(Default)]
+pub(super) struct Memory {
+    pub tracker: Tracker,
+    pub turns: Turns,
+    pub lore: Lore,
+    pub told: Told,
+    pub sweep: Sweep,
+    pub inquiry: Inquiry,
+    pub every_queue: EveryQueue,
+    /// What heads that did not fit need, by the time of their entry: they are not read again.
+    pub needs: HashMap<TaskId, (Option<String>, String, Resources)>,
+    pub refused: HashMap<TaskId, Instant>,
+    /// Lengths of queues that are longer than what a look reads, and when they were asked for.
+    pub lengths: HashMap<QueueId, (u64, Instant)>,
+    pub project_names: HashMap<String, String>,
+    pub release_failed: bool,
+    pub last_dispatch: Option<Timestamp>,
+}
+
+/// When the next look has to read every queue of the server.
+#[derive(Debug, Default)]
+pub(super) struct EveryQueue {
+    wanted_since: Option<Instant>,
+    pub last: Option<Instant>,
+}
+
+impl EveryQueue {
+    pub fn due(&self, now: Instant) -> bool {
+        let Some(since) = self.wanted_since else {
+            return false;
+        };
+        let wanted_for = now.duration_since(since);
+        // What stands for long is read less often.
+        let interval = (wanted_for / 4).clamp(Duration::from_millis(500), Duration::from_secs(10));
+        wanted_for >= PATIENCE
+            && self
+                .last
+                .is_none_or(|last| now.duration_since(last) >= interval)
+    }
+
+    pub fn note(&mut self, wanted: bool, at_once: bool, now: Instant) {
+        if !wanted {
+            self.wanted_since = None;
+        } else if at_once {
+            self.wanted_since
+                .get_or_insert(now.checked_sub(PATIENCE).unwrap_or(now));
+        } else {
+            self.wanted_since.get_or_insert(now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_queue_is_read_only_for_what_stays_out_of_place_and_less_often_with_time() {
+        let start = Instant::now();
+        let after = |millis| start + Duration::from_millis(millis);
+        let mut every = EveryQueue::default();
+        assert!(!every.due(start));
+        every.note(true, false, start);
+        assert!(!every.due(after(100)));
+        assert!(every.due(after(600)));
+        every.last = Some(after(40_000));
+        assert!(!every.due(after(45_000)));
+        assert!(every.due(after(52_000)));
+        every.note(false, false, after(52_000));
+        assert!(!every.due(after(60_000)));
+        every.note(true, true, after(60_000));
+        assert!(every.due(after(60_000)) || start.elapsed() < PATIENCE);
+    }
+}
