@@ -20,6 +20,10 @@ RUN if ! command -v git >/dev/null || ! command -v ssh >/dev/null || [ ! -s /etc
 # uv               static: makes the environment of a task
 COPY dist/trainyard dist/trainyard-glibc dist/uv /usr/local/bin/
 
+# ssh refuses to work for a number that no account has, and a runtime takes the group from the account.
+RUN echo 'trainyard:x:65532:' >> /etc/group \
+    && echo 'trainyard:x:65532:65532::/:/usr/sbin/nologin' >> /etc/passwd
+
 # Nothing in this image needs root; the number is given, since a cluster cannot check a name (runAsNonRoot).
 USER 65532:65532
 ENTRYPOINT ["/usr/local/bin/trainyard"]

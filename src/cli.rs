@@ -97,7 +97,8 @@ fn serve(args: server::Args) -> ExitCode {
             let mut text = format!("error: {error}");
             let mut source = std::error::Error::source(&error);
             while let Some(cause) = source {
-                text += &format!(": {cause}");
+                text += ": ";
+                text += &cause.to_string();
                 source = cause.source();
             }
             eprintln!("{text}");

@@ -15,6 +15,8 @@ pub mod order;
 pub mod phase;
 pub mod policy;
 pub mod step;
+#[cfg(test)]
+mod tests;
 
 pub use decide::decide;
 pub use observed::{

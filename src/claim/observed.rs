@@ -160,6 +160,10 @@ pub enum JobsFact {
 
 /// One attempt's Job.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, read from the cluster"
+)]
 pub struct Job {
     pub attempt: Attempt,
     pub state: JobState,
@@ -272,9 +276,10 @@ impl TaskState {
     /// The attempt of ours that mark or last worker name, unless a foreign worker has reported since.
     pub fn run_of(&self) -> Option<Attempt> {
         match (self.mark, self.last_worker) {
-            (_, By::Other) => None,
-            (By::Us(attempt), _) | (By::Nobody, By::Us(attempt)) => Some(attempt),
-            (By::Nobody | By::Other, By::Nobody) | (By::Other, By::Us(_)) => None,
+            (By::Us(attempt), By::Nobody | By::Us(_)) | (By::Nobody, By::Us(attempt)) => {
+                Some(attempt)
+            }
+            (_, By::Other) | (By::Other, _) | (By::Nobody, By::Nobody) => None,
         }
     }
 }

@@ -3,7 +3,9 @@
 //! Time is not part of a phase: where a row of the table asks for quiet time, the phase is there at once and its step
 //! comes after it (`decide`). Rows that speak of a Job look at the task's Jobs from the highest attempt down.
 
-use super::observed::{By, Entry, Facts, Job, JobsFact, TaskFact, TaskState};
+use std::cmp::Reverse;
+
+use super::observed::{By, Entry, Facts, Job, JobsFact, Reason, TaskFact, TaskState};
 use crate::task::{Attempt, QueueId, Status};
 
 /// What the facts of one task mean (`docs/claim.md`, the table of phases).
@@ -128,7 +130,7 @@ impl<'a> Known<'a> {
             return None;
         }
         let mut jobs: Vec<&Job> = jobs.iter().collect();
-        jobs.sort_by(|a, b| b.attempt.cmp(&a.attempt));
+        jobs.sort_by_key(|job| Reverse(job.attempt));
         Some(Self {
             entry: &facts.entry,
             kind,
@@ -166,12 +168,12 @@ impl<'a> Known<'a> {
 
     /// Rows Withdrawn to Rival: a live Job that has to go.
     fn to_be_removed(&self) -> Option<Phase<'a>> {
-        if self.over() {
-            if let Some(job) = self.find(Job::waits) {
-                return Some(Phase::Withdrawn(job));
-            }
+        if self.over()
+            && let Some(job) = self.find(|job| job.waits() && !self.ran(job))
+        {
+            return Some(Phase::Withdrawn(job));
         }
-        if let Some(job) = self.find(|job| job.held() && job.started) {
+        if let Some(job) = self.find(|job| job.held() && (job.started || self.ran(job))) {
             let asked_to_stop =
                 self.kind == Kind::InProgress && self.task.is_some_and(|task| task.stopping);
             match self.kind {
@@ -186,17 +188,25 @@ impl<'a> Known<'a> {
         self.rival().map(Phase::Rival)
     }
 
+    /// The task came to its end by this Job's pod, whose start may not have been seen yet: only the pod of an attempt
+    /// writes that attempt's mark, inside its fence. A short script ends before the kubelet tells of its start, and
+    /// to withdraw its Job then would lose the pod's exit code and log.
+    fn ran(&self, job: &Job) -> bool {
+        self.kind == Kind::Over && job.held() && self.ours(job)
+    }
+
     fn rival(&self) -> Option<&'a Job> {
         let highest = self.jobs.first()?.attempt;
-        if self.kind == Kind::Queued && *self.entry == Entry::Elsewhere {
-            if let Some(job) = self.find(|job| !job.ended()) {
-                return Some(job);
-            }
+        if self.kind == Kind::Queued
+            && *self.entry == Entry::Elsewhere
+            && let Some(job) = self.find(|job| !job.ended())
+        {
+            return Some(job);
         }
-        if self.kind == Kind::InProgress {
-            if let Some(job) = self.find(|job| job.intent() || (job.held() && !self.ours(job))) {
-                return Some(job);
-            }
+        if self.kind == Kind::InProgress
+            && let Some(job) = self.find(|job| job.intent() || (job.held() && !self.ours(job)))
+        {
+            return Some(job);
         }
         self.find(|job| job.waits() && job.attempt < highest)
     }
@@ -246,7 +256,7 @@ impl<'a> Known<'a> {
     }
 
     fn queued_without_live_job(&self, task: &'a TaskState) -> Option<Phase<'a>> {
-        let ended = self.jobs.first().copied();
+        let ended = self.find(|job| !job.other_binding);
         match self.entry {
             Entry::Nowhere => {
                 Some(ended.map_or(Phase::Orphan(task), |job| Phase::EndedQueued(job, task)))
@@ -261,13 +271,13 @@ impl<'a> Known<'a> {
     }
 
     fn running_without_live_job(&self, task: &'a TaskState) -> Option<Phase<'a>> {
-        if let Some(job) = self.find(|job| task.is_of(job)) {
+        if let Some(job) = self.find(|job| task.is_of(job) && !job.other_binding) {
             return Some(Phase::EndedRunning(job, task));
         }
-        if let Some(attempt) = task.run_of() {
-            if self.find(|job| job.attempt == attempt).is_none() {
-                return Some(Phase::Lost(attempt));
-            }
+        if let Some(attempt) = task.run_of()
+            && self.find(|job| job.attempt == attempt).is_none()
+        {
+            return Some(Phase::Lost(attempt));
         }
         self.leftover()
     }
@@ -293,7 +303,6 @@ impl<'a> Known<'a> {
 impl TaskState {
     /// Row Taken out: no `enqueue_status`, and no step of ours left it like that.
     fn looks_taken_out(&self) -> bool {
-        use super::observed::Reason;
         !self.has_enqueue_status
             && match self.reason {
                 Reason::Requeued | Reason::FailedEnqueueing => false,

@@ -6,7 +6,9 @@ use crate::task::{Attempt, QueueId};
 
 /// What to do next. Each is idempotent, and each that changes something reads live what its calls rest on.
 ///
-/// The calls, in order (`docs/claim.md` says what follows a death after each):
+/// The calls are given in order (`docs/claim.md` says what follows a death after each). *Unwritten* means: a live read
+/// finds the same `status_changed` as the look ([`Stamps`](super::Stamps)), so nobody has written the status since; in
+/// particular no other run has begun, which mark and last worker do not tell before its first report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// Nothing now; `until` is when the facts, if unchanged, will mean something else.
@@ -31,11 +33,11 @@ pub enum Step {
     /// Live read of the task; delete the Job with UID and resourceVersion preconditions, foreground, grace kept; then
     /// `queues.remove_task` on the pending queue, unless the read said queued (a late one would lose the task).
     Withdraw { attempt: Attempt },
-    /// If `pending`: `remove_task` on the pending queue (not 1: stop here). Read live. If `running` (the task was in
-    /// progress): still in progress, ours (by `attempt`) and not stopping: `tasks.dequeue {new_status: queued}` with
-    /// [`REASON_REQUEUED`](super::observed::REASON_REQUEUED). Queued: go on. Anything else, also in progress when not
-    /// `running`: stop here, somebody else has begun. The settled patch of the Job, if it has ended. `tasks.enqueue
-    /// {queue, update_execution_queue: false}` with that reason; `move_task_to_front`.
+    /// If `pending`: `remove_task` on the pending queue (not 1: stop here). Read live. Queued: go on. In progress and
+    /// `running` (it was so at the look), unwritten, ours (by `attempt`) and not stopping: `tasks.dequeue {new_status:
+    /// queued}` with [`REASON_REQUEUED`](super::observed::REASON_REQUEUED) (`updated: 0`: stop here). Anything else:
+    /// stop here. The settled patch of the Job, if it has ended. `tasks.enqueue {queue, update_execution_queue: false}`
+    /// with that reason; `move_task_to_front`.
     Requeue {
         attempt: Attempt,
         queue: QueueId,
@@ -44,25 +46,26 @@ pub enum Step {
     },
     /// As `Requeue`, without a Job, with [`REASON_RESTORED`](super::observed::REASON_RESTORED).
     Restore { queue: QueueId, pending: bool },
-    /// `remove_task` on the pending queue (not 1: stop here; 1: no pod can start any more); `tasks.enqueue` and
-    /// `move_task_to_front` as in `Restore`; delete the Job as in `Withdraw`, without its `remove_task`.
+    /// `remove_task` on the pending queue (not 1: stop here; 1: no pod can start any more). Read live: still queued, or
+    /// stop here. `tasks.enqueue` and `move_task_to_front` as in `Restore`; refused for any other reason than 400/706:
+    /// stop here, the Job is the record. Delete the Job as in `Withdraw`, without its `remove_task`.
     PullBack { attempt: Attempt, queue: QueueId },
-    /// If the entry is pending: `remove_task` on the pending queue (not 1: stop here; 1: no pod can start any more).
-    /// Read live: still queued, and, if the entry was not pending, no container of the Job's pod started, or stop
-    /// here. `tasks.dequeue {new_status: failed}` with the reason (`updated: 0`: somebody ended it). Delete the Job, if
-    /// there is one and it has not ended; an ended one gets the settled patch.
+    /// If `pending`: `remove_task` on the pending queue (not 1: stop here; 1: no pod can start any more). Read live:
+    /// still queued, unwritten, and, if not `pending`, no task container of the Job started, or stop here.
+    /// `tasks.dequeue {new_status: failed}` with the reason (`updated: 0`: somebody ended it). Delete the Job, if there
+    /// is one and it has not ended; an ended one gets the settled patch.
     GiveUp {
         attempt: Option<Attempt>,
         pending: bool,
         reason: GiveUpReason,
     },
-    /// Read live: still in progress and ours (by `attempt`), or only the last patch; `stopping` becomes `stopped`.
-    /// `tasks.failed`, `stopped` or `completed`, never forced: a refusal means that somebody else has ended it. Last,
-    /// one patch of the Job, if it is there: settled, TTL.
+    /// Read live. In progress, unwritten and ours (by `attempt`): `tasks.failed`, `stopped` or `completed`, never
+    /// forced (a refusal means that somebody else has ended it); `stopping` becomes `stopped`. In progress otherwise,
+    /// or queued: stop here. Last, one patch of the Job, if it is there: settled, TTL.
     Settle { attempt: Attempt, how: Settlement },
     /// The last patch of `Settle` alone: settled, TTL.
     SettlePatchOnly { attempt: Attempt },
-    /// Read live: still queued, without `enqueue_status`. `tasks.dequeue` once more: completes the dequeue of a user
+    /// Read live: still queued, unwritten, without `enqueue_status`. `tasks.dequeue` once more: completes the dequeue of a user
     /// whose task remembered `queued`.
     Dequeue,
     /// `queues.remove_task` of an entry whose task is not queued, or is gone; `None`: the pending queue.

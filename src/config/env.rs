@@ -4,6 +4,7 @@
 //! `docs/reference/environment-variables.md` is made from this table.
 
 use std::collections::HashMap;
+use std::fmt::Write;
 
 /// One environment variable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,9 +48,9 @@ variables! {
     CONFIG_FILE = "CLEARML_CONFIG_FILE";
     /// What worker ids of task pods begin with. Default: made from the cluster's id, the namespace and the binding.
     WORKER_ID = "CLEARML_WORKER_ID";
-    /// Name of the Secret in the controller's namespace with the keys `access_key` and `secret_key`; read again when it changes, and what task pods get their keys from.
+    /// Name of the Secret with the keys `access_key` and `secret_key`, in the namespace of each binding that names none; read again when it changes, and what task pods get their keys from.
     CREDENTIALS_SECRET = "TRAINYARD_CREDENTIALS_SECRET";
-    /// Name of the ConfigMap with `ca.crt`, certificates to trust when talking to the server, for the controller and task pods.
+    /// Name of the ConfigMap with `ca.crt`, certificates to trust when talking to the server, in the namespace of each binding; for the controller and task pods.
     SERVER_CA_CONFIG_MAP = "TRAINYARD_SERVER_CA_CONFIG_MAP";
     /// Namespace of the controller: its Leases, its Secret. Default: that of its service account, else `default`.
     NAMESPACE = "TRAINYARD_NAMESPACE";
@@ -127,7 +128,7 @@ pub fn reference() -> String {
     } in ALL
     {
         let note = if *secret { " Never shown in logs." } else { "" };
-        text.push_str(&format!("| `{name}` | {}{note} |\n", meaning.trim()));
+        let _ = writeln!(text, "| `{name}` | {}{note} |", meaning.trim());
     }
     text
 }

@@ -11,6 +11,7 @@
 
 pub mod conf;
 pub mod env;
+mod resolve;
 mod settings;
 
 pub use settings::{

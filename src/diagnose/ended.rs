@@ -1,9 +1,14 @@
 //! How a Job ended, whose fault it was, and what to say about it.
 
+mod disruption;
+mod evidence;
+
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
 
-use super::facts::{condition, init_containers, memory_limit, node, task_container, task_end};
+use self::disruption::{deleted, disruption, refused_by_node};
+use self::evidence::evidence;
+use super::facts::{init_containers, memory_limit, node, task_container, task_end};
 use super::{Category, one_line, quoting};
 use crate::pod::{self, Termination, exit};
 
@@ -216,88 +221,6 @@ fn complete(job: &Job) -> bool {
         .any(|condition| condition.type_ == "Complete" && condition.status == "True")
 }
 
-/// Kubernetes took the pod away, and says why.
-fn disruption(pod: &Pod) -> Option<Diagnosis> {
-    let node = node(pod)
-        .map(|node| format!(" on node {node:?}"))
-        .unwrap_or_default();
-    let status = pod.status.as_ref()?;
-    if let Some(target) =
-        condition(pod, "DisruptionTarget").filter(|condition| condition.status == "True")
-    {
-        let message = one_line(target.message.as_deref().unwrap_or_default());
-        let (category, what) = match target.reason.as_deref() {
-            Some("PreemptionByScheduler") => (
-                Category::Preempted,
-                "the pod was preempted by one of higher priority",
-            ),
-            Some("EvictionByEvictionAPI") => {
-                (Category::Evicted, "the pod was evicted, as by a drain")
-            }
-            Some("DeletionByTaintManager") => (
-                Category::NodeLost,
-                "the pod was removed from a node that is tainted or unreachable",
-            ),
-            Some("DeletionByPodGC") => (Category::NodeLost, "the pod's node is gone"),
-            Some("TerminationByKubelet") if status.reason.as_deref() == Some("Evicted") => (
-                Category::Evicted,
-                "the node evicted the pod because it ran out of a resource",
-            ),
-            Some("TerminationByKubelet") => (
-                Category::NodeShutdown,
-                "the node ended the pod, as when it shuts down",
-            ),
-            _ => (Category::Evicted, "the pod was taken away"),
-        };
-        return Some(Diagnosis::interrupted(
-            category,
-            quoting(format!("{what}{node}"), &message),
-        ));
-    }
-    let message = one_line(status.message.as_deref().unwrap_or_default());
-    let (category, what) = match status.reason.as_deref()? {
-        "Evicted" => (
-            Category::Evicted,
-            "the node evicted the pod because it ran out of a resource",
-        ),
-        "Preempting" => (
-            Category::Preempted,
-            "the pod was preempted by one that the node needs more",
-        ),
-        "NodeLost" => (Category::NodeLost, "the pod's node is lost"),
-        "Terminated" | "Shutdown" | "NodeShutdown" => {
-            (Category::NodeShutdown, "the node was shut down")
-        }
-        _ => return None,
-    };
-    Some(Diagnosis::interrupted(
-        category,
-        quoting(format!("{what}{node}"), &message),
-    ))
-}
-
-/// The node that the pod was given to did not take it.
-fn refused_by_node(pod: &Pod) -> Option<Diagnosis> {
-    let status = pod.status.as_ref()?;
-    let reason = status.reason.as_deref()?;
-    let refusal = reason.starts_with("OutOf")
-        || [
-            "UnexpectedAdmissionError",
-            "NodeAffinity",
-            "NodePorts",
-            "Topology",
-            "TopologyAffinityError",
-        ]
-        .contains(&reason);
-    let message = one_line(status.message.as_deref().unwrap_or_default());
-    refusal.then(|| {
-        Diagnosis::interrupted(
-            Category::NodeRefused,
-            quoting(format!("the node refused the pod ({reason})"), &message),
-        )
-    })
-}
-
 /// The task's container ended, and process 1 could not tell how.
 fn container(pod: &Pod, end: &ContainerStateTerminated) -> Diagnosis {
     let name = task_container(pod);
@@ -317,9 +240,10 @@ fn container(pod: &Pod, end: &ContainerStateTerminated) -> Diagnosis {
         (Some("StartError" | "ContainerCannotRun"), _) => {
             let sentence = quoting(format!("container {name:?} could not be started"), &message);
             let diagnosis = Diagnosis::failed(Category::NotStarted, sentence);
-            match message.contains("exec format error") {
-                true => diagnosis.remedy("the image is made for another processor than the node's"),
-                false => diagnosis,
+            if message.contains("exec format error") {
+                diagnosis.remedy("the image is made for another processor than the node's")
+            } else {
+                diagnosis
             }
         }
         (_, 0) => Diagnosis::new(
@@ -400,84 +324,13 @@ fn init_container(pod: &Pod) -> Option<Diagnosis> {
             end.exit_code
         );
         let sentence = quoting(sentence, &message);
-        return Some(match ours {
-            true => Diagnosis::interrupted(Category::Executor, sentence),
-            false => Diagnosis::failed(Category::NotPrepared, sentence),
+        return Some(if ours {
+            Diagnosis::interrupted(Category::Executor, sentence)
+        } else {
+            Diagnosis::failed(Category::NotPrepared, sentence)
         });
     }
     None
-}
-
-/// The pod was deleted, and no controller of Kubernetes says that it was the one.
-fn deleted(pod: &Pod) -> Option<Diagnosis> {
-    pod.metadata.deletion_timestamp.as_ref()?;
-    Some(Diagnosis::interrupted(
-        Category::PodDeleted,
-        "the pod was deleted while the task ran",
-    ))
-}
-
-/// The words of Kubernetes, as they are.
-fn evidence(job: &Job, pod: Option<&Pod>) -> Vec<String> {
-    let mut lines = Vec::new();
-    let conditions = job
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_deref())
-        .unwrap_or_default();
-    for condition in conditions
-        .iter()
-        .filter(|condition| condition.type_ == "Failed" && condition.status == "True")
-    {
-        let reason = condition.reason.as_deref().unwrap_or("no reason");
-        let message = condition.message.as_deref().unwrap_or_default();
-        lines.push(one_line(&quoting(
-            format!("Job failed: {reason}"),
-            &message,
-        )));
-    }
-    let Some(pod) = pod else {
-        return lines;
-    };
-    let status = pod.status.as_ref();
-    let phase = status
-        .and_then(|status| status.phase.as_deref())
-        .unwrap_or("unknown");
-    let node = node(pod).unwrap_or("none");
-    lines.push(format!(
-        "pod {}: phase {phase}, node {node}",
-        pod.metadata.name.as_deref().unwrap_or("?")
-    ));
-    if let Some(reason) = status.and_then(|status| status.reason.as_deref()) {
-        let message = status
-            .and_then(|status| status.message.as_deref())
-            .unwrap_or_default();
-        lines.push(one_line(&quoting(
-            format!("pod reason: {reason}"),
-            &message,
-        )));
-    }
-    if let Some(target) =
-        condition(pod, "DisruptionTarget").filter(|condition| condition.status == "True")
-    {
-        let (reason, message) = (
-            target.reason.as_deref().unwrap_or("?"),
-            target.message.as_deref().unwrap_or_default(),
-        );
-        lines.push(one_line(&quoting(
-            format!("DisruptionTarget: {reason}"),
-            &message,
-        )));
-    }
-    if let Some(end) = task_end(pod) {
-        let reason = end.reason.as_deref().unwrap_or("no reason");
-        lines.push(format!(
-            "container {}: {reason}, exit code {}",
-            task_container(pod),
-            end.exit_code
-        ));
-    }
-    lines
 }
 
 #[cfg(test)]

@@ -108,9 +108,10 @@ impl Category {
 fn quoting(sentence: impl AsRef<str>, words: &str) -> String {
     let words = one_line(words);
     let words = words.trim_end_matches('.');
-    match words.is_empty() {
-        true => sentence.as_ref().to_owned(),
-        false => format!("{}: {words}", sentence.as_ref()),
+    if words.is_empty() {
+        sentence.as_ref().to_owned()
+    } else {
+        format!("{}: {words}", sentence.as_ref())
     }
 }
 

@@ -292,7 +292,7 @@ mod tests {
 
     use super::*;
 
-    fn pod(status: Value) -> Pod {
+    fn pod(status: &Value) -> Pod {
         serde_json::from_value(json!({
             "metadata": { "name": "p" },
             "spec": { "containers": [{ "name": "task", "image": "r/i:t" }], "initContainers": [{ "name": "prepare", "image": "ours:1" }] },
@@ -302,7 +302,7 @@ mod tests {
     }
 
     fn container_waits(reason: &str, message: &str) -> Pod {
-        pod(json!({ "containerStatuses": [{
+        pod(&json!({ "containerStatuses": [{
             "name": "task", "image": "r/i:t", "imageID": "", "ready": false, "restartCount": 0,
             "state": { "waiting": { "reason": reason, "message": message } },
         }] }))
@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn the_missing_resource_is_named() {
-        let pod = pod(json!({ "conditions": [{
+        let pod = pod(&json!({ "conditions": [{
             "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
             "message": "0/2 nodes are available: 1 Insufficient nvidia.com/gpu, 2 Insufficient memory. preemption: 0/2 nodes are available",
         }] }));

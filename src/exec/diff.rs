@@ -10,7 +10,7 @@ use super::failure::Failure;
 use super::tool::{self, Log};
 
 /// Time for `git apply`; it reads and writes local files alone.
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_mins(5);
 
 /// Applies a git diff at the root of the checkout: all of it or nothing.
 pub async fn apply(patch: &str, root: &Path, git: &Path, log: &mut Log<'_>) -> Result<(), Failure> {

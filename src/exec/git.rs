@@ -43,7 +43,7 @@ impl Default for GitSettings {
             git: "git".into(),
             credentials: None,
             known_hosts: None,
-            limit: Duration::from_secs(3600),
+            limit: Duration::from_hours(1),
         }
     }
 }
@@ -210,7 +210,7 @@ impl Git<'_> {
                     return Err(explained.into());
                 }
                 Err(_) => {
-                    log("the server does not hand out a single commit: fetching its branches")
+                    log("the server does not hand out a single commit: fetching its branches");
                 }
             }
         }

@@ -189,7 +189,7 @@ mod tests {
     async fn lines(script: &str, input: Option<&[u8]>) -> (Result<Ended, Trouble>, Vec<String>) {
         let mut lines = Vec::new();
         let ended = run(shell(script), input, Duration::from_secs(5), &mut |line| {
-            lines.push(line.to_owned())
+            lines.push(line.to_owned());
         })
         .await;
         (ended, lines)

@@ -46,17 +46,15 @@ pub fn expand(word: &str, variable: &dyn Fn(&str) -> Option<String>) -> String {
     while let Some(at) = rest.find('$') {
         expanded.push_str(&rest[..at]);
         let after = &rest[at + 1..];
-        let (name, used) = match after
+        let braced = after
             .strip_prefix('{')
-            .and_then(|braced| braced.split_once('}'))
-        {
-            Some((name, _)) => (name, name.len() + 2),
-            None => {
-                let end = after
-                    .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-                    .unwrap_or(after.len());
-                (&after[..end], end)
-            }
+            .and_then(|braced| braced.split_once('}'));
+        let (name, used) = if let Some((name, _)) = braced {
+            (name, name.len() + 2)
+        } else {
+            let is_end = |c: char| !c.is_ascii_alphanumeric() && c != '_';
+            let end = after.find(is_end).unwrap_or(after.len());
+            (&after[..end], end)
         };
         match variable(name).filter(|_| !name.is_empty()) {
             Some(value) => expanded.push_str(&value),

@@ -166,13 +166,12 @@ fn split_words(text: &str) -> Result<Vec<String>, &'static str> {
                 let next = letters.next().ok_or("they end with a backslash")?;
                 word.get_or_insert_default().push(next);
             }
-            (Some(_), _) => word.get_or_insert_default().push(letter),
             (None, '\'' | '"') => {
                 quote = Some(letter);
                 word.get_or_insert_default();
             }
             (None, _) if letter.is_whitespace() => words.extend(word.take()),
-            (None, _) => word.get_or_insert_default().push(letter),
+            _ => word.get_or_insert_default().push(letter),
         }
     }
     if quote.is_some() {

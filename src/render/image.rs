@@ -86,7 +86,7 @@ mod tests {
             ("*/cuda:*-devel", "a/cuda:12-devel", true),
             ("*/cuda:*-devel", "a/cuda:12-runtime", false),
             ("python", "python:3", false),
-            ("ab*ba", "aba", false),
+            ("xy*yx", "xyx", false),
         ] {
             assert_eq!(matches(pattern, image), expected, "{pattern} {image}");
         }

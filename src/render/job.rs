@@ -138,7 +138,7 @@ pub fn render(inputs: &Inputs<'_>) -> Rendered {
     let pod_spec = Value::Object(pod_spec);
     let requests = pod_requests(&pod_spec);
     let name = JobName::of(&task.id, inputs.attempt);
-    let job = job(inputs, &name, pod_spec, &requests);
+    let job = job(inputs, &name, &pod_spec, &requests);
     Rendered {
         name,
         job,
@@ -159,7 +159,7 @@ pub fn dry_run_pod(rendered: &Rendered) -> Value {
 
 /// The fields of the pod beside its containers.
 fn pod_fields(spec: &mut Map<String, Value>, inputs: &Inputs<'_>, volumes: Vec<Volume>) {
-    list(spec, "volumes").extend(volumes.into_iter().map(|volume| volume.volume));
+    list(spec, "volumes").extend(volumes.into_iter().map(|volume| volume.source));
     let pull_secrets = &inputs.settings.image_pull_secrets;
     if !pull_secrets.is_empty() {
         let secrets = list(spec, "imagePullSecrets");
@@ -205,7 +205,7 @@ fn pod_fields(spec: &mut Map<String, Value>, inputs: &Inputs<'_>, volumes: Vec<V
     }
 }
 
-fn job(inputs: &Inputs<'_>, name: &JobName, pod_spec: Value, requests: &Resources) -> Value {
+fn job(inputs: &Inputs<'_>, name: &JobName, pod_spec: &Value, requests: &Resources) -> Value {
     let mut pod_metadata = inputs.template.metadata.clone();
     let pod_labels = object(&mut pod_metadata, "labels");
     for (key, value) in app_labels(inputs) {

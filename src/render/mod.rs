@@ -9,6 +9,7 @@
 //! a Job. The Job is a JSON value, not a typed one: a typed one would drop what it does not know, and a template may
 //! use any field of the cluster's version. What a task asked for and does not get is a note, told in its log.
 
+mod check;
 mod containers;
 mod docker;
 mod environment;

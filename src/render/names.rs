@@ -96,11 +96,10 @@ fn is_label_value(text: &str) -> bool {
 
 /// Ten hexadecimal digits of the SHA-256 of `bytes`.
 pub(super) fn short_hash(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
+    let digest = Sha256::digest(bytes);
+    digest[..5]
         .iter()
-        .take(5)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+        .fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 #[cfg(test)]

@@ -356,8 +356,8 @@ fn each_error_of_a_template_names_its_field() {
     let cases = [
         (json!([]), "spec.template: must be an object, not a list"),
         (
-            json!({ "sepc": {} }),
-            "spec.template.sepc: is not part of a pod template, which has metadata and spec",
+            json!({ "specs": {} }),
+            "spec.template.specs: is not part of a pod template, which has metadata and spec",
         ),
         (
             spec(json!("x")),

@@ -12,7 +12,8 @@ use crate::pod;
 
 /// One volume and the containers that mount it.
 pub(super) struct Volume {
-    pub(super) volume: Value,
+    /// As it stands in `spec.volumes`.
+    pub(super) source: Value,
     pub(super) mount: Value,
     pub(super) in_prepare: bool,
     pub(super) in_uplink: bool,
@@ -109,11 +110,10 @@ fn file(name: &str, reference: &FileRef, path: &str) -> Volume {
     volume
 }
 
-fn volume(name: &str, source: Value, path: &str) -> Volume {
-    let mut volume = source;
-    volume["name"] = json!(name);
+fn volume(name: &str, mut source: Value, path: &str) -> Volume {
+    source["name"] = json!(name);
     Volume {
-        volume,
+        source,
         mount: json!({ "name": name, "mountPath": path }),
         in_prepare: false,
         in_uplink: false,

@@ -13,7 +13,7 @@ use super::report::GpuSample;
 
 /// Waiting time after the first failure, and the longest.
 const WAIT: Duration = Duration::from_secs(5);
-const LONGEST_WAIT: Duration = Duration::from_secs(300);
+const LONGEST_WAIT: Duration = Duration::from_mins(5);
 /// nvidia-smi starts a process: not at every sample.
 const TABLE_PERIOD: Duration = Duration::from_secs(10);
 
@@ -104,15 +104,12 @@ impl Gpus {
             return Vec::new();
         };
         if self.table_pause.is_over(now) {
-            match table() {
-                Some(text) => {
-                    self.table_pause.worked(Some(now + TABLE_PERIOD));
-                    self.last_table = parse_table(&text);
-                }
-                None => {
-                    self.table_pause.failed(now);
-                    self.last_table.clear();
-                }
+            if let Some(text) = table() {
+                self.table_pause.worked(Some(now + TABLE_PERIOD));
+                self.last_table = parse_table(&text);
+            } else {
+                self.table_pause.failed(now);
+                self.last_table.clear();
             }
         }
         self.last_table.clone()

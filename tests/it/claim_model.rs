@@ -11,12 +11,15 @@ mod controller;
 mod explore;
 #[path = "claim_model/others.rs"]
 mod others;
+#[path = "claim_model/quiet_time.rs"]
+mod quiet_time;
 #[path = "claim_model/world.rs"]
 mod world;
 
-use explore::{Action, Fault, Found, Setup, Variant, explore};
+use explore::{ALL, Action, BUT_DELETE_JOB, Fault, Found, SECOND_RUN, Setup, Variant, explore};
 use world::S;
 
+#[expect(clippy::print_stdout, reason = "how much was explored is a result")]
 fn run(setup: &Setup) -> Found {
     let found = explore(setup);
     println!(
@@ -26,29 +29,69 @@ fn run(setup: &Setup) -> Found {
     found
 }
 
-fn clean(setup: &Setup) {
+/// Nothing is found in all that can happen.
+fn clean(setup: &Setup) -> Found {
     let found = run(setup);
-    if let Some((fault, way)) = found.fault {
-        panic!("{}: {fault:?} after\n{way}", setup.name);
-    }
+    let fault = found
+        .fault
+        .as_ref()
+        .map(|(fault, way)| format!("{fault:?} after\n{way}"));
+    assert!(
+        fault.is_none(),
+        "{}: {}",
+        setup.name,
+        fault.unwrap_or_default()
+    );
+    found
 }
 
 /// A faulty variant: the exploration has to run into the fault.
 fn finds(fault: Fault, setup: &Setup) {
     let found = run(setup);
-    match found.fault {
-        Some((which, _)) if which == fault => {}
-        Some((which, way)) => panic!(
-            "{}: {which:?} instead of {fault:?} after\n{way}",
-            setup.name
-        ),
-        None => panic!("{}: {fault:?} is not found", setup.name),
-    }
+    let way = found.fault.as_ref().map_or("", |(_, way)| way);
+    let which = found.fault.as_ref().map(|(which, _)| *which);
+    assert_eq!(which, Some(fault), "{} after\n{way}", setup.name);
 }
+
+/// The larger explorations, minutes each: `TRAINYARD_MODEL=full`.
+fn full() -> bool {
+    std::env::var("TRAINYARD_MODEL").is_ok_and(|value| value == "full")
+}
+
+/// No user, no pod that never starts, every intent admitted, patience without end: what is left is the claim itself.
+const BARE: Setup = Setup {
+    actions: &[],
+    budget: 0,
+    stuck: false,
+    not_admitted: false,
+    patience: false,
+    ends: &[S::Failed],
+    ..Setup::ONE
+};
 
 #[test]
 fn one_controller_alone_is_clean() {
-    clean(&Setup::ONE);
+    let found = clean(&Setup {
+        name: "one controller alone, calls of dead pods arrive late",
+        late: true,
+        ..Setup::ONE
+    });
+    for call in [
+        SECOND_RUN,
+        "controller drops its step",
+        "pod is created and never starts",
+        "a dead pod's call arrives",
+        "run ends on an abort",
+        "withdraw: remove the pending entry",
+        "return: enqueue, others removed",
+        "pull back: delete the Job",
+        "give up: delete or patch the Job",
+        "settle: patch the Job",
+        "dequeue once more",
+        "take the leftover entry out",
+    ] {
+        assert!(found.reached.contains(call), "never happens: {call}");
+    }
 }
 
 #[test]
@@ -56,6 +99,19 @@ fn one_controller_alone_is_clean_even_without_quiet_time() {
     clean(&Setup {
         name: "one controller alone, G = 0",
         variant: Variant::NoQuietTime,
+        ends: &[S::Failed],
+        ..Setup::ONE
+    });
+}
+
+#[test]
+fn without_restoring_orphans_all_is_clean_that_does_not_delete_a_job_by_hand() {
+    clean(&Setup {
+        name: "one controller alone, orphans left",
+        orphans: false,
+        actions: BUT_DELETE_JOB,
+        ends: &[S::Failed],
+        stuck: false,
         ..Setup::ONE
     });
 }
@@ -65,11 +121,9 @@ fn two_pods_to_a_job_are_clean() {
     clean(&Setup {
         name: "two pods to a Job",
         two_pods: true,
-        stuck: false,
-        patience: false,
-        not_admitted: false,
-        ends: &[S::Failed],
-        ..Setup::ONE
+        actions: ALL,
+        budget: 1,
+        ..BARE
     });
 }
 
@@ -85,17 +139,68 @@ fn a_plain_agent_beside_one_controller_is_clean() {
 }
 
 #[test]
+fn a_plain_agent_and_late_calls_beside_one_controller_are_clean() {
+    clean(&Setup {
+        name: "one controller and a plain agent, calls of dead pods arrive late",
+        agent: true,
+        late: true,
+        actions: ALL,
+        budget: 1,
+        ..BARE
+    });
+}
+
+#[test]
 fn two_replicas_without_a_lease_are_clean() {
     clean(&Setup {
         name: "two replicas",
         controllers: 2,
-        actions: &[],
-        budget: 0,
-        stuck: false,
-        patience: false,
-        not_admitted: false,
-        ends: &[S::Failed],
-        ..Setup::ONE
+        stuck: true,
+        not_admitted: true,
+        patience: true,
+        ..BARE
+    });
+}
+
+#[test]
+fn two_replicas_and_a_plain_agent_are_clean() {
+    clean(&Setup {
+        name: "two replicas and a plain agent",
+        controllers: 2,
+        agent: true,
+        late: true,
+        ..BARE
+    });
+}
+
+#[test]
+fn two_clusters_on_one_queue_are_clean() {
+    clean(&Setup {
+        name: "two clusters, one attempt each, crashes and deaths",
+        clusters: 2,
+        controllers: 2,
+        attempts: 1,
+        ..BARE
+    });
+    if full() {
+        clean(&Setup {
+            name: "two clusters, two attempts each, deaths",
+            clusters: 2,
+            controllers: 2,
+            crashes: false,
+            ..BARE
+        });
+    }
+}
+
+#[test]
+fn one_controller_alone_and_two_user_actions_are_clean() {
+    let budget = if full() { 2 } else { 1 };
+    clean(&Setup {
+        name: "one controller alone, two user actions in full",
+        budget,
+        actions: ALL,
+        ..BARE
     });
 }
 

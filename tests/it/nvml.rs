@@ -91,12 +91,12 @@ fn twenty_failures_do_not_end_the_graphs() {
                 break;
             }
             assert!(
-                silent < Duration::from_secs(2 * 3600),
+                silent < Duration::from_hours(2),
                 "the GPU is still not back"
             );
         }
         assert!(
-            silent > Duration::from_secs(60),
+            silent > Duration::from_mins(1),
             "it was waited, not asked all the time"
         );
         assert_eq!(gpus.sample(now + Duration::from_secs(5)).len(), 1);
@@ -112,7 +112,7 @@ fn a_driver_that_comes_later_is_found() {
             let mut gpus = Gpus::new(None);
             let begun = Instant::now();
             assert!(gpus.sample(begun).is_empty());
-            let later = (1..60).map(|minute| begun + Duration::from_secs(60 * minute));
+            let later = (1..60).map(|minute| begun + Duration::from_mins(minute));
             assert!(later.into_iter().any(|now| gpus.sample(now).len() == 1));
         },
     );

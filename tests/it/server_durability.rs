@@ -1,5 +1,7 @@
 //! What the server has acknowledged survives its death; what it cannot store stops it with the reason.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;

@@ -51,9 +51,6 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch, create]
-- apiGroups: [""]
-  resources: [pods/log]
-  verbs: [get]
 # By name, as a binding refers to them: never listed.
 - apiGroups: [""]
   resources: [secrets, configmaps]
@@ -61,7 +58,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 # Why a pod cannot be made or does not start is only told by Events.
 - apiGroups: [""]
   resources: [events]
-  verbs: [get, list, watch]
+  verbs: [list]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]

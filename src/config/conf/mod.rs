@@ -11,6 +11,7 @@
 
 mod parse;
 mod resolve;
+mod tree;
 
 use std::collections::BTreeMap;
 
@@ -57,7 +58,7 @@ impl Document {
             ));
         }
         let (tree, lines) = parse::parse(text)?;
-        let value = resolve::resolve(tree, variable)?;
+        let value = resolve::resolve(&tree, variable)?;
         Ok(Self { value, lines })
     }
 

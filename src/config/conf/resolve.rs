@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::parse::{Fields, Node, Reference, joined_path, object};
+use super::tree::{Fields, Node, Reference, joined_path, object};
 use super::{ConfError, DEEPEST};
 
 /// How much text and how many values references may grow to.
@@ -10,11 +10,11 @@ const MOST: usize = 8 << 20;
 
 /// The value of a whole file.
 pub(super) fn resolve(
-    root: Fields,
+    root: &Fields,
     variable: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Value, ConfError> {
     let mut resolver = Resolver {
-        root: &root,
+        root,
         variable,
         open: Vec::new(),
         left: MOST,

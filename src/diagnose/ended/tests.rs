@@ -11,7 +11,7 @@ fn job(reason: &str) -> Job {
     .unwrap()
 }
 
-fn pod(status: Value) -> Pod {
+fn pod(status: &Value) -> Pod {
     serde_json::from_value(json!({
         "metadata": { "name": "p" },
         "spec": {
@@ -61,7 +61,7 @@ fn each_end_has_its_category_and_fault() {
     use Fault::{Interruption, Task};
 
     let backoff = || job("BackoffLimitExceeded");
-    for (name, job, status, category, fault) in [
+    for (name, job, status, category, fault) in vec![
         (
             "told completed",
             backoff(),
@@ -290,7 +290,7 @@ fn each_end_has_its_category_and_fault() {
             Interruption,
         ),
     ] {
-        let found = ended(&job, Some(&pod(status)));
+        let found = ended(&job, Some(&pod(&status)));
         assert_eq!(
             (found.category, found.fault),
             (category, fault),
@@ -308,7 +308,7 @@ fn each_end_has_its_category_and_fault() {
 fn memory_names_limit_and_node() {
     let found = ended(
         &job("BackoffLimitExceeded"),
-        Some(&pod(terminated("OOMKilled", 137, ""))),
+        Some(&pod(&terminated("OOMKilled", 137, ""))),
     );
     assert_eq!(
         found.sentence,
@@ -328,7 +328,7 @@ fn what_the_executor_told_is_taken_over() {
     let message = said("failed", Some(3), None);
     let found = ended(
         &job("BackoffLimitExceeded"),
-        Some(&pod(terminated("Error", 3, &message))),
+        Some(&pod(&terminated("Error", 3, &message))),
     );
     assert_eq!(found.sentence, "it failed");
     assert_eq!(found.exit_code, Some(3));
@@ -348,7 +348,7 @@ fn what_the_executor_told_is_taken_over() {
 fn stopped_and_completed_are_outcomes_of_their_own() {
     let outcome = |word| {
         let status = terminated("Error", 1, &said(word, None, None));
-        ended(&job("BackoffLimitExceeded"), Some(&pod(status))).outcome
+        ended(&job("BackoffLimitExceeded"), Some(&pod(&status))).outcome
     };
     assert_eq!(outcome("stopped"), Outcome::Stopped);
     assert_eq!(outcome("completed"), Outcome::Completed);
@@ -358,7 +358,7 @@ fn stopped_and_completed_are_outcomes_of_their_own() {
 #[test]
 fn a_deleted_pod_is_an_interruption_also_when_it_had_to_be_killed() {
     for exit_code in [137, 143] {
-        let mut pod = pod(terminated("Error", exit_code, ""));
+        let mut pod = pod(&terminated("Error", exit_code, ""));
         pod.metadata.deletion_timestamp =
             serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
         let found = ended(&job("BackoffLimitExceeded"), Some(&pod));
@@ -383,7 +383,7 @@ fn a_pod_that_is_gone_was_deleted_unless_the_job_is_complete() {
 
 #[test]
 fn the_container_is_found_by_the_name_that_render_left() {
-    let mut pod = pod(terminated("Error", 5, ""));
+    let mut pod = pod(&terminated("Error", 5, ""));
     pod.metadata.annotations = Some(
         [(
             "kubectl.kubernetes.io/default-container".to_owned(),
@@ -406,7 +406,7 @@ fn the_container_is_found_by_the_name_that_render_left() {
 fn a_termination_message_of_a_later_version_is_still_read() {
     let message =
         said("failed", Some(7), None).replace("\"version\":1", "\"version\":2,\"new\":true");
-    let found = ended(&job("x"), Some(&pod(terminated("Error", 7, &message))));
+    let found = ended(&job("x"), Some(&pod(&terminated("Error", 7, &message))));
     assert_eq!(found.exit_code, Some(7));
     assert!(found.reported);
 }

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use nix::sys::memfd::{MFdFlags, memfd_create};
+use rustix::fs::{MemfdFlags, memfd_create};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::process::Command;
 use url::Url;
@@ -207,7 +207,7 @@ fn secret(folder: &Path, key: &str) -> Result<Option<SecretString>, Failure> {
 /// A private key where ssh finds it and nobody else: a file in memory that only our user may read.
 fn in_memory(key: &SecretString) -> Result<File, Failure> {
     let held = || -> std::io::Result<File> {
-        let mut file = File::from(memfd_create(c"ssh-key", MFdFlags::MFD_CLOEXEC)?);
+        let mut file = File::from(memfd_create(c"ssh-key", MemfdFlags::CLOEXEC)?);
         file.set_permissions(Permissions::from_mode(0o600))?;
         file.write_all(key.expose_secret().as_bytes())?;
         // ssh refuses a key without the last newline, which a Secret easily loses.

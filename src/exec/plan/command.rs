@@ -76,7 +76,7 @@ pub(super) fn command(
     };
     let command = Command { shell, entry };
     match command.file() {
-        Some(file) if command.shell.is_none() && file.ends_with(".ipynb") => {
+        Some(file) if command.shell.is_none() && has_extension(&file, &["ipynb"]) => {
             Err(PlanError::Notebook(clipped(&file)))
         }
         _ => Ok(command),
@@ -168,11 +168,13 @@ impl Command {
 }
 
 fn looks_like_a_script(word: &str) -> bool {
-    Path::new(word).extension().is_some_and(|extension| {
-        ["py", "sh", "ipynb", "bash"]
-            .iter()
-            .any(|known| extension == *known)
-    })
+    has_extension(word, &["py", "sh", "ipynb", "bash"])
+}
+
+fn has_extension(name: &str, known: &[&str]) -> bool {
+    Path::new(name)
+        .extension()
+        .is_some_and(|extension| known.iter().any(|known| extension == *known))
 }
 
 /// A shell that the image lacks is replaced by its plain `sh`.

@@ -172,18 +172,13 @@ fn decoded(text: &str) -> String {
         let hex = after
             .get(..2)
             .and_then(|pair| std::str::from_utf8(pair).ok());
-        match hex
-            .and_then(|pair| u8::from_str_radix(pair, 16).ok())
-            .filter(|_| byte == b'%')
-        {
-            Some(value) => {
-                bytes.push(value);
-                rest = &after[2..];
-            }
-            None => {
-                bytes.push(byte);
-                rest = after;
-            }
+        let value = hex.and_then(|pair| u8::from_str_radix(pair, 16).ok());
+        if let Some(value) = value.filter(|_| byte == b'%') {
+            bytes.push(value);
+            rest = &after[2..];
+        } else {
+            bytes.push(byte);
+            rest = after;
         }
     }
     String::from_utf8_lossy(&bytes).into_owned()

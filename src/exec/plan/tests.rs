@@ -8,8 +8,9 @@ use crate::task::WorkerId;
 const ROOT: &str = "/trainyard/code";
 
 fn task(script: serde_json::Value) -> Task {
-    serde_json::from_value(json!({"id": "0123456789abcdef0123456789abcdef", "script": script}))
-        .unwrap()
+    let mut task = json!({"id": "0123456789abcdef0123456789abcdef"});
+    task["script"] = script;
+    serde_json::from_value(task).unwrap()
 }
 
 fn settings(manager: Manager) -> PlanSettings {

@@ -175,12 +175,10 @@ impl Pip {
             "trusted-host" => self.trusted_host = value,
             "cert" => self.cert = value,
             "no-index" => {
-                self.no_index = value.is_some_and(|value| {
-                    matches!(
-                        value.to_ascii_lowercase().as_str(),
-                        "1" | "true" | "yes" | "on"
-                    )
-                })
+                let yes = |value: String| {
+                    ["1", "true", "yes", "on"].contains(&value.to_ascii_lowercase().as_str())
+                };
+                self.no_index = value.is_some_and(yes);
             }
             _ => {}
         }

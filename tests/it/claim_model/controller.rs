@@ -1,4 +1,5 @@
 //! The model's controllers: they look, ask the real `decide`, and carry out its step one call at a time.
+#![expect(clippy::unwrap_used, reason = "numbers of attempts and Jobs are small")]
 
 use std::collections::HashMap;
 
@@ -213,6 +214,8 @@ fn call(
     let j = usize::from(now.job);
     let own_pending = pending(cluster);
     let has = |wanted: u16| now.bits & wanted != 0;
+    // The live read finds the status as the look left it: nobody has written it since.
+    let unwritten = !has(bit::WRITTEN);
     let same_job = now.job != NO_JOB && {
         let there = state.jobs[j];
         job::there(there) && there & job::UID == now.seen & job::UID
@@ -221,7 +224,22 @@ fn call(
         Pc::Idle | Pc::Looked => return,
         Pc::Intend => {
             create(&mut next, j, now.bits);
-            (Pc::Idle, "intend: create the Job")
+            let mut stopped = next;
+            stopped.controllers[me] = IDLE;
+            let label = "intend: create the Job";
+            out.push(Next {
+                state: stopped,
+                label,
+                progress: true,
+                fault: None,
+            });
+            // An intent that is there, new or not: the same pass goes on to the take.
+            if next.jobs[j] & (job::STATE | job::DELETING) != job::INTENT {
+                return;
+            }
+            next.controllers[me].seen = next.jobs[j];
+            next.controllers[me].bits &= !(bit::RETURNED | bit::REQUEUED);
+            (Pc::TakeRemove, label)
         }
         Pc::LateIntend => {
             create(&mut next, j, now.bits);
@@ -314,7 +332,9 @@ fn call(
             let ours = now.job != NO_JOB && run_of(state) == now.job + 1;
             let then = match state.status {
                 S::Queued => after_dequeue(same_job && job::ended(state.jobs[j])),
-                S::InProgress if ours && !state.stopping && has(bit::RUNNING) => Pc::ReturnDequeue,
+                S::InProgress if has(bit::RUNNING) && ours && unwritten && !state.stopping => {
+                    Pc::ReturnDequeue
+                }
                 _ => Pc::Idle,
             };
             (then, "return: read live")
@@ -348,10 +368,11 @@ fn call(
             if added && has(bit::TAKEN_BACK) {
                 next.taken_back = false;
             }
-            let then = if added {
-                Pc::ReturnRest
-            } else {
-                after_return(now.bits)
+            let there_already = state.status == S::Queued && state.entries & USER != 0;
+            let then = match (added, there_already) {
+                (true, _) => Pc::ReturnRest,
+                (false, true) => after_return(now.bits),
+                (false, false) => Pc::Idle,
             };
             (then, "return: enqueue, entry added")
         }
@@ -376,7 +397,7 @@ fn call(
         Pc::GiveUpRead => {
             // Who took the pending entry knows that no pod can start any more.
             let started = !has(bit::PENDING) && same_job && started(state, setup, j);
-            let then = if state.status == S::Queued && !started {
+            let then = if state.status == S::Queued && unwritten && !started {
                 Pc::GiveUpDequeue
             } else {
                 Pc::Idle
@@ -408,10 +429,10 @@ fn call(
         Pc::SettleRead => {
             let mine = setup.variant == Variant::MarkAlone && state.mark == now.job + 1
                 || run_of(state) == now.job + 1;
-            let then = if state.status == S::InProgress && mine {
-                Pc::SettleWrite
-            } else {
-                Pc::SettlePatch
+            let then = match state.status {
+                S::InProgress if mine && unwritten => Pc::SettleWrite,
+                S::InProgress | S::Queued => Pc::Idle,
+                _ => Pc::SettlePatch,
             };
             (then, "settle: read live")
         }
@@ -431,7 +452,7 @@ fn call(
             (Pc::Idle, "settle: patch the Job")
         }
         Pc::DequeueRead => {
-            let still = state.status == S::Queued && state.enqueue_status.is_none();
+            let still = state.status == S::Queued && unwritten && state.enqueue_status.is_none();
             (
                 if still { Pc::Dequeue } else { Pc::Idle },
                 "dequeue once more: read live",
@@ -576,7 +597,7 @@ fn ends_foreign(setup: &Setup, state: &State, next: &mut State, now: Controller)
 
 /// Whether the task container of a Job's pod has started.
 pub fn started(state: &State, setup: &Setup, j: usize) -> bool {
-    let begun = |slot: usize| state.pods[slot].life >= Pod::Started;
+    let begun = |slot: usize| (Pod::Started..=Pod::Dead).contains(&state.pods[slot].life);
     begun(j) || (setup.two_pods && begun(j + ATTEMPTS))
 }
 
@@ -698,7 +719,7 @@ impl First for Step {
                 returned,
                 requeues,
             } => {
-                if attempt.0 as usize > ATTEMPTS {
+                if attempt.0 as usize > setup.attempts {
                     return None;
                 }
                 let bits = flag(returned, bit::RETURNED) | flag(requeues > 0, bit::REQUEUED);

@@ -1,6 +1,7 @@
 //! Breadth-first exploration: all interleavings of the actors, their faults, and what never comes to an end.
+#![expect(clippy::unwrap_used, reason = "numbers of states and Jobs are small")]
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::controller::{self, Memo, cluster_of};
@@ -34,6 +35,18 @@ pub const ALL: &[Action] = &[
     Action::DeleteQueue,
 ];
 
+/// A Job deleted by hand while its task is between look and park leaves an orphan.
+pub const BUT_DELETE_JOB: &[Action] = &[
+    Action::Abort,
+    Action::Reset,
+    Action::ResetAndEnqueue,
+    Action::Enqueue,
+    Action::Dequeue,
+    Action::Delete,
+    Action::ClearPending,
+    Action::DeleteQueue,
+];
+
 /// A way in which the rules could have been written, and must not be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Variant {
@@ -61,6 +74,8 @@ pub struct Setup {
     pub name: &'static str,
     pub clusters: usize,
     pub controllers: usize,
+    /// Room for attempts in each cluster, 2 at most: a task that waits for a further one is at an end.
+    pub attempts: usize,
     pub agent: bool,
     pub actions: &'static [Action],
     pub budget: u8,
@@ -70,14 +85,15 @@ pub struct Setup {
     pub crashes: bool,
     /// Pods die at any moment.
     pub deaths: bool,
+    /// A dying pod's last call of the fence may arrive after its death.
+    pub late: bool,
     /// A pod may never start.
     pub stuck: bool,
     /// An offered task may not be admitted (any longer).
     pub not_admitted: bool,
     /// Patience with a waiting pod may run out.
     pub patience: bool,
-    /// The binding asks for orphans to be restored. Otherwise nobody deletes a Job by hand while its task is queued in
-    /// no queue: then no record of the task is left, a known limit.
+    /// The binding asks for orphans to be restored.
     pub orphans: bool,
     /// How runs end by themselves.
     pub ends: &'static [S],
@@ -90,12 +106,14 @@ impl Setup {
         name: "one controller alone",
         clusters: 1,
         controllers: 1,
+        attempts: 2,
         agent: false,
         actions: ALL,
         budget: 1,
         two_pods: false,
         crashes: true,
         deaths: true,
+        late: false,
         stuck: true,
         not_admitted: true,
         patience: true,
@@ -127,11 +145,16 @@ pub struct Next {
     pub fault: Option<Fault>,
 }
 
+/// Reached when the second attempt's user code runs.
+pub const SECOND_RUN: &str = "attempt 2 runs";
+
 /// What an exploration found.
 pub struct Found {
     pub states: usize,
     pub transitions: usize,
     pub ends: usize,
+    /// Labels of all transitions that led to a new state, and what else was reached.
+    pub reached: BTreeSet<&'static str>,
     /// Different observations that the real `decide` answered.
     pub observations: usize,
     /// The first fault, with the shortest way to it.
@@ -159,6 +182,9 @@ impl Hasher for Mix {
 struct Graph {
     states: Vec<State>,
     index: HashMap<State, u32, BuildHasherDefault<Mix>>,
+    reached: BTreeSet<&'static str>,
+    /// Addresses of the labels in `reached`: quicker to compare.
+    labels: HashSet<usize, BuildHasherDefault<Mix>>,
     /// How a state was reached first.
     parents: Vec<(u32, &'static str)>,
     /// Edges that count as progress, in the order of their sources.
@@ -173,6 +199,8 @@ pub fn explore(setup: &Setup) -> Found {
     let mut graph = Graph {
         states: vec![start],
         index: HashMap::default(),
+        reached: BTreeSet::new(),
+        labels: HashSet::default(),
         parents: vec![(0, "start")],
         progress: Vec::new(),
         offsets: vec![0],
@@ -222,6 +250,7 @@ fn found(
         states: graph.states.len(),
         transitions,
         ends,
+        reached: graph.reached.clone(),
         observations: memo.len(),
         fault,
     }
@@ -252,6 +281,11 @@ fn note_changes(setup: &Setup, before: &State, after: &mut State) {
         || before.mark != after.mark
         || before.last_worker != after.last_worker
         || before.queue_deleted != after.queue_deleted;
+    if after.touched {
+        for controller in after.controllers.iter_mut().filter(|c| c.pc > Pc::Looked) {
+            controller.bits |= bit::WRITTEN;
+        }
+    }
     after.touched = false;
     let entry = before.entries != after.entries;
     let mut stale = 0;
@@ -291,7 +325,7 @@ fn note_changes(setup: &Setup, before: &State, after: &mut State) {
     for pod in after
         .pods
         .iter_mut()
-        .filter(|p| (Pod::Took..=Pod::Named).contains(&p.life))
+        .filter(|p| p.life.in_fence().is_some())
     {
         pod.bits |= stale;
     }
@@ -305,22 +339,21 @@ fn note_changes(setup: &Setup, before: &State, after: &mut State) {
 
 /// Whether nothing is left to do here: the task has ended and all traces are gone, or it waits for an attempt that the
 /// model has no room for.
-fn is_end(state: &State) -> bool {
+fn is_end(setup: &Setup, state: &State) -> bool {
     let idle = state.controllers.iter().all(|c| c.pc == Pc::Idle)
         && state.agent == Agent::Idle
         && state.user == User::Idle
         && state.pods.iter().all(|pod| pod.life == Pod::None);
+    if !idle {
+        return false;
+    }
     let settled = |j: u8| !job::there(j) || (job::ended(j) && j & job::SETTLED != 0);
     match state.status {
-        _ if !idle => false,
         S::InProgress => false,
         S::Queued => {
             state.entries == USER
                 && state.jobs.iter().all(|&j| !job::there(j) || job::ended(j))
-                && (job::there(state.jobs[1])
-                    || job::there(state.jobs[3])
-                    || matches!(state.mark, 2 | 4)
-                    || matches!(state.last_worker, 2 | 4))
+                && (0..setup.clusters).all(|cluster| !has_room(setup, state, cluster))
         }
         S::Created | S::Stopped | S::Failed | S::Completed | S::Gone => {
             // An entry that the user made while the fence passed stays where it is: it is the user's.
@@ -329,19 +362,35 @@ fn is_end(state: &State) -> bool {
     }
 }
 
+/// Whether a cluster could still intend: one attempt more than the highest of Jobs, mark and last worker.
+fn has_room(setup: &Setup, state: &State, cluster: usize) -> bool {
+    (0..2).all(|attempt| {
+        let j = 2 * cluster + attempt;
+        let name = u8::try_from(j + 1).unwrap();
+        let used = job::there(state.jobs[j]) || state.mark == name || state.last_worker == name;
+        !used || attempt + 1 < setup.attempts
+    })
+}
+
 impl Graph {
     fn number(&mut self, state: State, from: usize, label: &'static str) -> u32 {
+        if self.labels.insert(label.as_ptr().addr()) {
+            self.reached.insert(label);
+        }
         let new = u32::try_from(self.states.len()).unwrap();
         let number = *self.index.entry(state).or_insert(new);
         if number == new {
             self.states.push(state);
+            if state.pods[1].life == Pod::Running {
+                self.reached.insert(SECOND_RUN);
+            }
             self.parents.push((u32::try_from(from).unwrap(), label));
         }
         number
     }
 
     /// How many end states there are, and the first state that reaches none.
-    fn ends(&self, _setup: &Setup) -> (usize, Option<usize>) {
+    fn ends(&self, setup: &Setup) -> (usize, Option<usize>) {
         let count = self.states.len();
         let mut first = vec![0u32; count + 1];
         for &to in &self.progress {
@@ -360,7 +409,9 @@ impl Graph {
             }
         }
         let mut reached = vec![false; count];
-        let mut open: Vec<usize> = (0..count).filter(|&i| is_end(&self.states[i])).collect();
+        let mut open: Vec<usize> = (0..count)
+            .filter(|&i| is_end(setup, &self.states[i]))
+            .collect();
         let ends = open.len();
         for &end in &open {
             reached[end] = true;

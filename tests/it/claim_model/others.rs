@@ -1,13 +1,20 @@
 //! The model's pods (with the start fence), plain agent, user and server watchdog.
+#![expect(clippy::unwrap_used, reason = "numbers of Jobs are small")]
 
 use trainyard::claim::Reason;
 
 use super::explore::{Action, Fault, Next, Setup, Variant};
-use super::world::{AGENT, Agent, NO_POD, Pc, Pod, S, State, USER, User, bit, job, pending};
+use super::world::{
+    AGENT, Agent, JOBS, NO_POD, Pc, Pod, PodSlot, S, State, USER, User, bit, job, pending,
+};
 
 /// The Job of a pod slot.
 pub fn job_of(setup: &Setup, slot: usize) -> usize {
     if setup.two_pods { slot % 2 } else { slot }
+}
+
+fn cluster_of_job(setup: &Setup, j: usize) -> usize {
+    if setup.clusters == 2 { j / 2 } else { 0 }
 }
 
 fn slots_of(setup: &Setup, j: usize) -> [usize; 2] {
@@ -15,7 +22,16 @@ fn slots_of(setup: &Setup, j: usize) -> [usize; 2] {
 }
 
 fn alive(life: Pod) -> bool {
-    !matches!(life, Pod::None | Pod::Dead)
+    life >= Pod::Created && life < Pod::Dead
+}
+
+/// The Job is over or gone: nothing of its pods is left but calls on their way.
+fn clear_slots(setup: &Setup, state: &mut State, j: usize) {
+    for slot in slots_of(setup, j) {
+        if state.pods[slot].life <= Pod::Dead {
+            state.pods[slot] = NO_POD;
+        }
+    }
 }
 
 /// Foreground deletion: the Job goes when its last pod has ended.
@@ -32,19 +48,27 @@ fn finish_deletion(setup: &Setup, state: &mut State, j: usize) {
     if slots.iter().any(|&slot| alive(state.pods[slot].life)) {
         return;
     }
-    for slot in slots {
-        state.pods[slot] = NO_POD;
-    }
+    clear_slots(setup, state, j);
     state.jobs[j] &= job::UID;
 }
 
 /// A pod ends; with the last one the Job does, or goes.
 fn ends(setup: &Setup, state: &mut State, slot: usize, cause: u8) {
+    leaves(
+        setup,
+        state,
+        slot,
+        cause,
+        PodSlot {
+            life: Pod::Dead,
+            bits: 0,
+        },
+    );
+}
+
+fn leaves(setup: &Setup, state: &mut State, slot: usize, cause: u8, rest: PodSlot) {
     let j = job_of(setup, slot);
-    state.pods[slot] = super::world::PodSlot {
-        life: Pod::Dead,
-        bits: 0,
-    };
+    state.pods[slot] = rest;
     if state.jobs[j] & job::DELETING != 0 {
         finish_deletion(setup, state, j);
         return;
@@ -53,9 +77,7 @@ fn ends(setup: &Setup, state: &mut State, slot: usize, cause: u8) {
     if slots.iter().any(|&other| alive(state.pods[other].life)) {
         return;
     }
-    for other in slots {
-        state.pods[other] = NO_POD;
-    }
+    clear_slots(setup, state, j);
     state.jobs[j] = state.jobs[j] & !job::STATE | cause;
 }
 
@@ -64,14 +86,14 @@ pub fn pod_steps(setup: &Setup, state: &State, slot: usize, out: &mut Vec<Next>)
     let j = job_of(setup, slot);
     let me = u8::try_from(j).unwrap() + 1;
     let now = state.pods[slot];
-    let own_pending = pending(j / 2 * usize::from(setup.clusters == 2));
+    let own_pending = pending(cluster_of_job(setup, j));
     let mut push = |state: State, label, progress, fault| {
         out.push(Next {
             state,
             label,
             progress,
             fault,
-        })
+        });
     };
     let deleting = state.jobs[j] & job::DELETING != 0;
     if now.life == Pod::None {
@@ -88,13 +110,22 @@ pub fn pod_steps(setup: &Setup, state: &State, slot: usize, out: &mut Vec<Next>)
         }
         return;
     }
-    if now.life == Pod::Dead {
-        return;
+    if now.life >= Pod::Dead {
+        return late_call(setup, state, slot, out);
     }
     if deleting || setup.deaths {
         let mut next = *state;
         ends(setup, &mut next, slot, job::ENDED_LOST);
         push(next, "pod dies", deleting, None);
+        if let Some(late) = now.life.late().filter(|_| setup.late) {
+            let mut next = *state;
+            let rest = PodSlot {
+                life: late,
+                bits: now.bits,
+            };
+            leaves(setup, &mut next, slot, job::ENDED_LOST, rest);
+            push(next, "pod dies, its call is on its way", deleting, None);
+        }
         if now.life == Pod::Running && !deleting {
             let mut next = *state;
             ends(setup, &mut next, slot, job::ENDED_TASK);
@@ -109,7 +140,14 @@ pub fn pod_steps(setup: &Setup, state: &State, slot: usize, out: &mut Vec<Next>)
     }
     let lost = |next: &mut State| ends(setup, next, slot, job::ENDED_LOST);
     let label = match now.life {
-        Pod::None | Pod::Dead | Pod::Stuck => return,
+        Pod::Running => return pod_ends(setup, state, slot, out),
+        Pod::None
+        | Pod::Stuck
+        | Pod::Dead
+        | Pod::LateTake
+        | Pod::LateMark
+        | Pod::LateReport
+        | Pod::LateStart => return,
         Pod::Created => {
             next.pods[slot].life = Pod::Started;
             "task container starts"
@@ -160,7 +198,6 @@ pub fn pod_steps(setup: &Setup, state: &State, slot: usize, out: &mut Vec<Next>)
             }
             "fence: tasks.started"
         }
-        Pod::Running => return pod_ends(setup, state, slot, out),
         Pod::Reported => {
             ends(setup, &mut next, slot, job::ENDED_TASK);
             "pod exits"
@@ -169,10 +206,42 @@ pub fn pod_steps(setup: &Setup, state: &State, slot: usize, out: &mut Vec<Next>)
     push(next, label, true, fault);
 }
 
+/// The call of a dead pod arrives.
+fn late_call(setup: &Setup, state: &State, slot: usize, out: &mut Vec<Next>) {
+    let j = job_of(setup, slot);
+    let me = u8::try_from(j).unwrap() + 1;
+    let mut next = *state;
+    let bits = state.pods[slot].bits;
+    next.pods[slot] = NO_POD;
+    next.limit_double |= bits & bit::USER_ENQUEUED != 0;
+    match state.pods[slot].life {
+        Pod::LateTake => {
+            next.remove(pending(cluster_of_job(setup, j)));
+        }
+        Pod::LateMark => {
+            next.write_mark(me);
+        }
+        Pod::LateReport => next.report(me),
+        Pod::LateStart => {
+            if next.started(false) && bits & bit::TAKEN_BACK != 0 {
+                next.taken_back = false;
+                next.limit_watchdog = true;
+            }
+        }
+        _ => return,
+    }
+    out.push(Next {
+        state: next,
+        label: "a dead pod's call arrives",
+        progress: true,
+        fault: None,
+    });
+}
+
 /// User code begins in a pod: is anybody else running, was the task taken back?
 fn pod_runs(setup: &Setup, state: &State, next: &mut State, slot: usize) -> Option<Fault> {
     let bits = state.pods[slot].bits;
-    next.pods[slot] = super::world::PodSlot {
+    next.pods[slot] = PodSlot {
         life: Pod::Running,
         bits: 0,
     };
@@ -219,7 +288,7 @@ fn pod_ends(setup: &Setup, state: &State, slot: usize, out: &mut Vec<Next>) {
     let mut report = |status, label| {
         let mut next = *state;
         next.end(status);
-        next.pods[slot] = super::world::PodSlot {
+        next.pods[slot] = PodSlot {
             life: Pod::Reported,
             bits: 0,
         };
@@ -306,7 +375,9 @@ pub fn agent_steps(setup: &Setup, state: &State, out: &mut Vec<Next>) {
             "agent reports"
         }
         Agent::Running => {
-            let mine = state.status == S::InProgress && state.last_worker == AGENT;
+            // It asks for the status alone. What it writes over a run that replaced it would be its own fault.
+            let mine = state.status == S::InProgress
+                && (state.stopping || state.agent_bits & bit::REVOKED == 0);
             next.agent = Agent::Idle;
             next.agent_bits = 0;
             if mine && !state.stopping {
@@ -418,10 +489,7 @@ pub fn user_steps(setup: &Setup, state: &State, out: &mut Vec<Next>) {
                 "user deletes the task"
             }
             Action::DeleteJob => {
-                if !setup.orphans && state.status == S::Queued && state.entries == 0 {
-                    continue;
-                }
-                for j in 0..super::world::JOBS {
+                for j in 0..JOBS {
                     let mut deleted = next;
                     if job::there(state.jobs[j]) && state.jobs[j] & job::DELETING == 0 {
                         delete_job(setup, &mut deleted, j);
@@ -469,7 +537,7 @@ fn user_enqueues(state: &State) -> Next {
         }
     }
     for pod in &mut next.pods {
-        if (Pod::Took..=Pod::Named).contains(&pod.life) {
+        if pod.life.in_fence().is_some() {
             pod.bits |= bit::USER_ENQUEUED;
         }
     }
@@ -490,7 +558,7 @@ fn take_back(next: &mut State, from: Pod) {
     for pod in &mut next.pods {
         if pod.life == Pod::Running {
             pod.bits |= bit::REVOKED;
-        } else if pod.life >= from && pod.life <= Pod::Named {
+        } else if pod.life.in_fence().is_some_and(|life| life >= from) {
             pod.bits |= bit::TAKEN_BACK;
         }
     }

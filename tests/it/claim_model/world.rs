@@ -95,10 +95,41 @@ pub enum Pod {
     Reported,
     /// Ended; the Job still has another pod.
     Dead,
+    /// Ended, while a call of its fence is still on its way to the server.
+    LateTake,
+    LateMark,
+    LateReport,
+    LateStart,
+}
+
+impl Pod {
+    /// How far its fence has come, if it is inside it (a late call still is): the calls after the first.
+    pub fn in_fence(self) -> Option<Pod> {
+        match self {
+            Self::Took | Self::Read | Self::Marked | Self::Named => Some(self),
+            Self::LateMark => Some(Self::Read),
+            Self::LateReport => Some(Self::Marked),
+            Self::LateStart => Some(Self::Named),
+            // The first call: it is also the first read, so nothing is older.
+            Self::LateTake => Some(Self::Took),
+            _ => None,
+        }
+    }
+
+    /// The same pod, dead, with its next call still to arrive.
+    pub fn late(self) -> Option<Pod> {
+        match self {
+            Self::Started => Some(Self::LateTake),
+            Self::Read => Some(Self::LateMark),
+            Self::Marked => Some(Self::LateReport),
+            Self::Named => Some(Self::LateStart),
+            _ => None,
+        }
+    }
 }
 
 /// Where a controller is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 #[repr(u8)]
 pub enum Pc {
     Idle,
@@ -147,6 +178,8 @@ pub mod bit {
     pub const STALE_END: u16 = 16;
     /// A pod or agent that runs: the user took the run back.
     pub const REVOKED: u16 = 32;
+    /// A step: somebody wrote the task's status since the look (`Stamps::status_changed`).
+    pub const WRITTEN: u16 = 32;
     /// A look: nobody is in a step whose first read is older than the facts.
     pub const QUIET: u16 = 64;
     /// A step: it begins with the pending entry.

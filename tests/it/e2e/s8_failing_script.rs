@@ -15,14 +15,15 @@ fn job_failed(world: &World, task: &str) -> Value {
     })
 }
 
+/// The task's status is written before the process ends, so the pod may be a moment behind.
 fn exit_code_of_pod(world: &World, task: &str) -> Value {
-    let pod = world.pod_of(task);
-    pod["status"]["containerStatuses"]
-        .as_array()
-        .and_then(|all| all.iter().find(|status| status["name"] == "task"))
-        .map_or(Value::Null, |status| {
-            status["state"]["terminated"]["exitCode"].clone()
-        })
+    wait("the task container has ended", 30, || {
+        let pod = world.pod_of(task);
+        let statuses = pod["status"]["containerStatuses"].as_array()?;
+        let status = statuses.iter().find(|status| status["name"] == "task")?;
+        let code = &status["state"]["terminated"]["exitCode"];
+        (!code.is_null()).then(|| code.clone())
+    })
 }
 
 #[test]

@@ -225,7 +225,11 @@ impl World {
             server: None,
             controller: None,
             runtime,
-            http: reqwest::Client::new(),
+            // A kept connection would be a dead one after the server was killed.
+            http: reqwest::Client::builder()
+                .pool_max_idle_per_host(0)
+                .build()
+                .expect("HTTP client"),
             token: Mutex::new(String::new()),
         };
         world.start_server();
@@ -280,9 +284,10 @@ impl World {
             let at = text
                 .find(key)
                 .unwrap_or_else(|| panic!("{key} in clearml.conf"));
-            text[at..]
+            // The name itself is quoted too: its value is what the next pair of quotes holds.
+            text[at + key.len()..]
                 .split('"')
-                .find(|part| part.len() > 8 && !part.contains(['\n', ':', '=', ' ']))
+                .find(|part| part.len() > 8)
                 .map(str::to_owned)
         };
         self.key = value("access_key").expect("access_key is quoted");

@@ -8,8 +8,10 @@
 
 mod end;
 mod fence;
+mod link;
 mod log;
 mod pod;
+mod prepare;
 mod proxy;
 mod server;
 mod statistics;

@@ -19,6 +19,8 @@ pub struct Pod<'a> {
     /// Where the pod finds the server; a proxy perhaps.
     pub api: String,
     pub grace: u32,
+    /// The program as the image of init container and sidecar has it.
+    pub program: PathBuf,
     folder: TempDir,
     variables: Vec<(String, String)>,
 }
@@ -39,6 +41,7 @@ impl<'a> Pod<'a> {
             queue: pending,
             api: server.url.clone(),
             grace: 5,
+            program: env!("CARGO_BIN_EXE_trainyard").into(),
             folder: tempfile::tempdir().unwrap(),
             variables: Vec::new(),
         }
@@ -52,6 +55,7 @@ impl<'a> Pod<'a> {
             queue: self.queue.clone(),
             api: self.api.clone(),
             grace: self.grace,
+            program: self.program.clone(),
             folder: tempfile::tempdir().unwrap(),
             variables: self.variables.clone(),
         }
@@ -77,7 +81,13 @@ impl<'a> Pod<'a> {
                 .open(self.path(&format!("{role}.{name}")))
                 .unwrap()
         };
-        let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
+        // The task's container has nothing but what the init container brought.
+        let brought = self.path("root/bin/trainyard");
+        let mut command = Command::new(if role == "task" {
+            &brought
+        } else {
+            &self.program
+        });
         command
             .args(["--in-pod", role])
             .env("TRAINYARD_ROOT", self.path("root"))

@@ -51,7 +51,9 @@ async fn apply(diff: &str, dest: &Dest) -> Result<(), Failure> {
 
 async fn checked_out(origin: &Origin, commit: &str) -> Dest {
     let dest = Dest::new();
-    dest.checkout(&wanted(&origin.url(), commit)).await.unwrap();
+    dest.checkout(&wanted(&origin.url(), commit))
+        .await
+        .expect("it is checked out");
     dest
 }
 

@@ -95,7 +95,7 @@ impl Dest {
         let folder = tempfile::tempdir().expect("a folder is made");
         fs::create_dir(folder.path().join("code")).expect("a folder is made");
         let settings = GitSettings {
-            limit: Duration::from_secs(60),
+            limit: Duration::from_mins(1),
             ..GitSettings::default()
         };
         Self {
@@ -137,7 +137,7 @@ impl Dest {
     }
 
     pub async fn checkout(&self, wanted: &Checkout) -> Result<Checked, Failure> {
-        let mut log = |line: &str| self.log.lock().unwrap().push(line.to_owned());
+        let mut log = |line: &str| self.log.lock().expect("the log").push(line.to_owned());
         checkout(wanted, &self.path(), &self.settings, &mut log).await
     }
 
@@ -150,6 +150,6 @@ impl Dest {
     }
 
     pub fn log(&self) -> String {
-        self.log.lock().unwrap().join("\n")
+        self.log.lock().expect("the log").join("\n")
     }
 }

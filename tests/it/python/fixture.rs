@@ -1,6 +1,5 @@
 //! An image with a Python, a package index in a folder, and a task's volume.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -111,7 +110,7 @@ impl Image {
                 .into(),
             index_url: None,
             index_ca: None,
-            limit: Duration::from_secs(120),
+            limit: Duration::from_mins(2),
         };
         Self {
             folder,
@@ -166,6 +165,17 @@ impl Image {
         self.folder.path().join("index")
     }
 
+    /// Takes a package out of a prebuilt image.
+    pub fn uninstall(&self, name: &str) {
+        let python = self.folder.path().join("usr/bin/python");
+        let mut command = Command::new(uv());
+        command
+            .args(["pip", "uninstall", "--quiet", "--python"])
+            .arg(python)
+            .arg(name);
+        assert!(command.status().expect("uv runs").success());
+    }
+
     /// Nothing more can be installed.
     pub fn empty_the_index(&self) {
         fs::remove_dir_all(self.index()).expect("the index goes");
@@ -215,7 +225,7 @@ impl Image {
         let plan = plan(&task, &PlanSettings { manager, code_root }).expect("a plan");
         let mut log = Vec::new();
         let python = make(&plan, &self.settings, &mut |line: &str| {
-            log.push(line.to_owned())
+            log.push(line.to_owned());
         })
         .await?;
         Ok(Run {

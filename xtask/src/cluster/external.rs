@@ -3,13 +3,20 @@
 use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs, UdpSocket};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::Cluster;
 use crate::sh;
 
 /// Checks that the cluster answers.
 pub fn connect(kubeconfig: &Path) -> Result<Cluster> {
+    // kubectl takes a file that is not there for no settings at all; a list of files is left to it.
+    if !kubeconfig.to_string_lossy().contains(':') && !kubeconfig.is_file() {
+        bail!(
+            "the kubeconfig {} is not there: correct KUBECONFIG, or unset it for a local cluster",
+            kubeconfig.display()
+        );
+    }
     let kubectl = sh::find("kubectl").context(
         "kubectl is missing on this machine; with KUBECONFIG set the one in PATH is used",
     )?;

@@ -30,8 +30,6 @@ const PACKAGES: &[(&str, Proof)] = &[
     ("openssl", Proof::Program("openssl")),
     ("gcc", Proof::Program("cc")),
     ("libc6-dev", Proof::File("/usr/include/stdlib.h")),
-    ("make", Proof::Program("make")),
-    ("cmake", Proof::Program("cmake")),
     ("git", Proof::Program("git")),
     ("python3", Proof::Program("python3")),
     ("python3-venv", Proof::Program("/usr/bin/python3")),

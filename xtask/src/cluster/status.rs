@@ -1,5 +1,7 @@
 //! How the components are: asked of themselves, each in its own way.
 
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -87,6 +89,7 @@ fn node_summary(state: &State, programs: &Path) -> Result<String> {
 /// The lines of `cargo xtask cluster status`; `false` when something is not well.
 pub fn print(state: &State, programs: &Path) -> bool {
     let components = components(state, programs);
+    let mut text = String::new();
     for component in &components {
         let pid = component
             .pid
@@ -96,7 +99,7 @@ pub fn print(state: &State, programs: &Path) -> bool {
             (_, true) => "healthy",
             (_, false) => "not healthy",
         };
-        println!("{:<24} {pid:>8}  {health}", component.name);
+        let _ = writeln!(text, "{:<24} {pid:>8}  {health}", component.name);
     }
     if components
         .iter()
@@ -104,16 +107,19 @@ pub fn print(state: &State, programs: &Path) -> bool {
     {
         let summary = node_summary(state, programs).unwrap_or_default();
         let (ready, gpus) = summary.split_once(' ').unwrap_or(("Unknown", ""));
-        println!("node           {NODE}, Ready {ready}");
-        println!(
+        let _ = writeln!(text, "node           {NODE}, Ready {ready}");
+        let _ = writeln!(
+            text,
             "GPUs           {} nvidia.com/gpu allocatable",
             if gpus.is_empty() { "0" } else { gpus }
         );
-        println!("API server     https://{GATEWAY}:{API_PORT}");
-        println!("registry       {}", layout::registry());
-        println!("package index  {}", layout::index_url());
-        println!("kubeconfig     {}", state.kubeconfig().display());
+        let _ = writeln!(text, "API server     https://{GATEWAY}:{API_PORT}");
+        let _ = writeln!(text, "registry       {}", layout::registry());
+        let _ = writeln!(text, "package index  {}", layout::index_url());
+        let _ = writeln!(text, "kubeconfig     {}", state.kubeconfig().display());
     }
+    // Whoever reads may have enough after a few lines.
+    let _ = std::io::stdout().write_all(text.as_bytes());
     components.iter().all(|component| component.healthy)
 }
 

@@ -63,7 +63,7 @@ pub fn ensure() -> Result<Programs> {
 fn build_static() -> Result<PathBuf> {
     let mut command = cargo("image-static", "build")?;
     command.env("RUSTFLAGS", "-C target-feature=+crt-static");
-    sh::run(command.args(["--target", TARGET]))?;
+    sh::show(command.args(["--target", TARGET]))?;
     built("image-static")
 }
 
@@ -77,10 +77,11 @@ fn build_for_old_glibc() -> Result<PathBuf> {
     // Found there: cargo-zigbuild by cargo, and python with zig by cargo-zigbuild.
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path = std::env::join_paths(std::iter::once(tools).chain(std::env::split_paths(&path)))?;
-    sh::run(command.env("PATH", path))?;
+    sh::show(command.env("PATH", path))?;
     built("image-glibc")
 }
 
+/// Its output is shown: an error of compiler or linker is more than a line.
 /// Each link has its own folders: their C libraries differ, and cargo does not see that.
 fn cargo(folder: &str, verb: &str) -> Result<Command> {
     let folder = build_folder()?.join(folder);
