@@ -353,11 +353,23 @@ fn take_in(
 }
 
 /// Asks for the lengths of queues that the look has cut off, from time to time: only the status shows them.
-async fn learn_lengths(client: &Client, memory: &mut Memory, queues: &Queues) -> Result<(), api::Error> {
-    let cut: Vec<&QueueId> = queues.served.iter().filter(|queue| queue.cut).map(|queue| &queue.id).collect();
+async fn learn_lengths(
+    client: &Client,
+    memory: &mut Memory,
+    queues: &Queues,
+) -> Result<(), api::Error> {
+    let cut: Vec<&QueueId> = queues
+        .served
+        .iter()
+        .filter(|queue| queue.cut)
+        .map(|queue| &queue.id)
+        .collect();
     memory.lengths.retain(|id, _| cut.contains(&id));
     for id in cut {
-        let fresh = memory.lengths.get(id).is_some_and(|(_, asked)| asked.elapsed() < LENGTHS);
+        let fresh = memory
+            .lengths
+            .get(id)
+            .is_some_and(|(_, asked)| asked.elapsed() < LENGTHS);
         if !fresh {
             let length = client.queue_length(id).await?;
             memory.lengths.insert(id.clone(), (length, Instant::now()));

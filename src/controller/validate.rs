@@ -196,16 +196,23 @@ fn unreadable_amount(value: &Value, path: &str) -> Option<String> {
         Value::Object(fields) => fields.iter().find_map(|(name, inner)| {
             let path = format!("{path}.{name}");
             match (name.as_str(), inner) {
-                ("limits" | "requests" | "overhead", Value::Object(amounts)) => amounts.iter().find_map(|(name, amount)| {
-                    let text = amount.as_str().map_or_else(|| amount.to_string(), str::to_owned);
-                    text.parse::<Quantity>().is_err().then(|| format!("{path}[{name:?}]"))
-                }),
+                ("limits" | "requests" | "overhead", Value::Object(amounts)) => {
+                    amounts.iter().find_map(|(name, amount)| {
+                        let text = amount
+                            .as_str()
+                            .map_or_else(|| amount.to_string(), str::to_owned);
+                        text.parse::<Quantity>()
+                            .is_err()
+                            .then(|| format!("{path}[{name:?}]"))
+                    })
+                }
                 _ => unreadable_amount(inner, &path),
             }
         }),
-        Value::Array(items) => {
-            items.iter().enumerate().find_map(|(index, inner)| unreadable_amount(inner, &format!("{path}[{index}]")))
-        }
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .find_map(|(index, inner)| unreadable_amount(inner, &format!("{path}[{index}]"))),
         _ => None,
     }
 }
