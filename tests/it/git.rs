@@ -3,6 +3,7 @@
 mod diffs;
 mod fixture;
 mod served;
+mod servers;
 
 use std::time::Duration;
 
