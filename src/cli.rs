@@ -1,6 +1,7 @@
 //! Command line: what was typed, and which program runs.
 
 mod controller;
+mod retire;
 
 use std::process::ExitCode;
 
@@ -51,6 +52,9 @@ enum Command {
     /// Serve a small ClearML-compatible API with its files and a page for browsers.
     #[cfg(feature = "server")]
     Server(server::Args),
+    /// Delete bindings and wait until their tasks have gone back; the chart does so before it is uninstalled.
+    #[command(hide = true)]
+    Retire(retire::Flags),
     /// Print the CustomResourceDefinition of QueueBinding.
     Crd,
     /// Print a page of the reference, in Markdown.
@@ -78,6 +82,7 @@ pub fn main() -> ExitCode {
             Command::Controller(flags) => controller::main(*flags),
             #[cfg(feature = "server")]
             Command::Server(args) => serve(args),
+            Command::Retire(flags) => retire::main(&flags),
             Command::Crd => print_text(&crate::crd::crd_yaml()),
             Command::Reference { page } => print_text(&match page {
                 Page::Queuebinding => crate::crd::reference(),
@@ -97,7 +102,8 @@ fn serve(args: server::Args) -> ExitCode {
             let mut text = format!("error: {error}");
             let mut source = std::error::Error::source(&error);
             while let Some(cause) = source {
-                text += &format!(": {cause}");
+                text += ": ";
+                text += &cause.to_string();
                 source = cause.source();
             }
             eprintln!("{text}");

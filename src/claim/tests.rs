@@ -44,6 +44,14 @@ fn run_by(attempt: u32) -> TaskState {
     }
 }
 
+/// Ended by the pod of this attempt.
+fn ended_by(attempt: u32, status: Status) -> TaskState {
+    TaskState {
+        status,
+        ..run_by(attempt)
+    }
+}
+
 fn job(attempt: u32, state: JobState) -> Job {
     Job {
         attempt: Attempt(attempt),
@@ -249,6 +257,18 @@ fn each_row_of_the_table_has_its_phase() {
         (
             "Closing",
             facts(Entry::Nowhere, task(Status::Failed), &[started(1)]),
+        ),
+        (
+            "Closing",
+            facts(Entry::Nowhere, ended_by(1, Status::Completed), &[held(1)]),
+        ),
+        (
+            "Withdrawn",
+            facts(Entry::Nowhere, ended_by(1, Status::Failed), &[held(2)]),
+        ),
+        (
+            "Withdrawn",
+            facts(Entry::Nowhere, ended_by(1, Status::Stopped), &[held(1)]),
         ),
         ("Rival", facts(Entry::Elsewhere, queued(), &[intent(1)])),
         ("Rival", facts(Entry::Elsewhere, queued(), &[held(1)])),

@@ -72,7 +72,7 @@ impl Sight<'_> {
             ),
         };
         let jobs = if self.sound {
-            JobsFact::Known(self.jobs(task))
+            JobsFact::Known(self.jobs(task, &task_fact))
         } else {
             JobsFact::Unknown
         };
@@ -142,7 +142,7 @@ impl Sight<'_> {
         })
     }
 
-    fn jobs(&self, task: &TaskId) -> Vec<Job> {
+    fn jobs(&self, task: &TaskId, fact: &TaskFact) -> Vec<Job> {
         let Some(objects) = self.objects.get(task) else {
             return Vec::new();
         };
@@ -158,6 +158,11 @@ impl Sight<'_> {
             if !jobs.iter().any(|job| job.attempt == attempt) {
                 jobs.push(pod_without_job(attempt, pod));
             }
+        }
+        for job in &mut jobs {
+            // The kubelet's word may come later than the task's end: who has written the mark has started.
+            job.started |=
+                matches!(fact, TaskFact::Found(task) if task.mark == By::Us(job.attempt));
         }
         jobs
     }

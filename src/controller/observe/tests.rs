@@ -307,6 +307,23 @@ fn only_the_task_container_counts_as_started() {
 }
 
 #[test]
+fn an_attempt_that_has_written_its_mark_has_started_whatever_the_pod_says() {
+    let mut ended = facts_in(Status::Failed);
+    ended.mark = Some(WorkerId::of_attempt(
+        &identity().worker,
+        &id(TASK),
+        Attempt(1),
+    ));
+    let objects = Objects {
+        jobs: vec![job(&json!({}))],
+        pods: vec![pod(&json!({}))],
+    };
+    let facts = facts(&queues(&[], &[]), Some(Read::Found(ended)), objects);
+    assert!(jobs_of(&facts)[0].started);
+    assert!(matches!(Phase::of(&facts), Phase::Closing(_)));
+}
+
+#[test]
 fn a_pod_that_outlives_its_job_counts_as_the_job() {
     let objects = Objects {
         jobs: Vec::new(),
