@@ -72,7 +72,7 @@ impl Sight<'_> {
             ),
         };
         let jobs = if self.sound {
-            JobsFact::Known(self.jobs(task, &task_fact))
+            JobsFact::Known(self.jobs(task))
         } else {
             JobsFact::Unknown
         };
@@ -116,20 +116,20 @@ impl Sight<'_> {
     fn entry_anywhere(&self, places: &[(&QueueId, Option<&str>)]) -> (Entry, Option<String>) {
         let served = |id: &QueueId| self.queues.served.iter().any(|queue| queue.id == *id);
         let pending = |id: &QueueId| self.queues.pending.id == *id;
-        let owned = |added: &Option<&str>| added.map(str::to_owned);
+        let owned = |added: Option<&str>| added.map(str::to_owned);
         if let Some((_, added)) = places.iter().find(|(id, _)| !served(id) && !pending(id)) {
-            return (Entry::Elsewhere, owned(added));
+            return (Entry::Elsewhere, owned(*added));
         }
         if let Some((id, added)) = places.iter().find(|(id, _)| served(id)) {
             return (
                 Entry::Served {
                     queue: (*id).clone(),
                 },
-                owned(added),
+                owned(*added),
             );
         }
         match places.first() {
-            Some((_, added)) => (Entry::Pending, owned(added)),
+            Some((_, added)) => (Entry::Pending, owned(*added)),
             None => (Entry::Nowhere, None),
         }
     }
@@ -142,7 +142,7 @@ impl Sight<'_> {
         })
     }
 
-    fn jobs(&self, task: &TaskId, fact: &TaskFact) -> Vec<Job> {
+    fn jobs(&self, task: &TaskId) -> Vec<Job> {
         let Some(objects) = self.objects.get(task) else {
             return Vec::new();
         };
@@ -158,11 +158,6 @@ impl Sight<'_> {
             if !jobs.iter().any(|job| job.attempt == attempt) {
                 jobs.push(pod_without_job(attempt, pod));
             }
-        }
-        for job in &mut jobs {
-            // The kubelet's word may come later than the task's end: who has written the mark has started.
-            job.started |=
-                matches!(fact, TaskFact::Found(task) if task.mark == By::Us(job.attempt));
         }
         jobs
     }
