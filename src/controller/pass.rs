@@ -55,7 +55,8 @@ pub(super) struct Scene<'a> {
 /// What a pass leads to.
 #[derive(Debug, Default)]
 pub(super) struct Passed {
-    /// Something was done, or is on its way: look again soon.
+    /// Something was done, so that more may follow from it: look again soon. What the cluster does meanwhile wakes the
+    /// loop by itself.
     pub busy: bool,
     /// Why the first of those who wait is not taken.
     pub waiting: Option<Waiting>,
@@ -161,7 +162,6 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
 
     // Apply.
     let mut passed = Passed {
-        busy: cases.iter().any(in_transition),
         waiting: offer.waiting.or_else(|| admitted.waiting.clone()),
         queues_gone: !queues.gone.is_empty(),
         nothing_claimed: nothing_claimed(&queues, &cases),
@@ -269,33 +269,6 @@ fn cases(
         .collect();
     cases.sort_by_key(|case| place.get(&case.task).copied().unwrap_or(usize::MAX));
     cases
-}
-
-/// Something of this task is on its way, so that another look is worth it soon.
-fn in_transition(case: &Case) -> bool {
-    match Phase::of(&case.observed.facts) {
-        Phase::Offered(..) => case.policy.admission == Admission::Yes,
-        Phase::Running(_) | Phase::Closed | Phase::Orphan(_) | Phase::Occupied => false,
-        Phase::Unclear
-        | Phase::Deleting
-        | Phase::Withdrawn(_)
-        | Phase::Stopping(_)
-        | Phase::Closing(_)
-        | Phase::Rival(_)
-        | Phase::Parked(_)
-        | Phase::Intended(..)
-        | Phase::Taken(_)
-        | Phase::Waiting(..)
-        | Phase::Superseded(_)
-        | Phase::Starting(..)
-        | Phase::TakenOut
-        | Phase::EndedQueued(..)
-        | Phase::EndedRunning(..)
-        | Phase::Stranded(_)
-        | Phase::Lost(_)
-        | Phase::Leftover(_)
-        | Phase::Reported(_) => true,
-    }
 }
 
 /// A queued task that is in none of the binding's queues.
