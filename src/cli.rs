@@ -1,6 +1,7 @@
 //! Command line: what was typed, and which program runs.
 
 mod controller;
+mod retire;
 #[cfg(feature = "server")]
 mod server;
 
@@ -50,6 +51,10 @@ enum Command {
     Controller(Box<controller::Flags>),
     /// Serve a small ClearML-compatible API with its files and a page for browsers.
     #[cfg(feature = "server")]
+    Server(server::Args),
+    /// Delete bindings and wait until their tasks have gone back; the chart does so before it is uninstalled.
+    #[command(hide = true)]
+    Retire(retire::Flags),
     Server(server::Flags),
     /// Print the CustomResourceDefinition of QueueBinding.
     Crd,
@@ -77,6 +82,8 @@ pub fn main() -> ExitCode {
         (None, Some(command)) => match command {
             Command::Controller(flags) => controller::main(*flags),
             #[cfg(feature = "server")]
+            Command::Server(args) => serve(args),
+            Command::Retire(flags) => retire::main(&flags),
             Command::Server(flags) => server::main(flags),
             Command::Crd => print_text(&crate::crd::crd_yaml()),
             Command::Reference { page } => print_text(&match page {

@@ -90,6 +90,8 @@ pub fn decide(observed: &Observed, policy: &Policy, now: Timestamp) -> Step {
         }
         Phase::EndedRunning(job, task) => quiet.then(|| ended_running(job, task, policy, pending)),
         Phase::Offered(_, task) => match &policy.admission {
+            // The entry may have been read before a user's dequeue, and the status after it.
+            Admission::Yes if task.looks_taken_out() => quiet.then(|| intend(observed, task)),
             Admission::Yes => intend(observed, task),
             Admission::No(reason) => Step::Explain(Why::NotAdmitted(reason.clone())),
         },

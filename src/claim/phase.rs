@@ -212,16 +212,15 @@ impl<'a> Known<'a> {
     }
 
     /// Row Taken out. Not once the task container has started: then the fence is on its way, or a run. Beside a Job
-    /// that waits only of a later attempt: only a task that was requeued is left queued by a user's dequeue.
+    /// that waits only of a later attempt or a returned task: only such a task is left queued by a user's dequeue.
     fn taken_out(&self) -> Option<Phase<'a>> {
         let in_reach = match self.entry {
             Entry::Nowhere | Entry::Pending => self.kind == Kind::Queued,
             Entry::Served { .. } | Entry::Elsewhere | Entry::Unknown => false,
         };
-        let possible = self
-            .jobs
-            .iter()
-            .all(|job| job.ended() || (job.waits() && job.attempt > Attempt::FIRST));
+        let possible = self.jobs.iter().all(|job| {
+            job.ended() || (job.waits() && (job.attempt > Attempt::FIRST || job.returned))
+        });
         (in_reach && possible && self.task?.looks_taken_out()).then_some(Phase::TakenOut)
     }
 
@@ -302,7 +301,7 @@ impl<'a> Known<'a> {
 
 impl TaskState {
     /// Row Taken out: no `enqueue_status`, and no step of ours left it like that.
-    fn looks_taken_out(&self) -> bool {
+    pub(super) fn looks_taken_out(&self) -> bool {
         !self.has_enqueue_status
             && match self.reason {
                 Reason::Requeued | Reason::FailedEnqueueing => false,

@@ -537,6 +537,16 @@ fn what_is_not_admitted_stays_in_the_users_queue() {
 }
 
 #[test]
+fn an_entry_that_was_read_before_its_users_dequeue_is_not_taken_up() {
+    let task = TaskState {
+        has_enqueue_status: false,
+        ..task(Status::Queued)
+    };
+    assert!(waits(&fresh(facts(served(), task.clone(), &[]))));
+    assert!(!waits(&quiet(facts(served(), task, &[]))));
+}
+
+#[test]
 fn an_intent_remembers_that_and_how_often_the_task_came_back() {
     let offered = |reason, requeues| {
         let before = Job {

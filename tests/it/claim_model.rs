@@ -374,3 +374,24 @@ fn two_clusters_without_quiet_time_run_twice() {
         },
     );
 }
+
+#[test]
+fn zz_replicas_user() {
+    clean(&Setup {
+        name: "replicas, one action",
+        controllers: 2,
+        actions: ALL,
+        budget: 1,
+        ..BARE
+    });
+}
+#[test]
+fn zy_agent_two() {
+    clean(&Setup {
+        name: "agent, two actions",
+        agent: true,
+        actions: ALL,
+        budget: 2,
+        ..BARE
+    });
+}

@@ -271,7 +271,7 @@ fn call(
             if added && has(bit::USER_ENQUEUED) {
                 next.limit_double = true;
             }
-            if added && has(bit::TAKEN_BACK) {
+            if has(bit::TAKEN_BACK) && (added || there_already) {
                 next.taken_back = false;
             }
             let then = if added {
@@ -584,7 +584,8 @@ fn ends_foreign(setup: &Setup, state: &State, next: &mut State, now: Controller)
         let own = job_of(setup, slot) == usize::from(now.job);
         pod.life == Pod::Running && pod.bits & bit::REVOKED == 0 && !own
     });
-    if !agent && !pod {
+    // What `Dequeue` ends in a pod of ours the user has dequeued.
+    if !agent && (!pod || now.pc == Pc::Dequeue) {
         return None;
     }
     let replicas = setup.controllers > setup.clusters;

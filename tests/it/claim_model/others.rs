@@ -334,7 +334,7 @@ pub fn agent_steps(setup: &Setup, state: &State, out: &mut Vec<Next>) {
             if state.status == S::Stopped {
                 next.status = S::Queued;
                 next.touched = true;
-                if state.taken_back {
+                if state.taken_back && !state.limit_double {
                     fault = Some(Fault::RanTakenBack);
                 }
             }
@@ -474,6 +474,17 @@ pub fn user_steps(setup: &Setup, state: &State, out: &mut Vec<Next>) {
             }
             Action::Dequeue if open => {
                 next.dequeue(None, Reason::Other);
+                let first = !job::there(state.jobs[1]) && !job::there(state.jobs[3]);
+                if next.status == S::Queued && first && job::there(state.jobs[0] | state.jobs[2]) {
+                    // Enqueued twice, then dequeued once: a first attempt goes on, a known limit.
+                    out.push(Next {
+                        state: next,
+                        label: "user dequeues",
+                        progress: false,
+                        fault: None,
+                    });
+                    continue;
+                }
                 take_back(&mut next, Pod::Read);
                 if next.status == S::Queued {
                     // A known limit: whoever is inside a step may enqueue it again, and cannot tell.
