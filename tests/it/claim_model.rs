@@ -9,14 +9,25 @@
 mod controller;
 #[path = "claim_model/explore.rs"]
 mod explore;
-#[path = "claim_model/others.rs"]
-mod others;
+#[path = "claim_model/people.rs"]
+mod people;
+#[path = "claim_model/pods.rs"]
+mod pods;
 #[path = "claim_model/quiet_time.rs"]
 mod quiet_time;
+#[path = "claim_model/server.rs"]
+mod server;
+#[path = "claim_model/setup.rs"]
+mod setup;
+#[path = "claim_model/steps.rs"]
+mod steps;
+#[path = "claim_model/view.rs"]
+mod view;
 #[path = "claim_model/world.rs"]
 mod world;
 
-use explore::{ALL, Action, BUT_DELETE_JOB, Fault, Found, SECOND_RUN, Setup, Variant, explore};
+use explore::{Found, SECOND_RUN, explore};
+use setup::{ALL, Action, BUT_DELETE_JOB, Fault, Setup, Variant};
 use world::S;
 
 #[expect(clippy::print_stdout, reason = "how much was explored is a result")]
@@ -195,11 +206,43 @@ fn two_clusters_on_one_queue_are_clean() {
 
 #[test]
 fn one_controller_alone_and_two_user_actions_are_clean() {
-    let budget = if full() { 2 } else { 1 };
     clean(&Setup {
-        name: "one controller alone, two user actions in full",
-        budget,
+        name: "one controller alone, two user actions",
         actions: ALL,
+        budget: 2,
+        ..BARE
+    });
+    if full() {
+        clean(&Setup {
+            name: "one controller alone, two user actions, all that can happen",
+            budget: 2,
+            ends: &[S::Failed],
+            ..Setup::ONE
+        });
+    }
+}
+
+#[test]
+#[expect(clippy::print_stdout, reason = "what is left out is told")]
+fn the_larger_explorations_are_clean() {
+    if !full() {
+        println!(
+            "claim model: the larger explorations are left out; TRAINYARD_MODEL=full runs them"
+        );
+        return;
+    }
+    clean(&Setup {
+        name: "one controller and a plain agent, two user actions",
+        agent: true,
+        actions: ALL,
+        budget: 2,
+        ..BARE
+    });
+    clean(&Setup {
+        name: "two replicas, one user action",
+        controllers: 2,
+        actions: ALL,
+        budget: 1,
         ..BARE
     });
 }
@@ -373,25 +416,4 @@ fn two_clusters_without_quiet_time_run_twice() {
             ..Setup::ONE
         },
     );
-}
-
-#[test]
-fn zz_replicas_user() {
-    clean(&Setup {
-        name: "replicas, one action",
-        controllers: 2,
-        actions: ALL,
-        budget: 1,
-        ..BARE
-    });
-}
-#[test]
-fn zy_agent_two() {
-    clean(&Setup {
-        name: "agent, two actions",
-        agent: true,
-        actions: ALL,
-        budget: 2,
-        ..BARE
-    });
 }

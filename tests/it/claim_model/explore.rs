@@ -4,146 +4,12 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
-use super::controller::{self, Memo, cluster_of};
-use super::others;
+use super::controller::{self, cluster_of};
+use super::people;
+use super::pods;
+use super::setup::{Fault, Next, Setup, Variant};
+use super::view::{Memo, started};
 use super::world::{Agent, Pc, Pod, S, State, USER, User, bit, job};
-
-/// What a user may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    Abort,
-    Reset,
-    ResetAndEnqueue,
-    Enqueue,
-    Dequeue,
-    Delete,
-    DeleteJob,
-    ClearPending,
-    DeleteQueue,
-}
-
-/// All of them.
-pub const ALL: &[Action] = &[
-    Action::Abort,
-    Action::Reset,
-    Action::ResetAndEnqueue,
-    Action::Enqueue,
-    Action::Dequeue,
-    Action::Delete,
-    Action::DeleteJob,
-    Action::ClearPending,
-    Action::DeleteQueue,
-];
-
-/// A Job deleted by hand while its task is between look and park leaves an orphan.
-pub const BUT_DELETE_JOB: &[Action] = &[
-    Action::Abort,
-    Action::Reset,
-    Action::ResetAndEnqueue,
-    Action::Enqueue,
-    Action::Dequeue,
-    Action::Delete,
-    Action::ClearPending,
-    Action::DeleteQueue,
-];
-
-/// A way in which the rules could have been written, and must not be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Variant {
-    AsWritten,
-    NoIntent,
-    PlainPark,
-    NoReadInFence,
-    MarkAlone,
-    NoStatusReport,
-    ReleaseAfterEnd,
-    LostOnlyWithoutJobs,
-    StartingNoWayOut,
-    NoGiveUp,
-    WithdrawTakesQueued,
-    NoQuietTime,
-}
-
-/// Who takes part.
-#[derive(Debug, Clone)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each switches one thing on that may happen"
-)]
-pub struct Setup {
-    pub name: &'static str,
-    pub clusters: usize,
-    pub controllers: usize,
-    /// Room for attempts in each cluster, 2 at most: a task that waits for a further one is at an end.
-    pub attempts: usize,
-    pub agent: bool,
-    pub actions: &'static [Action],
-    pub budget: u8,
-    /// Kubernetes starts two pods for one Job.
-    pub two_pods: bool,
-    /// Controllers drop a step after any call.
-    pub crashes: bool,
-    /// Pods die at any moment.
-    pub deaths: bool,
-    /// A dying pod's last call of the fence may arrive after its death.
-    pub late: bool,
-    /// A pod may never start.
-    pub stuck: bool,
-    /// An offered task may not be admitted (any longer).
-    pub not_admitted: bool,
-    /// Patience with a waiting pod may run out.
-    pub patience: bool,
-    /// The binding asks for orphans to be restored.
-    pub orphans: bool,
-    /// How runs end by themselves.
-    pub ends: &'static [S],
-    pub variant: Variant,
-}
-
-impl Setup {
-    /// One controller alone, everything that can happen to it switched on, no user.
-    pub const ONE: Setup = Setup {
-        name: "one controller alone",
-        clusters: 1,
-        controllers: 1,
-        attempts: 2,
-        agent: false,
-        actions: ALL,
-        budget: 1,
-        two_pods: false,
-        crashes: true,
-        deaths: true,
-        late: false,
-        stuck: true,
-        not_admitted: true,
-        patience: true,
-        orphans: true,
-        ends: &[S::Failed, S::Completed],
-        variant: Variant::AsWritten,
-    };
-}
-
-/// What must never happen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// Two runs at once, neither taken back by the user.
-    DoubleRun,
-    /// A run began after the user took the task back.
-    RanTakenBack,
-    /// A write of ours ended a run that is somebody else's.
-    EndedForeignRun,
-    /// From here no end can be reached.
-    Stands,
-}
-
-/// A state that can follow.
-pub struct Next {
-    pub state: State,
-    pub label: &'static str,
-    /// Whether it counts as a way to an end: no crash, death or user is needed for it.
-    pub progress: bool,
-    pub fault: Option<Fault>,
-}
 
 /// Reached when the second attempt's user code runs.
 pub const SECOND_RUN: &str = "attempt 2 runs";
@@ -261,10 +127,10 @@ fn successors(setup: &Setup, memo: &mut Memo, state: &State, out: &mut Vec<Next>
         controller::steps(setup, memo, state, me, out);
     }
     for slot in 0..state.pods.len() {
-        others::pod_steps(setup, state, slot, out);
+        pods::pod_steps(setup, state, slot, out);
     }
-    others::agent_steps(setup, state, out);
-    others::user_steps(setup, state, out);
+    people::agent_steps(setup, state, out);
+    people::user_steps(setup, state, out);
     for next in out.iter_mut() {
         note_changes(setup, state, &mut next.state);
     }
@@ -291,8 +157,7 @@ fn note_changes(setup: &Setup, before: &State, after: &mut State) {
     let mut stale = 0;
     for cluster in 0..setup.clusters {
         let jobs = (2 * cluster..2 * cluster + 2).any(|j| {
-            before.jobs[j] != after.jobs[j]
-                || controller::started(before, setup, j) != controller::started(after, setup, j)
+            before.jobs[j] != after.jobs[j] || started(before, setup, j) != started(after, setup, j)
         });
         if !(task || entry || jobs) {
             continue;
