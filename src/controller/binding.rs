@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::admit::Waiting;
+use super::cluster::Once;
 use super::dereference::{self, Connection};
 use super::memory::Memory;
 use super::observe::Identity;
@@ -56,7 +57,7 @@ pub(super) struct Loop {
     reporter: Reporter,
     backoff: Backoff,
     /// What the last pass failed for, so that it is logged once.
-    failing: Option<String>,
+    failing: Once,
     /// Generation whose fields that are not honoured were told.
     noted: Option<i64>,
 }
@@ -102,7 +103,7 @@ impl Loop {
             writer,
             reporter: Reporter::default(),
             backoff: Backoff::new(LONGEST),
-            failing: None,
+            failing: Once::default(),
             noted: None,
             context,
         }
@@ -282,7 +283,7 @@ impl Loop {
         let (wait, counters) = match served {
             Ok(passed) => {
                 self.backoff.reset();
-                self.failing = None;
+                self.failing.over();
                 if passed.queues_gone {
                     self.resolved.iter_mut().for_each(Resolved::doubt);
                 }
@@ -390,14 +391,13 @@ impl Loop {
 
     /// One line for each new reason, not one for each attempt.
     fn log_failure(&mut self, message: &str) {
-        if self.failing.as_deref() != Some(message) {
+        if self.failing.is_new(message) {
             tracing::warn!(
                 namespace = self.namespace,
                 binding = self.name,
                 error = message,
                 "pass failed, trying again"
             );
-            self.failing = Some(message.to_owned());
         }
     }
 

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use kube::core::Status;
+use kube::runtime::watcher;
 
 /// Longest time that one call may take, its client's own retries included.
 const CALL_TIMEOUT: Duration = Duration::from_secs(7);
@@ -97,6 +98,39 @@ pub(super) fn told(error: &dyn std::error::Error) -> String {
         cause = inner.source();
     }
     bounded(&text)
+}
+
+/// Why a watch fails, with what to do where that is known.
+pub(super) fn watch_failure(error: &watcher::Error) -> String {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 404 => {
+            "the API server does not know this kind of object; install the definition: trainyard crd | kubectl apply -f -".into()
+        }
+        watcher::Error::InitialListFailed(kube::Error::Api(status)) => said(status),
+        other => told(other),
+    }
+}
+
+/// A text that is told when it changes, not each time it is said.
+#[derive(Debug, Default)]
+pub(super) struct Once {
+    last: Option<String>,
+}
+
+impl Once {
+    /// Whether this has not just been told.
+    pub fn is_new(&mut self, text: &str) -> bool {
+        let new = self.last.as_deref() != Some(text);
+        if new {
+            self.last = Some(text.to_owned());
+        }
+        new
+    }
+
+    /// What was told is over; if it comes again it is new.
+    pub fn over(&mut self) {
+        self.last = None;
+    }
 }
 
 /// At most a thousand characters, on one line.

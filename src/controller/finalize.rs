@@ -104,7 +104,12 @@ pub(super) async fn clean_up(
     let namespace = binding.namespace().unwrap_or_default();
     let jobs: Api<Job> = Api::namespaced(context.kube.clone(), &namespace);
     for (_, job) in own_jobs(context, binding, identity) {
-        let patch = json!({"metadata": {"uid": job.uid(), "ownerReferences": null}});
+        // Nobody will settle it any more: its pod reports for itself, and the Job goes when that has ended.
+        let seconds = binding.spec.lifecycle.ttl_after_failure.whole_seconds();
+        let patch = json!({
+            "metadata": {"uid": job.uid(), "ownerReferences": null},
+            "spec": {"ttlSecondsAfterFinished": i32::try_from(seconds).unwrap_or(i32::MAX)},
+        });
         let params = PatchParams {
             field_manager: Some(FIELD_MANAGER.into()),
             ..PatchParams::default()

@@ -25,6 +25,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::cluster::{self, Once};
 use crate::pod::label;
 use crate::task::TaskId;
 use crate::telemetry::admin::{Health, Readiness};
@@ -211,19 +212,24 @@ where
         readiness: &Readiness,
     ) {
         let mut events = std::pin::pin!(events);
+        let mut failing = Once::default();
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => {
+                    failing.over();
                     if self.take(event) {
                         readiness.set(part, Health::Ready);
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(watch = part, error = %super::cluster::told(&error), "watch failed, trying again");
+                    let error = cluster::watch_failure(&error);
+                    if failing.is_new(&error) {
+                        tracing::warn!(watch = part, error, "watch failed, trying again");
+                    }
                     let mut rows = self.rows.write().unwrap_or_else(PoisonError::into_inner);
                     rows.failures.add(Instant::now());
                     if !rows.synced {
-                        readiness.set(part, Health::Waiting(super::cluster::told(&error)));
+                        readiness.set(part, Health::Waiting(error));
                     }
                 }
             }

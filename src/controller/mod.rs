@@ -317,19 +317,27 @@ impl Loops {
         let mut events = watcher(api, watcher::Config::default())
             .default_backoff()
             .boxed();
+        let (mut failing, mut listed) = (cluster::Once::default(), false);
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 event = events.next() => match event {
                     Some(Ok(event)) => {
+                        failing.over();
                         if matches!(event, Event::InitDone) {
+                            listed = true;
                             readiness.set(PART, Health::Ready);
                         }
                         self.take(event);
                     }
                     Some(Err(error)) => {
-                        let error = cluster::told(&error);
-                        tracing::warn!(watch = PART, error, "watch failed, trying again");
+                        let error = cluster::watch_failure(&error);
+                        if failing.is_new(&error) {
+                            tracing::warn!(watch = PART, error, "watch failed, trying again");
+                        }
+                        if !listed {
+                            readiness.set(PART, Health::Waiting(error));
+                        }
                     }
                     None => break,
                 },

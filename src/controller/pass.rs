@@ -3,6 +3,7 @@
 //! What it costs does not grow with the length of the queues: one request for entries, one for live tasks if there are
 //! any, one for the bodies of tasks that may go if there is room for them.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use super::apply::{Case, Fault, Hands, Report};
 use super::live::{self, Live};
 use super::look::{self, Index, Queues};
 use super::memory::Memory;
-use super::observe::{Identity, Sight};
+use super::observe::{Identity, Objects, Sight};
 use super::offer::{self, Offer, Readings};
 use super::resolve::Resolved;
 use super::{Context, verdict};
@@ -55,7 +56,8 @@ pub(super) struct Scene<'a> {
 /// What a pass leads to.
 #[derive(Debug, Default)]
 pub(super) struct Passed {
-    /// Something was done, or is on its way: look again soon.
+    /// Something was done, so that more may follow from it: look again soon. What the cluster does meanwhile wakes the
+    /// loop by itself.
     pub busy: bool,
     /// Why the first of those who wait is not taken.
     pub waiting: Option<Waiting>,
@@ -161,7 +163,6 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
 
     // Apply.
     let mut passed = Passed {
-        busy: cases.iter().any(in_transition),
         waiting: offer.waiting.or_else(|| admitted.waiting.clone()),
         queues_gone: !queues.gone.is_empty(),
         nothing_claimed: nothing_claimed(&queues, &cases),
@@ -183,7 +184,7 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
     };
     let reports: Vec<(TaskId, Report)> = futures::stream::iter(cases)
         .map(|case| hands.carry_out(case))
-        .buffer_unordered(HANDS)
+        .buffer_unordered(if scene.retiring { 1 } else { HANDS })
         .collect()
         .await;
     take_in(memory, reports, wants_all, &mut passed);
@@ -267,35 +268,23 @@ fn cases(
             }
         })
         .collect();
-    cases.sort_by_key(|case| place.get(&case.task).copied().unwrap_or(usize::MAX));
+    // Admitted ones in their order; the others with the youngest claim first, so that of several that go back to the
+    // front of their queue the oldest comes to stand before the others.
+    cases.sort_by_key(|case| {
+        let place = place.get(&case.task).copied().unwrap_or(usize::MAX);
+        let added = case.observed.facts.stamps.entry_added.clone();
+        (place, Reverse((youngest_claim(&case.objects), added)))
+    });
     cases
 }
 
-/// Something of this task is on its way, so that another look is worth it soon.
-fn in_transition(case: &Case) -> bool {
-    match Phase::of(&case.observed.facts) {
-        Phase::Offered(..) => case.policy.admission == Admission::Yes,
-        Phase::Running(_) | Phase::Closed | Phase::Orphan(_) | Phase::Occupied => false,
-        Phase::Unclear
-        | Phase::Deleting
-        | Phase::Withdrawn(_)
-        | Phase::Stopping(_)
-        | Phase::Closing(_)
-        | Phase::Rival(_)
-        | Phase::Parked(_)
-        | Phase::Intended(..)
-        | Phase::Taken(_)
-        | Phase::Waiting(..)
-        | Phase::Superseded(_)
-        | Phase::Starting(..)
-        | Phase::TakenOut
-        | Phase::EndedQueued(..)
-        | Phase::EndedRunning(..)
-        | Phase::Stranded(_)
-        | Phase::Lost(_)
-        | Phase::Leftover(_)
-        | Phase::Reported(_) => true,
-    }
+fn youngest_claim(objects: &Objects) -> Option<Timestamp> {
+    objects
+        .jobs
+        .iter()
+        .filter_map(|job| job.creation_timestamp())
+        .map(|time| time.0)
+        .max()
 }
 
 /// A queued task that is in none of the binding's queues.

@@ -1,5 +1,8 @@
 //! The claim: intend, take, park, release.
 
+use std::time::Duration;
+
+use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job as JobObject;
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
@@ -56,6 +59,7 @@ impl Hands<'_> {
         let job = match call(self.context.kube.request::<JobObject>(request)).await {
             Ok(job) => {
                 report.created = true;
+                self.measure_dispatch(case);
                 job
             }
             // Information: an earlier pass, or another replica, was here. Whose it is and how far it has come counts.
@@ -86,6 +90,17 @@ impl Hands<'_> {
             return Ok(if intent { Next::Again } else { Next::Done });
         }
         Ok(Next::Done)
+    }
+
+    /// How long the task has stood in its queue, by the server's clock at its entry and ours now.
+    fn measure_dispatch(&self, case: &Case) {
+        let added = case.observed.facts.stamps.entry_added.as_deref();
+        let added = added.and_then(|text| text.parse::<Timestamp>().ok());
+        if let Some(waited) =
+            added.and_then(|added| Duration::try_from(Timestamp::now().duration_since(added)).ok())
+        {
+            self.context.metrics.dispatched(waited);
+        }
     }
 
     /// Takes the entry that was looked at out of its queue. A "no" changes nothing: the next look tells why.
