@@ -140,9 +140,9 @@ fn warm_environment() {
         assert_eq!(ended["status"], "completed", "{ended:#}");
         let value = printed(&world, &task, "SINCE ");
         if i == 0 {
-            cold.push(value)
+            cold.push(value);
         } else {
-            values.push(value)
+            values.push(value);
         }
     }
     figure(

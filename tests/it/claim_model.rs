@@ -223,7 +223,6 @@ fn one_controller_alone_and_two_user_actions_are_clean() {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "what is left out is told")]
 fn the_larger_explorations_are_clean() {
     if !full() {
         println!(

@@ -179,7 +179,11 @@ fn imports_point_downwards_only() {
             faults.push(format!("src/{file}: module `{module}` is not in the table"));
             continue;
         };
-        let text: String = lines.iter().map(|(_, line)| format!("{line}\n")).collect();
+        let text = lines
+            .iter()
+            .map(|(_, line)| line.as_str())
+            .collect::<Vec<_>>()
+            .join("\n");
         for import in imports(&text) {
             let known = rules.may_import.contains_key(&import);
             if known && import != module && !allowed.contains(&import) && !allowed.contains("all") {

@@ -1,5 +1,12 @@
 //! The one integration binary: pure checks over the whole crate, and scenarios on real programs.
 
+#![allow(
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test fails by a panic and tells by printing"
+)]
+
 mod bench;
 mod chart;
 mod claim_model;

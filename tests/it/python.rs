@@ -234,7 +234,7 @@ async fn a_working_directory_that_is_not_there_is_named() {
 }
 
 #[tokio::test]
-async fn the_repositorys_files_count_where_the_task_lists_nothing() {
+async fn files_of_the_repository_count_where_the_task_lists_nothing() {
     let image = Image::new();
     wheel(&image.index(), "alpha", "1.0", &[]);
     wheel(&image.index(), "beta", "2.0", &[]);

@@ -258,7 +258,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_password_is_for_the_repositorys_own_host() {
+    fn the_password_is_for_the_host_of_the_repository() {
         assert_eq!(
             over_http("https://git.example/a.git").as_deref(),
             Some("https://git.example")
