@@ -23,7 +23,10 @@ pub(super) struct Waiting {
 
 impl Waiting {
     pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
+        Self {
+            reason,
+            message: message.into(),
+        }
     }
 }
 
@@ -54,8 +57,11 @@ impl Room {
         }
         Self {
             in_use,
-            most: limits.max_concurrent.map(|most| usize::try_from(most).unwrap_or(0)),
-            limits: Limits::of(limits).map_err(|error| Waiting::new("LimitUnreadable", error.to_string())),
+            most: limits
+                .max_concurrent
+                .map(|most| usize::try_from(most).unwrap_or(0)),
+            limits: Limits::of(limits)
+                .map_err(|error| Waiting::new("LimitUnreadable", error.to_string())),
         }
     }
 
@@ -189,7 +195,11 @@ mod tests {
         assert_eq!(room.fits(&need(2)).unwrap_err().reason, "LimitReached");
         assert_eq!(room.fits(&need(5)).unwrap_err().reason, "NeverFits");
         assert_eq!(room.full(), Ok(()));
-        assert!(Room::of(&limits(Some(2), None), [job(1), job(2)].iter()).full().is_err());
+        assert!(
+            Room::of(&limits(Some(2), None), [job(1), job(2)].iter())
+                .full()
+                .is_err()
+        );
     }
 
     fn run(lengths: &[u32], room: &mut Room, head: impl FnMut(&TaskId) -> Head) -> Admitted {
@@ -219,7 +229,13 @@ mod tests {
         let mut room = Room::of(&limits(Some(2), None), [].iter());
         let admitted = run(&[1, 5], &mut room, |_| Head::Ready(Resources::default()));
         assert_eq!(admitted.tasks, [task(0), task(100)]);
-        assert!(admitted.waiting.unwrap().message.contains("one of 2 running tasks"));
+        assert!(
+            admitted
+                .waiting
+                .unwrap()
+                .message
+                .contains("one of 2 running tasks")
+        );
     }
 
     #[test]

@@ -152,7 +152,15 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
     };
     let candidates = std::mem::take(&mut offer.candidates);
     let (admitted, jobs) = offer::admit(scene, memory, candidates, &readings, &mut room);
-    let cases = cases(observed, &live, spec, &policy, &admitted, offer.hold.as_ref(), jobs);
+    let cases = cases(
+        observed,
+        &live,
+        spec,
+        &policy,
+        &admitted,
+        offer.hold.as_ref(),
+        jobs,
+    );
 
     // Apply.
     let mut passed = Passed {
@@ -249,7 +257,9 @@ fn cases(
             let admission = match hold {
                 Some(waiting) => Admission::No(waiting.message.clone()),
                 None if place.contains_key(&task) => Admission::Yes,
-                None if matches!(Phase::of(&observed.facts), Phase::Intended(..)) => still_fits(spec, live, &task),
+                None if matches!(Phase::of(&observed.facts), Phase::Intended(..)) => {
+                    still_fits(spec, live, &task)
+                }
                 None => Admission::No("there is no room".into()),
             };
             Case {
@@ -273,9 +283,18 @@ fn cases(
 
 /// An intent that is there already was admitted when it was written; limits may have been lowered since.
 fn still_fits(spec: &QueueBindingSpec, live: &Live, task: &TaskId) -> Admission {
-    let of_task = |job: &&Arc<Job>| job.labels().get(label::TASK).map(String::as_str) == Some(task.as_str());
-    let room = Room::of(&spec.limits, live.own_unended.iter().filter(|job| !of_task(job)));
-    let need = live.own_unended.iter().find(of_task).map(|job| admit::requests(job)).unwrap_or_default();
+    let of_task =
+        |job: &&Arc<Job>| job.labels().get(label::TASK).map(String::as_str) == Some(task.as_str());
+    let room = Room::of(
+        &spec.limits,
+        live.own_unended.iter().filter(|job| !of_task(job)),
+    );
+    let need = live
+        .own_unended
+        .iter()
+        .find(of_task)
+        .map(|job| admit::requests(job))
+        .unwrap_or_default();
     match room.fits(&need) {
         Ok(()) => Admission::Yes,
         Err(waiting) => Admission::No(waiting.message),
