@@ -110,7 +110,11 @@ fn hold(scene: &Scene<'_>, memory: &Memory) -> Option<Waiting> {
             "a Job could not be released; nothing is taken until one can",
         ));
     }
-    None
+    let refused = memory
+        .pods_refused
+        .as_ref()
+        .filter(|(until, _)| Instant::now() < *until);
+    refused.map(|(_, words)| Waiting::new("PodsRefused", words))
 }
 
 /// Names of projects that were not asked for yet.

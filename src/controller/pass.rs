@@ -345,6 +345,9 @@ fn take_in(
         at_once |= report.wants_every_queue;
         passed.queues_gone |= report.pending_gone;
         released |= report.released;
+        if let Some(words) = report.pod_refused {
+            memory.pods_refused = Some((now + REFUSED, words));
+        }
         if report.created {
             memory.last_dispatch = Some(Timestamp::now());
         }
