@@ -344,3 +344,6 @@ fn name_of(step: &Step) -> Option<&'static str> {
         Step::TakeEntry { .. } => Some("take-entry"),
     }
 }
+
+#[cfg(test)]
+mod tests;
