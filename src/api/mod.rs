@@ -209,6 +209,25 @@ impl Client {
         Ok(())
     }
 
+    /// The address of a file server below the API's own (`GET /files` answers `OK`, §2.8), as small servers have it.
+    pub async fn files_below_api(&self) -> Result<Option<String>, Error> {
+        const ACTION: &str = "files";
+        let url = format!("{}/files", self.inner.base);
+        let response =
+            self.inner.http.get(&url).send().await.map_err(|error| {
+                transient(ACTION, chain(error), None, false).at(&self.inner.origin)
+            })?;
+        let status = response.status();
+        if is_transient(status) {
+            return Err(
+                transient(ACTION, format!("HTTP {}", status.as_u16()), None, false)
+                    .at(&self.inner.origin),
+            );
+        }
+        let answers = status.is_success() && read(ACTION, response).await?.starts_with(b"OK");
+        Ok(answers.then_some(url))
+    }
+
     /// One call with a JSON body.
     async fn call<T: DeserializeOwned>(
         &self,

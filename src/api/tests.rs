@@ -398,6 +398,19 @@ async fn a_batch_is_sent_as_lines_and_refused_ones_are_counted() {
     );
 }
 
+#[tokio::test]
+async fn a_file_server_below_the_api_is_found_if_there_is_one() {
+    let (server, client) = server().await;
+    assert_eq!(client.files_below_api().await.unwrap(), None);
+    Mock::given(method("GET"))
+        .and(path("/files"))
+        .respond_with(ResponseTemplate::new(200).set_body_string("OK"))
+        .mount(&server)
+        .await;
+    let found = client.files_below_api().await.unwrap();
+    assert_eq!(found, Some(format!("{}/files", server.uri())));
+}
+
 #[test]
 fn settings_that_cannot_work_are_refused_at_once() {
     let settings = |url: &str| Settings::new(url, Credentials::keys("k", "s"), "worker");

@@ -130,7 +130,18 @@ pub(super) async fn connect(
             format!("spec.server: {error}"),
         )
     })?;
-    let derived = Derived::of(address.api_url);
+    let mut derived = Derived::of(address.api_url);
+    if address.files_url.is_none()
+        && let Some(files) = client
+            .files_below_api()
+            .await
+            .map_err(|error| Trouble::from(&error))?
+    {
+        derived = Derived {
+            web: address.api_url.trim_end_matches('/').to_owned(),
+            files,
+        };
+    }
     let server = render::Server {
         api_url: address.api_url.to_owned(),
         web_url: Some(address.web_url.map_or(derived.web, str::to_owned)),
@@ -281,7 +292,8 @@ fn version(object: &impl ResourceExt) -> String {
     )
 }
 
-/// Web and files addresses as the SDK derives them from the API's, where nobody gives them: `api.` becomes `app.` and
+/// Web and files addresses as the SDK derives them from the API's, where nobody gives them and the server has no files
+/// below its own address: `api.` becomes `app.` and
 /// `files.`, port 8008 becomes 8080 and 8081; anything else serves all three itself.
 struct Derived {
     web: String,
