@@ -1,14 +1,15 @@
 //! Command line: what was typed, and which program runs.
 
 mod controller;
+mod retire;
+#[cfg(feature = "server")]
+mod server;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::exec;
-#[cfg(feature = "server")]
-use crate::server;
 
 /// Runs machine-learning experiments from ClearML queues on Kubernetes.
 #[derive(Debug, Parser)]
@@ -51,6 +52,10 @@ enum Command {
     /// Serve a small ClearML-compatible API with its files and a page for browsers.
     #[cfg(feature = "server")]
     Server(server::Args),
+    /// Delete bindings and wait until their tasks have gone back; the chart does so before it is uninstalled.
+    #[command(hide = true)]
+    Retire(retire::Flags),
+    Server(server::Flags),
     /// Print the CustomResourceDefinition of QueueBinding.
     Crd,
     /// Print a page of the reference, in Markdown.
@@ -78,6 +83,8 @@ pub fn main() -> ExitCode {
             Command::Controller(flags) => controller::main(*flags),
             #[cfg(feature = "server")]
             Command::Server(args) => serve(args),
+            Command::Retire(flags) => retire::main(&flags),
+            Command::Server(flags) => server::main(flags),
             Command::Crd => print_text(&crate::crd::crd_yaml()),
             Command::Reference { page } => print_text(&match page {
                 Page::Queuebinding => crate::crd::reference(),
@@ -85,24 +92,6 @@ pub fn main() -> ExitCode {
             }),
         },
         (None, None) => ExitCode::from(2),
-    }
-}
-
-/// Runs the server; what stops it is one line on standard error.
-#[cfg(feature = "server")]
-fn serve(args: server::Args) -> ExitCode {
-    match server::run(args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let mut text = format!("error: {error}");
-            let mut source = std::error::Error::source(&error);
-            while let Some(cause) = source {
-                text += &format!(": {cause}");
-                source = cause.source();
-            }
-            eprintln!("{text}");
-            ExitCode::FAILURE
-        }
     }
 }
 

@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--name", default="digits")
     args = parser.parse_args()
 
-    task = Task.init(project_name="demo", task_name=args.name, reuse_last_task_id=False)
+    task = Task.init(project_name="demo", task_name=args.name, reuse_last_task_id=False, output_uri=True)
     if args.queue:
         print(f"task {task.id}", flush=True)
         task.execute_remotely(queue_name=args.queue, exit_process=True)

@@ -169,11 +169,11 @@ impl<'a> Known<'a> {
     /// Rows Withdrawn to Rival: a live Job that has to go.
     fn to_be_removed(&self) -> Option<Phase<'a>> {
         if self.over()
-            && let Some(job) = self.find(Job::waits)
+            && let Some(job) = self.find(|job| job.waits() && !self.ran(job))
         {
             return Some(Phase::Withdrawn(job));
         }
-        if let Some(job) = self.find(|job| job.held() && job.started) {
+        if let Some(job) = self.find(|job| job.held() && (job.started || self.ran(job))) {
             let asked_to_stop =
                 self.kind == Kind::InProgress && self.task.is_some_and(|task| task.stopping);
             match self.kind {
@@ -186,6 +186,13 @@ impl<'a> Known<'a> {
             }
         }
         self.rival().map(Phase::Rival)
+    }
+
+    /// The task came to its end by this Job's pod, whose start may not have been seen yet: only the pod of an attempt
+    /// writes that attempt's mark, inside its fence. A short script ends before the kubelet tells of its start, and
+    /// to withdraw its Job then would lose the pod's exit code and log.
+    fn ran(&self, job: &Job) -> bool {
+        self.kind == Kind::Over && job.held() && self.ours(job)
     }
 
     fn rival(&self) -> Option<&'a Job> {

@@ -189,10 +189,10 @@ impl Loop {
         .await;
         match &template {
             Ok(template) => {
-                verdicts.holds(condition::TEMPLATE_VALID, "Accepted", template.to_string())
+                verdicts.holds(condition::TEMPLATE_VALID, "Accepted", template.to_string());
             }
             Err(trouble) if trouble.reason == validate::NOT_JUDGED => {
-                verdicts.undecided(trouble.clone())
+                verdicts.undecided(trouble.clone());
             }
             Err(trouble) => verdicts.fails(trouble.clone()),
         }
@@ -308,10 +308,8 @@ impl Loop {
                         .event(binding, EventType::Warning, "JobRefused", &note)
                         .await;
                 }
-                if retiring {
-                    if let Err(error) = self.retire(binding, passed.nothing_claimed).await {
-                        return self.cluster_fault(&error);
-                    }
+                if retiring && let Err(error) = self.retire(binding, passed.nothing_claimed).await {
+                    return self.cluster_fault(&error);
                 }
                 self.measure(&passed);
                 let wait = if passed.busy || retiring { BUSY } else { IDLE };
@@ -335,14 +333,14 @@ impl Loop {
                 (self.backoff.next(failure.retry_after), None)
             }
         };
-        if let Err(error) = self
+        let written = self
             .writer
             .write(binding, verdicts, counters.as_ref())
-            .await
+            .await;
+        if let Err(error) = written
+            && !error.is_not_found()
         {
-            if !error.is_not_found() {
-                return self.cluster_fault(&error);
-            }
+            return self.cluster_fault(&error);
         }
         wait
     }

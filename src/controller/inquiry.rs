@@ -71,7 +71,7 @@ impl Inquiry {
                     lore.events.insert(uid, oldest_first(events.items));
                 }
                 Err(error) => {
-                    tracing::debug!(job = %job.name_any(), %error, "events of the Job were not read")
+                    tracing::debug!(job = %job.name_any(), %error, "events of the Job were not read");
                 }
             }
         }

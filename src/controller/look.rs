@@ -135,11 +135,14 @@ pub(super) struct Place<'a> {
     pub pending: bool,
 }
 
+/// A queue and when the entry was added to it.
+pub(super) type Anywhere<'a> = (&'a QueueId, Option<&'a str>);
+
 /// Every entry of a look by its task: built once a pass, so that finding one costs the same however long queues are.
 #[derive(Debug)]
 pub(super) struct Index<'a> {
     ordinary: HashMap<&'a TaskId, Place<'a>>,
-    every: Option<HashMap<&'a TaskId, Vec<(&'a QueueId, Option<&'a str>)>>>,
+    every: Option<HashMap<&'a TaskId, Vec<Anywhere<'a>>>>,
     existing: HashSet<&'a QueueId>,
 }
 
@@ -196,7 +199,7 @@ impl<'a> Index<'a> {
     }
 
     /// All places of the task in the whole server; `None` if this look did not read every queue.
-    pub fn every(&self, task: &TaskId) -> Option<&[(&'a QueueId, Option<&'a str>)]> {
+    pub fn every(&self, task: &TaskId) -> Option<&[Anywhere<'a>]> {
         Some(self.every.as_ref()?.get(task).map_or(&[], Vec::as_slice))
     }
 

@@ -32,10 +32,14 @@ use crate::telemetry::admin::{Health, Readiness};
 /// A watch that failed twice within this time, and has said nothing since, is not believed.
 const SILENCE: Duration = Duration::from_secs(40);
 
+type Alarms = HashMap<(String, String), Arc<Notify>>;
+/// (namespace, task) -> object name -> object.
+type ByTask<K> = BTreeMap<(String, TaskId), BTreeMap<String, Arc<K>>>;
+
 /// Loops to wake when something of their binding has changed, by (namespace, binding).
 #[derive(Debug, Clone, Default)]
 pub(super) struct Wakers {
-    loops: Arc<Mutex<HashMap<(String, String), Arc<Notify>>>>,
+    loops: Arc<Mutex<Alarms>>,
 }
 
 impl Wakers {
@@ -80,10 +84,9 @@ impl<K> Clone for Mirror<K> {
 
 #[derive(Debug)]
 struct Rows<K> {
-    /// (namespace, task) -> object name -> object.
-    by_task: BTreeMap<(String, TaskId), BTreeMap<String, Arc<K>>>,
+    by_task: ByTask<K>,
     /// What a relist has brought so far.
-    incoming: Option<BTreeMap<(String, TaskId), BTreeMap<String, Arc<K>>>>,
+    incoming: Option<ByTask<K>>,
     synced: bool,
     failures: Failures,
 }
@@ -271,10 +274,11 @@ impl<K: Resource<DynamicType = ()>> Rows<K> {
         let owner = (namespace.clone(), binding);
         let objects = self.by_task.entry((namespace, task)).or_default();
         let name = object.name_any();
-        if let Some(known) = objects.get(&name) {
-            if known.meta().uid == object.meta().uid && version(known.as_ref()) > version(&object) {
-                return None;
-            }
+        if let Some(known) = objects.get(&name)
+            && known.meta().uid == object.meta().uid
+            && version(known.as_ref()) > version(&object)
+        {
+            return None;
         }
         objects.insert(name, Arc::new(object));
         Some(owner)

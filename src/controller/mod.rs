@@ -27,10 +27,13 @@ mod offer;
 mod pass;
 mod report;
 mod resolve;
+mod retire;
 mod status;
 mod sweep;
 mod validate;
 mod verdict;
+
+pub use retire::{RetireError, retire};
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -116,20 +116,20 @@ impl Sight<'_> {
     fn entry_anywhere(&self, places: &[(&QueueId, Option<&str>)]) -> (Entry, Option<String>) {
         let served = |id: &QueueId| self.queues.served.iter().any(|queue| queue.id == *id);
         let pending = |id: &QueueId| self.queues.pending.id == *id;
-        let owned = |added: &Option<&str>| added.map(str::to_owned);
+        let owned = |added: Option<&str>| added.map(str::to_owned);
         if let Some((_, added)) = places.iter().find(|(id, _)| !served(id) && !pending(id)) {
-            return (Entry::Elsewhere, owned(added));
+            return (Entry::Elsewhere, owned(*added));
         }
         if let Some((id, added)) = places.iter().find(|(id, _)| served(id)) {
             return (
                 Entry::Served {
                     queue: (*id).clone(),
                 },
-                owned(added),
+                owned(*added),
             );
         }
         match places.first() {
-            Some((_, added)) => (Entry::Pending, owned(added)),
+            Some((_, added)) => (Entry::Pending, owned(*added)),
             None => (Entry::Nowhere, None),
         }
     }

@@ -34,7 +34,7 @@ use crate::task::{QueueId, Status, TaskId};
 /// Tasks that are worked on at once.
 const HANDS: usize = 8;
 /// A Job that the API server refused is not tried again for this long.
-const REFUSED: Duration = Duration::from_secs(60);
+const REFUSED: Duration = Duration::from_mins(1);
 /// Lengths of long queues are asked for no more often than this.
 const LENGTHS: Duration = Duration::from_secs(10);
 

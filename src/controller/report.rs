@@ -11,7 +11,7 @@ use crate::task::{QueueId, WorkerId};
 /// How often the worker reports; a registration lives for [`REGISTERED`].
 const PERIOD: Duration = Duration::from_secs(30);
 /// How long the server keeps a worker that says nothing (protocol.md §5.2).
-const REGISTERED: Duration = Duration::from_secs(600);
+const REGISTERED: Duration = Duration::from_mins(10);
 
 /// The worker of one binding.
 #[derive(Debug, Default)]

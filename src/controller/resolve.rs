@@ -13,7 +13,7 @@ use crate::render;
 use crate::task::QueueId;
 
 /// How often names are looked up again: a queue may have been renamed, or made meanwhile.
-const AGAIN: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_mins(1);
 /// The same while one is missing.
 const AGAIN_MISSING: Duration = Duration::from_secs(5);
 

@@ -86,12 +86,6 @@ pub(super) struct Verdicts {
     by_type: BTreeMap<&'static str, (Truth, String, String)>,
 }
 
-impl Default for Truth {
-    fn default() -> Self {
-        Self::Unknown
-    }
-}
-
 impl Verdicts {
     /// The condition holds.
     pub fn holds(&mut self, condition: &'static str, reason: &str, message: impl Into<String>) {

@@ -13,11 +13,11 @@ use crate::api::{Client, Error, Facts};
 use crate::claim::UserQueue;
 use crate::task::{QueueId, Status, TaskId};
 
-const PERIOD: Duration = Duration::from_secs(60);
+const PERIOD: Duration = Duration::from_mins(1);
 /// Pages of 500 tasks that are read of each status.
 const PAGES: usize = 20;
 /// A suspect that nothing was to be done about is dropped; the next sweep finds it again if need be.
-const SUSPECTED: Duration = Duration::from_secs(120);
+const SUSPECTED: Duration = Duration::from_mins(2);
 /// Suspects that are observed at once.
 const MOST: usize = 200;
 

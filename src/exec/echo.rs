@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::outcome::bounded;
 use super::output::{Secrets, text};
 
-use super::spool::{NOTE, Spool};
+use super::spool::{NOTE, Spool, Trace};
 
 /// How often the spool is looked at.
 const POLL: Duration = Duration::from_millis(50);
@@ -28,6 +28,9 @@ const KEPT_BYTES: usize = 500;
 /// Space is given back in steps of this size, and this much is left before what was acknowledged.
 const FREE_STEP: u64 = 1024 * 1024;
 const FREE_EVERY: Duration = Duration::from_secs(1);
+
+/// What the log says when the task opens its own output for writing.
+const BEGUN_ANEW: &str = "the task has overwritten its own output, as `> /dev/stderr` does; lines that were not sent yet are lost: use `>&2`";
 
 /// The running copy.
 #[derive(Debug)]
@@ -57,6 +60,8 @@ impl Echo {
             waiting: Instant::now(),
             freed: 0,
             freed_at: Instant::now(),
+            trace: Trace::default(),
+            told: false,
         };
         let told = finish.clone();
         thread::Builder::new()
@@ -105,13 +110,17 @@ struct Copy<W> {
     waiting: Instant,
     freed: u64,
     freed_at: Instant,
+    /// What stands before the place that was copied last.
+    trace: Trace,
+    told: bool,
 }
 
 impl<W: Write> Copy<W> {
     /// Copies one chunk; whether there may be more at once.
     fn turn(&mut self, last: bool) -> bool {
-        if self.spool.length().is_ok_and(|length| length < self.at) {
+        if self.begun_anew() {
             self.at = 0;
+            self.freed = 0;
         }
         if self.spool.read(self.at, CHUNK, &mut self.buffer).is_err() {
             return false;
@@ -132,11 +141,26 @@ impl<W: Write> Copy<W> {
             self.write(whole);
             self.keep(whole);
             self.at += whole as u64;
+            self.trace = self.spool.trace(self.at).unwrap_or_default();
         } else if self.buffer.is_empty() {
             self.waiting = Instant::now();
         }
         self.free();
         full
+    }
+
+    /// Whether the task has truncated its own output, which its user is told once.
+    fn begun_anew(&mut self) -> bool {
+        let grown = self.spool.length().is_ok_and(|length| length != self.at);
+        if !grown || self.spool.goes_on_from(&self.trace).unwrap_or(true) {
+            return false;
+        }
+        self.trace = Trace::default();
+        if !self.told {
+            self.told = true;
+            let _ = self.spool.note(BEGUN_ANEW);
+        }
+        true
     }
 
     fn write(&mut self, count: usize) {

@@ -106,6 +106,7 @@ pub async fn checkout(
     )
     .await?;
     git.submodules(log).await?;
+    git.large_files(log).await?;
     log(&format!(
         "checked out {commit} in {:.1} s",
         begun.elapsed().as_secs_f64()
@@ -313,6 +314,30 @@ impl Git<'_> {
             Failure::new(format!("{} has no default branch", self.wanted.url))
                 .hint("is it empty? Set a branch or commit in the task")
         })
+    }
+
+    /// Files of Git LFS come if its program is there; otherwise the task's user is told what to expect.
+    async fn large_files(&self, log: &mut Log<'_>) -> Result<(), Failure> {
+        let attributes = std::fs::read_to_string(self.dest.join(".gitattributes"));
+        if !attributes.is_ok_and(|text| text.contains("filter=lfs")) {
+            return Ok(());
+        }
+        if self
+            .call(&["lfs", "version"], &mut |_| {})
+            .await?
+            .status
+            .success()
+        {
+            return self
+                .must(&["lfs", "pull"], log)
+                .await
+                .map(drop)
+                .map_err(Failure::from);
+        }
+        log(
+            "the repository keeps files in Git LFS, which is not installed here: they stay pointers",
+        );
+        Ok(())
     }
 
     /// An error in a submodule is an error of the task: code that is half there is worse than none.

@@ -31,6 +31,9 @@ const MAX_REQUIREMENTS: usize = 1 << 20;
 /// Longest entry point, working directory, or name of a revision.
 const MAX_TEXT: usize = 16 << 10;
 
+/// What the SDK (clearml 2.1.12) writes in place of a diff that it could not make.
+const NOT_RECORDED: &str = "# Repository modified, but no git diff could be extracted.";
+
 /// How the Python environment is made (`environment.manager` of the binding).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Manager {
@@ -187,6 +190,10 @@ pub fn plan(task: &Task, settings: &PlanSettings) -> Result<Plan, PlanError> {
     }
     let mut notes = Vec::new();
     let source = match (literal, command.file()) {
+        (Some(text), _) if checkout.is_some() && text.trim() == NOT_RECORDED => {
+            notes.push("the uncommitted changes were not recorded with the task".to_owned());
+            Source::None
+        }
         (Some(text), Some(file)) => Source::Script {
             path: working_dir.join(file),
             text: text.to_owned(),

@@ -100,7 +100,8 @@ impl Runner<'_> {
             }
             sleep(GROUP_POLL).await;
         }
-        let killed = group_lives(group);
+        // What cannot be looked at, as where `/proc` is hidden, is not taken for ended.
+        let killed = exit.is_none() || group_lives(group);
         if killed {
             let _ = killpg(group, Signal::SIGKILL);
         }
@@ -153,6 +154,10 @@ pub fn sweep() -> usize {
             break;
         }
         std::thread::sleep(Duration::from_millis(2));
+    }
+    if Pid::this().as_raw() == 1 {
+        // Process 1 reaches all of its container at once, also where `/proc` does not show it.
+        let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
     }
     killed.len()
 }

@@ -4,7 +4,7 @@
 //! nothing asked for ───────────────────────────▶ the image's interpreter, at once
 //! list, files ──▶ key ──▶ made before? ──yes───▶ that environment
 //!                             └─no─▶ all in the image already? ──yes──▶ the image's interpreter
-//!                                        └─no─▶ lock ──▶ uv venv ──▶ uv pip install ──▶ marker
+//!                                        └─no─▶ lock ──▶ venv ──▶ install what the image lacks ──▶ marker
 //! ```
 //!
 //! Environments are named after what they were made from and lie beside uv's cache, so that files are hard links and
@@ -14,21 +14,22 @@ mod explain;
 mod index;
 mod interpreter;
 mod list;
+mod maker;
 mod store;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::process::Command;
 
 use self::interpreter::Interpreter;
 pub use self::interpreter::find_program;
 use self::list::List;
-use self::store::{Place, Store};
+use self::maker::Maker;
 use super::failure::Failure;
 use super::plan::{Environment, Plan, Requirements};
-use super::tool::{self, Ended, Log};
+use super::tool::{self, Log};
 use crate::pod;
 
 /// What making an environment needs beside the plan.
@@ -80,6 +81,13 @@ pub async fn make(
     settings: &PythonSettings,
     log: &mut Log<'_>,
 ) -> Result<Python, Failure> {
+    if !plan.working_dir.is_dir() {
+        let folder = plan.working_dir.display();
+        return Err(
+            Failure::new(format!("the working directory {folder} is not there"))
+                .hint("check the task's working directory, and that the folder is committed"),
+        );
+    }
     let list = match &plan.environment {
         Some(Environment { requirements, .. }) => List::read(requirements)?,
         None => List::default(),
@@ -213,249 +221,5 @@ impl PythonSettings {
             command.env_remove(name);
         }
         command
-    }
-}
-
-/// Makes one environment.
-struct Maker<'a> {
-    settings: &'a PythonSettings,
-    list: &'a List,
-    interpreter: &'a Interpreter,
-    pip: bool,
-    working_dir: &'a Path,
-}
-
-impl Maker<'_> {
-    async fn make(&self, log: &mut Log<'_>) -> Result<Python, Failure> {
-        let begun = Instant::now();
-        let store = Store::open(&self.settings.cache, &self.settings.own, log);
-        let key = self.list.key(&self.surroundings());
-        if let Some(python) = key.as_deref().and_then(|key| store.ready(key)).map(found) {
-            log("the Python environment is in the cache");
-            return Ok(python);
-        }
-        if let Some(python) = self.in_the_image(&store, log).await {
-            return Ok(python);
-        }
-        let place = store.place(key.as_deref(), log).await?;
-        // Another task may have made it while we waited for the lock.
-        if let Some(python) = key
-            .as_deref()
-            .filter(|_| place.is_shared())
-            .and_then(|key| store.ready(key))
-            .map(found)
-        {
-            log("another task has just made the Python environment");
-            return Ok(python);
-        }
-        let count = self.list.count();
-        log(&format!(
-            "making an environment for Python {}: {count} requirements",
-            self.interpreter.version
-        ));
-        let installed = self.build(&store, &place, log).await?;
-        self.keep(&store, &place, &installed);
-        log(&format!(
-            "the Python environment is ready after {:.1} s",
-            begun.elapsed().as_secs_f64()
-        ));
-        let environment = place.folder().to_owned();
-        let interpreter = Some(environment.join("bin/python"));
-        Ok(Python {
-            interpreter,
-            environment: Some(environment),
-            installed: Some(installed),
-            reused: false,
-        })
-    }
-
-    /// What else decides on the content of an environment.
-    fn surroundings(&self) -> String {
-        let installer = if self.pip { "pip" } else { "uv" };
-        let index = index::identity(self.settings);
-        format!("{}\n{installer}\n{index}", self.interpreter.identity)
-    }
-
-    /// A prebuilt image may hold all that is asked for: then it runs as it is.
-    async fn in_the_image(&self, store: &Store, log: &mut Log<'_>) -> Option<Python> {
-        let mut command = self.uv(
-            store,
-            &[
-                "pip",
-                "install",
-                "--dry-run",
-                "--offline",
-                "--break-system-packages",
-            ],
-        );
-        command
-            .arg("--python")
-            .arg(&self.interpreter.program)
-            .args(["-r", "-"]);
-        let limit = Duration::from_mins(1);
-        let ended = tool::run(command, Some(self.list.text.as_bytes()), limit, &mut |_| {})
-            .await
-            .ok()?;
-        if !ended.status.success() || !ended.output.contains("Would make no changes") {
-            return None;
-        }
-        let installed = self.versions_of_listed(store).await?;
-        log("the image holds all required packages: it is used as it is");
-        let interpreter = Some(self.interpreter.program.clone());
-        Some(Python {
-            interpreter,
-            environment: None,
-            installed: Some(installed),
-            reused: true,
-        })
-    }
-
-    /// The listed packages alone, with the image's versions: the rest of an image is no requirement of the task.
-    async fn versions_of_listed(&self, store: &Store) -> Option<Vec<String>> {
-        let mut command = self.uv(store, &["pip", "list", "--format", "json", "--quiet"]);
-        command
-            .arg("--python")
-            .arg(&self.interpreter.program)
-            .stderr(std::process::Stdio::null());
-        let output =
-            tokio::time::timeout(Duration::from_mins(1), command.kill_on_drop(true).output())
-                .await
-                .ok()?
-                .ok()?;
-        list::versions(&output.stdout, &self.list.text)
-    }
-
-    async fn build(
-        &self,
-        store: &Store,
-        place: &Place,
-        log: &mut Log<'_>,
-    ) -> Result<Vec<String>, Failure> {
-        place.clear()?;
-        let mut venv = self.uv(
-            store,
-            &[
-                "venv",
-                "--quiet",
-                "--no-project",
-                "--system-site-packages",
-                "--python",
-            ],
-        );
-        venv.arg(&self.interpreter.program).arg(place.folder());
-        self.must(venv, None, log).await?;
-        self.show_packages_of_the_image(place)?;
-        if self.pip {
-            self.install_by_pip(store, place, log).await?;
-        } else {
-            let mut install = self.uv(store, &["pip", "install", "--python"]);
-            install
-                .arg(place.folder().join("bin/python"))
-                .args(["-r", "-"])
-                .args(index::options(self.settings));
-            self.must(install, Some(self.list.text.as_bytes()), log)
-                .await?;
-        }
-        let mut freeze = self.uv(store, &["pip", "freeze", "--quiet", "--python"]);
-        freeze.arg(place.folder().join("bin/python"));
-        let frozen = self.must(freeze, None, &mut |_| {}).await?;
-        Ok(frozen
-            .output
-            .lines()
-            .map(str::trim)
-            .filter(|line| !line.is_empty())
-            .map(str::to_owned)
-            .collect())
-    }
-
-    /// An image may bring its packages in a virtual environment of its own; "system packages" would not be those.
-    fn show_packages_of_the_image(&self, place: &Place) -> Result<(), Failure> {
-        let Some(packages) = &self.interpreter.packages else {
-            return Ok(());
-        };
-        let minor: Vec<&str> = self.interpreter.version.split('.').take(2).collect();
-        let folder = format!("lib/python{}/site-packages", minor.join("."));
-        let file = place.folder().join(folder).join("trainyard-image.pth");
-        std::fs::write(&file, format!("{}\n", packages.display()))
-            .map_err(|error| Failure::new(format!("could not write {}: {error}", file.display())))
-    }
-
-    async fn install_by_pip(
-        &self,
-        store: &Store,
-        place: &Place,
-        log: &mut Log<'_>,
-    ) -> Result<(), Failure> {
-        let python = place.folder().join("bin/python");
-        let mut pip = self.uv(store, &["pip", "install", "--quiet", "--python"]);
-        pip.arg(&python)
-            .arg("pip")
-            .args(index::options(self.settings));
-        self.must(pip, None, log).await?;
-        let file = place.folder().join("requirements.txt");
-        std::fs::write(&file, &self.list.text).map_err(|error| {
-            Failure::new(format!("could not write {}: {error}", file.display()))
-        })?;
-        let mut install = self.settings.child(&python);
-        install.args([
-            "-m",
-            "pip",
-            "install",
-            "--disable-pip-version-check",
-            "--no-input",
-            "--progress-bar",
-            "off",
-            "-r",
-        ]);
-        install
-            .arg(&file)
-            .current_dir(self.working_dir)
-            .env("PIP_CACHE_DIR", store.base().join("pip"));
-        install.envs(index::pip_variables(self.settings));
-        self.must(install, None, log).await.map(drop)
-    }
-
-    async fn must(
-        &self,
-        command: Command,
-        input: Option<&[u8]>,
-        log: &mut Log<'_>,
-    ) -> Result<Ended, Failure> {
-        let mut masked = |line: &str| log(&super::failure::masked(line));
-        let ended = tool::run(command, input, self.settings.limit, &mut masked)
-            .await
-            .map_err(|trouble| {
-                Failure::new(format!("could not make the Python environment: {trouble}"))
-            })?;
-        if ended.status.success() {
-            Ok(ended)
-        } else {
-            Err(explain::explain(&ended.output))
-        }
-    }
-
-    /// Marks the environment complete, under the key of what was asked and of what came of it: a task that is run
-    /// again carries the latter (`features.md` A58).
-    fn keep(&self, store: &Store, place: &Place, installed: &[String]) {
-        if place.is_shared() {
-            let frozen = List::of_text(&installed.join("\n")).key(&self.surroundings());
-            store.keep(place, installed, frozen.as_deref());
-        }
-    }
-
-    fn uv(&self, store: &Store, arguments: &[&str]) -> Command {
-        let mut command = self.settings.uv(store.base());
-        command.args(arguments).current_dir(self.working_dir);
-        command
-    }
-}
-
-fn found((environment, installed): (PathBuf, Vec<String>)) -> Python {
-    let interpreter = Some(environment.join("bin/python"));
-    Python {
-        interpreter,
-        environment: Some(environment),
-        installed: Some(installed),
-        reused: true,
     }
 }

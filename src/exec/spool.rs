@@ -28,6 +28,16 @@ const SHARED_FOLDER: u32 = 0o777;
 /// How a line of ours begins, among the lines of the task.
 pub const NOTE: &str = "trainyard: ";
 
+/// How many bytes before a place the log is recognized by.
+const TRACE_BYTES: u64 = 64;
+
+/// The last bytes before a place in the log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Trace {
+    from: u64,
+    bytes: Vec<u8>,
+}
+
 /// What the uplink knows to be on the server, and what it may or may not have sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acknowledged {
@@ -125,11 +135,35 @@ impl Spool {
         Ok(())
     }
 
-    /// Gives the disk space of everything before `offset` back. The length stays, the bytes read as zeros.
+    /// What stands just before `offset`, to recognize the log by.
+    pub fn trace(&self, offset: u64) -> io::Result<Trace> {
+        let from = offset.saturating_sub(TRACE_BYTES);
+        let mut bytes = Vec::new();
+        self.read(
+            from,
+            usize::try_from(offset - from).map_err(io::Error::other)?,
+            &mut bytes,
+        )?;
+        Ok(Trace { from, bytes })
+    }
+
+    /// Whether the log is still the one of `trace`, and not one that the task has begun anew: `> /dev/stderr` truncates
+    /// a file, where it does nothing to a pipe.
+    pub fn goes_on_from(&self, trace: &Trace) -> io::Result<bool> {
+        let mut bytes = Vec::new();
+        self.read(trace.from, trace.bytes.len(), &mut bytes)?;
+        Ok(bytes == trace.bytes)
+    }
+
+    /// Gives the disk space of what lies before `offset` back, but for some bytes to recognize the log by. The length
+    /// stays, the freed bytes read as zeros.
     pub fn free_before(&self, offset: u64) -> io::Result<()> {
         use nix::fcntl::{FallocateFlags, fallocate};
         let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-        let length = i64::try_from(offset).map_err(io::Error::other)?;
+        let length = i64::try_from(offset.saturating_sub(TRACE_BYTES)).map_err(io::Error::other)?;
+        if length == 0 {
+            return Ok(());
+        }
         fallocate(&self.log, flags, 0, length).map_err(io::Error::from)
     }
 
@@ -280,6 +314,7 @@ mod tests {
     fn freed_space_keeps_length_and_later_bytes() {
         let (_folder, spool) = spool();
         spool.line(&"x".repeat(20_000)).unwrap();
+        let trace = spool.trace(8192).unwrap();
         match spool.free_before(8192) {
             Ok(()) => {}
             Err(error) if error.raw_os_error() == Some(nix::errno::Errno::EOPNOTSUPP as i32) => {
@@ -289,8 +324,28 @@ mod tests {
         }
         assert_eq!(spool.length().unwrap(), 20_001);
         let mut bytes = Vec::new();
-        spool.read(8190, 4, &mut bytes).unwrap();
+        spool.read(8192 - 66, 4, &mut bytes).unwrap();
         assert_eq!(bytes, b"\0\0xx");
+        assert!(spool.goes_on_from(&trace).unwrap());
+    }
+
+    #[test]
+    fn a_log_that_was_begun_anew_is_recognized_also_when_it_has_grown() {
+        let (_folder, spool) = spool();
+        spool.line("the first log").unwrap();
+        let trace = spool.trace(spool.length().unwrap()).unwrap();
+        spool.line("goes on").unwrap();
+        assert!(spool.goes_on_from(&trace).unwrap());
+        File::create(spool.folder.join("log")).unwrap();
+        assert!(!spool.goes_on_from(&trace).unwrap());
+        spool
+            .line("another log that is longer than the first")
+            .unwrap();
+        assert!(!spool.goes_on_from(&trace).unwrap());
+        assert!(
+            spool.goes_on_from(&Trace::default()).unwrap(),
+            "nothing was read yet"
+        );
     }
 
     #[test]

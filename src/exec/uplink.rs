@@ -29,7 +29,7 @@ use self::sender::{Before, Sender};
 use super::fence::{self, Verdict};
 use super::output::{EVENT_BYTES, Position, Secrets, Tail};
 use super::settings::Settings;
-use super::spool::{Acknowledged, Spool};
+use super::spool::{Acknowledged, Spool, Trace};
 use crate::api::Client;
 
 /// How often the spool's length is looked at.
@@ -113,6 +113,8 @@ struct Uplink<'a> {
     sender: Sender,
     marks: Arc<Mutex<Marks>>,
     state: Acknowledged,
+    /// What stands before the acknowledged place.
+    trace: Trace,
     /// Since when the unfinished line at this offset has been standing.
     standing: (u64, Instant),
     sent_at: Option<Instant>,
@@ -127,6 +129,7 @@ impl<'a> Uplink<'a> {
         secrets: &'a Secrets,
         sender: Sender,
     ) -> io::Result<Self> {
+        let state = spool.acknowledged()?;
         Ok(Self {
             settings,
             spool,
@@ -137,7 +140,8 @@ impl<'a> Uplink<'a> {
             },
             sender,
             marks: Arc::default(),
-            state: spool.acknowledged()?,
+            trace: spool.trace(state.at.offset)?,
+            state,
             standing: (0, Instant::now()),
             sent_at: None,
             alive: true,
@@ -211,13 +215,12 @@ impl<'a> Uplink<'a> {
         // After this look a final length is final.
         observe(self.spool, &self.marks)?;
         let length = self.length();
-        if length < self.state.at.offset {
-            tracing::warn!(
-                "the spool was truncated by the task; its log goes on from the new beginning"
-            );
+        if length != self.state.at.offset && !self.spool.goes_on_from(&self.trace)? {
+            tracing::warn!("the task has begun its output anew");
             self.state.at = Position::default();
+            self.trace = Trace::default();
         }
-        let pending = length - self.state.at.offset;
+        let pending = length.saturating_sub(self.state.at.offset);
         let collecting =
             self.sent_at.is_some_and(|at| at.elapsed() < COLLECT) && pending < EVENT_BYTES as u64;
         if pending == 0 {
@@ -233,6 +236,7 @@ impl<'a> Uplink<'a> {
             self.reader.next(&mut self.state, &marks, tail)?
         };
         if batch.pieces.is_empty() {
+            self.trace = self.spool.trace(self.state.at.offset)?;
             return Ok(self.state.at != before);
         }
         self.deliver(batch).await?;
@@ -268,6 +272,7 @@ impl<'a> Uplink<'a> {
             self.state.at = last.to;
         }
         self.state.sending.clear();
+        self.trace = self.spool.trace(self.state.at.offset)?;
         self.spool.acknowledge(&self.state)?;
         self.marks
             .lock()

@@ -208,10 +208,12 @@ fn pod_fields(spec: &mut Map<String, Value>, inputs: &Inputs<'_>, volumes: Vec<V
 fn job(inputs: &Inputs<'_>, name: &JobName, pod_spec: &Value, requests: &Resources) -> Value {
     let mut pod_metadata = inputs.template.metadata.clone();
     let pod_labels = object(&mut pod_metadata, "labels");
-    for (key, value) in app_labels(inputs) {
-        // The template may have names of its own; nothing of ours selects by these.
+    let [app, instance, managed_by, component] = app_labels(inputs);
+    for (key, value) in [app, instance] {
+        // The template may have names of its own; nothing of ours selects by these two.
         pod_labels.entry(key).or_insert(value);
     }
+    pod_labels.extend([managed_by, component]);
     pod_labels.extend(own_labels(inputs));
     let pod_annotations = object(&mut pod_metadata, "annotations");
     pod_annotations.insert(

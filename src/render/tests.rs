@@ -262,6 +262,28 @@ fn fields_that_are_not_known_here_are_kept() {
 }
 
 #[test]
+fn labels_by_which_pods_are_found_cannot_be_taken_by_a_template() {
+    let mine = ["name", "instance", "managed-by", "component"]
+        .map(|name| (format!("app.kubernetes.io/{name}"), json!("mine")));
+    let labels: serde_json::Map<String, Value> = mine.into_iter().collect();
+    let rendered = world()
+        .with_template(json!({ "metadata": { "labels": labels } }))
+        .render();
+    let label = |name: &str| {
+        rendered.job["spec"]["template"]["metadata"]["labels"][format!("app.kubernetes.io/{name}")]
+            .clone()
+    };
+    assert_eq!(
+        (label("name"), label("instance")),
+        (json!("mine"), json!("mine"))
+    );
+    assert_eq!(
+        (label("managed-by"), label("component")),
+        (json!("trainyard"), json!("task"))
+    );
+}
+
+#[test]
 fn a_longer_grace_of_the_template_is_kept() {
     let grace = |world: World| pod(&world.render())["terminationGracePeriodSeconds"].clone();
     assert_eq!(grace(world()), 60);

@@ -117,13 +117,13 @@ mod tests {
 
     use super::*;
 
-    fn doc(value: Value) -> Doc {
+    fn doc(value: &Value) -> Doc {
         value.as_object().cloned().unwrap()
     }
 
     #[test]
     fn a_projection_keeps_the_parents_of_an_unset_path() {
-        let task = doc(json!({"id": "1", "execution": {"parameters": {}}, "runtime": {}}));
+        let task = doc(&json!({"id": "1", "execution": {"parameters": {}}, "runtime": {}}));
         let cut = project(
             &task,
             &["execution.queue", "runtime._abort", "enqueue_status"],
@@ -133,7 +133,8 @@ mod tests {
 
     #[test]
     fn a_projection_reaches_into_lists() {
-        let queue = doc(json!({"entries": [{"task": "a", "added": 1}, {"task": "b", "added": 2}]}));
+        let queue =
+            doc(&json!({"entries": [{"task": "a", "added": 1}, {"task": "b", "added": 2}]}));
         let cut = project(&queue, &["entries.task"]);
         assert_eq!(
             Value::Object(cut),

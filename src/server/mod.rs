@@ -53,31 +53,6 @@ use store::Store;
 /// How long requests in progress may take when the server stops.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
-/// Options of `trainyard server`.
-#[derive(Debug, Clone, clap::Args)]
-pub struct Args {
-    /// Address and port for API, files and page.
-    #[arg(
-        long,
-        value_name = "ADDRESS",
-        default_value = "127.0.0.1:8008",
-        env = "TRAINYARD_SERVER_LISTEN"
-    )]
-    pub listen: SocketAddr,
-
-    /// Folder for the database, the keys and the files.
-    #[arg(long, value_name = "DIR", env = "TRAINYARD_SERVER_DATA")]
-    pub data: PathBuf,
-
-    /// Address under which clients reach the server, from pods too; default: the address listened on.
-    #[arg(long, value_name = "URL", env = "TRAINYARD_SERVER_PUBLIC_URL")]
-    pub public_url: Option<Url>,
-
-    /// Write a clearml.conf with address and keys here, readable by its owner alone.
-    #[arg(long, value_name = "FILE", env = "TRAINYARD_SERVER_WRITE_CONF")]
-    pub write_conf: Option<PathBuf>,
-}
-
 /// What [`serve`] has to know.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -132,13 +107,7 @@ pub fn keys_file(data: &Path) -> PathBuf {
 }
 
 /// Runs the server as a program, until SIGTERM or SIGINT.
-pub fn run(args: Args) -> Result<(), Error> {
-    let Args {
-        listen,
-        data,
-        public_url,
-        write_conf,
-    } = args;
+pub fn run(listen: SocketAddr, options: Options) -> Result<(), Error> {
     let runtime = tokio::runtime::Runtime::new().map_err(Error::Serve)?;
     runtime.block_on(async {
         let listener = TcpListener::bind(listen)
@@ -149,11 +118,6 @@ pub fn run(args: Args) -> Result<(), Error> {
             })?;
         let shutdown = CancellationToken::new();
         let signalled = tokio::spawn(cancel_on_signal(shutdown.clone()));
-        let options = Options {
-            data,
-            public_url,
-            write_conf,
-        };
         let result = serve(listener, options, shutdown).await;
         signalled.abort();
         result

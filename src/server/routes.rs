@@ -9,7 +9,7 @@ use super::call::Call;
 use super::events::{self, charts, log, series};
 use super::queues::{self, change, moves};
 use super::tasks::{self, attached, clone, edit, params, read, status};
-use super::wire::{Answer, Version};
+use super::wire::{Answer, Refusal, Version};
 use super::{auth, models, projects, users, workers};
 
 /// What an endpoint needs of the database.
@@ -112,6 +112,9 @@ const TABLE: &[Row] = &[
     ("queues.peek_task", Version(2, 15), R, queues::read::peek_task),
     ("queues.remove_task", V2_4, W, change::remove_task),
     ("queues.update", V2_4, W, change::update),
+    ("server.config", V1, R, not_for_users),
+    ("server.endpoints", V1, R, not_for_users),
+    ("server.get_stats", V1, R, not_for_users),
     ("server.info", V1, R, info),
     ("tasks.add_or_update_artifacts", V1, W, attached::add_or_update_artifacts),
     ("tasks.add_or_update_model", V1, W, attached::add_or_update_model),
@@ -142,7 +145,7 @@ const TABLE: &[Row] = &[
     ("tasks.get_all", V1, R, read::get_all),
     ("tasks.get_all_ex", V1, R, read::get_all_ex),
     ("tasks.get_by_id", V1, R, read::get_by_id),
-    ("tasks.get_by_id_ex", V1, R, read::get_by_id),
+    ("tasks.get_by_id_ex", V1, R, read::get_all_ex),
     ("tasks.get_configuration_names", V1, R, params::get_configuration_names),
     ("tasks.get_configurations", V1, R, params::get_configurations),
     ("tasks.get_hyper_params", V1, R, params::get_hyper_params),
@@ -218,6 +221,11 @@ fn info(call: &Call) -> Answer {
         info["api_version"] = Version::NEWEST.to_string().into();
     }
     Ok(info)
+}
+
+/// `server.config` and the like are for roles that no user of this server has (§2.1).
+fn not_for_users(_: &Call) -> Answer {
+    Err(Refusal::new(403, 20, "Forbidden (role not allowed)"))
 }
 
 #[cfg(test)]

@@ -295,18 +295,24 @@ fn write_all(
 }
 
 fn write_batch(db: &mut Connection, batch: Vec<Job>, failed: &watch::Sender<Option<String>>) {
+    let mut lost = db.execute_batch("BEGIN IMMEDIATE").err().map(Refusal::from);
     let mut answers = Vec::with_capacity(batch.len());
-    let stored = (|| -> rusqlite::Result<()> {
-        db.execute_batch("BEGIN IMMEDIATE")?;
-        for Job { work, answer } in batch {
-            answers.push((answer, in_savepoint(db, work)));
+    for Job { work, answer } in batch {
+        let result = match &lost {
+            Some(refusal) => Err(refusal.clone()),
+            None => in_savepoint(db, work),
+        };
+        // A failing disk makes SQLite take the whole transaction back, with what the neighbours wrote.
+        if lost.is_none() && db.is_autocommit() {
+            let unknown = || Refusal::new(500, 102, "Database unavailable: rolled back");
+            lost = Some(result.as_ref().err().cloned().unwrap_or_else(unknown));
         }
-        db.execute_batch("COMMIT")
-    })();
-    let lost = stored.err().map(Refusal::from);
-    if lost.is_some() && !db.is_autocommit() {
-        let _ = db.execute_batch("ROLLBACK");
+        answers.push((answer, result));
     }
+    if lost.is_none() {
+        lost = db.execute_batch("COMMIT").err().map(Refusal::from);
+    }
+    take_back(db);
     for (answer, result) in answers {
         let result = match &lost {
             None => result,
@@ -320,24 +326,40 @@ fn write_batch(db: &mut Connection, batch: Vec<Job>, failed: &watch::Sender<Opti
     }
 }
 
+/// Ends a transaction that is still open because something in it failed.
+fn take_back(db: &Connection) {
+    if !db.is_autocommit() {
+        let _ = db.execute_batch("ROLLBACK");
+    }
+}
+
 fn in_savepoint(db: &Connection, work: Work) -> Answer {
     db.execute_batch("SAVEPOINT request")?;
     let answer = guarded(|| work(db));
     let keep = answer
         .as_ref()
         .map_or_else(|refusal| refusal.keeps_writes, |_| true);
-    db.execute_batch(if keep {
+    let ended = db.execute_batch(if keep {
         "RELEASE request"
     } else {
         "ROLLBACK TO request; RELEASE request"
-    })?;
-    answer
+    });
+    match ended {
+        Ok(()) => answer,
+        // The request's own failure says more than that of its end.
+        Err(error) => {
+            take_back(db);
+            answer.and(Err(error.into()))
+        }
+    }
 }
 
 fn on_snapshot(db: &Connection, work: impl FnOnce(&Connection) -> Answer) -> Answer {
     db.execute_batch("BEGIN")?;
     let answer = guarded(|| work(db));
-    db.execute_batch("COMMIT")?;
+    let ended = db.execute_batch("COMMIT");
+    take_back(db);
+    ended?;
     answer
 }
 
@@ -429,7 +451,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
         let full = store.write(|db| {
-            db.pragma_update(None, "max_page_count", 1)?;
+            db.query_row("PRAGMA max_page_count = 1", [], |_| Ok(()))?;
             db.execute(
                 "INSERT INTO settings VALUES ('big', ?1)",
                 ["x".repeat(1 << 20)],
@@ -437,7 +459,8 @@ mod tests {
             Ok(json!({}))
         });
         assert_eq!(full.await.unwrap_err().code, 500);
-        assert!(store.failure().await.contains("disk is full"));
+        let reason = tokio::time::timeout(Duration::from_secs(10), store.failure());
+        assert!(reason.await.unwrap().contains("disk is full"));
     }
 
     #[test]

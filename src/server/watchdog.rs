@@ -15,7 +15,9 @@ const INTERVAL: Duration = Duration::from_mins(15);
 
 /// Runs until the server stops.
 pub(crate) async fn run(app: Arc<App>, stop: CancellationToken) {
-    let mut turns = tokio::time::interval(INTERVAL);
+    // Not at once: after a pause of the server itself, running tasks get the time to report again.
+    let start = tokio::time::Instant::now() + INTERVAL;
+    let mut turns = tokio::time::interval_at(start, INTERVAL);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,

@@ -210,6 +210,9 @@ fn lines(body: &[u8]) -> Result<Vec<Doc>, Refusal> {
     Ok(lines)
 }
 
+/// How deep the dots of a query's key may nest; no parameter needs more than a few.
+const DEEPEST_KEY: usize = 32;
+
 /// Query or form fields: numbers and booleans by their look, `a[]` and repeated keys are lists, dots nest (§1.2).
 fn merge_pairs(members: &mut Doc, text: &[u8]) {
     let mut lists: Vec<String> = Vec::new();
@@ -236,7 +239,9 @@ fn merge_pairs(members: &mut Doc, text: &[u8]) {
         }
     }
     for (key, value) in seen {
-        super::doc::set(members, &key, value);
+        if key.matches('.').count() < DEEPEST_KEY {
+            super::doc::set(members, &key, value);
+        }
     }
 }
 

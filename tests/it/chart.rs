@@ -283,3 +283,38 @@ fn bindings_of_the_values_are_rendered_as_they_are() {
     assert_eq!(binding["metadata"]["labels"]["team"], "vision");
     assert_eq!(binding["metadata"]["namespace"], "trainyard");
 }
+
+#[test]
+fn bindings_of_the_release_are_retired_before_their_controller_goes() {
+    let bindings = json!([{ "name": "gpu", "spec": { "queues": [{ "name": "gpu" }] } }]);
+    let rendered = template(&with(needed(), "bindings", bindings), &[]).expect("renders");
+    let documents: Vec<&str> = rendered.split("\n---\n").collect();
+    let hooks: Vec<&&str> = documents
+        .iter()
+        .filter(|text| text.contains("helm.sh/hook: pre-delete"))
+        .collect();
+    assert_eq!(hooks.len(), 4, "account, role, its binding, Job");
+    let job = hooks
+        .iter()
+        .find(|text| text.contains("kind: Job"))
+        .expect("a Job");
+    let selector =
+        "--selector=app.kubernetes.io/instance=trainyard,app.kubernetes.io/managed-by=Helm";
+    assert!(job.contains(selector), "{job}");
+    let binding = documents
+        .iter()
+        .find(|text| text.contains("kind: QueueBinding"))
+        .expect("the binding");
+    for label in [
+        "app.kubernetes.io/instance: trainyard",
+        "app.kubernetes.io/managed-by: Helm",
+    ] {
+        assert!(binding.contains(label), "{binding}");
+    }
+    assert!(
+        !template(&needed(), &[])
+            .expect("renders")
+            .contains("helm.sh/hook"),
+        "without bindings nothing to retire"
+    );
+}

@@ -3,6 +3,7 @@
 mod diffs;
 mod fixture;
 mod served;
+mod servers;
 
 use std::time::Duration;
 
@@ -184,6 +185,33 @@ async fn submodules_come_along_and_a_missing_one_is_an_error() {
         failure.sentence.starts_with("a submodule of file://"),
         "{failure}"
     );
+}
+
+#[tokio::test]
+async fn files_of_git_lfs_are_fetched_or_told_to_be_pointers() {
+    let origin = Origin::new();
+    origin.write(
+        ".gitattributes",
+        "*.bin filter=lfs diff=lfs merge=lfs -text\n",
+    );
+    let commit = origin.commit("data.bin", "version https://git-lfs.github.com/spec/v1\n");
+    let without = Dest::with_git("[ \"$1\" = lfs ] && exit 1; exec git \"$@\"");
+    without
+        .checkout(&wanted(&origin.url(), &commit))
+        .await
+        .unwrap();
+    assert!(
+        without.log().contains("they stay pointers"),
+        "{}",
+        without.log()
+    );
+    let with = Dest::with_git(
+        "[ \"$1 $2\" = 'lfs pull' ] && echo pulled; [ \"$1\" = lfs ] && exit; exec git \"$@\"",
+    );
+    with.checkout(&wanted(&origin.url(), &commit))
+        .await
+        .unwrap();
+    assert!(with.log().contains("pulled"), "{}", with.log());
 }
 
 #[tokio::test]

@@ -181,15 +181,56 @@ async fn an_image_that_holds_everything_runs_as_it_is() {
 }
 
 #[tokio::test]
-async fn packages_of_the_image_stay_visible_beside_installed_ones() {
+async fn packages_of_the_image_are_used_and_not_installed_again() {
     let image = Image::prebuilt(&[("alpha", "1.0")]);
-    wheel(&image.index(), "beta", "2.0", &[]);
-    let made = image.make(json!("beta\n")).await.unwrap();
+    wheel(&image.index(), "alpha", "1.5", &[]);
+    wheel(&image.index(), "beta", "2.0", &["alpha"]);
+    let made = image.make(json!("beta\nalpha\n")).await.unwrap();
     assert_eq!(
         made.run("import alpha, beta; print(alpha.V, beta.V)"),
         "1.0 2.0"
     );
-    assert_eq!(made.python.installed.as_deref().unwrap(), ["beta==2.0"]);
+    assert!(!made.log.contains("alpha"), "{}", made.log);
+    assert_eq!(
+        made.python.installed.as_deref().unwrap(),
+        ["alpha==1.0", "beta==2.0"]
+    );
+
+    // What does not fit is installed beside it, and the image stays as it is.
+    let other = image.make(json!("beta\nalpha>1\n")).await.unwrap();
+    assert_eq!(
+        other.run("import alpha, beta; print(alpha.V, beta.V)"),
+        "1.5 2.0"
+    );
+    assert_eq!(
+        other.python.installed.as_deref().unwrap(),
+        ["alpha==1.5", "beta==2.0"]
+    );
+    assert_eq!(made.run("import alpha; print(alpha.V)"), "1.0");
+}
+
+#[tokio::test]
+async fn an_image_with_other_packages_gets_an_environment_of_its_own() {
+    let image = Image::prebuilt(&[("alpha", "1.0")]);
+    wheel(&image.index(), "beta", "2.0", &["alpha"]);
+    let first = image.make(json!("beta\n")).await.unwrap();
+    image.uninstall("alpha");
+    let second = image.make(json!("beta\n")).await.unwrap();
+    assert_ne!(first.python.environment, second.python.environment);
+    assert_eq!(
+        second.run("import alpha, beta; print(alpha.V, beta.V)"),
+        "1.0 2.0"
+    );
+}
+
+#[tokio::test]
+async fn a_working_directory_that_is_not_there_is_named() {
+    let script = json!({"repository": "/r", "entry_point": "train.py", "working_dir": "gone"});
+    let failure = Image::new().make_script(script).await.unwrap_err();
+    assert!(
+        failure.sentence.starts_with("the working directory /"),
+        "{failure}"
+    );
 }
 
 #[tokio::test]

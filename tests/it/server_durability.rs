@@ -1,10 +1,14 @@
 //! What the server has acknowledged survives its death; what it cannot store stops it with the reason.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -20,7 +24,7 @@ struct Stored {
 }
 
 /// Creates, enqueues, logs and uploads until the server is gone.
-async fn write(client: Client, queue: String, writer: usize) -> Stored {
+async fn write(client: Client, queue: String, writer: usize, done: Arc<AtomicUsize>) -> Stored {
     let mut stored = Stored::default();
     for round in 0.. {
         let name = format!("writer {writer} round {round}");
@@ -49,6 +53,7 @@ async fn write(client: Client, queue: String, writer: usize) -> Stored {
         let upload = upload.body(body).send().await;
         if upload.is_ok_and(|answer| answer.status().is_success()) {
             stored.files.push(file);
+            done.fetch_add(1, Ordering::Relaxed);
         } else {
             break;
         }
@@ -65,17 +70,29 @@ fn nothing_acknowledged_is_lost_when_the_server_is_killed() {
     let data = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut all = Stored::default();
-    for round in 0..5_u64 {
+    for round in 0..5 {
         let mut server = Program::start(data.path());
         let client = server.client();
         let queue = runtime.block_on(client.call("queues.get_default", json!({})))["id"]
             .as_str()
             .unwrap()
             .to_owned();
+        let done = Arc::new(AtomicUsize::new(0));
         let writers: Vec<_> = (0..8)
-            .map(|writer| runtime.spawn(write(client.clone(), queue.clone(), writer)))
+            .map(|writer| {
+                runtime.spawn(write(
+                    client.clone(),
+                    queue.clone(),
+                    writer,
+                    Arc::clone(&done),
+                ))
+            })
             .collect();
-        std::thread::sleep(Duration::from_millis(300 + 170 * round));
+        // In the middle of the writers' work, a little later each time.
+        let deadline = Instant::now() + Duration::from_mins(2);
+        while done.load(Ordering::Relaxed) < 5 + 3 * round && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(7));
+        }
         server.kill();
         for writer in writers {
             let stored = runtime.block_on(writer).unwrap();
@@ -88,7 +105,7 @@ fn nothing_acknowledged_is_lost_when_the_server_is_killed() {
         runtime.block_on(check(&server.client(), &queue, &all));
     }
     assert!(
-        all.files.len() > 20,
+        all.files.len() >= 50,
         "only {} rounds were acknowledged",
         all.files.len()
     );

@@ -1,5 +1,7 @@
 //! The server's edges over HTTP: methods and bodies, who may do what, files, pages, sizes.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+
 use reqwest::Method;
 use serde_json::{Value, json};
 

@@ -171,6 +171,7 @@ fn on_cluster(arguments: &Arguments, step: &mut Step, cluster: &Cluster) -> Resu
     let clone = repository(&mut stage)?;
 
     step.begin("enqueue the experiment with the SDK");
+    tools::sdk_python()?;
     let enqueued = Instant::now();
     let task = enqueue(&stage, &clone, arguments.epochs)?;
     println!("      task {task}");

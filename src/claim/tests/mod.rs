@@ -46,6 +46,14 @@ fn run_by(attempt: u32) -> TaskState {
     }
 }
 
+/// Ended by the pod of this attempt.
+fn ended_by(attempt: u32, status: Status) -> TaskState {
+    TaskState {
+        status,
+        ..run_by(attempt)
+    }
+}
+
 fn job(attempt: u32, state: JobState) -> Job {
     Job {
         attempt: Attempt(attempt),

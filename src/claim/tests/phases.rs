@@ -109,6 +109,18 @@ fn each_row_of_the_table_has_its_phase() {
             "Closing",
             facts(Entry::Nowhere, task(Status::Failed), &[started(1)]),
         ),
+        (
+            "Closing",
+            facts(Entry::Nowhere, ended_by(1, Status::Completed), &[held(1)]),
+        ),
+        (
+            "Withdrawn",
+            facts(Entry::Nowhere, ended_by(1, Status::Failed), &[held(2)]),
+        ),
+        (
+            "Withdrawn",
+            facts(Entry::Nowhere, ended_by(1, Status::Stopped), &[held(1)]),
+        ),
         ("Rival", facts(Entry::Elsewhere, queued(), &[intent(1)])),
         ("Rival", facts(Entry::Elsewhere, queued(), &[held(1)])),
         ("Rival", facts(Entry::Nowhere, foreign(), &[intent(1)])),

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::ListParams;
 
-use super::{Case, Fault, Hands, Next};
+use super::{Case, Fault, Hands, Next, in_time};
 use crate::claim::observed::{REASON_REQUEUED, REASON_RESTORED};
 use crate::claim::{GiveUpReason, TaskFact};
 use crate::controller::cluster::call;
@@ -28,7 +28,7 @@ impl Hands<'_> {
         if pending && !self.take_pending(case).await? {
             return Ok(Next::Done);
         }
-        let why = self.sentence_of_end(attempt, case);
+        let why = Self::sentence_of_end(attempt, case);
         let reason = format!("{REASON_REQUEUED}, {why}");
         let job = self.live_job(case, attempt).await?;
         let ended = job.as_ref().is_none_or(observe::has_ended);
@@ -42,7 +42,7 @@ impl Hands<'_> {
                     && task.names(attempt)
                     && !task.stopping =>
             {
-                self.in_time(case)?;
+                in_time(case)?;
                 if !self
                     .client
                     .dequeue(&case.task, Some(Status::Queued), &reason, &why)
@@ -131,14 +131,14 @@ impl Hands<'_> {
             GiveUpReason::PendingTimeout | GiveUpReason::QueueGone => {
                 self.sentence_of_wait(attempt, case)
             }
-            GiveUpReason::InterruptionsSpent => self.sentence_of_end(attempt, case),
+            GiveUpReason::InterruptionsSpent => Self::sentence_of_end(attempt, case),
         });
         let (reason, message) = give_up_texts(
             why,
             detail.as_deref(),
             self.spec.lifecycle.max_interruptions,
         );
-        self.in_time(case)?;
+        in_time(case)?;
         // `false`: somebody else has ended it, which is as good.
         self.client
             .dequeue(&case.task, Some(Status::Failed), reason, &message)
@@ -158,7 +158,7 @@ impl Hands<'_> {
     }
 
     /// Why the attempt's pod ended, in one sentence.
-    fn sentence_of_end(&self, attempt: Attempt, case: &Case) -> String {
+    fn sentence_of_end(attempt: Attempt, case: &Case) -> String {
         match Self::known_job(case, attempt) {
             Some(job) => verdict::ended(job, &case.objects.pods).message,
             None => "its Job is gone".to_owned(),
@@ -176,14 +176,14 @@ impl Hands<'_> {
 
     /// Whether any Job of the task is alive, asked of the API server.
     pub(super) async fn has_live_job(&self, case: &Case) -> Result<bool, Fault> {
-        self.in_time(case)?;
+        in_time(case)?;
         let jobs = call(self.jobs().list(&of_task(&case.task))).await?;
         Ok(jobs.items.iter().any(|job| !observe::has_ended(job)))
     }
 
     /// Whether the experiment's container of any pod of the task has started, asked of the API server.
     async fn has_started_pod(&self, case: &Case) -> Result<bool, Fault> {
-        self.in_time(case)?;
+        in_time(case)?;
         let pods: Api<Pod> = Api::namespaced(self.context.kube.clone(), self.namespace);
         let pods = call(pods.list(&of_task(&case.task))).await?;
         Ok(pods.items.iter().any(observe::task_container_started))

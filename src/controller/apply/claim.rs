@@ -5,7 +5,7 @@ use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use super::{Case, Fault, Hands, Next, Report};
+use super::{Case, Fault, Hands, Next, Report, in_time};
 use crate::claim::{Entry, JobState, JobsFact, TaskFact, ThisPass};
 use crate::controller::cluster::{self, call, find};
 use crate::controller::observe::{self, Objects};
@@ -31,7 +31,7 @@ impl Hands<'_> {
         case: &mut Case,
         report: &mut Report,
     ) -> Result<Next, Fault> {
-        self.in_time(case)?;
+        in_time(case)?;
         let name = JobName::of(&case.task, attempt);
         let Some(rendered) = case
             .rendered
@@ -92,7 +92,7 @@ impl Hands<'_> {
     ///
     /// Death after it: the task is queued, in no queue, beside a Job intent; it is parked after the quiet time.
     pub(super) async fn take(&self, queue: &QueueId, case: &mut Case) -> Result<Next, Fault> {
-        self.in_time(case)?;
+        in_time(case)?;
         if !self.client.remove_from_queue(queue, &case.task).await? {
             return Ok(Next::Done);
         }
@@ -109,7 +109,7 @@ impl Hands<'_> {
     ///
     /// Death after it: the entry is pending beside a Job intent, which is released after the quiet time.
     pub(super) async fn park(&self, case: &mut Case, report: &mut Report) -> Result<Next, Fault> {
-        self.in_time(case)?;
+        in_time(case)?;
         match self
             .client
             .move_queued_task(&case.task, &self.resolved.pending, PARKED)
@@ -151,7 +151,7 @@ impl Hands<'_> {
         };
         let uid = job.uid();
         for _ in 0..RELEASE_TRIES {
-            self.in_time(case)?;
+            in_time(case)?;
             let patch = json!({
                 "metadata": {"resourceVersion": job.resource_version(), "uid": uid, "labels": {label::STATE: state::HELD}},
                 "spec": {"suspend": false},

@@ -5,7 +5,7 @@ use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
 use serde_json::json;
 
-use super::{Case, Fault, Hands, Next};
+use super::{Case, Fault, Hands, Next, in_time};
 use crate::claim::{Settlement, Step, TaskFact, TaskState};
 use crate::controller::cluster::call;
 use crate::controller::observe;
@@ -43,7 +43,7 @@ impl Hands<'_> {
         let Some(job) = Self::known_job(case, attempt) else {
             return Ok(());
         };
-        self.in_time(case)?;
+        in_time(case)?;
         let params = DeleteParams {
             propagation_policy: Some(PropagationPolicy::Foreground),
             preconditions: Some(Preconditions {
@@ -85,8 +85,8 @@ impl Hands<'_> {
         let mut end = None;
         if let TaskFact::Found(task) = self.live(case).await? {
             if task.status == Status::InProgress && task.names(attempt) {
-                let ended = self.end_of(attempt, how, &task, case);
-                self.in_time(case)?;
+                let ended = Self::end_of(attempt, how, &task, case);
+                in_time(case)?;
                 self.write_end(&ended, case).await?;
                 self.tell_evidence(&ended.evidence, case).await;
                 end = Some(ended.outcome);
@@ -102,7 +102,7 @@ impl Hands<'_> {
     }
 
     /// How the run ended, in the words that are written into the task.
-    fn end_of(&self, attempt: Attempt, how: Settlement, task: &TaskState, case: &Case) -> Ended {
+    fn end_of(attempt: Attempt, how: Settlement, task: &TaskState, case: &Case) -> Ended {
         let mut ended = match Self::known_job(case, attempt) {
             Some(job) => verdict::ended(job, &case.objects.pods),
             None => verdict::lost(),
@@ -143,7 +143,7 @@ impl Hands<'_> {
         let Some(job) = Self::known_job(case, attempt) else {
             return Ok(Next::Done);
         };
-        self.in_time(case)?;
+        in_time(case)?;
         let completed = matches!(&case.observed.facts.task,
             TaskFact::Found(task) if matches!(task.status, Status::Completed | Status::Published | Status::Publishing));
         self.mark_settled(job, self.ttl(completed)).await?;
@@ -191,7 +191,7 @@ impl Hands<'_> {
     /// Death after it: nothing is left to do.
     pub(super) async fn dequeue(&self, step: &Step, case: &mut Case) -> Result<Next, Fault> {
         if self.still(step, case).await? {
-            self.in_time(case)?;
+            in_time(case)?;
             self.client
                 .dequeue(&case.task, None, "dequeued", "")
                 .await?;
@@ -209,7 +209,7 @@ impl Hands<'_> {
         case: &mut Case,
     ) -> Result<Next, Fault> {
         if self.still(step, case).await? {
-            self.in_time(case)?;
+            in_time(case)?;
             self.client
                 .remove_from_queue(queue.unwrap_or(&self.resolved.pending), &case.task)
                 .await?;

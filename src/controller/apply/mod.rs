@@ -64,6 +64,10 @@ pub(super) struct Case {
 
 /// What became of one task in this pass.
 #[derive(Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each tells one thing that happened, in any combination"
+)]
 pub(super) struct Report {
     /// Steps that were carried out, by name.
     pub done: Vec<&'static str>,
@@ -213,19 +217,9 @@ impl Hands<'_> {
         }
     }
 
-    /// Whether a call of a step may still begin.
-    fn in_time(&self, case: &Case) -> Result<(), Fault> {
-        let age = Timestamp::now().duration_since(case.observed.read_at);
-        if age > rules::STEP_DEADLINE {
-            Err(Fault::Late)
-        } else {
-            Ok(())
-        }
-    }
-
     /// The task as the server has it now.
     async fn live(&self, case: &Case) -> Result<TaskFact, Fault> {
-        self.in_time(case)?;
+        in_time(case)?;
         let found = self
             .client
             .task_facts(std::slice::from_ref(&case.task))
@@ -261,7 +255,7 @@ impl Hands<'_> {
 
     /// The Job of an attempt as the API server has it now, if it is ours.
     async fn live_job(&self, case: &Case, attempt: Attempt) -> Result<Option<JobObject>, Fault> {
-        self.in_time(case)?;
+        in_time(case)?;
         let name = JobName::of(&case.task, attempt);
         let job = find(self.jobs().get_opt(name.as_str())).await?;
         Ok(job.filter(|job| observe::is_ours(self.identity, job)))
@@ -278,7 +272,7 @@ impl Hands<'_> {
 
     /// Takes the entry out of the pending queue; `false`: somebody else did, and the step ends here.
     async fn take_pending(&self, case: &Case) -> Result<bool, Fault> {
-        self.in_time(case)?;
+        in_time(case)?;
         Ok(self
             .client
             .remove_from_queue(&self.resolved.pending, &case.task)
@@ -287,7 +281,7 @@ impl Hands<'_> {
 
     /// Puts a queued task to the front of a queue. `false`: it is not queued any more, or the queue is gone.
     async fn put_back(&self, queue: &QueueId, reason: &str, case: &Case) -> Result<bool, Fault> {
-        self.in_time(case)?;
+        in_time(case)?;
         match self
             .client
             .move_queued_task(&case.task, queue, reason)
@@ -301,7 +295,7 @@ impl Hands<'_> {
             }
             Err(error) => return Err(error.into()),
         }
-        self.in_time(case)?;
+        in_time(case)?;
         self.client.move_to_front(queue, &case.task).await?;
         Ok(true)
     }
@@ -311,6 +305,16 @@ impl Hands<'_> {
         self.resolved
             .queue(queue)
             .map_or(queue.as_str(), |known| known.name.as_str())
+    }
+}
+
+/// Whether a call of a step may still begin.
+fn in_time(case: &Case) -> Result<(), Fault> {
+    let age = Timestamp::now().duration_since(case.observed.read_at);
+    if age > rules::STEP_DEADLINE {
+        Err(Fault::Late)
+    } else {
+        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::{Case, Fault, Hands, Next};
+use super::{Case, Fault, Hands, Next, in_time};
 use crate::api::Event;
 use crate::claim::{TaskFact, Why};
 use crate::controller::verdict;
@@ -73,7 +73,7 @@ impl Hands<'_> {
         {
             return Ok(Next::Done);
         }
-        self.in_time(case)?;
+        in_time(case)?;
         self.client.set_status_message(&case.task, &message).await?;
         self.told.note(&case.task, message);
         Ok(Next::Done)

@@ -103,9 +103,13 @@ fn merge(into: &mut Value, changes: &Value) {
 }
 
 /// The facts of [`TASK`] in a world of these queues, this reading and these objects.
-fn facts(queues: &Queues, read: Option<Read>, objects: Objects) -> Facts {
+fn facts(queues: &Queues, read: impl Into<Option<Read>>, objects: Objects) -> Facts {
     let index = Index::of(queues);
-    let tasks: HashMap<TaskId, Read> = read.into_iter().map(|read| (id(TASK), read)).collect();
+    let tasks: HashMap<TaskId, Read> = read
+        .into()
+        .into_iter()
+        .map(|read| (id(TASK), read))
+        .collect();
     let objects = HashMap::from([(id(TASK), objects)]);
     let (identity, lore) = (identity(), Lore::default());
     Sight {
@@ -121,8 +125,8 @@ fn facts(queues: &Queues, read: Option<Read>, objects: Objects) -> Facts {
     .facts(&id(TASK))
 }
 
-fn found(status: Status) -> Option<Read> {
-    Some(Read::Found(facts_in(status)))
+fn found(status: Status) -> Read {
+    Read::Found(facts_in(status))
 }
 
 fn jobs_of(facts: &Facts) -> Vec<Job> {
@@ -304,6 +308,23 @@ fn only_the_task_container_counts_as_started() {
     };
     assert!(started("task"));
     assert!(!started("uplink"));
+}
+
+#[test]
+fn the_end_of_a_short_script_is_its_own_before_the_kubelet_tells_of_its_start() {
+    let mut ended = facts_in(Status::Failed);
+    ended.mark = Some(WorkerId::of_attempt(
+        &identity().worker,
+        &id(TASK),
+        Attempt(1),
+    ));
+    let objects = Objects {
+        jobs: vec![job(&json!({}))],
+        pods: vec![pod(&json!({}))],
+    };
+    let facts = facts(&queues(&[], &[]), Some(Read::Found(ended)), objects);
+    assert!(!jobs_of(&facts)[0].started);
+    assert!(matches!(Phase::of(&facts), Phase::Closing(_)));
 }
 
 #[test]

@@ -108,6 +108,7 @@ fn a_diff_is_a_patch_by_its_first_word() {
         Source::Script { .. }
     ));
     assert_eq!(source(" \n"), Source::None);
+    assert_eq!(source(NOT_RECORDED), Source::None);
     let error =
         planned(json!({"entry_point": "t.py", "diff": "diff --git a/x b/x\n"})).unwrap_err();
     assert_eq!(error, PlanError::PatchWithoutRepository);

@@ -1,9 +1,12 @@
 //! The image's Python: where it is, and what it is.
 
+use std::collections::BTreeSet;
+use std::fmt::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
 use tokio::process::Command;
 
 use crate::exec::failure::Failure;
@@ -18,14 +21,16 @@ pub(super) struct Interpreter {
     pub version: String,
     /// The packages of the image's own virtual environment, which one made from it would not see.
     pub packages: Option<PathBuf>,
-    /// All that decides on which packages fit: real path, version, ABI, platform, C library.
+    /// All that decides on which packages fit and which are needed: real path, version, ABI, platform, C library, and
+    /// the packages that are there.
     pub identity: String,
 }
 
-/// Two lines: the version, and the rest of the identity. `-S` keeps the image's own start-up code out of it.
+/// The version, the rest of the identity, then the folders in which packages are looked for.
 const QUESTION: &str = "import os, platform, sys
 print('%d.%d.%d' % sys.version_info[:3])
-print(sys.implementation.cache_tag, platform.machine(), sys.platform, '-'.join(platform.libc_ver()))";
+print(sys.implementation.cache_tag, platform.machine(), sys.platform, '-'.join(platform.libc_ver()))
+print('\\n'.join(path for path in sys.path if path.endswith('-packages')))";
 
 impl Interpreter {
     /// Asks the program what it is.
@@ -39,7 +44,7 @@ impl Interpreter {
         };
         let mut command = Command::new(program);
         command
-            .args(["-I", "-S", "-c", QUESTION])
+            .args(["-I", "-c", QUESTION])
             .stdin(std::process::Stdio::null())
             .kill_on_drop(true);
         let answer = tokio::time::timeout(Duration::from_secs(30), command.output())
@@ -47,18 +52,19 @@ impl Interpreter {
             .map_err(|_| failed("no answer within 30 s"))?
             .map_err(|error| failed(&error.to_string()))?;
         let text = String::from_utf8_lossy(&answer.stdout);
-        match text.trim().split_once('\n') {
-            Some((version, rest)) if answer.status.success() => {
+        let mut lines = text.lines();
+        match (lines.next(), lines.next()) {
+            (Some(version), Some(rest)) if answer.status.success() => {
                 let real = program
                     .canonicalize()
                     .unwrap_or_else(|_| program.to_owned());
-                let packages = own_packages(program, version);
-                let identity = format!("{} {version} {rest} {packages:?}", real.display());
+                let folders: Vec<PathBuf> = lines.map(PathBuf::from).collect();
+                let held = held(&folders);
                 Ok(Self {
                     program: program.to_owned(),
                     version: version.to_owned(),
-                    packages,
-                    identity,
+                    packages: own_packages(program, version),
+                    identity: format!("{} {version} {rest} {folders:?} {held}", real.display()),
                 })
             }
             _ => Err(failed(
@@ -69,6 +75,35 @@ impl Interpreter {
             )),
         }
     }
+}
+
+/// A short name for the set of packages in these folders: the descriptions that installers leave there.
+fn held(folders: &[PathBuf]) -> String {
+    let mut names = BTreeSet::new();
+    for entry in folders
+        .iter()
+        .filter_map(|folder| std::fs::read_dir(folder).ok())
+        .flatten()
+        .flatten()
+    {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if [".dist-info", ".egg-info", ".egg-link"]
+            .iter()
+            .any(|kind| name.ends_with(kind))
+        {
+            names.insert(name);
+        }
+    }
+    let mut hash = Sha256::new();
+    for name in names {
+        hash.update(name);
+        hash.update("\n");
+    }
+    let mut text = String::new();
+    for byte in &hash.finalize()[..8] {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 /// Where the virtual environment that a program belongs to keeps its packages (PEP 405).

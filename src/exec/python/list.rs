@@ -97,6 +97,19 @@ impl List {
         effective_lines(&self.text).count()
     }
 
+    /// Whether it names what lies on this machine.
+    pub(super) fn is_local(&self) -> bool {
+        self.local
+    }
+
+    /// The lines that hold for all others: indexes and the like.
+    pub(super) fn options(&self) -> String {
+        let options: Vec<&str> = effective_lines(&self.text)
+            .filter(|line| line.starts_with('-'))
+            .collect();
+        options.iter().flat_map(|line| [*line, "\n"]).collect()
+    }
+
     /// The name of the environment that this list leads to in these surroundings; `None` if it is for this task
     /// alone.
     pub(super) fn key(&self, surroundings: &str) -> Option<String> {
@@ -209,8 +222,8 @@ struct Package {
 }
 
 /// The installed versions (`uv pip list --format json`) of the packages that `listed` names.
-pub(super) fn versions(json: &[u8], listed: &str) -> Option<Vec<String>> {
-    let installed: Vec<Package> = serde_json::from_slice(json).ok()?;
+pub(super) fn versions(json: &str, listed: &str) -> Option<Vec<String>> {
+    let installed: Vec<Package> = serde_json::from_str(json.trim()).ok()?;
     let listed: BTreeSet<String> = effective_lines(listed).map(package_name).collect();
     let named = installed
         .into_iter()
@@ -220,6 +233,34 @@ pub(super) fn versions(json: &[u8], listed: &str) -> Option<Vec<String>> {
             .map(|package| format!("{}=={}", package.name, package.version))
             .collect(),
     )
+}
+
+/// What is recorded in the task: all of the environment (`frozen`), and the listed packages that the image brings.
+pub(super) fn installed(frozen: &str, of_the_image: Vec<String>) -> Vec<String> {
+    let mut installed: Vec<String> = effective_lines(frozen).map(str::to_owned).collect();
+    let names: BTreeSet<String> = installed.iter().map(|line| package_name(line)).collect();
+    let rest = of_the_image
+        .into_iter()
+        .filter(|line| !names.contains(&package_name(line)));
+    installed.extend(rest);
+    installed.sort_by_key(|line| line.to_ascii_lowercase());
+    installed
+}
+
+/// The packages that `uv pip install --dry-run` would install, one exact version a line; `None` if some have none.
+pub(super) fn additions(output: &str) -> Option<String> {
+    let mut additions = String::new();
+    for line in output.lines().map(str::trim) {
+        let Some(package) = line.strip_prefix("+ ").or_else(|| line.strip_prefix("~ ")) else {
+            continue;
+        };
+        let (name, version) = package.split_once("==")?;
+        if name.contains(' ') || version.contains(' ') {
+            return None;
+        }
+        let _ = writeln!(additions, "{name}=={version}");
+    }
+    Some(additions)
 }
 
 #[cfg(test)]
@@ -300,10 +341,24 @@ mod tests {
 
     #[test]
     fn of_an_image_only_the_listed_packages_count() {
-        let json = br#"[{"name":"Torch_Vision","version":"1"},{"name":"six","version":"2"}]"#;
+        let json = r#"[{"name":"Torch_Vision","version":"1"},{"name":"six","version":"2"}]"#;
+        let of_the_image = versions(json, "torch-vision>=0\nalpha\n").unwrap();
+        assert_eq!(of_the_image, ["Torch_Vision==1"]);
         assert_eq!(
-            versions(json, "torch-vision>=0\n").unwrap(),
-            ["Torch_Vision==1"]
+            installed("alpha==1\n", of_the_image),
+            ["alpha==1", "Torch_Vision==1"]
+        );
+        assert_eq!(installed("six==3\n", vec!["Six==2".to_owned()]), ["six==3"]);
+    }
+
+    #[test]
+    fn what_uv_would_change_becomes_exact_versions() {
+        let output = "Resolved 2 packages in 1ms\n - attrs==26\n + attrs==23.1\n ~ six==1\n";
+        assert_eq!(additions(output).as_deref(), Some("attrs==23.1\nsix==1\n"));
+        assert_eq!(additions("Would make no changes\n").as_deref(), Some(""));
+        assert_eq!(
+            additions(" + six==1.17.0 (from git+https://git.example/six@1)\n"),
+            None
         );
     }
 }

@@ -70,24 +70,24 @@ mod tests {
 
     use super::*;
 
-    fn holds(items: Value, have: &[&str]) -> bool {
+    fn holds(items: &Value, have: &[&str]) -> bool {
         Terms::read(items.as_array().unwrap()).unwrap().holds(have)
     }
 
     #[test]
     fn list_items_are_alternatives_unless_all_is_said() {
-        assert!(holds(json!(["a", "b"]), &["b"]));
-        assert!(!holds(json!(["__$all", "a", "b"]), &["b"]));
-        assert!(holds(json!(["__$all", "a", "b"]), &["b", "a", "c"]));
+        assert!(holds(&json!(["a", "b"]), &["b"]));
+        assert!(!holds(&json!(["__$all", "a", "b"]), &["b"]));
+        assert!(holds(&json!(["__$all", "a", "b"]), &["b", "a", "c"]));
     }
 
     #[test]
     fn a_minus_or_a_not_excludes() {
-        assert!(!holds(json!(["a", "-b"]), &["a", "b"]));
-        assert!(holds(json!(["-b"]), &["a"]));
-        assert!(!holds(json!(["a", "__$not", "b", "c"]), &["a", "b"]));
-        assert!(holds(json!(["a", "__$not", "b", "c"]), &["c"]));
-        assert!(holds(json!([null]), &[]) && !holds(json!([null]), &["p"]));
+        assert!(!holds(&json!(["a", "-b"]), &["a", "b"]));
+        assert!(holds(&json!(["-b"]), &["a"]));
+        assert!(!holds(&json!(["a", "__$not", "b", "c"]), &["a", "b"]));
+        assert!(holds(&json!(["a", "__$not", "b", "c"]), &["c"]));
+        assert!(holds(&json!([null]), &[]) && !holds(&json!([null]), &["p"]));
         assert_eq!(Terms::read(&[json!("__$odd")]).unwrap_err().subcode, 16);
     }
 }

@@ -12,14 +12,19 @@ use super::super::wire::{Answer, Doc, Refusal, Version};
 use super::super::{doc, workers};
 use super::{count, default_queue, entries, first, known};
 
-/// Older clients know `metadata` as a list (§1.7).
-fn shown(call: &Call, mut queue: Doc, limit: i64) -> Answer {
+/// A queue with its entries.
+fn shown(call: &Call, mut queue: Doc, limit: i64) -> Result<Doc, Refusal> {
     let list = entries(call.db, doc::text(&queue, "id"), limit)?;
     queue.insert("entries".into(), list.into());
+    shape(call, &mut queue);
+    Ok(queue)
+}
+
+/// Older clients know `metadata` as a list (§1.7).
+fn shape(call: &Call, queue: &mut Doc) {
     if call.request.version < Version(2, 13) && queue.contains_key("metadata") {
         queue.insert("metadata".into(), json!([]));
     }
-    Ok(queue.into())
 }
 
 /// `queues.get_by_id`
@@ -45,10 +50,13 @@ pub(crate) fn get_all(call: &Call) -> Answer {
         ));
     }
     let mut queues = Vec::new();
-    for queue in found {
-        if let Value::Object(queue) = shown(call, queue, limit.unwrap_or(0))? {
-            queues.push(query.cut(queue));
+    for mut queue in found {
+        if query.shows("entries") {
+            queue = shown(call, queue, limit.unwrap_or(0))?;
+        } else {
+            shape(call, &mut queue);
         }
+        queues.push(query.cut(queue));
     }
     Ok(json!({"queues": queues}))
 }
@@ -60,9 +68,7 @@ pub(crate) fn get_all_ex(call: &Call) -> Answer {
     let workers = workers::by_queue(call)?;
     let mut queues = Vec::new();
     for queue in found {
-        let Value::Object(mut queue) = shown(call, queue, limit.unwrap_or(0))? else {
-            continue;
-        };
+        let mut queue = shown(call, queue, limit.unwrap_or(0))?;
         let id = doc::text(&queue, "id").to_owned();
         queue.insert("company".into(), json!({"id": COMPANY}));
         queue.insert(

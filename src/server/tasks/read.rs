@@ -22,7 +22,7 @@ const LISTS: [&str; 7] = [
 ];
 const COLUMNS: [&str; 5] = ["status", "type", "project", "user", "parent"];
 
-/// `tasks.get_by_id`, `tasks.get_by_id_ex`
+/// `tasks.get_by_id`
 pub(crate) fn get_by_id(call: &Call) -> Answer {
     let id = call.text("task")?;
     let mut task = find(call.db, id)?
@@ -47,7 +47,7 @@ pub(crate) fn get_all(call: &Call) -> Answer {
     Ok(paged(call, json!({"tasks": tasks})))
 }
 
-/// `tasks.get_all_ex`: the id in any case, and objects in place of ids.
+/// `tasks.get_all_ex`, `tasks.get_by_id_ex`: the id in any case, and objects in place of ids.
 pub(crate) fn get_all_ex(call: &Call) -> Answer {
     let (mut query, tasks) = select(call)?;
     // Whoever asks for a part of a joined object gets its id with it.

@@ -4,6 +4,7 @@ pub(crate) mod stats;
 
 use std::collections::HashMap;
 
+use regex::Regex;
 use rusqlite::{OptionalExtension as _, params};
 use serde_json::{Value, json};
 
@@ -239,7 +240,10 @@ pub(crate) fn get_count(call: &Call) -> Answer {
 
 fn selected(call: &Call) -> Result<Vec<Doc>, Refusal> {
     let last_seen = call.int("last_seen")?.unwrap_or(3600);
-    let pattern = call.text_or_none("worker_pattern")?.unwrap_or("");
+    let named = call
+        .text_or_none("worker_pattern")?
+        .map(pattern)
+        .transpose()?;
     let (tags, system_tags) = (call.texts("tags")?, call.texts("system_tags")?);
     let since = iso(call
         .at
@@ -254,7 +258,9 @@ fn selected(call: &Call) -> Result<Vec<Doc>, Refusal> {
                     .any(|tag| wanted.contains(tag))
         };
         (last_seen <= 0 || doc::text(worker, "last_report_time") >= since.as_str())
-            && (pattern.is_empty() || like(doc::text(worker, "id"), pattern))
+            && named
+                .as_ref()
+                .is_none_or(|named| named.is_match(doc::text(worker, "id")))
             && has("tags", &tags)
             && has("system_tags", &system_tags)
     });
@@ -262,14 +268,10 @@ fn selected(call: &Call) -> Result<Vec<Doc>, Refusal> {
 }
 
 /// A pattern in which `*` stands for anything.
-fn like(text: &str, pattern: &str) -> bool {
-    match pattern.split_once('*') {
-        None => text == pattern,
-        Some((head, tail)) => text.strip_prefix(head).is_some_and(|rest| {
-            let mut starts = (0..=rest.len()).filter(|at| rest.is_char_boundary(*at));
-            starts.any(|at| like(&rest[at..], tail))
-        }),
-    }
+fn pattern(text: &str) -> Result<Regex, Refusal> {
+    let parts: Vec<String> = text.split('*').map(regex::escape).collect();
+    Regex::new(&format!("(?s)^{}$", parts.join(".*")))
+        .map_err(|error| Refusal::bad(16, format!("Invalid field value: worker_pattern: {error}")))
 }
 
 fn shown(call: &Call, worker: &Doc) -> Answer {
@@ -358,9 +360,10 @@ mod tests {
 
     #[test]
     fn a_star_stands_for_anything() {
+        let like = |text: &str, wanted: &str| pattern(wanted).unwrap().is_match(text);
         assert!(like("host:gpu0", "host:*"));
         assert!(like("host:gpu0", "*gpu*"));
         assert!(!like("host:gpu0", "other*"));
-        assert!(like("host", "host"));
+        assert!(like("host", "host") && !like("host", "hos"));
     }
 }

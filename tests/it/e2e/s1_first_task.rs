@@ -64,7 +64,6 @@ pub fn install(world: &World, bindings: &Value) {
 #[test]
 fn s1_a_first_task_runs_after_helm_install() {
     let world = World::new("s1");
-    world.queue("default");
     let mut binding = world.binding("default", &["default"], &json!({}))["spec"].clone();
     binding.as_object_mut().expect("spec").remove("server");
     let begun = Instant::now();

@@ -225,7 +225,11 @@ impl World {
             server: None,
             controller: None,
             runtime,
-            http: reqwest::Client::new(),
+            // A kept connection would be a dead one after the server was killed.
+            http: reqwest::Client::builder()
+                .pool_max_idle_per_host(0)
+                .build()
+                .expect("HTTP client"),
             token: Mutex::new(String::new()),
         };
         world.start_server();

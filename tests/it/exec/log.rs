@@ -218,3 +218,31 @@ fn a_server_that_is_away_when_the_script_ends_gets_all_of_it_later() {
     assert_eq!(pod.termination()["reported"], true);
     assert_same(&server.log(&task), &(counted(3_000) + "the end\n"));
 }
+
+#[test]
+fn a_task_that_opens_its_own_output_for_writing_is_followed() {
+    let server = Server::start();
+    let source = "import time\nprint('before')\ntime.sleep(2)\n\
+        with open('/dev/stderr', 'w') as error: error.write('opened anew\\n')\n\
+        print('after, and longer than before')\n";
+    let task = server.script("begun anew", source);
+    let pod = Pod::parked(&server, &task);
+    assert_eq!(pod.run(), 0);
+    assert_eq!(
+        server.output(&task),
+        "before\nopened anew\nafter, and longer than before\n"
+    );
+    assert!(
+        server
+            .log(&task)
+            .contains("the task has overwritten its own output"),
+        "{}",
+        server.log(&task)
+    );
+    assert!(
+        pod.stream("task.stdout")
+            .starts_with("before\nopened anew\nafter"),
+        "{}",
+        pod.stream("task.stdout")
+    );
+}

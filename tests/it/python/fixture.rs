@@ -165,6 +165,17 @@ impl Image {
         self.folder.path().join("index")
     }
 
+    /// Takes a package out of a prebuilt image.
+    pub fn uninstall(&self, name: &str) {
+        let python = self.folder.path().join("usr/bin/python");
+        let mut command = Command::new(uv());
+        command
+            .args(["pip", "uninstall", "--quiet", "--python"])
+            .arg(python)
+            .arg(name);
+        assert!(command.status().expect("uv runs").success());
+    }
+
     /// Nothing more can be installed.
     pub fn empty_the_index(&self) {
         fs::remove_dir_all(self.index()).expect("the index goes");

@@ -49,11 +49,24 @@ pub fn check_free() -> Result<()> {
     Ok(())
 }
 
+/// Locally administered, so it is nobody's.
+const BRIDGE_ADDRESS: &str = "0a:58:0a:59:00:01";
+
 /// Makes bridge and masquerading, after writing down what the kernel's settings were.
 pub fn create(state: &State) -> Result<()> {
     remember_settings(state)?;
     let ip = |arguments: &[&str]| sh::run(sh::command("ip").args(arguments));
-    ip(&["link", "add", BRIDGE, "type", "bridge"])?;
+    // Without an address of its own a bridge takes the lowest of its ports': it would change as pods come and go, and
+    // what pods send to the host would be lost until their neighbour tables have noticed.
+    ip(&[
+        "link",
+        "add",
+        BRIDGE,
+        "address",
+        BRIDGE_ADDRESS,
+        "type",
+        "bridge",
+    ])?;
     ip(&["address", "add", &format!("{GATEWAY}/16"), "dev", BRIDGE])?;
     ip(&["link", "set", BRIDGE, "up"])?;
     let rules = format!(

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
@@ -14,6 +14,7 @@ use super::layout::{
     BRIDGE, DNS_HEALTH_PORT, GATEWAY, KUBELET_HEALTH_PORT, KUBELET_PORT, NODE, OURS, POD_NET,
     PROXY_HEALTH_PORT, PROXY_METRICS_PORT, State, local, registry,
 };
+use super::status;
 use crate::sh;
 
 /// The cgroup of all pods, in every hierarchy (cgroup v1) or in the one (v2).
@@ -181,12 +182,32 @@ pub fn start_kubelet(state: &State, programs: &Path) -> Result<Daemon> {
         format!("--hostname-override={NODE}"),
         format!("--node-ip={GATEWAY}"),
     ];
-    Daemon::start(
-        state,
-        "kubelet",
-        programs.join("kubelet"),
-        sh::arguments(arguments),
-    )
+    // containerd answers a moment before its part for the kubelet does, longer on a busy machine; a kubelet that asks
+    // in between ends at once.
+    let begin = Instant::now();
+    loop {
+        let mut kubelet = Daemon::start(
+            state,
+            "kubelet",
+            programs.join("kubelet"),
+            sh::arguments(&arguments),
+        )?;
+        let mut early = Ok(());
+        for _ in 0..20 {
+            early = kubelet.check();
+            if early.is_err() || status::answers(state, programs, "kubelet") {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        match early {
+            Err(error)
+                if error.to_string().contains("not initialized yet")
+                    && begin.elapsed() < Duration::from_secs(30) => {}
+            Err(error) => return Err(error),
+            Ok(()) => return Ok(kubelet),
+        }
+    }
 }
 
 fn kubelet_config(state: &State) -> String {
