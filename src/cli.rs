@@ -51,11 +51,10 @@ enum Command {
     Controller(Box<controller::Flags>),
     /// Serve a small ClearML-compatible API with its files and a page for browsers.
     #[cfg(feature = "server")]
-    Server(server::Args),
+    Server(server::Flags),
     /// Delete bindings and wait until their tasks have gone back; the chart does so before it is uninstalled.
     #[command(hide = true)]
     Retire(retire::Flags),
-    Server(server::Flags),
     /// Print the CustomResourceDefinition of QueueBinding.
     Crd,
     /// Print a page of the reference, in Markdown.
@@ -82,9 +81,8 @@ pub fn main() -> ExitCode {
         (None, Some(command)) => match command {
             Command::Controller(flags) => controller::main(*flags),
             #[cfg(feature = "server")]
-            Command::Server(args) => serve(args),
-            Command::Retire(flags) => retire::main(&flags),
             Command::Server(flags) => server::main(flags),
+            Command::Retire(flags) => retire::main(&flags),
             Command::Crd => print_text(&crate::crd::crd_yaml()),
             Command::Reference { page } => print_text(&match page {
                 Page::Queuebinding => crate::crd::reference(),

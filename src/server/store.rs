@@ -79,7 +79,7 @@ pub(crate) struct Store {
 
 struct Readers {
     idle: Mutex<Vec<Connection>>,
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
     failed: watch::Sender<Option<String>>,
 }
 
@@ -111,7 +111,7 @@ impl Store {
             .map_err(in_folder)?;
         let readers = Readers {
             idle: Mutex::new(readers),
-            permits: Semaphore::new(READERS),
+            permits: Arc::new(Semaphore::new(READERS)),
             failed,
         };
         Ok(Self {
@@ -144,10 +144,13 @@ impl Store {
         work: impl FnOnce(&Connection) -> Answer + Send + 'static,
     ) -> Answer {
         let readers = Arc::clone(&self.readers);
-        let Ok(_permit) = self.readers.permits.acquire().await else {
+        let permits = Arc::clone(&readers.permits);
+        let Ok(permit) = permits.acquire_owned().await else {
             return Err(gone());
         };
+        // The permit goes along: whoever asked may be gone before the connection is back.
         let run = move || {
+            let _permit = permit;
             let Some(db) = lock(&readers.idle).pop() else {
                 return Err(gone());
             };
@@ -461,6 +464,20 @@ mod tests {
         assert_eq!(full.await.unwrap_err().code, 500);
         let reason = tokio::time::timeout(Duration::from_secs(10), store.failure());
         assert!(reason.await.unwrap().contains("disk is full"));
+    }
+
+    #[tokio::test]
+    async fn readers_whose_client_has_gone_do_not_use_the_connections_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        for _ in 0..READERS * 3 {
+            let slow = store.read(|_| {
+                std::thread::sleep(Duration::from_millis(50));
+                Ok(json!({}))
+            });
+            let _ = tokio::time::timeout(Duration::from_millis(5), slow).await;
+        }
+        assert!(store.read(|_| Ok(json!({}))).await.is_ok());
     }
 
     #[test]

@@ -61,6 +61,10 @@ fn files_go_up_come_down_in_parts_and_go_away() {
         );
 
         upload(&client, "p/b.txt", b"b").await;
+        assert_eq!(upload(&client, "p/b.txt/c", b"c").await.0, 409);
+        assert_eq!(upload(&client, "p", b"p").await.0, 409);
+        let on_the_way = server.data.path().join("uploads");
+        assert_eq!(std::fs::read_dir(on_the_way).unwrap().count(), 0);
         assert_eq!(
             status_and_text(client.request(Method::DELETE, "files/p/b.txt"))
                 .await

@@ -8,10 +8,11 @@ mod paths;
 
 use std::fs;
 use std::io::SeekFrom;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::body::Body;
+use axum::extract::multipart::Field;
 use axum::extract::{FromRequest as _, Multipart, Request};
 use axum::response::Response;
 use http::{HeaderMap, Method, StatusCode, header};
@@ -140,76 +141,72 @@ async fn upload(app: &App, request: Request) -> Result<Response, Failure> {
     Ok(json_answer(&json!(stored)))
 }
 
-/// Streams a part beside the tree, then moves it to its place.
-async fn store(
-    app: &App,
-    mut part: axum::extract::multipart::Field<'_>,
-    target: &Path,
-) -> Result<(), Failure> {
-    let new = app.uploads.join(new_id());
-    let write = async {
-        let mut file = File::create(&new)
-            .await
-            .map_err(|error| failed("store the file", &new, &error))?;
-        let mut size = 0_u64;
-        loop {
-            let chunk = part.chunk().await;
-            let chunk = chunk.map_err(|error| {
-                (
-                    StatusCode::BAD_REQUEST,
-                    format!("the upload broke off: {error}"),
-                )
-            })?;
-            let Some(chunk) = chunk else { break };
-            size += chunk.len() as u64;
-            if size > LARGEST {
-                return Err((
-                    StatusCode::PAYLOAD_TOO_LARGE,
-                    format!("the file is larger than {LARGEST} bytes"),
-                ));
-            }
-            file.write_all(&chunk)
-                .await
-                .map_err(|error| failed("store the file", &new, &error))?;
-        }
-        file.sync_all()
-            .await
-            .map_err(|error| failed("store the file", &new, &error))
-    };
-    let result = match write.await {
-        Ok(()) => {
-            let (from, to) = (new.clone(), target.to_owned());
-            let placed = tokio::task::spawn_blocking(move || place(&from, &to)).await;
-            placed
-                .map_err(std::io::Error::other)
-                .and_then(|placed| placed)
-                .map_err(|error| {
-                    if matches!(
-                        error.kind(),
-                        std::io::ErrorKind::NotADirectory | std::io::ErrorKind::IsADirectory
-                    ) {
-                        return (
-                            StatusCode::CONFLICT,
-                            "a file and a folder of that name exclude each other".to_owned(),
-                        );
-                    }
-                    failed("store the file", target, &error)
-                })
-        }
-        Err(failure) => Err(failure),
-    };
-    if result.is_err() {
-        let _ = tokio::fs::remove_file(&new).await;
+/// A file on its way in; what is still there when the value goes was cut off, and goes too.
+struct Arriving(PathBuf);
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
     }
-    result
 }
 
-/// Renames into place; the name itself survives a power loss too.
-fn place(from: &Path, to: &Path) -> std::io::Result<()> {
-    let folder = to.parent().unwrap_or(to);
+/// Streams a part beside the tree, then moves it to its place.
+async fn store(app: &App, mut part: Field<'_>, target: &Path) -> Result<(), Failure> {
+    let new = Arriving(app.uploads.join(new_id()));
+    let broken = |error: &std::io::Error| failed("store the file", target, error);
+    let mut file = File::create(&new.0).await.map_err(|error| broken(&error))?;
+    let mut size = 0_u64;
+    loop {
+        let chunk = part.chunk().await.map_err(|error| {
+            let text = format!("the upload broke off: {error}");
+            (StatusCode::BAD_REQUEST, text)
+        })?;
+        let Some(chunk) = chunk else { break };
+        size += chunk.len() as u64;
+        if size > LARGEST {
+            let text = format!("the file is larger than {LARGEST} bytes");
+            return Err((StatusCode::PAYLOAD_TOO_LARGE, text));
+        }
+        file.write_all(&chunk)
+            .await
+            .map_err(|error| broken(&error))?;
+    }
+    file.sync_all().await.map_err(|error| broken(&error))?;
+    let (root, to) = (app.files.clone(), target.to_owned());
+    let placed = tokio::task::spawn_blocking(move || place(&new.0, &to, &root)).await;
+    match placed.map_err(std::io::Error::other).flatten() {
+        Ok(()) => Ok(()),
+        Err(error) if is_in_the_way(&error) => {
+            let text = "a file and a folder of that name exclude each other";
+            Err((StatusCode::CONFLICT, text.to_owned()))
+        }
+        Err(error) => Err(broken(&error)),
+    }
+}
+
+fn is_in_the_way(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{AlreadyExists, DirectoryNotEmpty, IsADirectory, NotADirectory};
+    matches!(
+        error.kind(),
+        AlreadyExists | DirectoryNotEmpty | IsADirectory | NotADirectory
+    )
+}
+
+/// Renames into place; the names of file and new folders survive a power loss too.
+fn place(from: &Path, to: &Path, root: &Path) -> std::io::Result<()> {
+    let folder = to.parent().unwrap_or(root);
+    let mut changed = vec![folder];
+    while let Some(last) = changed
+        .last()
+        .filter(|last| !last.exists() && **last != root)
+    {
+        changed.push(last.parent().unwrap_or(root));
+    }
     fs::create_dir_all(folder)?;
     fs::rename(from, to)?;
-    fs::File::open(folder)?.sync_all()
+    changed
+        .into_iter()
+        .try_for_each(|folder| fs::File::open(folder)?.sync_all())
 }
 
 // ---- downloads ----
