@@ -99,21 +99,24 @@ fn choices(setup: &Setup) -> Vec<Choice> {
     if setup.not_admitted {
         all.push(Choice {
             admitted: false,
-            out_of_patience: false,
-            fail_pending: false,
+            ..Choice::PLAIN
         });
     }
     if setup.patience {
-        all.push(Choice {
-            admitted: true,
-            out_of_patience: true,
-            fail_pending: false,
-        });
-        all.push(Choice {
-            admitted: true,
-            out_of_patience: true,
-            fail_pending: true,
-        });
+        for fail_pending in [false, true] {
+            all.push(Choice {
+                out_of_patience: true,
+                fail_pending,
+                ..Choice::PLAIN
+            });
+        }
+    }
+    if setup.unseen_start {
+        let seen = all.clone();
+        all.extend(seen.iter().map(|choice| Choice {
+            unseen_start: true,
+            ..*choice
+        }));
     }
     all
 }

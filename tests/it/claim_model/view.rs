@@ -34,6 +34,8 @@ pub struct Choice {
     pub admitted: bool,
     pub out_of_patience: bool,
     pub fail_pending: bool,
+    /// The cluster has not told yet that a pod has started.
+    pub unseen_start: bool,
 }
 
 /// Answers of the real `decide`, by the facts they rest on.
@@ -57,6 +59,7 @@ impl Choice {
         admitted: true,
         out_of_patience: false,
         fail_pending: false,
+        unseen_start: false,
     };
 }
 
@@ -289,6 +292,7 @@ impl View<'_> {
             choice.admitted,
             choice.out_of_patience,
             choice.fail_pending,
+            choice.unseen_start,
         ] {
             key = key << 1 | u64::from(flag);
         }
@@ -324,7 +328,7 @@ impl View<'_> {
                     Presence::Deleting
                 },
                 other_binding: false,
-                started: started(s, setup, j),
+                started: started(s, setup, j) && !choice.unseen_start,
                 refused: false,
                 settled: packed & job::SETTLED != 0,
                 returned: packed & job::RETURNED != 0,
