@@ -4,7 +4,7 @@ use trainyard::claim::{Reason, ThisPass};
 
 use super::pods::{delete_job, job_of};
 use super::setup::{Fault, Next, Setup, Variant};
-use super::view::{Begin, Choice, Memo, NO_JOB, View, started};
+use super::view::{Begin, Memo, NO_JOB, View, started};
 use super::world::{
     AGENT, Agent, Controller, IDLE, NOBODY, Pc, Pod, S, State, USER, bit, job, pending,
 };
@@ -404,7 +404,7 @@ impl Call<'_> {
             quiet_end: false,
             this_pass: done,
         };
-        match self.memo.decide(self.setup, view, Choice::PLAIN) {
+        match self.memo.answers(self.setup, view)[0] {
             Some(Begin {
                 pc: pc @ (Pc::ParkAdd | Pc::Release),
                 ..
