@@ -365,6 +365,12 @@ impl Call<'_> {
             Pc::Dequeue => {
                 self.check_foreign();
                 self.next.dequeue(None, Reason::Other);
+                // The user's dequeue has come true; a run that got through meanwhile is told by its watch.
+                for pod in &mut self.next.pods {
+                    if pod.life == Pod::Running {
+                        pod.bits |= bit::REVOKED;
+                    }
+                }
                 (Pc::Idle, "dequeue once more")
             }
             _ => {
