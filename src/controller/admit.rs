@@ -2,19 +2,17 @@
 //!
 //! Permits are computed from observed Jobs, never counted up and down: what a Job occupies is read from the Job.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt;
 
+use crate::capacity::{self, InUse, Limits, Wait};
 use crate::claim::order::{self, Lane, Strategy, Turns};
-use crate::crd::{LimitsSpec, Quantity, Resources};
+use crate::crd::{LimitsSpec, Resources};
 use crate::pod::annotation;
 use crate::task::{QueueId, TaskId};
-
-/// Reason while the limits leave no room.
-const LIMIT_REACHED: &str = "LimitReached";
 
 /// Why tasks wait: a word for machines, a sentence for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,102 +30,60 @@ impl Waiting {
     }
 }
 
+impl From<Wait> for Waiting {
+    fn from(wait: Wait) -> Self {
+        let reason = match wait {
+            Wait::Concurrent { .. } | Wait::Resource { .. } => "LimitReached",
+            Wait::NeverFits { .. } => "NeverFits",
+        };
+        Self::new(reason, wait.to_string())
+    }
+}
+
 /// What is left of a binding's limits.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) struct Room {
-    limit: Option<u32>,
-    tasks: u32,
-    /// Limit and use by resource name.
-    resources: BTreeMap<String, (Quantity, Quantity)>,
+    limits: Result<Limits, Waiting>,
+    in_use: InUse,
+    most: Option<usize>,
 }
 
 impl Room {
-    /// The limits less what these Jobs occupy. An amount that cannot be read admits nothing: the schema lets none pass.
+    /// The limits, and what these Jobs use of them.
     pub fn of<'a>(limits: &LimitsSpec, jobs: impl Iterator<Item = &'a Arc<Job>>) -> Self {
-        let resources = limits
-            .resources
-            .iter()
-            .map(|(name, amount)| {
-                (
-                    name.clone(),
-                    (amount.0.parse().unwrap_or_default(), Quantity::default()),
-                )
-            })
-            .collect();
-        let limit = limits
-            .max_concurrent
-            .map(|most| u32::try_from(most).unwrap_or(0));
-        let mut room = Self {
-            limit,
-            tasks: 0,
-            resources,
-        };
+        let mut in_use = InUse::default();
         for job in jobs {
-            room.occupy(&requests(job));
+            in_use.add(&requests(job));
         }
-        room
+        Self {
+            in_use,
+            most: limits
+                .max_concurrent
+                .map(|most| usize::try_from(most).unwrap_or(0)),
+            limits: Limits::of(limits)
+                .map_err(|error| Waiting::new("LimitUnreadable", error.to_string())),
+        }
     }
 
     /// Counts one more task that needs this.
     pub fn occupy(&mut self, need: &Resources) {
-        self.tasks += 1;
-        for (name, (_, used)) in &mut self.resources {
-            *used = used.plus(need.get(name));
-        }
+        self.in_use.add(need);
     }
 
     /// How many more tasks there may be.
-    pub fn free(&self) -> Option<u32> {
-        self.limit.map(|limit| limit.saturating_sub(self.tasks))
+    pub fn free(&self) -> Option<usize> {
+        self.most.map(|most| most.saturating_sub(self.in_use.tasks))
     }
 
     /// Whether one more task that needs this fits; else the reason to wait.
     pub fn fits(&self, need: &Resources) -> Result<(), Waiting> {
-        self.full()?;
-        for (name, (limit, used)) in &self.resources {
-            let need = need.get(name);
-            if !need.is_zero() && used.plus(need) > *limit {
-                return Err(Waiting::new(
-                    LIMIT_REACHED,
-                    format!(
-                        "the next task needs {need} {name}, {used} of {limit} are claimed (spec.limits.resources)"
-                    ),
-                ));
-            }
-        }
-        Ok(())
+        let limits = self.limits.as_ref().map_err(Clone::clone)?;
+        Ok(capacity::admit(limits, &self.in_use, need)?)
     }
 
     /// Whether there is no room for any task, however small.
     pub fn full(&self) -> Result<(), Waiting> {
-        match (self.limit, self.free()) {
-            (Some(limit), Some(0)) => Err(Waiting::new(
-                LIMIT_REACHED,
-                format!(
-                    "{} of {limit} tasks are claimed or running (spec.limits.maxConcurrent)",
-                    self.tasks
-                ),
-            )),
-            _ => Ok(()),
-        }
-    }
-
-    /// Why what is there already breaks the limits; after a limit was lowered it may.
-    pub fn overdrawn(&self) -> Option<Waiting> {
-        let told = |message| Some(Waiting::new("LimitExceeded", message));
-        if let Some(limit) = self.limit.filter(|limit| self.tasks > *limit) {
-            return told(format!(
-                "{} tasks are claimed or running, {limit} are allowed (spec.limits.maxConcurrent)",
-                self.tasks
-            ));
-        }
-        let (name, (limit, used)) = self
-            .resources
-            .iter()
-            .find(|(_, (limit, used))| used > limit)?;
-        told(format!(
-            "{used} {name} are claimed, {limit} are allowed (spec.limits.resources)"
-        ))
+        self.fits(&Resources::default())
     }
 }
 
@@ -204,6 +160,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::crd::Quantity;
 
     fn queue(number: u32) -> QueueId {
         format!("{number:032x}").parse().unwrap()
@@ -235,30 +192,13 @@ mod tests {
         let room = Room::of(&limits(Some(3), Some("4")), [job(1), job(2)].iter());
         assert_eq!(room.free(), Some(1));
         assert_eq!(room.fits(&need(1)), Ok(()));
+        assert_eq!(room.fits(&need(2)).unwrap_err().reason, "LimitReached");
+        assert_eq!(room.fits(&need(5)).unwrap_err().reason, "NeverFits");
+        assert_eq!(room.full(), Ok(()));
         assert!(
-            room.fits(&need(2))
-                .unwrap_err()
-                .message
-                .contains("needs 2 nvidia.com/gpu, 3 of 4")
-        );
-        assert_eq!(room.fits(&Resources::default()), Ok(()));
-    }
-
-    #[test]
-    fn a_lowered_limit_is_noticed() {
-        assert_eq!(
-            Room::of(&limits(Some(2), None), [job(1), job(2)].iter()).overdrawn(),
-            None
-        );
-        assert!(
-            Room::of(&limits(Some(1), None), [job(1), job(2)].iter())
-                .overdrawn()
-                .is_some()
-        );
-        assert!(
-            Room::of(&limits(None, Some("2")), [job(1), job(2)].iter())
-                .overdrawn()
-                .is_some()
+            Room::of(&limits(Some(2), None), [job(1), job(2)].iter())
+                .full()
+                .is_err()
         );
     }
 
@@ -289,7 +229,13 @@ mod tests {
         let mut room = Room::of(&limits(Some(2), None), [].iter());
         let admitted = run(&[1, 5], &mut room, |_| Head::Ready(Resources::default()));
         assert_eq!(admitted.tasks, [task(0), task(100)]);
-        assert!(admitted.waiting.unwrap().message.contains("2 of 2 tasks"));
+        assert!(
+            admitted
+                .waiting
+                .unwrap()
+                .message
+                .contains("one of 2 running tasks")
+        );
     }
 
     #[test]

@@ -170,3 +170,104 @@ fn holder(lease: &Lease) -> Option<&String> {
         .as_ref()
         .filter(|holder| !holder.is_empty())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use axum::extract::State;
+    use axum::http::StatusCode;
+    use axum::response::{IntoResponse, Response};
+    use axum::routing::get;
+    use axum::{Json, Router};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    type Stored = Arc<Mutex<Option<Value>>>;
+
+    fn status(code: u16) -> Response {
+        let reason = if code == 404 { "NotFound" } else { "Conflict" };
+        let body = json!({"kind": "Status", "metadata": {}, "status": "Failure", "code": code, "reason": reason});
+        (StatusCode::from_u16(code).unwrap(), Json(body)).into_response()
+    }
+
+    async fn read(State(stored): State<Stored>) -> Response {
+        stored
+            .lock()
+            .unwrap()
+            .clone()
+            .map_or_else(|| status(404), |lease| Json(lease).into_response())
+    }
+
+    async fn write(State(stored): State<Stored>, body: String) -> Response {
+        let mut lease: Value = serde_json::from_str(&body).unwrap();
+        let mut stored = stored.lock().unwrap();
+        let version = |lease: &Value| {
+            lease["metadata"]["resourceVersion"]
+                .as_str()
+                .unwrap_or("0")
+                .parse::<u32>()
+                .unwrap()
+        };
+        let current = stored.as_ref().map_or(0, version);
+        if version(&lease) != current {
+            return status(409);
+        }
+        lease["metadata"]["resourceVersion"] = json!((current + 1).to_string());
+        *stored = Some(lease.clone());
+        Json(lease).into_response()
+    }
+
+    /// Two replicas in front of one API server.
+    fn replicas() -> (Keeper, Keeper) {
+        let stored = Stored::default();
+        let all = "/apis/coordination.k8s.io/v1/namespaces/ns/leases";
+        let router = Router::new()
+            .route(all, axum::routing::post(write))
+            .route(&format!("{all}/trainyard-gpu"), get(read).put(write))
+            .with_state(stored);
+        let keeper = |identity: &str| {
+            let api = Api::namespaced(kube::Client::new(router.clone(), "ns"), "ns");
+            Keeper::new(
+                api,
+                "trainyard-gpu".into(),
+                identity.into(),
+                OwnerReference::default(),
+            )
+        };
+        (keeper("a"), keeper("b"))
+    }
+
+    #[tokio::test]
+    async fn one_of_two_replicas_holds_the_lease() {
+        let (mut first, mut second) = replicas();
+        assert!(first.hold().await.unwrap());
+        assert!(!second.hold().await.unwrap());
+        assert!(first.hold().await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_lease_that_was_given_back_is_taken_at_once() {
+        let (mut first, mut second) = replicas();
+        assert!(first.hold().await.unwrap());
+        first.release().await;
+        assert!(second.hold().await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_lease_that_nobody_renews_is_taken_over_and_its_holder_notices() {
+        let (mut first, mut second) = replicas();
+        assert!(first.hold().await.unwrap());
+        assert!(!second.hold().await.unwrap());
+        // As if the whole duration had passed without a renewal.
+        second.seen = second
+            .seen
+            .take()
+            .map(|(version, since)| (version, since - DURATION));
+        second.next_call = None;
+        assert!(second.hold().await.unwrap());
+        first.next_call = None;
+        assert!(!first.hold().await.unwrap());
+    }
+}

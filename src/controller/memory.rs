@@ -35,6 +35,8 @@ pub(super) struct Memory {
     pub lengths: HashMap<QueueId, (u64, Instant)>,
     pub project_names: HashMap<String, String>,
     pub release_failed: bool,
+    /// Until when nothing is taken because the cluster refuses pods, and its words.
+    pub pods_refused: Option<(Instant, String)>,
     pub last_dispatch: Option<Timestamp>,
 }
 

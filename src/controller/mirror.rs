@@ -169,9 +169,11 @@ where
     /// All objects of a namespace that carry the label of a task, with that task.
     pub fn in_namespace(&self, namespace: &str) -> Vec<(TaskId, Arc<K>)> {
         let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
+        let Ok(lowest) = "0".repeat(32).parse::<TaskId>() else {
+            return Vec::new();
+        };
         rows.by_task
-            .iter()
-            .skip_while(|((ns, _), _)| ns.as_str() < namespace)
+            .range((namespace.to_owned(), lowest)..)
             .take_while(|((ns, _), _)| ns == namespace)
             .flat_map(|((_, task), objects)| {
                 objects

@@ -38,7 +38,7 @@ pub(super) struct Offer {
 impl Offer {
     /// Heads of the served queues, as many as there is room for.
     pub fn of(scene: &Scene<'_>, memory: &mut Memory, queues: &Queues, room: &Room) -> Self {
-        let hold = hold(scene, memory, room);
+        let hold = hold(scene, memory);
         let Some(template) = scene.template.filter(|_| hold.is_none()) else {
             return Self {
                 waiting: hold.clone(),
@@ -54,7 +54,7 @@ impl Offer {
         }
         let now = Instant::now();
         memory.refused.retain(|_, until| now < *until);
-        let free = room.free().map_or(CANDIDATES, |free| free as usize);
+        let free = room.free().unwrap_or(CANDIDATES);
         let each = free.min((CANDIDATES / queues.served.len().max(1)).max(1));
         let mut offer = Self::default();
         let mut heads = HashSet::new();
@@ -88,7 +88,7 @@ impl Offer {
 }
 
 /// Why nothing at all is taken, if so.
-fn hold(scene: &Scene<'_>, memory: &Memory, room: &Room) -> Option<Waiting> {
+fn hold(scene: &Scene<'_>, memory: &Memory) -> Option<Waiting> {
     if scene.retiring {
         return Some(Waiting::new("Deleting", "the binding is being deleted"));
     }
@@ -110,7 +110,11 @@ fn hold(scene: &Scene<'_>, memory: &Memory, room: &Room) -> Option<Waiting> {
             "a Job could not be released; nothing is taken until one can",
         ));
     }
-    room.overdrawn()
+    let refused = memory
+        .pods_refused
+        .as_ref()
+        .filter(|(until, _)| Instant::now() < *until);
+    refused.map(|(_, words)| Waiting::new("PodsRefused", words))
 }
 
 /// Names of projects that were not asked for yet.

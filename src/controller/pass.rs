@@ -14,7 +14,7 @@ use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt;
 use tokio::time::Instant;
 
-use super::admit::{Admitted, Room, Waiting};
+use super::admit::{self, Admitted, Room, Waiting};
 use super::apply::{Case, Fault, Hands, Report};
 use super::live::{self, Live};
 use super::look::{self, Index, Queues};
@@ -155,6 +155,7 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
     let cases = cases(
         observed,
         &live,
+        spec,
         &policy,
         &admitted,
         offer.hold.as_ref(),
@@ -238,6 +239,7 @@ fn policy(spec: &QueueBindingSpec, retiring: bool) -> Policy {
 fn cases(
     observed: HashMap<TaskId, Observed>,
     live: &Live,
+    spec: &QueueBindingSpec,
     policy: &Policy,
     admitted: &Admitted,
     hold: Option<&Waiting>,
@@ -252,12 +254,13 @@ fn cases(
     let mut cases: Vec<Case> = observed
         .into_iter()
         .map(|(task, observed)| {
-            // An intent that is there already was admitted when it was written.
-            let written = matches!(Phase::of(&observed.facts), Phase::Intended(..));
             let admission = match hold {
-                None if written || place.contains_key(&task) => Admission::Yes,
-                None => Admission::No("there is no room".into()),
                 Some(waiting) => Admission::No(waiting.message.clone()),
+                None if place.contains_key(&task) => Admission::Yes,
+                None if matches!(Phase::of(&observed.facts), Phase::Intended(..)) => {
+                    still_fits(spec, live, &task)
+                }
+                None => Admission::No("there is no room".into()),
             };
             Case {
                 observed,
@@ -276,6 +279,26 @@ fn cases(
         (place, Reverse((youngest_claim(&case.objects), added)))
     });
     cases
+}
+
+/// An intent that is there already was admitted when it was written; limits may have been lowered since.
+fn still_fits(spec: &QueueBindingSpec, live: &Live, task: &TaskId) -> Admission {
+    let of_task =
+        |job: &&Arc<Job>| job.labels().get(label::TASK).map(String::as_str) == Some(task.as_str());
+    let room = Room::of(
+        &spec.limits,
+        live.own_unended.iter().filter(|job| !of_task(job)),
+    );
+    let need = live
+        .own_unended
+        .iter()
+        .find(of_task)
+        .map(|job| admit::requests(job))
+        .unwrap_or_default();
+    match room.fits(&need) {
+        Ok(()) => Admission::Yes,
+        Err(waiting) => Admission::No(waiting.message),
+    }
 }
 
 fn youngest_claim(objects: &Objects) -> Option<Timestamp> {
@@ -322,6 +345,9 @@ fn take_in(
         at_once |= report.wants_every_queue;
         passed.queues_gone |= report.pending_gone;
         released |= report.released;
+        if let Some(words) = report.pod_refused {
+            memory.pods_refused = Some((now + REFUSED, words));
+        }
         if report.created {
             memory.last_dispatch = Some(Timestamp::now());
         }

@@ -31,6 +31,26 @@ pub(super) struct Resolved {
 }
 
 impl Resolved {
+    /// Queues as a test wants them.
+    #[cfg(test)]
+    pub fn fixed(served: Vec<render::Queue>, pending: QueueId) -> Self {
+        let lanes = served
+            .iter()
+            .map(|queue| Lane {
+                queue: queue.id.clone(),
+                weight: 1,
+            })
+            .collect();
+        Self {
+            served,
+            lanes,
+            missing: Vec::new(),
+            pending,
+            generation: 1,
+            next: Instant::now(),
+        }
+    }
+
     /// Looks names up again at the next opportunity.
     pub fn doubt(&mut self) {
         self.next = Instant::now();

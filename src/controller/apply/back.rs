@@ -4,9 +4,9 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::ListParams;
 
-use super::{Case, Fault, Hands, Next, in_time};
+use super::{Case, Fault, Hands, Next, Report, in_time};
 use crate::claim::observed::{REASON_REQUEUED, REASON_RESTORED};
-use crate::claim::{GiveUpReason, TaskFact};
+use crate::claim::{GiveUpReason, JobsFact, TaskFact};
 use crate::controller::cluster::call;
 use crate::controller::{observe, verdict};
 use crate::pod::label;
@@ -97,12 +97,18 @@ impl Hands<'_> {
         attempt: Attempt,
         queue: &QueueId,
         case: &mut Case,
+        report: &mut Report,
     ) -> Result<Next, Fault> {
         if !self.take_pending(case).await? {
             return Ok(Next::Done);
         }
         let why = self.sentence_of_wait(attempt, case);
         let reason = format!("{REASON_RESTORED}, {why}");
+        if let JobsFact::Known(jobs) = &case.observed.facts.jobs
+            && jobs.iter().any(|job| job.attempt == attempt && job.refused)
+        {
+            report.pod_refused = Some(why);
+        }
         if self.put_back(queue, &reason, case).await? {
             self.delete_job(attempt, case).await?;
         }

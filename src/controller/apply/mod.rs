@@ -77,6 +77,8 @@ pub(super) struct Report {
     pub released: bool,
     /// A step rests on an entry's place among all queues, and this look did not read them all.
     pub wants_every_queue: bool,
+    /// The cluster refuses the pod of this task, which was pulled back: its words.
+    pub pod_refused: Option<String>,
     /// The pending queue is gone.
     pub pending_gone: bool,
     pub fault: Option<Fault>,
@@ -126,6 +128,9 @@ impl Hands<'_> {
                     break;
                 }
                 Err(fault) => {
+                    if let Fault::JobRefused(words) = &fault {
+                        self.tell_refused(words, &case).await;
+                    }
                     report.fault = Some(fault);
                     break;
                 }
@@ -181,7 +186,9 @@ impl Hands<'_> {
                     .await
             }
             Step::Restore { queue, pending } => self.restore(queue, *pending, case).await,
-            Step::PullBack { attempt, queue } => self.pull_back(*attempt, queue, case).await,
+            Step::PullBack { attempt, queue } => {
+                self.pull_back(*attempt, queue, case, report).await
+            }
             Step::GiveUp {
                 attempt,
                 pending,
@@ -337,3 +344,6 @@ fn name_of(step: &Step) -> Option<&'static str> {
         Step::TakeEntry { .. } => Some("take-entry"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -102,6 +102,15 @@ impl Hands<'_> {
         }
     }
 
+    /// That its Job was refused, once for each reason; the task stays where it is.
+    pub(super) async fn tell_refused(&self, words: &str, case: &Case) {
+        let msg = format!("the task stays in its queue, the API server refuses its Job: {words}\n");
+        if self.told.is_new(&case.task, &msg) {
+            self.tell("ERROR", msg.clone(), case).await;
+            self.told.note(&case.task, msg);
+        }
+    }
+
     /// Nothing rests on a line of the log: one that is lost is lost.
     async fn tell(&self, level: &'static str, msg: String, case: &Case) {
         let line = Event::Log {
