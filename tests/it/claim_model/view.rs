@@ -32,6 +32,10 @@ pub struct Begin {
 
 /// What is open when a controller decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a free choice of the explorer"
+)]
 pub struct Choice {
     pub admitted: bool,
     pub out_of_patience: bool,
