@@ -110,6 +110,7 @@ fn one_controller_alone_is_clean_even_without_quiet_time() {
     clean(&Setup {
         name: "one controller alone, G = 0",
         variant: Variant::NoQuietTime,
+        unseen_start: false,
         ends: &[S::Failed],
         ..Setup::ONE
     });

@@ -4,7 +4,7 @@ use trainyard::claim::ThisPass;
 
 use super::setup::{Next, Setup, Variant};
 use super::steps;
-use super::view::{Begin, Choice, Memo, NO_JOB, View};
+use super::view::{Begin, Memo, NO_JOB, View};
 use super::world::{Controller, IDLE, Pc, State, USER, bit, pending};
 
 /// The cluster of a controller.
@@ -78,13 +78,7 @@ fn begin(
         quiet_end: now.bits & bit::QUIET_END != 0,
         this_pass: ThisPass::Nothing,
     };
-    let mut seen: Vec<Option<Begin>> = Vec::new();
-    for choice in choices(setup) {
-        let begin = memo.decide(setup, view, choice);
-        if seen.contains(&begin) {
-            continue;
-        }
-        seen.push(begin);
+    for &begin in memo.answers(setup, view) {
         let mut next = *state;
         next.controllers[me] = match begin {
             Some(begin) => entered(state, now, begin),
@@ -92,30 +86,6 @@ fn begin(
         };
         out.push(Next::on(next, "controller reads status and Jobs, decides"));
     }
-}
-
-fn choices(setup: &Setup) -> Vec<Choice> {
-    let mut all = vec![Choice::PLAIN];
-    if setup.not_admitted {
-        all.push(Choice {
-            admitted: false,
-            out_of_patience: false,
-            fail_pending: false,
-        });
-    }
-    if setup.patience {
-        all.push(Choice {
-            admitted: true,
-            out_of_patience: true,
-            fail_pending: false,
-        });
-        all.push(Choice {
-            admitted: true,
-            out_of_patience: true,
-            fail_pending: true,
-        });
-    }
-    all
 }
 
 fn entered(state: &State, now: Controller, begin: Begin) -> Controller {

@@ -27,8 +27,9 @@ pub struct Found {
     pub fault: Option<(Fault, String)>,
 }
 
+/// Quick, and good enough for states.
 #[derive(Default)]
-struct Mix(u64);
+pub struct Mix(u64);
 
 impl Hasher for Mix {
     fn finish(&self) -> u64 {
@@ -117,7 +118,7 @@ fn found(
         transitions,
         ends,
         reached: graph.reached.clone(),
-        observations: memo.len(),
+        observations: memo.asked,
         fault,
     }
 }

@@ -89,6 +89,8 @@ pub struct Setup {
     pub patience: bool,
     /// The binding asks for orphans to be restored.
     pub orphans: bool,
+    /// A look may not see yet that a pod has started.
+    pub unseen_start: bool,
     /// How runs end by themselves.
     pub ends: &'static [S],
     pub variant: Variant,
@@ -112,6 +114,7 @@ impl Setup {
         not_admitted: true,
         patience: true,
         orphans: true,
+        unseen_start: true,
         ends: &[S::Failed, S::Completed],
         variant: Variant::AsWritten,
     };

@@ -4,7 +4,7 @@ use trainyard::claim::{Reason, ThisPass};
 
 use super::pods::{delete_job, job_of};
 use super::setup::{Fault, Next, Setup, Variant};
-use super::view::{Begin, Choice, Memo, NO_JOB, View, started};
+use super::view::{Begin, Memo, NO_JOB, View, started};
 use super::world::{
     AGENT, Agent, Controller, IDLE, NOBODY, Pc, Pod, S, State, USER, bit, job, pending,
 };
@@ -365,6 +365,12 @@ impl Call<'_> {
             Pc::Dequeue => {
                 self.check_foreign();
                 self.next.dequeue(None, Reason::Other);
+                // The user's dequeue has come true; a run that got through meanwhile is told by its watch.
+                for pod in &mut self.next.pods {
+                    if pod.life == Pod::Running {
+                        pod.bits |= bit::REVOKED;
+                    }
+                }
                 (Pc::Idle, "dequeue once more")
             }
             _ => {
@@ -404,7 +410,7 @@ impl Call<'_> {
             quiet_end: false,
             this_pass: done,
         };
-        match self.memo.decide(self.setup, view, Choice::PLAIN) {
+        match self.memo.answers(self.setup, view)[0] {
             Some(Begin {
                 pc: pc @ (Pc::ParkAdd | Pc::Release),
                 ..

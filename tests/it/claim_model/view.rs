@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "numbers of attempts and Jobs are small")]
 
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 
 use jiff::{SignedDuration, Timestamp};
 use trainyard::claim::{
@@ -12,6 +13,7 @@ use trainyard::claim::{
 };
 use trainyard::task::{Attempt, QueueId, Status};
 
+use super::explore::Mix;
 use super::setup::{Setup, Variant};
 use super::world::{AGENT, Exec, NOBODY, Pc, Pod, S, State, USER, bit, job, pending};
 
@@ -30,15 +32,25 @@ pub struct Begin {
 
 /// What is open when a controller decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a free choice of the explorer"
+)]
 pub struct Choice {
     pub admitted: bool,
     pub out_of_patience: bool,
     pub fail_pending: bool,
+    /// The cluster has not told yet that a pod has started.
+    pub unseen_start: bool,
 }
 
 /// Answers of the real `decide`, by the facts they rest on.
 #[derive(Default)]
-pub struct Memo(HashMap<u64, Option<Begin>>);
+pub struct Memo {
+    answers: HashMap<u64, Vec<Option<Begin>>, BuildHasherDefault<Mix>>,
+    /// How many different observations it has answered.
+    pub asked: usize,
+}
 
 /// Facts as one controller sees them.
 #[derive(Clone, Copy)]
@@ -57,6 +69,7 @@ impl Choice {
         admitted: true,
         out_of_patience: false,
         fail_pending: false,
+        unseen_start: false,
     };
 }
 
@@ -67,24 +80,51 @@ pub fn started(state: &State, setup: &Setup, j: usize) -> bool {
 }
 
 impl Memo {
-    pub fn decide(&mut self, setup: &Setup, view: View, choice: Choice) -> Option<Begin> {
-        let key = view.key(setup, choice);
-        if let Some(begin) = self.0.get(&key) {
-            return *begin;
-        }
-        let observed = view.observed(setup, choice);
-        let policy = policy(setup, choice);
-        let step = decide(&observed, &policy, observed.read_at);
-        let step = faulty(setup, view, &observed, step);
-        let begin = step.begin(setup, view);
-        self.0.insert(key, begin);
-        begin
+    /// The different answers to these facts, whatever is open; the first: when nothing is out of the ordinary.
+    pub fn answers(&mut self, setup: &Setup, view: View) -> &[Option<Begin>] {
+        let asked = &mut self.asked;
+        self.answers.entry(view.key(setup)).or_insert_with(|| {
+            let mut answers = Vec::new();
+            for choice in choices(setup) {
+                let observed = view.observed(setup, choice);
+                let step = decide(&observed, &policy(setup, choice), observed.read_at);
+                *asked += 1;
+                let begin = faulty(setup, view, &observed, step).begin(setup, view);
+                if !answers.contains(&begin) {
+                    answers.push(begin);
+                }
+            }
+            answers
+        })
     }
+}
 
-    /// How many different observations the real `decide` has answered.
-    pub fn len(&self) -> usize {
-        self.0.len()
+/// All that may be open in this setup.
+fn choices(setup: &Setup) -> Vec<Choice> {
+    let mut all = vec![Choice::PLAIN];
+    if setup.not_admitted {
+        all.push(Choice {
+            admitted: false,
+            ..Choice::PLAIN
+        });
     }
+    if setup.patience {
+        for fail_pending in [false, true] {
+            all.push(Choice {
+                out_of_patience: true,
+                fail_pending,
+                ..Choice::PLAIN
+            });
+        }
+    }
+    if setup.unseen_start {
+        let seen = all.clone();
+        all.extend(seen.iter().map(|choice| Choice {
+            unseen_start: true,
+            ..*choice
+        }));
+    }
+    all
 }
 
 fn policy(setup: &Setup, choice: Choice) -> Policy {
@@ -271,7 +311,7 @@ impl View<'_> {
         }
     }
 
-    fn key(&self, setup: &Setup, choice: Choice) -> u64 {
+    fn key(&self, setup: &Setup) -> u64 {
         let s = self.state;
         let mut key = u64::from(self.entries) << 2 | self.cluster as u64;
         key = key << 3 | s.status as u64;
@@ -286,9 +326,6 @@ impl View<'_> {
             s.queue_deleted,
             self.quiet,
             self.quiet_end,
-            choice.admitted,
-            choice.out_of_patience,
-            choice.fail_pending,
         ] {
             key = key << 1 | u64::from(flag);
         }
@@ -324,7 +361,7 @@ impl View<'_> {
                     Presence::Deleting
                 },
                 other_binding: false,
-                started: started(s, setup, j),
+                started: started(s, setup, j) && !choice.unseen_start,
                 refused: false,
                 settled: packed & job::SETTLED != 0,
                 returned: packed & job::RETURNED != 0,
