@@ -125,9 +125,9 @@ fn document(table: &str) -> String {
         "# Benchmarks\n\n\
          Made by `cargo xtask bench` on the cluster of `cargo xtask cluster up`: {cores} shared cores, load {load} at the\n\
          end, control plane, node, server, controller and tasks all on them; controller-manager with\n\
-         `--kube-api-qps 1000`. The programs are those of the image (profile `image`: optimised for size of the build,\n\
-         not for speed).\n\n{table}\n\
+         `--kube-api-qps 1000`. The programs are those of the image (profile `image`: optimised for size, not for speed).\n\n{table}\n\
          \"Container start\" is the start of the container's process 1, read from `/proc` by the script itself. Tests\n\
-         assert behaviour only; these figures are kept here.\n"
+         assert behaviour only; these figures are kept here. A pod sends 7 requests before user code (goal ≤ 7), 5 of them from\n\
+         the task's container (goal ≤ 5): counted by name and order in `tests/it/exec/fence.rs`.\n"
     )
 }
