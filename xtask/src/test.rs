@@ -181,7 +181,10 @@ fn everything(tally: &mut Tally, arguments: &Arguments) {
         )
     });
     if !arguments.keep {
-        tally.check("the cluster goes down and leaves nothing", cluster::down);
+        tally.check("the cluster goes down and leaves nothing", || {
+            cluster::down()?;
+            cluster::leftovers::check()
+        });
     }
 }
 

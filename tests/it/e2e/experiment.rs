@@ -108,6 +108,8 @@ artifact = task.artifacts["confusion"].get()
 models = task.models["output"]
 path = models[0].get_local_copy()
 import os
+copy = Task.clone(source_task=task, name="copy of it")
+found = Task.get_tasks(project_name="demo", task_name="copy of it")
 print("RESULT " + json.dumps({
     "status": task.get_status(),
     "epochs": len(scalars["accuracy"]["test"]["y"]),
@@ -117,6 +119,7 @@ print("RESULT " + json.dumps({
     "model": models[0].name,
     "model_bytes": os.path.getsize(path),
     "console": len(task.get_reported_console_output(number_of_reports=5)),
+    "copies": [t.id for t in found] == [copy.id] and copy.get_status(),
     "epochs_parameter": task.get_parameters()["Args/epochs"],
 }))
 "#;
@@ -217,6 +220,7 @@ fn an_experiment_of_the_sdk_runs_as_a_job_and_can_be_read_back() {
     assert_eq!(result["artifact"], json!([10, 10]));
     assert!(result["model_bytes"].as_u64().unwrap() > 100);
     assert_eq!(result["epochs_parameter"], "6");
+    assert_eq!(result["copies"], "created", "cloned and found");
 
     // Installed packages are recorded, the user's list is kept.
     let requirements = &ended["script"]["requirements"];

@@ -17,6 +17,7 @@ mod daemon;
 mod external;
 mod images;
 pub mod layout;
+pub mod leftovers;
 mod network;
 mod node;
 mod oci;
