@@ -65,7 +65,6 @@ struct Stage<'a> {
     cluster: &'a Cluster,
     folder: PathBuf,
     children: Vec<Child>,
-    installed: bool,
     keep: bool,
 }
 
@@ -74,17 +73,7 @@ impl Drop for Stage<'_> {
         if self.keep {
             return;
         }
-        if self.installed {
-            let _ =
-                sh::run(&mut self.helm(&["uninstall", "trainyard", "--wait", "--timeout", "60s"]));
-        }
-        let _ = sh::run(&mut self.kubectl(&[
-            "delete",
-            "namespace",
-            NAMESPACE,
-            "--ignore-not-found",
-            "--timeout=60s",
-        ]));
+        self.clear();
         for child in &mut self.children {
             let _ = child.kill();
             let _ = child.wait();
@@ -94,6 +83,25 @@ impl Drop for Stage<'_> {
 }
 
 impl Stage<'_> {
+    /// Takes away what this demo, or one that was cut off, made in the cluster. The binding goes first, while its
+    /// controller lives to give tasks back; one that has lost its controller is freed of its finalizer.
+    fn clear(&self) {
+        let run = |mut command: Command| sh::output(&mut command).unwrap_or_default();
+        run(self.kubectl(&["delete", "queuebinding", "--all", "--timeout=20s"]));
+        run(self.helm(&["uninstall", "trainyard", "--wait", "--timeout", "60s"]));
+        for name in run(self.kubectl(&["get", "queuebinding", "--output", "name"])).lines() {
+            let free = r#"{"metadata":{"finalizers":null}}"#;
+            run(self.kubectl(&["patch", name, "--type=merge", "--patch", free]));
+        }
+        run(self.kubectl(&[
+            "delete",
+            "namespace",
+            NAMESPACE,
+            "--ignore-not-found",
+            "--timeout=60s",
+        ]));
+    }
+
     fn kubectl(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.cluster.bin.join("kubectl"));
         command
@@ -151,7 +159,6 @@ fn on_cluster(arguments: &Arguments, step: &mut Step, cluster: &Cluster) -> Resu
         cluster,
         folder,
         children: Vec::new(),
-        installed: false,
         keep: arguments.keep,
     };
 
@@ -219,6 +226,7 @@ fn start_server(stage: &mut Stage) -> Result<Server> {
 }
 
 fn install(stage: &mut Stage, image: &str, server: &Server) -> Result<()> {
+    stage.clear();
     let namespace =
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
     stage.apply(&namespace)?;
@@ -235,7 +243,6 @@ fn install(stage: &mut Stage, image: &str, server: &Server) -> Result<()> {
     let file = stage.folder.join("values.json");
     sh::write(&file, values.to_string())?;
     let chart = dirs::repository().join("charts/trainyard");
-    stage.installed = true;
     sh::run(
         stage
             .helm(&["upgrade", "--install", "trainyard"])
