@@ -315,16 +315,15 @@ fn repository(stage: &mut Stage) -> Result<PathBuf> {
     );
     sh::write(clone.join("train.py"), changed)?;
 
-    let mut daemon = sh::command("git");
-    daemon
-        .arg("daemon")
-        .arg(format!("--base-path={}", base.display()))
-        .args([
-            "--export-all",
-            "--reuseaddr",
-            &format!("--listen={host}"),
-            &format!("--port={port}"),
-        ]);
+    // The daemon itself: `git daemon` is a parent that would be killed without its child.
+    let folder = sh::output(sh::command("git").arg("--exec-path"))?;
+    let mut daemon = Command::new(Path::new(&folder).join("git-daemon"));
+    daemon.arg(format!("--base-path={}", base.display())).args([
+        "--export-all",
+        "--reuseaddr",
+        &format!("--listen={host}"),
+        &format!("--port={port}"),
+    ]);
     stage.start(daemon, "git.log")?;
     Ok(clone)
 }

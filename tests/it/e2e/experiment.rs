@@ -73,9 +73,10 @@ pub fn serve_repository(world: &World, files: &[(&str, &str)]) -> Repository {
         .and_then(|l| l.local_addr())
         .expect("a free port")
         .port();
-    let mut command = Command::new("git");
+    // The daemon itself: `git daemon` is a parent that would be killed without its child.
+    let program = Path::new(&git(&base, &["--exec-path"])).join("git-daemon");
+    let mut command = Command::new(program);
     command
-        .arg("daemon")
         .arg(format!("--base-path={}", base.display()))
         .args([
             "--export-all",
