@@ -84,6 +84,11 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
         let path = entry.expect("an entry of src is readable").path();
         if path.is_dir() {
             sources(&path, found);
+        } else if path.components().any(|part| {
+            let part = part.as_os_str().to_string_lossy();
+            part == "tests" || part.ends_with("tests.rs")
+        }) {
+            // Tests may use what their module may not.
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             found.push(path);
         }
