@@ -343,8 +343,17 @@ fn git(folder: &Path, arguments: &[&str]) -> Result<()> {
 }
 
 fn enqueue(stage: &Stage, clone: &Path, epochs: u32) -> Result<String> {
+    // The SDK forks while its threads run and can stand still for ever in the child; this setting forbids the fork.
+    let conf = stage.folder.join("clearml.conf");
+    let settings = fs::read_to_string(&conf)?;
+    sh::write(
+        &conf,
+        settings + "\nsdk.development.report_use_subprocess: false\n",
+    )?;
     let said = sh::output(
-        Command::new(tools::sdk_python()?)
+        Command::new("timeout")
+            .arg("120")
+            .arg(tools::sdk_python()?)
             .args([
                 "train.py",
                 "--queue",
