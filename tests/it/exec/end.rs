@@ -95,9 +95,9 @@ fn no_child_survives_the_script() {
     }
 }
 
-/// Two processes of one group that say goodbye on SIGTERM.
+/// Two processes of one group that say goodbye on SIGTERM, each line in one write so that they stay apart.
 const POLITE: &str = "import os, signal, sys, time\n\
-    def end(*_):\n    time.sleep(0.3); print('saved by', name, flush=True); os._exit(0)\n\
+    def end(*_):\n    time.sleep(0.3); os.write(1, ('saved by ' + name + '\\n').encode()); os._exit(0)\n\
     name = 'child' if os.fork() == 0 else 'parent'\n\
     signal.signal(signal.SIGTERM, end)\n\
     open(name, 'w').close()\n\
