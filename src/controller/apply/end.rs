@@ -83,16 +83,27 @@ impl Hands<'_> {
             return Ok(Next::Done);
         }
         let mut end = None;
-        if let TaskFact::Found(task) = self.live(case).await? {
-            if task.status == Status::InProgress && task.names(attempt) {
-                let ended = Self::end_of(attempt, how, &task, case);
-                in_time(case)?;
-                self.write_end(&ended, case).await?;
-                self.tell_evidence(&ended.evidence, case).await;
-                end = Some(ended.outcome);
-            } else if task.status == Status::Completed {
-                end = Some(Outcome::Completed);
-            }
+        match self.live(case).await? {
+            TaskFact::Unknown => return Ok(Next::Done),
+            TaskFact::Gone => {}
+            TaskFact::Found(task) => match task.status {
+                Status::InProgress if task.names(attempt) => {
+                    let ended = Self::end_of(attempt, how, &task, case);
+                    in_time(case)?;
+                    self.write_end(&ended, case).await?;
+                    self.tell_evidence(&ended.evidence, case).await;
+                    end = Some(ended.outcome);
+                }
+                // Somebody else's run, or on its way to one: the next look tells what this Job's end means then.
+                Status::InProgress | Status::Queued | Status::Unknown => return Ok(Next::Done),
+                Status::Completed => end = Some(Outcome::Completed),
+                Status::Created
+                | Status::Stopped
+                | Status::Publishing
+                | Status::Published
+                | Status::Closed
+                | Status::Failed => {}
+            },
         }
         if let Some(job) = job {
             let ttl = self.ttl(end == Some(Outcome::Completed));
