@@ -233,6 +233,21 @@ impl World {
             token: Mutex::new(String::new()),
         };
         world.start_server();
+        // As helm leaves it: the definition is there before the first binding. A fresh cluster has none.
+        let definition = concat!(env!("CARGO_MANIFEST_DIR"), "/crds/queuebindings.yaml");
+        world.kubectl(&[
+            "apply",
+            "--server-side",
+            "--force-conflicts",
+            "-f",
+            definition,
+        ]);
+        world.kubectl(&[
+            "wait",
+            "--for=condition=Established",
+            "--timeout=30s",
+            "crd/queuebindings.trainyard.dev",
+        ]);
         world.kubectl(&["create", "namespace", &world.namespace.clone()]);
         world.apply(&json!({
             "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "clearml-credentials"},
