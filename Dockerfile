@@ -7,11 +7,11 @@
 ARG BASE=debian:bookworm-slim
 FROM ${BASE}
 
-# The checkout of a task runs in this image: git, ssh for its remotes, certificates for https ones.
-# A base that has all three is left as it is, so that such a build needs no network.
-RUN if ! command -v git >/dev/null || ! command -v ssh >/dev/null || [ ! -s /etc/ssl/certs/ca-certificates.crt ]; then \
+# The checkout of a task runs in this image: git with LFS, ssh for its remotes, certificates for https ones.
+# A base that has all of them is left as it is, so that such a build needs no network.
+RUN if ! command -v git-lfs >/dev/null || ! command -v ssh >/dev/null || [ ! -s /etc/ssl/certs/ca-certificates.crt ]; then \
         apt-get update \
-        && apt-get install -y --no-install-recommends git openssh-client ca-certificates \
+        && apt-get install -y --no-install-recommends git git-lfs openssh-client ca-certificates \
         && rm -rf /var/lib/apt/lists/*; \
     fi
 

@@ -23,6 +23,7 @@ pub mod controller;
 pub mod crd;
 pub mod diagnose;
 pub mod exec;
+pub mod image;
 pub mod pod;
 pub mod render;
 #[cfg(feature = "server")]

@@ -24,8 +24,17 @@ pub const CODE: &str = "/trainyard/code";
 /// Package cache and environments; a volume of its own when the binding names one (one filesystem: hard links).
 pub const CACHE: &str = "/trainyard/cache";
 pub const CACHE_VOLUME: &str = "trainyard-cache";
+/// The part of a cache that outlives the pod which holds repositories; mounted into `prepare` alone.
+pub const GIT_CACHE: &str = "/trainyard-git/cache";
+/// Folders of such a cache's volume: the task's container sees its own alone.
+pub const CACHE_ENVIRONMENTS: &str = "environments";
+pub const CACHE_REPOSITORIES: &str = "repositories";
+/// Requirements that `prepare` has brought from git, each in a folder.
+pub const REQUIREMENTS: &str = "/trainyard/requirements";
 /// The spool's folder: log, acknowledgements, locks.
 pub const SPOOL: &str = "/trainyard/spool";
+/// The user's configuration as `prepare` hands it on: without the passwords of repositories.
+pub const HANDED_CONF: &str = "/trainyard/clearml.conf";
 /// What `prepare` found and did, as [`Prepared`] in JSON.
 pub const PREPARED: &str = "/trainyard/prepared.json";
 /// The login token that `prepare` obtained, so that the fence needs no login of its own.
@@ -56,20 +65,28 @@ pub mod env {
     pub const MANAGER: &str = "TRAINYARD_ENVIRONMENT_MANAGER";
     /// Package index URL; absent: the image's own settings.
     pub const INDEX_URL: &str = "TRAINYARD_INDEX_URL";
+    /// Largest size of the cache in bytes; set where the cache outlives the pod.
+    pub const CACHE_LIMIT: &str = "TRAINYARD_CACHE_BYTES";
     /// A shell script of the binding, run before the environment is made.
     pub const SETUP_SCRIPT: &str = "TRAINYARD_SETUP_SCRIPT";
+    /// `allow`: the setup script of the task's container is run after the binding's.
+    pub const TASK_SETUP_SCRIPT: &str = "TRAINYARD_TASK_SETUP_SCRIPT";
     /// Seconds between two reports of statistics.
     pub const REPORT_PERIOD: &str = "TRAINYARD_REPORT_SECONDS";
     /// `auto`, `on`, `off`: GPU statistics.
     pub const GPU: &str = "TRAINYARD_GPU";
     /// Memory limit of the task container in bytes and node name, for messages (downward API).
     pub const NODE: &str = "TRAINYARD_NODE";
+    /// `controller`: a run that fails by its own fault leaves the task in progress, the controller tries it again.
+    pub const ON_FAILURE: &str = "TRAINYARD_ON_FAILURE";
     /// What the task asked for and does not get, one sentence per line, for its log; on `prepare` alone.
     pub const NOTES: &str = "TRAINYARD_NOTES";
     /// Server addresses and keys, under the names that the SDK reads. Keys come from the Secret by reference.
     pub const API_HOST: &str = "CLEARML_API_HOST";
     pub const WEB_HOST: &str = "CLEARML_WEB_HOST";
     pub const FILES_HOST: &str = "CLEARML_FILES_HOST";
+    /// The HTTP proxy on the way to the server; for the server alone.
+    pub const SERVER_PROXY: &str = "TRAINYARD_SERVER_PROXY";
     pub const ACCESS_KEY: &str = "CLEARML_API_ACCESS_KEY";
     pub const SECRET_KEY: &str = "CLEARML_API_SECRET_KEY";
 }
@@ -101,6 +118,29 @@ pub struct Prepared {
     pub code_root: String,
     /// The commit that was checked out, if there is a repository.
     pub commit: Option<String>,
+    /// Bytes of the cache that repositories take.
+    #[serde(default)]
+    pub cached: u64,
+    /// What was brought from git for the task's environment.
+    #[serde(default)]
+    pub requirements: Vec<Brought>,
+}
+
+/// A requirement from git, as it lies on the pod's volume; the task's container has neither git nor credentials.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Brought {
+    /// Address without user name and password.
+    pub url: String,
+    /// Branch, tag or commit, as the requirement names it; empty: the default branch.
+    pub revision: String,
+    /// The commit that was checked out.
+    pub commit: String,
+    /// Where it lies.
+    pub folder: String,
+    /// Why it could not be brought; whether it is needed is seen where the environment is made.
+    pub failure: Option<String>,
+    /// The package's name, if no task asked for it but another requirement.
+    pub inner: Option<String>,
 }
 
 /// How the executor says in its termination message how it ended; read by the diagnosis.
@@ -119,6 +159,9 @@ pub struct Termination {
     pub reported: bool,
     /// Last lines of the log, secrets masked, at most 2 KiB.
     pub last_lines: Vec<String>,
+    /// When the first line of the task's own output was seen, by the node's clock (RFC 3339); absent if there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_line: Option<String>,
 }
 
 /// The start fence has to be over this long after its first call was begun; later: lost race, nothing is run. The
@@ -155,10 +198,16 @@ pub mod annotation {
     pub const PROJECT_NAME: &str = "trainyard.dev/project-name";
     /// Set on an intent whose task carried a reason of ours when it was written (claim rule 5).
     pub const RETURNED: &str = "trainyard.dev/returned";
-    /// How many attempts in a row before this one ended in a requeue.
+    /// How many attempts in a row before this one were interrupted and requeued.
     pub const REQUEUES: &str = "trainyard.dev/requeues";
+    /// When its task was taken, and as which of that pass: tasks that go back stand in this order.
+    pub const TURN: &str = "trainyard.dev/turn";
+    /// How many of them failed by their own fault and were requeued.
+    pub const FAILURES: &str = "trainyard.dev/failures";
     /// Hash of the template that the Job was made from.
     pub const TEMPLATE: &str = "trainyard.dev/template";
+    /// Node on which the Job's pod was, once its end is settled; the next attempt may avoid it.
+    pub const NODE: &str = "trainyard.dev/node";
     /// What the Job's pod requests of a node, `cpu=2,nvidia.com/gpu=1`; limits are summed up from it.
     pub const REQUESTS: &str = "trainyard.dev/requests";
 }

@@ -265,17 +265,6 @@ pub struct Task {
 /// The server's own status reason after an enqueue that it rolled back (§4); the roll-back drops `enqueue_status`.
 pub const FAILED_ENQUEUEING: &str = "failed enqueueing";
 
-impl Task {
-    /// Whether a user dequeued this task while it was parked, although it still says `queued`: a task that was
-    /// requeued remembers `queued` as its status before the enqueue, and a dequeue goes back to that, once (§4).
-    /// Only asked of attempts after the first.
-    pub fn dequeued_while_parked(&self) -> bool {
-        self.status == Status::Queued
-            && self.enqueue_status.is_none()
-            && self.status_reason != FAILED_ENQUEUEING
-    }
-}
-
 /// The server omits unset members and sometimes sends null (§1.12); both mean the default.
 fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where

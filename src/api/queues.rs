@@ -143,6 +143,27 @@ impl Client {
         ))
     }
 
+    /// Ids and names of every queue, hidden ones too.
+    pub async fn every_queue_name(&self) -> Result<Vec<QueueInfo>, Error> {
+        let mut found = Vec::new();
+        for page in 0..MAX_PAGES {
+            let body = json!({
+                "only_fields": ["id", "name"], "search_hidden": true, "order_by": ["id"],
+                "page": page, "page_size": PAGE,
+            });
+            let answer: Queues<QueueInfo> = self.call("queues.get_all", &body).await?;
+            let last = answer.queues.len() < PAGE;
+            found.extend(answer.queues);
+            if last {
+                return Ok(found);
+            }
+        }
+        Err(super::protocol(
+            "queues.get_all",
+            format!("more than {MAX_PAGES} pages of queues"),
+        ))
+    }
+
     /// The queue of this id or exact name, hidden ones too. Names are asked for as an anchored, escaped expression.
     pub async fn find_queue(&self, name_or_id: &str) -> Result<Option<QueueInfo>, Error> {
         let mut body = json!({"only_fields": ["id", "name"], "search_hidden": true});
@@ -199,6 +220,24 @@ impl Client {
         let body = json!({"queue": queue, "task": task});
         match self
             .call::<serde::de::IgnoredAny>("queues.move_task_to_front", &body)
+            .await
+        {
+            Ok(_) => Ok(true),
+            Err(error) if error.is(400, 703) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Moves the task's entry so many places away from the head; `false` if it is not in this queue.
+    pub async fn move_backward(
+        &self,
+        queue: &QueueId,
+        task: &TaskId,
+        count: usize,
+    ) -> Result<bool, Error> {
+        let body = json!({"queue": queue, "task": task, "count": count});
+        match self
+            .call::<serde::de::IgnoredAny>("queues.move_task_backward", &body)
             .await
         {
             Ok(_) => Ok(true),

@@ -5,7 +5,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
 use super::{Client, Error, Nothing};
-use crate::task::{MARK, QueueId, Status, Task, TaskId, WorkerId};
+use crate::task::{FAILED_ENQUEUEING, MARK, QueueId, Status, Task, TaskId, WorkerId};
 
 /// Answers are cut at this many tasks, however many ids are asked for (§1.13).
 const PAGE: usize = 500;
@@ -28,6 +28,17 @@ pub struct Facts {
     pub queue: Option<QueueId>,
 }
 
+impl Facts {
+    /// Whether a user dequeued this task while it was parked, although it still says `queued`: a task that was
+    /// requeued remembers `queued` as its status before the enqueue, and a dequeue goes back to that, once (§4).
+    /// Only asked of attempts after the first.
+    pub fn dequeued_while_parked(&self) -> bool {
+        self.status == Status::Queued
+            && self.enqueue_status.is_none()
+            && self.status_reason != FAILED_ENQUEUEING
+    }
+}
+
 /// What of a task document becomes [`Facts`].
 const FACT_FIELDS: &[&str] = &[
     "id",
@@ -41,7 +52,8 @@ const FACT_FIELDS: &[&str] = &[
     "runtime._trainyard_attempt",
 ];
 
-/// What of a task document rendering needs: all of [`Task`] but the source text and the parameters.
+/// What of a task document rendering needs: all of [`Task`] but the source text, and of the
+/// parameters the sections that speak to us.
 const BODY_FIELDS: &[&str] = &[
     "id",
     "name",
@@ -63,6 +75,8 @@ const BODY_FIELDS: &[&str] = &[
     "container",
     "execution.queue",
     "runtime",
+    "hyperparams.properties",
+    "hyperparams.Kubernetes",
     "last_worker",
     "enqueue_status",
 ];
@@ -213,6 +227,22 @@ impl Client {
     ) -> Result<(), Error> {
         let body = json!({
             "task": id, "queue": queue, "update_execution_queue": false, "status_reason": reason,
+        });
+        let _: IgnoredAny = self.call("tasks.enqueue", &body).await?;
+        Ok(())
+    }
+
+    /// [`Client::move_queued_task`] with a status message beside the reason.
+    pub async fn move_queued_task_telling(
+        &self,
+        id: &TaskId,
+        queue: &QueueId,
+        reason: &str,
+        message: &str,
+    ) -> Result<(), Error> {
+        let body = json!({
+            "task": id, "queue": queue, "update_execution_queue": false, "status_reason": reason,
+            "status_message": message,
         });
         let _: IgnoredAny = self.call("tasks.enqueue", &body).await?;
         Ok(())

@@ -76,7 +76,8 @@ pub fn decide(observed: &Observed, policy: &Policy, now: Timestamp) -> Step {
         Phase::TakenOut => quiet.then(|| Step::Dequeue),
         Phase::EndedQueued(job, task) => {
             let step = || {
-                if job.requeues >= policy.max_interruptions {
+                // Between two calls of a retry: it goes on as one, and is no interruption.
+                if task.reason != Reason::Retried && job.requeues >= policy.max_interruptions {
                     Step::GiveUp {
                         attempt: Some(job.attempt),
                         pending,
@@ -148,21 +149,21 @@ fn may_release_at_once(this_pass: ThisPass, job: &Job) -> bool {
 fn intend(observed: &Observed, task: &TaskState) -> Step {
     let attempt = next_attempt(&observed.facts);
     let before = match &observed.facts.jobs {
-        super::JobsFact::Known(jobs) => jobs
-            .iter()
-            .max_by_key(|job| job.attempt)
-            .map_or(0, |job| job.requeues),
-        super::JobsFact::Unknown => 0,
+        super::JobsFact::Known(jobs) => jobs.iter().max_by_key(|job| job.attempt),
+        super::JobsFact::Unknown => None,
     };
-    let requeues = match task.reason {
-        Reason::Requeued => before.saturating_add(1),
-        Reason::Restored | Reason::FailedEnqueueing => before,
-        Reason::Other => 0,
+    let (interrupted, failed) = before.map_or((0, 0), |job| (job.requeues, job.failures));
+    let (requeues, failures) = match task.reason {
+        Reason::Requeued => (interrupted.saturating_add(1), failed),
+        Reason::Retried => (interrupted, failed.saturating_add(1)),
+        Reason::Restored | Reason::FailedEnqueueing => (interrupted, failed),
+        Reason::Other => (0, 0),
     };
     Step::Intend {
         attempt,
         returned: task.reason.may_be_ours(),
         requeues,
+        failures,
     }
 }
 
@@ -209,6 +210,7 @@ fn return_or_give_up(job: &Job, task: &TaskState, pending: bool) -> Step {
             queue: queue.clone(),
             pending,
             running: false,
+            failed: task.reason == Reason::Retried,
         },
         None => Step::GiveUp {
             attempt: Some(job.attempt),
@@ -244,18 +246,24 @@ fn ended_running(job: &Job, task: &TaskState, policy: &Policy, pending: bool) ->
         attempt: job.attempt,
         how,
     };
+    let requeue = |queue: &QueueId, failed| Step::Requeue {
+        attempt: job.attempt,
+        queue: queue.clone(),
+        pending,
+        running: true,
+        failed,
+    };
     match job.state {
+        JobState::Ended(Cause::Failure) if !task.stopping => match known(&task.user_queue) {
+            Some(queue) if job.failures < policy.max_failures => requeue(queue, true),
+            Some(_) | None => settle(Settlement::AsEnded),
+        },
         JobState::Ended(Cause::Interruption) if !task.stopping => {
             match (policy.on_interruption, known(&task.user_queue)) {
                 (OnInterruption::Requeue, Some(queue))
                     if job.requeues < policy.max_interruptions =>
                 {
-                    Step::Requeue {
-                        attempt: job.attempt,
-                        queue: queue.clone(),
-                        pending,
-                        running: true,
-                    }
+                    requeue(queue, false)
                 }
                 (OnInterruption::Requeue | OnInterruption::Fail, _) => settle(Settlement::Failed),
                 (OnInterruption::Stop, _) => settle(Settlement::Stopped),

@@ -23,7 +23,7 @@ pub use observed::{
     By, Cause, Entry, Facts, Job, JobState, JobsFact, Observed, Presence, Reason, Stamps, TaskFact,
     TaskState, ThisPass, UserQueue,
 };
-pub use phase::Phase;
+pub use phase::{Phase, next_attempt};
 pub use policy::{
     Admission, OnInterruption, OnPendingTimeout, Policy, QUIET_TIME, REQUEST_TIMEOUT, STEP_DEADLINE,
 };

@@ -91,6 +91,8 @@ pub struct TaskState {
 pub enum Reason {
     /// Written by our `Requeue` ([`REASON_REQUEUED`]).
     Requeued,
+    /// Written by our `Requeue` of a task that failed by its own fault ([`REASON_RETRIED`]).
+    Retried,
     /// Written by our `Restore` or `PullBack` ([`REASON_RESTORED`]).
     Restored,
     /// `failed enqueueing`: what the server leaves behind an enqueue that it rolled back. It may hide one of ours.
@@ -101,6 +103,8 @@ pub enum Reason {
 
 /// The status reason by which `Requeue` is known again.
 pub const REASON_REQUEUED: &str = "trainyard: requeued";
+/// The status reason by which `Requeue` of a task that failed by its own fault is known again.
+pub const REASON_RETRIED: &str = "trainyard: retried";
 /// The status reason by which `Restore` and `PullBack` are known again.
 pub const REASON_RESTORED: &str = "trainyard: restored";
 
@@ -109,6 +113,8 @@ impl Reason {
     pub fn of(text: &str) -> Self {
         if text.starts_with(REASON_REQUEUED) {
             Self::Requeued
+        } else if text.starts_with(REASON_RETRIED) {
+            Self::Retried
         } else if text.starts_with(REASON_RESTORED) {
             Self::Restored
         } else if text == FAILED_ENQUEUEING {
@@ -122,7 +128,7 @@ impl Reason {
     /// its way, so the next attempt is never released at once (claim rule 5).
     pub fn may_be_ours(self) -> bool {
         match self {
-            Self::Requeued | Self::Restored | Self::FailedEnqueueing => true,
+            Self::Requeued | Self::Retried | Self::Restored | Self::FailedEnqueueing => true,
             Self::Other => false,
         }
     }
@@ -179,9 +185,12 @@ pub struct Job {
     /// The task carried a reason of ours when the intent was written
     /// ([`annotation::RETURNED`](crate::pod::annotation::RETURNED)).
     pub returned: bool,
-    /// How many attempts in a row before this one ended in `Requeue`
+    /// How many attempts in a row before this one were interrupted and ended in `Requeue`
     /// ([`annotation::REQUEUES`](crate::pod::annotation::REQUEUES)).
     pub requeues: u32,
+    /// How many of them failed by their own fault and ended in `Requeue`
+    /// ([`annotation::FAILURES`](crate::pod::annotation::FAILURES)).
+    pub failures: u32,
     /// The Job's `creationTimestamp`, by the cluster's clock: for the patience with a pod that does not start.
     pub created_at: Timestamp,
 }
@@ -200,8 +209,10 @@ pub enum JobState {
 /// Why a Job ended, as far as it can be told from exit code, termination message and pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cause {
-    /// The task's own code came to its end, well or badly, or its own wishes could not be met.
+    /// The task came to its own end: well, or because it was asked to stop.
     Task,
+    /// The task failed by its own fault: its code, its preparation, its memory, its deadline.
+    Failure,
     /// Not the user's fault: eviction, drain, preemption, node lost, pod deleted, process 1 killed, lost race.
     Interruption,
 }
@@ -293,6 +304,10 @@ mod tests {
         assert_eq!(
             Reason::of("trainyard: requeued, node lost"),
             Reason::Requeued
+        );
+        assert_eq!(
+            Reason::of("trainyard: retried, exit code 3"),
+            Reason::Retried
         );
         assert_eq!(Reason::of("trainyard: restored"), Reason::Restored);
         assert_eq!(Reason::of("failed enqueueing"), Reason::FailedEnqueueing);

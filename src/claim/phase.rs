@@ -304,7 +304,7 @@ impl TaskState {
     pub(super) fn looks_taken_out(&self) -> bool {
         !self.has_enqueue_status
             && match self.reason {
-                Reason::Requeued | Reason::FailedEnqueueing => false,
+                Reason::Requeued | Reason::Retried | Reason::FailedEnqueueing => false,
                 Reason::Restored | Reason::Other => true,
             }
     }

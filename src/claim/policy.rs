@@ -42,6 +42,8 @@ pub struct Policy {
     pub on_interruption: OnInterruption,
     /// `lifecycle.maxInterruptions`: so many attempts in a row may end without the user's fault and be requeued.
     pub max_interruptions: u32,
+    /// `lifecycle.maxFailures`: so many attempts in a row may fail by their own fault and be requeued.
+    pub max_failures: u32,
     /// `lifecycle.abortGracePeriod`: how long an executor may take to end by itself.
     pub grace: SignedDuration,
     /// Restore tasks that others popped and dropped.

@@ -15,12 +15,13 @@ pub enum Step {
     Wait { until: Option<Timestamp> },
     /// Tell people why the task does not run (its status message).
     Explain(Why),
-    /// Create the Job: suspended, labelled as intent, with `returned` and `requeues` as annotations;
+    /// Create the Job: suspended, labelled as intent, with `returned`, `requeues` and `failures` as annotations;
     /// `backoffLimit: 0`, one completion. "Already exists" is information.
     Intend {
         attempt: Attempt,
         returned: bool,
         requeues: u32,
+        failures: u32,
     },
     /// `queues.remove_task` on the served queue; only after answer 1: the status again, live.
     /// Then [`ThisPass::Took`](super::ThisPass::Took) if it reads `queued`.
@@ -37,12 +38,14 @@ pub enum Step {
     /// `running` (it was so at the look), unwritten, ours (by `attempt`) and not stopping: `tasks.dequeue {new_status:
     /// queued}` with [`REASON_REQUEUED`](super::observed::REASON_REQUEUED) (`updated: 0`: stop here). Anything else:
     /// stop here. The settled patch of the Job, if it has ended. `tasks.enqueue {queue, update_execution_queue: false}`
-    /// with that reason; `move_task_to_front`.
+    /// with that reason; `move_task_to_front`. Of a task that `failed` by its own fault the reason is
+    /// [`REASON_RETRIED`](super::observed::REASON_RETRIED): the two are counted apart.
     Requeue {
         attempt: Attempt,
         queue: QueueId,
         pending: bool,
         running: bool,
+        failed: bool,
     },
     /// As `Requeue`, without a Job, with [`REASON_RESTORED`](super::observed::REASON_RESTORED).
     Restore { queue: QueueId, pending: bool },

@@ -61,6 +61,12 @@ pub(super) struct Flags {
     /// Image of tasks where neither template nor task names one.
     #[arg(long, value_name = "IMAGE")]
     default_image: Option<String>,
+    /// File with certificates to trust when an image registry is asked.
+    #[arg(long, value_name = "FILE")]
+    registry_ca: Option<String>,
+    /// Image registries that are asked without TLS, with commas between them.
+    #[arg(long, value_name = "HOSTS")]
+    plain_http_registries: Option<String>,
     /// What is logged, such as info or info,trainyard=debug.
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
@@ -87,6 +93,8 @@ impl From<Flags> for Raw {
             image_pull_policy,
             image_pull_secrets,
             default_image,
+            registry_ca,
+            plain_http_registries,
             log,
             log_format,
         } = flags;
@@ -106,6 +114,8 @@ impl From<Flags> for Raw {
             image_pull_policy,
             image_pull_secrets,
             default_image,
+            registry_ca,
+            plain_http_registries,
             log,
             log_format,
         }
@@ -124,6 +134,17 @@ pub(super) fn main(flags: Flags) -> ExitCode {
 }
 
 fn run(flags: Flags) -> anyhow::Result<()> {
+    with_signals(flags, controller::run)
+}
+
+/// Runs a program with these settings until it ends by itself or SIGTERM or SIGINT come.
+pub(super) fn with_signals<F>(
+    flags: Flags,
+    program: impl FnOnce(Settings, CancellationToken) -> F,
+) -> anyhow::Result<()>
+where
+    F: Future<Output = Result<(), controller::Error>>,
+{
     let settings = settings(&flags.into())?;
     let format = match settings.log_format.value {
         LogFormat::Text => logs::Format::Text,
@@ -148,9 +169,24 @@ fn run(flags: Flags) -> anyhow::Result<()> {
             }
             asked.cancel();
         });
-        controller::run(settings, shutdown).await?;
+        program(settings, shutdown).await?;
         Ok(())
     })
+}
+
+impl Flags {
+    /// The same for a program that makes no Jobs: it needs no image.
+    pub(super) fn without_image(mut self) -> Self {
+        if self.image.is_none() && Environment::read().get(env::IMAGE).is_none() {
+            self.image = Some("trainyard".to_owned());
+        }
+        self
+    }
+}
+
+/// Settings of a question that changes nothing.
+pub(super) fn settings_for_a_question(flags: Flags) -> Result<Settings, String> {
+    settings(&flags.into()).map_err(|error| format!("{error:#}"))
 }
 
 fn settings(raw: &Raw) -> anyhow::Result<Settings> {

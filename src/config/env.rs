@@ -70,10 +70,46 @@ variables! {
     IMAGE_PULL_SECRETS = "TRAINYARD_IMAGE_PULL_SECRETS";
     /// Image of tasks where neither the template nor the task names one. Default: none, and such a template is refused.
     DEFAULT_IMAGE = "TRAINYARD_DEFAULT_IMAGE";
+    /// Path of a file with certificates (PEM) to trust when an image registry is asked for an image (`imageCheck`), beside the machine's own.
+    REGISTRY_CA = "TRAINYARD_REGISTRY_CA";
+    /// Hosts of image registries that are asked without TLS, with commas between them. Default: addresses of this machine alone.
+    PLAIN_HTTP_REGISTRIES = "TRAINYARD_PLAIN_HTTP_REGISTRIES";
     /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or filters such as `info,trainyard::claim=debug`. Default: `info`.
     LOG = "TRAINYARD_LOG";
     /// Form of log lines: `text` or `json`. Default: `text`.
     LOG_FORMAT = "TRAINYARD_LOG_FORMAT";
+    /// `trainyard server`: address and port for API, files and pages. Default: `127.0.0.1:8008`.
+    SERVER_LISTEN = "TRAINYARD_SERVER_LISTEN";
+    /// `trainyard server`: a further address and port, for files alone. Default: none.
+    SERVER_FILES_LISTEN = "TRAINYARD_SERVER_FILES_LISTEN";
+    /// `trainyard server`: folder for the database, the keys and the files; also of its `backup`, `restore` and `user`.
+    SERVER_DATA = "TRAINYARD_SERVER_DATA";
+    /// `trainyard server`: address under which clients reach it, from pods too. Default: the address listened on.
+    SERVER_PUBLIC_URL = "TRAINYARD_SERVER_PUBLIC_URL";
+    /// `trainyard server`: where to write a `clearml.conf` with address and keys. Default: nowhere.
+    SERVER_WRITE_CONF = "TRAINYARD_SERVER_WRITE_CONF";
+    /// `trainyard server`: certificate (PEM) to serve https with. Default: none, http.
+    SERVER_TLS_CERT = "TRAINYARD_SERVER_TLS_CERT";
+    /// `trainyard server`: private key (PEM) of the certificate.
+    SERVER_TLS_KEY = "TRAINYARD_SERVER_TLS_KEY";
+    /// `trainyard server`: API version of the ClearML server that is played, from `2.9` on. Default: `2.34`.
+    SERVER_API_VERSION = "TRAINYARD_SERVER_API_VERSION";
+    /// `trainyard server`: seconds of silence after which a running task is stopped. Default: `7200`.
+    SERVER_WATCHDOG_TIMEOUT = "TRAINYARD_SERVER_WATCHDOG_TIMEOUT";
+    /// `trainyard server`: seconds between two looks for silent tasks and for what is too old. Default: `900`.
+    SERVER_WATCHDOG_INTERVAL = "TRAINYARD_SERVER_WATCHDOG_INTERVAL";
+    /// `trainyard server`: days after which log lines are thrown away. Default: never.
+    SERVER_KEEP_LOGS = "TRAINYARD_SERVER_KEEP_LOGS";
+    /// `trainyard server`: the largest file that is taken, in MiB. Default: `65536`.
+    SERVER_LARGEST_FILE = "TRAINYARD_SERVER_LARGEST_FILE";
+    /// `trainyard server`: system tags that hide a queue from lists, with commas between them. Default: `k8s-glue`.
+    SERVER_HIDDEN_QUEUE_TAGS = "TRAINYARD_SERVER_HIDDEN_QUEUE_TAGS";
+}
+
+/// Folder in which a test says at which fault points the controller dies. Builds for release do not know it.
+#[cfg(debug_assertions)]
+pub(crate) fn fault_folder() -> Option<std::path::PathBuf> {
+    std::env::var_os("TRAINYARD_FAULTS").map(Into::into)
 }
 
 /// The environment at the start of the process, reduced to [`ALL`] and what `clearml.conf` may refer to.
@@ -103,6 +139,33 @@ impl Environment {
             .get(name)
             .map(String::as_str)
             .filter(|value| !value.is_empty())
+    }
+}
+
+/// Names that `CLEARML_` had before.
+const OLDER: [&str; 2] = ["TRAINS_", "JARVIS_"];
+
+impl Environment {
+    /// All set variables whose names begin so, in the order of their names.
+    pub fn with_prefix(&self, prefix: &str) -> Vec<(&str, &str)> {
+        let mut found: Vec<(&str, &str)> = self
+            .values
+            .iter()
+            .filter(|(name, value)| name.starts_with(prefix) && !value.is_empty())
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        found.sort_unstable();
+        found
+    }
+
+    /// The variable of that name, or of the one that it had before (`TRAINS_…`, `JARVIS_…`), with the name that was found.
+    pub fn alias(&self, name: &str) -> Option<(String, &str)> {
+        let older = OLDER
+            .iter()
+            .filter_map(|prefix| Some(format!("{prefix}{}", name.strip_prefix("CLEARML_")?)));
+        std::iter::once(name.to_owned())
+            .chain(older)
+            .find_map(|name| self.get(&name).map(|value| (name, value)))
     }
 }
 

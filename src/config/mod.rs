@@ -9,12 +9,13 @@
 //! What was typed ([`Raw`]) and what is meant ([`Settings`]) are two types: nothing reads the environment or a file
 //! while settings are resolved, or after.
 
+pub mod agent;
 pub mod conf;
 pub mod env;
 mod resolve;
 mod settings;
 
 pub use settings::{
-    Credentials, LogFormat, Origin, Raw, Scope, ServerSettings, Setting, SettingError, Settings,
-    TaskPodSettings,
+    Credentials, LogFormat, Origin, Raw, RegistrySettings, Scope, ServerSettings, Setting,
+    SettingError, Settings, TaskPodSettings,
 };

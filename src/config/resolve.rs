@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use super::conf::Document;
 use super::env::{self, Environment};
 use super::settings::{
-    Credentials, LogFormat, Origin, Raw, Scope, ServerSettings, Setting, SettingError, Settings,
-    TaskPodSettings,
+    Credentials, LogFormat, Origin, Raw, RegistrySettings, Scope, ServerSettings, Setting,
+    SettingError, Settings, TaskPodSettings,
 };
 
 impl Settings {
@@ -74,6 +74,14 @@ impl Lookup<'_> {
             &[("text", LogFormat::Text), ("json", LogFormat::Json)],
         );
         let listen = self.listen(raw);
+        let registries = RegistrySettings {
+            ca: self.text("registry-ca", raw.registry_ca.as_deref(), env::REGISTRY_CA),
+            plain_http: self.list(
+                "plain-http-registries",
+                raw.plain_http_registries.as_deref(),
+                env::PLAIN_HTTP_REGISTRIES,
+            ),
+        };
         let log = self.text("log", raw.log.as_deref(), env::LOG);
         Some(Settings {
             server: ServerSettings {
@@ -84,6 +92,7 @@ impl Lookup<'_> {
                 ca_config_map,
             },
             pods: pods?,
+            registries,
             namespace,
             scope,
             cluster_id,
@@ -129,6 +138,26 @@ impl Lookup<'_> {
         Some(Setting {
             value,
             origin: Origin::Variable(variable),
+        })
+    }
+
+    /// A list of words with commas between them, from a flag or a variable.
+    fn list(
+        &self,
+        flag: &'static str,
+        typed: Option<&str>,
+        variable: &'static str,
+    ) -> Setting<Vec<String>> {
+        let text = self.text(flag, typed, variable).unwrap_or(Setting {
+            value: String::new(),
+            origin: Origin::Default,
+        });
+        text.map(|list| {
+            list.split(',')
+                .map(str::trim)
+                .filter(|word| !word.is_empty())
+                .map(str::to_owned)
+                .collect()
         })
     }
 
@@ -297,22 +326,11 @@ impl Lookup<'_> {
             let message = format!("is {:?}, not one of {}", policy.value, known.join(", "));
             self.error::<()>("image-pull-policy", message, policy.origin.clone());
         }
-        let secrets = self.text(
+        let secrets = self.list(
             "image-pull-secrets",
             raw.image_pull_secrets.as_deref(),
             env::IMAGE_PULL_SECRETS,
         );
-        let secrets = secrets.unwrap_or(Setting {
-            value: String::new(),
-            origin: Origin::Default,
-        });
-        let secrets = secrets.map(|list| {
-            list.split(',')
-                .map(str::trim)
-                .filter(|name| !name.is_empty())
-                .map(str::to_owned)
-                .collect::<Vec<_>>()
-        });
         if let Some(bad) = secrets.value.iter().find(|name| !is_dns_name(name)) {
             let message = format!("has {bad:?}, which is no Kubernetes name");
             self.error::<()>("image-pull-secrets", message, secrets.origin.clone());

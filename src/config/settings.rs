@@ -23,6 +23,8 @@ pub struct Raw {
     pub image_pull_policy: Option<String>,
     pub image_pull_secrets: Option<String>,
     pub default_image: Option<String>,
+    pub registry_ca: Option<String>,
+    pub plain_http_registries: Option<String>,
     pub log: Option<String>,
     pub log_format: Option<String>,
 }
@@ -139,11 +141,21 @@ pub struct TaskPodSettings {
     pub default_image: Option<Setting<String>>,
 }
 
+/// How image registries are asked.
+#[derive(Debug, Clone)]
+pub struct RegistrySettings {
+    /// Path of certificates to trust beside the machine's own.
+    pub ca: Option<Setting<String>>,
+    /// Hosts that are asked without TLS.
+    pub plain_http: Setting<Vec<String>>,
+}
+
 /// Settings of the controller.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub server: ServerSettings,
     pub pods: TaskPodSettings,
+    pub registries: RegistrySettings,
     /// Absent: that of the service account, else `default`.
     pub namespace: Option<Setting<String>>,
     pub scope: Setting<Scope>,

@@ -5,7 +5,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::runtime::events::EventType;
 use kube::{Api, Resource, ResourceExt};
@@ -16,24 +15,28 @@ use tokio_util::sync::CancellationToken;
 use super::admit::Waiting;
 use super::cluster::Once;
 use super::dereference::{self, Connection};
+use super::look::CANDIDATES;
 use super::memory::Memory;
 use super::observe::Identity;
 use super::pass::{self, Passed, Scene};
 use super::report::Reporter;
-use super::resolve::{self, Resolved};
+use super::resolve::{self, Making, Resolved};
 use super::status::{Counters, Trouble, Verdicts, Writer};
-use super::validate::{self, Checked};
+use super::validate::{self, Checked, Templates};
 use super::{Context, finalize, lease};
 use crate::api::{self, Backoff};
-use crate::crd::{QueueBinding, condition, unsupported};
-use crate::render::Template;
-use crate::task::WorkerId;
+use crate::crd::{QueueBinding, RESTORE_STRANDED, condition, unsupported};
+use crate::diagnose::Category;
+use crate::render::LabelValue;
+use crate::task::{TaskId, WorkerId};
 use crate::telemetry::metrics::TaskCounts;
 
 /// Between two looks when nothing is on its way.
 const IDLE: Duration = Duration::from_secs(1);
 /// Between two looks when something is.
 const BUSY: Duration = Duration::from_millis(250);
+/// After a pass that took longer than that.
+const BREATH: Duration = Duration::from_millis(50);
 /// Events may wake a pass early, but not more often than this.
 const WAKE: Duration = Duration::from_millis(100);
 /// Another replica has the Lease: look again.
@@ -43,16 +46,16 @@ const LONGEST: Duration = Duration::from_secs(30);
 
 /// Everything that one binding's loop keeps.
 pub(super) struct Loop {
-    context: Arc<Context>,
+    pub(super) context: Arc<Context>,
     namespace: String,
     name: String,
-    identity: Identity,
+    pub(super) identity: Identity,
     api: Api<QueueBinding>,
     lease: lease::Keeper,
-    connection: Option<Connection>,
-    checked: Option<Checked>,
-    resolved: Option<Resolved>,
-    memory: Memory,
+    pub(super) connection: Option<Connection>,
+    pub(super) checked: Option<Checked>,
+    pub(super) resolved: Option<Resolved>,
+    pub(super) memory: Memory,
     writer: Writer,
     reporter: Reporter,
     backoff: Backoff,
@@ -65,15 +68,8 @@ pub(super) struct Loop {
 impl Loop {
     pub fn new(context: Arc<Context>, binding: &QueueBinding) -> Self {
         let (namespace, name) = (binding.namespace().unwrap_or_default(), binding.name_any());
-        let uid = binding.uid().unwrap_or_default();
-        let short: String = uid.chars().take(8).collect();
-        let identity = Identity {
-            worker: WorkerId(format!(
-                "{}:{namespace}.{name}:{short}",
-                context.settings.worker
-            )),
-            uid: uid.clone(),
-        };
+        let identity = identity(&context.settings.worker, binding);
+        let uid = identity.uid.clone();
         let api: Api<QueueBinding> = Api::namespaced(context.kube.clone(), &namespace);
         let owner = OwnerReference {
             api_version: QueueBinding::api_version(&()).into_owned(),
@@ -123,25 +119,39 @@ impl Loop {
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 changed = bindings.changed() => if changed.is_err() { break },
-                () = sleep_or(begun, wait, &alarm) => {}
+                () = self.rest(begun, wait, &alarm) => {}
             }
         }
         self.lease.release().await;
-        let queues: Vec<String> = self
-            .resolved
-            .iter()
-            .flat_map(|resolved| &resolved.served)
-            .map(|queue| queue.name.clone())
-            .collect();
-        self.context.metrics.forget(&self.label(), &queues);
+        self.context.metrics.forget(&self.label());
     }
 
-    /// Takes the worker off the server's list: the binding is gone.
-    async fn unregister(&mut self) {
+    /// Waits for `wait`, for an event, or for the look of another binding of the same server that this one comes along
+    /// with; for an event not less than [`WAKE`] since the last pass began.
+    async fn rest(&self, begun: Instant, wait: Duration, alarm: &Notify) {
+        let Some(connection) = self.connection.as_ref().filter(|_| wait < STAND_BY) else {
+            self.away();
+            return sleep_or(begun, wait, alarm).await;
+        };
+        let idle = wait == IDLE;
+        // While something is on its way, looks are so far apart, however long a pass has taken.
+        let wait = if idle {
+            wait
+        } else {
+            (begun + wait)
+                .saturating_duration_since(Instant::now())
+                .max(BREATH)
+        };
+        tokio::select! {
+            () = connection.seat.sleep(wait, idle) => {}
+            () = woken(begun, alarm) => connection.seat.wake(),
+        }
+    }
+
+    /// Nobody waits for a pass of this binding.
+    fn away(&self) {
         if let Some(connection) = &self.connection {
-            self.reporter
-                .unregister(&connection.client, &self.identity.worker)
-                .await;
+            connection.seat.leave();
         }
     }
 
@@ -151,7 +161,10 @@ impl Loop {
 
     /// One reconcile; answers when it wants to be called again.
     async fn reconcile(&mut self, binding: &QueueBinding) -> Duration {
-        match self.lease.hold().await {
+        let held = self.lease.hold().await;
+        let leads = matches!(held, Ok(true));
+        self.context.metrics.leads(&self.label(), leads);
+        match held {
             Ok(true) => {}
             Ok(false) => return STAND_BY,
             Err(error) => {
@@ -180,7 +193,7 @@ impl Loop {
             .as_ref()
             .filter(|_| connected.is_ok())
             .map(|connection| connection.server.clone());
-        let template = validate::validate(
+        let templates = validate::validate(
             &self.context,
             binding,
             &self.identity,
@@ -188,18 +201,14 @@ impl Loop {
             &mut self.checked,
         )
         .await;
-        match &template {
-            Ok(template) => {
-                verdicts.holds(condition::TEMPLATE_VALID, "Accepted", template.to_string());
-            }
-            Err(trouble) if trouble.reason == validate::NOT_JUDGED => {
-                verdicts.undecided(trouble.clone());
-            }
-            Err(trouble) => verdicts.fails(trouble.clone()),
+        match templates.verdict(&binding.spec.queues) {
+            Ok(hashes) => verdicts.holds(condition::TEMPLATE_VALID, "Accepted", hashes),
+            Err(trouble) if trouble.reason == validate::NOT_JUDGED => verdicts.undecided(trouble),
+            Err(trouble) => verdicts.fails(trouble),
         }
         let served = match connected {
             Ok(()) => {
-                self.serve(binding, template.as_ref().ok(), retiring, &mut verdicts)
+                self.serve(binding, &templates, retiring, &mut verdicts)
                     .await
             }
             Err(trouble) => Err(Failure::from(trouble)),
@@ -219,7 +228,7 @@ impl Loop {
     async fn serve(
         &mut self,
         binding: &QueueBinding,
-        template: Option<&Arc<Template>>,
+        templates: &Templates,
         retiring: bool,
         verdicts: &mut Verdicts,
     ) -> Result<Passed, Failure> {
@@ -236,37 +245,57 @@ impl Loop {
         let generation = binding.metadata.generation.unwrap_or_default();
         resolve::resolve(
             &client,
+            &connection.seat,
             &binding.spec,
             generation,
             &self.identity,
             &mut self.resolved,
+            Making::Allowed,
         )
         .await?;
         let Some(resolved) = &self.resolved else {
             return Ok(Passed::default());
         };
         verdicts.holds(condition::SERVER_REACHABLE, "Answers", "the server answers");
-        match resolved.trouble() {
-            Some(trouble) => verdicts.fails(trouble),
-            None => verdicts.holds(condition::QUEUES_RESOLVED, "Found", "all queues exist"),
+        match resolved.verdict() {
+            Ok((reason, words)) => verdicts.holds(condition::QUEUES_RESOLVED, reason, words),
+            Err(trouble) => verdicts.fails(trouble),
         }
         let scene = Scene {
             context: &self.context,
             binding,
             identity: &self.identity,
             client: &client,
+            seat: &connection.seat,
             server: &connection.server,
             resolved,
-            template,
+            templates,
             retiring,
+            dry: None,
         };
         let mut passed = pass::pass(&scene, &mut self.memory).await?;
         if let Some(fault) = passed.fault.take() {
             return Err(fault.into());
         }
         if !retiring {
+            let label = LabelValue::of(&self.name);
+            self.memory
+                .adoption
+                .settle(
+                    &self.context,
+                    &client,
+                    &self.identity,
+                    &self.namespace,
+                    label.as_str(),
+                )
+                .await?;
             self.reporter
-                .report(&client, &self.identity.worker, &resolved.ids())
+                .report(
+                    &client,
+                    &connection.seat,
+                    &self.identity.worker,
+                    &resolved.ids(),
+                )
                 .await?;
         }
         Ok(passed)
@@ -293,13 +322,23 @@ impl Loop {
                         "Room",
                         "another task would be taken",
                     ),
-                    Some(Waiting { reason, message }) => {
+                    Some(Waiting {
+                        reason, message, ..
+                    }) => {
                         verdicts.fails(Trouble::new(
                             condition::CAPACITY_AVAILABLE,
                             reason,
                             message,
                         ));
                     }
+                }
+                match trouble_with_stranded(&passed.stranded) {
+                    None => verdicts.holds(
+                        condition::NOTHING_STRANDED,
+                        "AllAccountedFor",
+                        "every queued task of these queues stands in a queue",
+                    ),
+                    Some(trouble) => verdicts.fails(trouble),
                 }
                 for (task, message) in &passed.refused {
                     let note = format!(
@@ -309,11 +348,24 @@ impl Loop {
                         .event(binding, EventType::Warning, "JobRefused", &note)
                         .await;
                 }
+                for (task, why) in &passed.rejected {
+                    let note = format!("task {task} is failed: {why}");
+                    self.writer
+                        .event(binding, EventType::Warning, "TaskRejected", &note)
+                        .await;
+                }
                 if retiring && let Err(error) = self.retire(binding, passed.nothing_claimed).await {
                     return self.cluster_fault(&error);
                 }
                 self.measure(&passed);
-                let wait = if passed.busy || retiring { BUSY } else { IDLE };
+                // Where so many went, more may be there to go at once.
+                let wait = if passed.admitted * 2 >= CANDIDATES {
+                    WAKE
+                } else if passed.busy || retiring {
+                    BUSY
+                } else {
+                    IDLE
+                };
                 (wait, Some(self.counters(passed)))
             }
             Err(failure) => {
@@ -334,6 +386,12 @@ impl Loop {
                 (self.backoff.next(failure.retry_after), None)
             }
         };
+        verdicts.throttled(self.context.throttle.is_lasting(Instant::now()));
+        for (condition, value) in verdicts.values() {
+            self.context
+                .metrics
+                .condition(&self.label(), condition, value);
+        }
         let written = self
             .writer
             .write(binding, verdicts, counters.as_ref())
@@ -361,7 +419,8 @@ impl Loop {
             && stopped
             && finalize::clean_up(&self.context, &client, resolved, binding, &self.identity).await?
         {
-            self.unregister().await;
+            let (worker, queues) = (&self.identity.worker, resolved.ids());
+            self.reporter.unregister(&client, worker, &queues).await;
             finalize::let_go(&self.api, binding).await?;
         }
         Ok(())
@@ -383,10 +442,24 @@ impl Loop {
                 &queue.name,
                 u64::try_from(queue.queued).unwrap_or(0),
             );
+            let head = passed.heads.get(&queue.name).copied();
+            self.context
+                .metrics
+                .head_age(&label, &queue.name, head.unwrap_or_default());
             counts.claimed += u64::try_from(queue.claimed).unwrap_or(0);
             counts.running += u64::try_from(queue.running).unwrap_or(0);
         }
         self.context.metrics.tasks(&label, counts);
+        self.context.metrics.stranded(&label, passed.stranded.len());
+        let reasons: Vec<(&str, u64)> = self
+            .memory
+            .troubles
+            .count()
+            .into_iter()
+            .map(|(category, count)| (category.as_str(), count))
+            .collect();
+        let all = Category::OF_WAITING.map(Category::as_str);
+        self.context.metrics.pending(&label, &reasons, &all);
     }
 
     /// One line for each new reason, not one for each attempt.
@@ -425,6 +498,31 @@ impl Loop {
     }
 }
 
+/// Who a binding's loop is in labels and worker ids.
+pub(super) fn identity(worker: &str, binding: &QueueBinding) -> Identity {
+    let (namespace, name) = (binding.namespace().unwrap_or_default(), binding.name_any());
+    let uid = binding.uid().unwrap_or_default();
+    let short: String = uid.chars().take(8).collect();
+    Identity {
+        worker: WorkerId(format!("{worker}:{namespace}.{name}:{short}")),
+        uid,
+    }
+}
+
+/// What is said of tasks that somebody popped and dropped.
+fn trouble_with_stranded(stranded: &[TaskId]) -> Option<Trouble> {
+    let first = stranded.first()?;
+    let count = stranded.len();
+    let message = format!(
+        "{count} queued tasks stand in no queue, the first is {first}: another consumer of the queue took them and died, or its queue was cleared; enqueue them again (hint: with the annotation {RESTORE_STRANDED}=true on the binding they are put back after some minutes)"
+    );
+    Some(Trouble::new(
+        condition::NOTHING_STRANDED,
+        "Stranded",
+        message,
+    ))
+}
+
 /// Why the server's side of a reconcile failed.
 struct Failure {
     trouble: Trouble,
@@ -451,10 +549,13 @@ impl From<api::Error> for Failure {
 
 /// Waits for `wait`, or for an event, but not less than [`WAKE`] since the last pass began.
 async fn sleep_or(begun: Instant, wait: Duration, alarm: &Notify) {
-    let asleep = Timestamp::now();
     tokio::select! {
         () = tokio::time::sleep(wait) => {}
-        () = alarm.notified() => tokio::time::sleep_until((begun + WAKE).max(Instant::now())).await,
+        () = woken(begun, alarm) => {}
     }
-    tracing::trace!(%asleep, "awake");
+}
+
+async fn woken(begun: Instant, alarm: &Notify) {
+    alarm.notified().await;
+    tokio::time::sleep_until((begun + WAKE).max(Instant::now())).await;
 }

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{Api, ResourceExt};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 
 use super::cluster::{self, find};
 use super::observe::Identity;
 use super::status::Trouble;
+use super::together::{self, Seat};
 use super::{Context, DefaultServer};
 use crate::api::{Client, Credentials, Settings};
 use crate::crd::{FileKind, FileRef, QueueBinding, condition};
@@ -25,6 +26,8 @@ const OLDEST_API: (u32, u32) = (2, 31);
 /// A client for the binding's server, and that server as pods reach it.
 pub(super) struct Connection {
     pub client: Client,
+    /// Where this binding's looks are made together with those of others.
+    pub seat: Seat,
     pub server: render::Server,
     /// What it was made from: versions of the objects, and the spec's generation.
     made_from: String,
@@ -91,7 +94,8 @@ pub(super) async fn connect(
     }
     let address = address(binding, context.settings.server.as_ref())?;
     let namespace = binding.namespace().unwrap_or_default();
-    let (keys, secret_version) = keys(context, &namespace, address.secret).await?;
+    let (access_key, secret_key, secret_version) =
+        keys(context, &namespace, address.secret).await?;
     let (ca, ca_version) = match &address.ca {
         None => (None, String::new()),
         Some(reference) => {
@@ -116,20 +120,34 @@ pub(super) async fn connect(
         known.next_read = now + REREAD;
         return Ok(());
     }
-    let settings = Settings {
-        ca,
-        proxy: address.proxy.map(SecretString::from),
-        timeout: super::request_timeout(),
-        metrics: Some(context.metrics.clone()),
-        ..Settings::new(address.api_url, keys, identity.worker.0.clone())
+    let client = |worker: &str| {
+        let keys = Credentials::keys(access_key.as_str(), secret_key.expose_secret());
+        let settings = Settings {
+            ca: ca.clone(),
+            proxy: address.proxy.map(SecretString::from),
+            timeout: super::request_timeout(),
+            metrics: Some(context.metrics.clone()),
+            ..Settings::new(address.api_url, keys, worker)
+        };
+        Client::new(settings).map_err(|error| {
+            Trouble::new(
+                condition::SERVER_REACHABLE,
+                "SettingsRefused",
+                format!("spec.server: {error}"),
+            )
+        })
     };
-    let client = Client::new(settings).map_err(|error| {
-        Trouble::new(
-            condition::SERVER_REACHABLE,
-            "SettingsRefused",
-            format!("spec.server: {error}"),
-        )
-    })?;
+    let whom = together::Whom {
+        api_url: address.api_url.to_owned(),
+        access_key: access_key.clone(),
+        secret_key: secret_key.clone(),
+        ca: ca.clone(),
+        proxy: address.proxy.map(str::to_owned),
+    };
+    let seat = context
+        .servers
+        .seat(whom, || client(&context.settings.worker))?;
+    let client = client(&identity.worker.0)?;
     let mut derived = Derived::of(address.api_url);
     if address.files_url.is_none()
         && let Some(files) = client
@@ -148,15 +166,34 @@ pub(super) async fn connect(
         files_url: Some(address.files_url.map_or(derived.files, str::to_owned)),
         credentials_secret: address.secret.to_owned(),
         ca_bundle: address.ca,
+        proxy: address.proxy.map(str::to_owned),
     };
     *connection = Some(Connection {
         client,
+        seat,
         server,
         made_from,
         next_read: now + REREAD,
         version_checked: false,
     });
     Ok(())
+}
+
+/// The server as pods would reach it, as far as the binding says; nobody is asked.
+pub(super) fn assumed(
+    binding: &QueueBinding,
+    default: Option<&DefaultServer>,
+) -> Result<render::Server, Trouble> {
+    let address = address(binding, default)?;
+    let derived = Derived::of(address.api_url);
+    Ok(render::Server {
+        api_url: address.api_url.to_owned(),
+        web_url: Some(address.web_url.map_or(derived.web, str::to_owned)),
+        files_url: Some(address.files_url.map_or(derived.files, str::to_owned)),
+        credentials_secret: address.secret.to_owned(),
+        ca_bundle: address.ca,
+        proxy: address.proxy.map(str::to_owned),
+    })
 }
 
 fn address<'a>(
@@ -213,7 +250,7 @@ async fn keys(
     context: &Context,
     namespace: &str,
     name: &str,
-) -> Result<(Credentials, String), Trouble> {
+) -> Result<(String, SecretString, String), Trouble> {
     let trouble =
         |reason, message: String| Trouble::new(condition::CREDENTIALS_VALID, reason, message);
     let api: Api<Secret> = Api::namespaced(context.kube.clone(), namespace);
@@ -236,7 +273,8 @@ async fn keys(
             })
     };
     Ok((
-        Credentials::keys(value(ACCESS_KEY_KEY)?, value(SECRET_KEY_KEY)?),
+        value(ACCESS_KEY_KEY)?,
+        SecretString::from(value(SECRET_KEY_KEY)?),
         version(&secret),
     ))
 }

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::Context;
 use super::cluster::{Error, call};
+use super::fault;
 use super::observe::{self, Identity};
 use super::resolve::Resolved;
 use super::status::FIELD_MANAGER;
@@ -55,7 +56,9 @@ async fn write(
         field_manager: Some(FIELD_MANAGER.into()),
         ..PatchParams::default()
     };
-    match call(api.patch(&binding.name_any(), &params, &Patch::Merge(&patch))).await {
+    let answer = call(api.patch(&binding.name_any(), &params, &Patch::Merge(&patch))).await;
+    fault::point!("binding/finalizers-written");
+    match answer {
         Ok(_) => Ok(()),
         Err(error) if error.is_not_found() => Ok(()),
         // The next version of the object is on its way to us.
@@ -87,6 +90,7 @@ pub(super) async fn stop_running(
             let _ = client
                 .stopped(task, "trainyard: binding deleted", &message)
                 .await;
+            fault::point!("binding/task-stopped");
         }
     }
     !left
@@ -115,13 +119,18 @@ pub(super) async fn clean_up(
             ..PatchParams::default()
         };
         match call(jobs.patch(&job.name_any(), &params, &Patch::Merge(&patch))).await {
-            Ok(orphan) => context.jobs.note(orphan),
+            Ok(orphan) => {
+                fault::point!("binding/job-orphaned");
+                context.jobs.note(orphan);
+            }
             Err(error) if error.is_not_found() || error.is_conflict() => {}
             Err(error) => return Err(error),
         }
     }
     // 701: gone already. 702: an entry came back to it, the next pass takes care.
-    Ok(match client.delete_queue(&resolved.pending).await {
+    let answer = client.delete_queue(&resolved.pending).await;
+    fault::point!("binding/queue-deleted");
+    Ok(match answer {
         Ok(()) => true,
         Err(error) => error.is(400, 701),
     })

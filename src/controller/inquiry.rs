@@ -1,6 +1,7 @@
 //! Inquiry: the Events of Jobs and pods that do not start. They alone tell why the cluster refuses a pod (quota,
 //! policy), or what its node is busy with.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,26 +9,30 @@ use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::api::ListParams;
-use kube::{Api, ResourceExt};
+use kube::{Api, ResourceExt as _};
 use tokio::time::Instant;
 
 use super::Context;
 use super::cluster::{self, call};
+use super::fault;
 use super::observe::Lore;
 use crate::diagnose;
 
-/// How often Events are read.
-const PERIOD: Duration = Duration::from_secs(10);
 /// A Job that has not started for this long is asked about.
-const WAITED_S: i64 = 5;
-/// Jobs asked about at once, and Events read of each.
+const WAITED_S: i64 = 2;
+/// It is asked about again after this long at first, then less and less often, up to [`SELDOM`].
+const SOON: Duration = Duration::from_secs(3);
+const SELDOM: Duration = Duration::from_secs(60);
+/// Jobs asked about in one pass, and Events read of each.
 const MOST: usize = 16;
 const EVENTS: u32 = 50;
+/// No pass waits for them any longer.
+const PATIENCE: Duration = Duration::from_secs(2);
 
-/// When Events were read last.
+/// When the Events of a Job are read next, and the wait after that, by the Job's UID.
 #[derive(Debug, Default)]
 pub(super) struct Inquiry {
-    next: Option<Instant>,
+    next: HashMap<String, (Instant, Duration)>,
 }
 
 impl Inquiry {
@@ -39,39 +44,47 @@ impl Inquiry {
         waiting: &[(Arc<Job>, Option<Arc<Pod>>)],
         lore: &mut Lore,
     ) {
-        lore.events.retain(|uid, _| {
-            waiting
-                .iter()
-                .any(|(job, _)| job.metadata.uid.as_ref() == Some(uid))
-        });
+        let uids: HashSet<&String> = waiting
+            .iter()
+            .filter_map(|(job, _)| job.metadata.uid.as_ref())
+            .collect();
+        lore.events.retain(|uid, _| uids.contains(uid));
+        self.next.retain(|uid, _| uids.contains(uid));
         let now = Instant::now();
-        let old: Vec<_> = waiting
+        let mut due: Vec<(Instant, String, String)> = waiting
             .iter()
             .filter(|(job, _)| has_waited(job))
-            .take(MOST)
-            .cloned()
+            .filter_map(|(job, pod)| {
+                let uid = job.uid()?;
+                let about = pod.as_ref().map_or_else(|| job.uid(), |pod| pod.uid())?;
+                let at = self.next.get(&uid).map_or(now, |(at, _)| *at);
+                (at <= now).then_some((at, uid, about))
+            })
             .collect();
-        if old.is_empty() || self.next.is_some_and(|next| now < next) {
-            return;
-        }
-        self.next = Some(now + PERIOD);
+        due.sort();
+        due.truncate(MOST);
         let api: Api<Event> = Api::namespaced(context.kube.clone(), namespace);
-        for (job, pod) in &old {
-            let (Some(uid), about) = (
-                job.uid(),
-                pod.as_ref().map_or_else(|| job.uid(), |pod| pod.uid()),
-            ) else {
-                continue;
-            };
-            let params = ListParams::default()
-                .fields(&format!("involvedObject.uid={}", about.unwrap_or_default()))
-                .limit(EVENTS);
-            match call(api.list(&params)).await {
+        let reads = due.into_iter().map(|(_, uid, about)| {
+            let (_, wait) = self.next.get(&uid).copied().unwrap_or((now, SOON));
+            self.next
+                .insert(uid.clone(), (now + wait, (wait * 2).min(SELDOM)));
+            let api = &api;
+            async move {
+                let params = ListParams::default()
+                    .fields(&format!("involvedObject.uid={about}"))
+                    .limit(EVENTS);
+                (uid, call(api.list(&params)).await)
+            }
+        });
+        let all = tokio::time::timeout(PATIENCE, futures::future::join_all(reads)).await;
+        for (uid, read) in all.into_iter().flatten() {
+            match read {
                 Ok(events) => {
+                    fault::point!("inquiry/events-read");
                     lore.events.insert(uid, oldest_first(events.items));
                 }
                 Err(error) => {
-                    tracing::debug!(job = %job.name_any(), %error, "events of the Job were not read");
+                    tracing::debug!(job_uid = uid, %error, "events of the Job were not read");
                 }
             }
         }
@@ -98,6 +111,7 @@ fn oldest_first(mut events: Vec<Event>) -> Vec<diagnose::Event> {
         .map(|event| diagnose::Event {
             reason: event.reason.unwrap_or_default(),
             message: cluster::bounded(&event.message.unwrap_or_default()),
+            warning: event.type_.as_deref() == Some("Warning"),
         })
         .collect()
 }

@@ -13,6 +13,7 @@ use kube::api::PostParams;
 use tokio::time::Instant;
 
 use super::cluster::{self, Error, call};
+use super::fault;
 
 /// A Lease that has not changed for this long may be taken over.
 const DURATION: Duration = Duration::from_secs(10);
@@ -31,6 +32,8 @@ pub(super) struct Keeper {
     seen: Option<(String, Instant)>,
     held_until: Option<Instant>,
     next_call: Option<Instant>,
+    /// As we wrote it last: renewed without being read again.
+    ours: Option<Lease>,
 }
 
 impl Keeper {
@@ -43,6 +46,7 @@ impl Keeper {
             seen: None,
             held_until: None,
             next_call: None,
+            ours: None,
         }
     }
 
@@ -52,30 +56,28 @@ impl Keeper {
         if self.next_call.is_some_and(|due| begun < due) {
             return Ok(self.holds(begun));
         }
+        if let Some(ours) = self.ours.take() {
+            match self.write(&ours).await {
+                Ok(lease) => {
+                    self.hold_from(lease, begun);
+                    return Ok(self.holds(begun));
+                }
+                // Somebody has changed or deleted it: read it.
+                Err(error) if error.is_conflict() || error.is_not_found() => {}
+                Err(error) => {
+                    self.ours = Some(ours);
+                    return Err(error);
+                }
+            }
+        }
         let current = cluster::find(self.api.get_opt(&self.name)).await?;
         let written = match current {
             None => Some(call(self.api.create(&PostParams::default(), &self.claimed(None))).await),
-            Some(lease) => {
-                if self.may_take(&lease, begun) {
-                    Some(
-                        call(self.api.replace(
-                            &self.name,
-                            &PostParams::default(),
-                            &self.claimed(Some(&lease)),
-                        ))
-                        .await,
-                    )
-                } else {
-                    None
-                }
-            }
+            Some(lease) if self.may_take(&lease, begun) => Some(self.write(&lease).await),
+            Some(_) => None,
         };
         match written {
-            Some(Ok(lease)) => {
-                self.note(&lease, begun);
-                self.held_until = Some(begun + DURATION);
-                self.next_call = Some(begun + RENEW);
-            }
+            Some(Ok(lease)) => self.hold_from(lease, begun),
             // Somebody else was faster: that is the answer.
             Some(Err(error)) if error.is_conflict() => self.lost(begun),
             Some(Err(error)) => return Err(error),
@@ -84,12 +86,31 @@ impl Keeper {
         Ok(self.holds(begun))
     }
 
+    /// Writes the Lease over what was read.
+    async fn write(&self, current: &Lease) -> Result<Lease, Error> {
+        let claimed = self.claimed(Some(current));
+        call(
+            self.api
+                .replace(&self.name, &PostParams::default(), &claimed),
+        )
+        .await
+    }
+
+    fn hold_from(&mut self, lease: Lease, begun: Instant) {
+        fault::point!("lease/written");
+        self.note(&lease, begun);
+        self.held_until = Some(begun + DURATION);
+        self.next_call = Some(begun + RENEW);
+        self.ours = Some(lease);
+    }
+
     /// Gives the Lease back, so that the next replica need not wait for it to expire.
     pub async fn release(&mut self) {
         if !self.holds(Instant::now()) {
             return;
         }
         self.held_until = None;
+        self.ours = None;
         let Ok(Some(mut lease)) = cluster::find(self.api.get_opt(&self.name)).await else {
             return;
         };
@@ -98,6 +119,7 @@ impl Keeper {
                 spec.holder_identity = None;
             }
             let _ = call(self.api.replace(&self.name, &PostParams::default(), &lease)).await;
+            fault::point!("lease/released");
         }
     }
 

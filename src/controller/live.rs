@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
@@ -10,6 +11,7 @@ use kube::ResourceExt;
 use super::Context;
 use super::memory::Memory;
 use super::observe::{self, Identity, Objects};
+use super::phases::Phases;
 use crate::pod::label;
 use crate::task::TaskId;
 
@@ -52,9 +54,51 @@ impl Live {
     }
 }
 
+/// How long the phases of a task took whose process has just begun.
+fn measure(
+    context: &Context,
+    phases: &Phases,
+    namespace: &str,
+    live: &Live,
+    job_uid: &str,
+    pod: &Pod,
+) {
+    let Some(job) = live
+        .own_unended
+        .iter()
+        .find(|job| job.metadata.uid.as_deref() == Some(job_uid))
+    else {
+        return;
+    };
+    let binding = job.labels().get(label::BINDING).map_or("", String::as_str);
+    for (phase, seconds) in phases.of(job, pod) {
+        context
+            .metrics
+            .phase(&format!("{namespace}/{binding}"), phase, seconds);
+    }
+}
+
 /// Brings what is known beyond the objects up to date.
-pub(super) async fn learn(context: &Context, memory: &mut Memory, namespace: &str, live: &Live) {
+pub(super) async fn learn(
+    context: &Context,
+    memory: &mut Memory,
+    (namespace, binding): (&str, &str),
+    live: &Live,
+) {
+    let unsettled: HashSet<String> = live
+        .own_unsettled
+        .iter()
+        .filter_map(|task| live.objects.get(task))
+        .flat_map(|objects| &objects.jobs)
+        .filter_map(|job| job.uid())
+        .collect();
     let lore = &mut memory.lore;
+    for pod in context.pods.take_gone(namespace, binding) {
+        for owner in pod.owner_references() {
+            lore.remains.insert(owner.uid.clone(), pod.clone());
+        }
+    }
+    lore.remains.retain(|uid, _| unsettled.contains(uid));
     let uids: HashSet<String> = live
         .own_unended
         .iter()
@@ -65,8 +109,11 @@ pub(super) async fn learn(context: &Context, memory: &mut Memory, namespace: &st
     for pod in live.objects.values().flat_map(|objects| &objects.pods) {
         for owner in pod.owner_references() {
             pod_of.insert(&owner.uid, pod);
-            if uids.contains(&owner.uid) && observe::task_container_started(pod) {
-                lore.started.insert(owner.uid.clone());
+            if uids.contains(&owner.uid)
+                && observe::task_container_started(pod)
+                && lore.started.insert(owner.uid.clone())
+            {
+                measure(context, &memory.phases, namespace, live, &owner.uid, pod);
             }
         }
     }
@@ -91,4 +138,5 @@ pub(super) async fn learn(context: &Context, memory: &mut Memory, namespace: &st
         })
         .collect();
     memory.inquiry.ask(context, namespace, &waiting, lore).await;
+    memory.troubles.look(live, &memory.lore, Timestamp::now());
 }

@@ -5,12 +5,16 @@
 //! ```
 //!
 //! Entries are read before statuses, statuses before Jobs: a task on its way through a claim is then never taken for
-//! one that nobody holds. The cost of an idle pass is one request, whatever waits in the queues.
+//! one that nobody holds. The cost of an idle pass is one request, whatever waits in the queues, and the bindings of a
+//! server share it ([`together`](super::together)).
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::fault;
+use super::together::{Seat, Wanted};
 use crate::api::{Body, Client, Error, Facts, QueueEntries};
 use crate::task::{QueueId, TaskId};
 
@@ -40,7 +44,7 @@ pub(super) struct Queues {
     /// Queues that did not answer: deleted since they were resolved.
     pub gone: Vec<QueueId>,
     /// Every queue of the server, if this look read them all.
-    pub every: Option<Vec<QueueEntries>>,
+    pub every: Option<Arc<Vec<QueueEntries>>>,
 }
 
 /// What was read of tasks.
@@ -51,72 +55,85 @@ pub(super) struct Tasks {
     pub bodies: HashMap<TaskId, Body>,
 }
 
-/// Reads the first entries of the binding's queues; with `all`, every queue of the server too.
-pub(super) async fn queues(
-    client: &Client,
-    served: &[QueueId],
-    pending: &QueueId,
-    max_concurrent: Option<u32>,
-    all: bool,
-) -> Result<Queues, Error> {
-    let read_at = Timestamp::now();
-    let ids: Vec<QueueId> = served.iter().chain([pending]).cloned().collect();
-    // The pending queue holds at most what the limit allows, and leftovers.
+/// How many entries of each queue an ordinary look reads, where so many tasks may run at the same time and so many be
+/// looked past. The pending queue holds at most what the limit allows, and leftovers.
+pub(super) fn entries(max_concurrent: Option<u32>, lookahead: u32) -> u32 {
     let limit = max_concurrent.map_or(ENTRIES * 5, |most| {
         most.saturating_mul(2).clamp(ENTRIES, ENTRIES * 50)
     });
-    let mut found: HashMap<QueueId, QueueEntries> = client
-        .queue_entries(&ids, limit)
-        .await?
-        .into_iter()
-        .map(|queue| (queue.id.clone(), queue))
-        .collect();
-    let every = if all {
-        Some(client.every_queue_entries().await?)
-    } else {
-        None
+    limit.max(lookahead.saturating_add(ENTRIES))
+}
+
+/// Reads the first `limit` entries of the binding's queues; with `all`, every queue of the server too.
+pub(super) async fn queues(
+    seat: &Seat,
+    served: &[QueueId],
+    pending: &QueueId,
+    limit: u32,
+    all: bool,
+) -> Result<Queues, Error> {
+    let ids: Vec<QueueId> = served.iter().chain([pending]).cloned().collect();
+    let wanted = Wanted {
+        queues: ids.clone(),
+        limit,
+        all,
     };
+    let found = seat.entries(wanted).await?;
     let gone = ids
         .iter()
-        .filter(|id| !found.contains_key(id))
+        .filter(|id| !found.queues.contains_key(id))
         .cloned()
         .collect();
-    let mut of = |id: &QueueId| {
-        found.remove(id).unwrap_or_else(|| QueueEntries {
+    let of = |id: &QueueId| match found.queues.get(id) {
+        // Others may have asked for more of it.
+        Some(queue) if queue.entries.len() > limit as usize => QueueEntries {
+            id: id.clone(),
+            entries: queue.entries[..limit as usize].to_vec(),
+            cut: true,
+        },
+        Some(queue) => queue.clone(),
+        None => QueueEntries {
             id: id.clone(),
             entries: Vec::new(),
             cut: false,
-        })
+        },
     };
     Ok(Queues {
-        read_at,
-        served: served.iter().map(&mut of).collect(),
+        read_at: found.read_at,
+        served: served.iter().map(of).collect(),
         pending: of(pending),
         gone,
-        every,
+        every: found.every.clone().filter(|_| all),
     })
 }
 
 /// Reads the facts of `live` and the bodies of `candidates`. Neither is asked for if there are none.
 pub(super) async fn tasks(
     client: &Client,
+    seat: &Seat,
     live: &HashSet<TaskId>,
     candidates: &HashSet<TaskId>,
 ) -> Result<Tasks, Error> {
     let live: Vec<TaskId> = live.difference(candidates).cloned().collect();
     let bodies: Vec<TaskId> = candidates.iter().cloned().collect();
     let (facts, bodies) =
-        futures::try_join!(client.task_facts(&live), client.task_bodies(&bodies))?;
+        futures::try_join!(seat.facts(live.clone()), client.task_bodies(&bodies))?;
+    fault::point!("look/tasks-read");
     let mut tasks = Tasks::default();
-    for id in live.into_iter().chain(candidates.iter().cloned()) {
-        tasks.read.insert(id, Read::Gone);
+    for id in candidates {
+        tasks.read.insert(id.clone(), Read::Gone);
     }
-    for unreadable in facts.unreadable.into_iter().chain(bodies.unreadable) {
-        tracing::warn!(task = %unreadable.id, why = unreadable.why, "task document is not readable");
-        tasks.read.insert(unreadable.id, Read::Unreadable);
+    for id in live {
+        let read = match (facts.known.get(&id), facts.unreadable.get(&id)) {
+            (Some(facts), _) => Read::Found(facts.clone()),
+            (None, Some(why)) => unreadable(&id, why),
+            (None, None) => Read::Gone,
+        };
+        tasks.read.insert(id, read);
     }
-    for facts in facts.tasks {
-        tasks.read.insert(facts.id.clone(), Read::Found(facts));
+    for one in bodies.unreadable {
+        let read = unreadable(&one.id, &one.why);
+        tasks.read.insert(one.id, read);
     }
     for body in bodies.tasks {
         tasks
@@ -125,6 +142,11 @@ pub(super) async fn tasks(
         tasks.bodies.insert(body.facts.id.clone(), body);
     }
     Ok(tasks)
+}
+
+fn unreadable(task: &TaskId, why: &str) -> Read {
+    tracing::warn!(%task, why, "task document is not readable");
+    Read::Unreadable
 }
 
 /// An entry of a task.
@@ -170,7 +192,7 @@ impl<'a> Index<'a> {
         }
         let every = queues.every.as_ref().map(|every| {
             let mut by_task: HashMap<_, Vec<_>> = HashMap::new();
-            for queue in every {
+            for queue in every.iter() {
                 for entry in &queue.entries {
                     by_task
                         .entry(&entry.task)
@@ -183,7 +205,7 @@ impl<'a> Index<'a> {
         let existing = queues
             .every
             .iter()
-            .flatten()
+            .flat_map(|every| every.iter())
             .map(|queue| &queue.id)
             .collect();
         Self {

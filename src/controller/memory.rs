@@ -6,12 +6,19 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use super::admit::Waiting;
+use super::adopt::Adoption;
 use super::apply::Told;
 use super::inquiry::Inquiry;
+use super::kueue::Kueue;
 use super::observe::{Lore, Tracker};
+use super::patience::Troubles;
+use super::phases::Phases;
+use super::refusal::Refusals;
 use super::sweep::Sweep;
+use super::turn::Returned;
+use crate::capacity::Ask;
 use crate::claim::order::Turns;
-use crate::crd::Resources;
 use crate::task::{QueueId, TaskId};
 
 /// A task that is in no ordinary place for this long is worth a look into every queue: most of them are just between
@@ -25,19 +32,37 @@ pub(super) struct Memory {
     pub turns: Turns,
     pub lore: Lore,
     pub told: Told,
+    pub returned: Returned,
     pub sweep: Sweep,
     pub inquiry: Inquiry,
+    pub troubles: Troubles,
+    pub phases: Phases,
+    pub adoption: Adoption,
     pub every_queue: EveryQueue,
-    /// What heads that did not fit need, by the time of their entry: they are not read again.
-    pub needs: HashMap<TaskId, (Option<String>, String, Resources)>,
+    /// What tasks ask for that were read and did not go: they are not read again.
+    pub asks: HashMap<TaskId, Known>,
     pub refused: HashMap<TaskId, Instant>,
     /// Lengths of queues that are longer than what a look reads, and when they were asked for.
     pub lengths: HashMap<QueueId, (u64, Instant)>,
     pub project_names: HashMap<String, String>,
+    pub kueue: Kueue,
+    /// Why Kueue keeps anything from being taken, if so.
+    pub kueue_hold: Option<Waiting>,
     pub release_failed: bool,
-    /// Until when nothing is taken because the cluster refuses pods, and its words.
-    pub pods_refused: Option<(Instant, String)>,
+    pub refusals: Refusals,
     pub last_dispatch: Option<Timestamp>,
+}
+
+/// What was learnt of a task that waits.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    /// When its entry was added: another entry is another wish.
+    pub added: Option<String>,
+    /// What it was rendered from: generation of the binding and hash of the template.
+    pub made_from: String,
+    pub ask: Ask,
+    /// How often tasks behind it went before it.
+    pub overtaken: usize,
 }
 
 /// When the next look has to read every queue of the server.

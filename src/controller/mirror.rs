@@ -9,14 +9,14 @@
 //! Managed fields and specs are dropped before storing. Own writes are noted at once, so that a pass never misses what
 //! the pass before it did while the watch lags behind.
 
-use std::collections::{BTreeMap, HashMap};
+mod strip;
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt, TryStreamExt};
-use k8s_openapi::api::batch::v1::{Job, JobSpec};
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Resource, ResourceExt};
@@ -25,6 +25,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::strip::Strip;
 use super::cluster::{self, Once};
 use crate::pod::label;
 use crate::task::TaskId;
@@ -32,6 +33,13 @@ use crate::telemetry::admin::{Health, Readiness};
 
 /// A watch that failed twice within this time, and has said nothing since, is not believed.
 const SILENCE: Duration = Duration::from_secs(40);
+
+/// Objects of one page of a list: few requests at the start, and little that is in memory at once.
+const PAGE: u32 = 250;
+/// An answer that comes later than this after its object's end is none: no request may take so long.
+const BURIED: Duration = Duration::from_secs(60);
+/// Deleted objects that are kept for one binding until it asks.
+const MOST_GONE: usize = 1000;
 
 type Alarms = HashMap<(String, String), Arc<Notify>>;
 /// (namespace, task) -> object name -> object.
@@ -90,50 +98,43 @@ struct Rows<K> {
     incoming: Option<ByTask<K>>,
     synced: bool,
     failures: Failures,
+    /// Last states of deleted objects by (namespace, binding), until they are asked for.
+    gone: HashMap<(String, String), Vec<Arc<K>>>,
+    buried: Buried,
+}
+
+/// UIDs of objects that were deleted a moment ago. The answer to a write of ours may come after the watch has told of
+/// their end: noted again they would stay for ever.
+#[derive(Debug, Default)]
+struct Buried {
+    uids: HashSet<String>,
+    order: VecDeque<(Instant, String)>,
+}
+
+impl Buried {
+    fn add(&mut self, uid: Option<&String>, now: Instant) {
+        while let Some((_, uid)) = self
+            .order
+            .pop_front_if(|(at, _)| now.duration_since(*at) > BURIED)
+        {
+            self.uids.remove(&uid);
+        }
+        if let Some(uid) = uid
+            && self.uids.insert(uid.clone())
+        {
+            self.order.push_back((now, uid.clone()));
+        }
+    }
+
+    fn holds(&self, uid: Option<&String>) -> bool {
+        uid.is_some_and(|uid| self.uids.contains(uid))
+    }
 }
 
 #[derive(Debug, Default)]
 struct Failures {
     in_a_row: u32,
     last: Option<Instant>,
-}
-
-/// What of an object is kept.
-pub(super) trait Strip {
-    fn strip(&mut self);
-}
-
-impl Strip for Job {
-    /// Keeps of the spec what it says of the Job itself; the template's requests are an annotation.
-    fn strip(&mut self) {
-        self.metadata.managed_fields = None;
-        self.spec = self.spec.take().map(|spec| JobSpec {
-            suspend: spec.suspend,
-            active_deadline_seconds: spec.active_deadline_seconds,
-            ..JobSpec::default()
-        });
-    }
-}
-
-impl Strip for Pod {
-    /// Keeps of the spec where the pod runs, and what a diagnosis speaks of: images and limits.
-    fn strip(&mut self) {
-        let named = |container: Container| Container {
-            name: container.name,
-            image: container.image,
-            resources: container.resources,
-            ..Container::default()
-        };
-        self.metadata.managed_fields = None;
-        self.spec = self.spec.take().map(|spec| PodSpec {
-            node_name: spec.node_name,
-            init_containers: spec
-                .init_containers
-                .map(|all| all.into_iter().map(named).collect()),
-            containers: spec.containers.into_iter().map(named).collect(),
-            ..PodSpec::default()
-        });
-    }
 }
 
 impl<K> Mirror<K>
@@ -153,6 +154,8 @@ where
             incoming: None,
             synced: false,
             failures: Failures::default(),
+            gone: HashMap::new(),
+            buried: Buried::default(),
         };
         Self {
             rows: Arc::new(RwLock::new(rows)),
@@ -183,11 +186,22 @@ where
             .collect()
     }
 
-    /// Notes an object that the API server has just answered to a write of ours.
+    /// The last states of a binding's objects that were deleted since this was asked for.
+    pub fn take_gone(&self, namespace: &str, binding: &str) -> Vec<Arc<K>> {
+        let mut rows = self.rows.write().unwrap_or_else(PoisonError::into_inner);
+        rows.gone
+            .remove(&(namespace.to_owned(), binding.to_owned()))
+            .unwrap_or_default()
+    }
+
+    /// Notes an object that the API server has just answered to a write of ours, unless the watch has told of its end
+    /// meanwhile.
     pub fn note(&self, mut object: K) {
         object.strip();
         let mut rows = self.rows.write().unwrap_or_else(PoisonError::into_inner);
-        rows.apply(object);
+        if !rows.buried.holds(object.meta().uid.as_ref()) {
+            rows.apply(object);
+        }
     }
 
     /// Keeps the rows in step with the cluster until `shutdown`.
@@ -200,7 +214,12 @@ where
         shutdown: CancellationToken,
     ) {
         readiness.set(part, Health::Waiting("not listed yet".into()));
-        let events = watch(api, config.page_size(100))
+        let _watched = Watched {
+            part,
+            readiness: &readiness,
+            shutdown: shutdown.clone(),
+        };
+        let events = watch(api, config.page_size(PAGE))
             .default_backoff()
             .map_ok(|event| event.modify(Strip::strip))
             .take_until(shutdown.cancelled_owned());
@@ -260,9 +279,7 @@ where
                     }
                 }
                 Event::InitDone => {
-                    if let Some(incoming) = rows.incoming.take() {
-                        rows.by_task = incoming;
-                    }
+                    rows.take_over();
                     rows.synced = true;
                 }
             }
@@ -275,7 +292,7 @@ where
     }
 }
 
-impl<K: Resource<DynamicType = ()>> Rows<K> {
+impl<K: Resource<DynamicType = ()> + Clone> Rows<K> {
     /// Stores the object unless a newer version of it is known; answers whose it is.
     fn apply(&mut self, object: K) -> Option<(String, String)> {
         let ((namespace, task), binding) = keys(&object)?;
@@ -292,9 +309,35 @@ impl<K: Resource<DynamicType = ()>> Rows<K> {
         Some(owner)
     }
 
+    /// Takes over what a relist has brought; what it did not bring is gone.
+    fn take_over(&mut self) {
+        let Some(incoming) = self.incoming.take() else {
+            return;
+        };
+        let now = Instant::now();
+        let before = std::mem::replace(&mut self.by_task, incoming);
+        for (key, objects) in before {
+            let left = self.by_task.get(&key);
+            for (name, object) in objects {
+                let stays = left
+                    .and_then(|objects| objects.get(&name))
+                    .is_some_and(|known| known.meta().uid == object.meta().uid);
+                // A Job that was made since the list began is not in it either: its own event follows.
+                if !stays && object.meta().deletion_timestamp.is_some() {
+                    self.buried.add(object.meta().uid.as_ref(), now);
+                }
+            }
+        }
+    }
+
     fn delete(&mut self, object: &K) -> Option<(String, String)> {
         let (key, binding) = keys(object)?;
+        self.buried.add(object.meta().uid.as_ref(), Instant::now());
         let owner = (key.0.clone(), binding);
+        let gone = self.gone.entry(owner.clone()).or_default();
+        if gone.len() < MOST_GONE {
+            gone.push(Arc::new(object.clone()));
+        }
         let objects = self.by_task.get_mut(&key)?;
         let name = object.name_any();
         if objects
@@ -307,6 +350,22 @@ impl<K: Resource<DynamicType = ()>> Rows<K> {
             self.by_task.remove(&key);
         }
         Some(owner)
+    }
+}
+
+/// Tells the probes when a watch ends, or panics, that nobody has asked to end: without it the process is of no use.
+struct Watched<'a> {
+    part: &'static str,
+    readiness: &'a Readiness,
+    shutdown: CancellationToken,
+}
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        if !self.shutdown.is_cancelled() {
+            let reason = "its watch has ended".to_owned();
+            self.readiness.set(self.part, Health::Dead(reason));
+        }
     }
 }
 
@@ -349,104 +408,4 @@ fn version<K: Resource>(object: &K) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn job(task: &str, name: &str, resource_version: u32) -> Job {
-        serde_json::from_value(json!({
-            "metadata": {
-                "name": name, "namespace": "ns", "uid": name, "resourceVersion": resource_version.to_string(),
-                "labels": {"trainyard.dev/task": task, "trainyard.dev/binding": "gpu"},
-            },
-            "spec": {"suspend": true, "template": {"spec": {"containers": [{"name": "task"}]}}},
-        }))
-        .unwrap()
-    }
-
-    const TASK: &str = "0123456789abcdef0123456789abcdef";
-
-    fn mirror() -> Mirror<Job> {
-        Mirror::new(Wakers::default())
-    }
-
-    #[test]
-    fn nothing_is_believed_before_the_first_list_is_complete() {
-        let mirror = mirror();
-        assert!(!mirror.sound());
-        mirror.take(Event::Init);
-        mirror.take(Event::InitApply(job(TASK, "a", 1)));
-        assert!(!mirror.sound() && mirror.in_namespace("ns").is_empty());
-        mirror.take(Event::InitDone);
-        assert!(mirror.sound());
-        assert_eq!(mirror.in_namespace("ns").len(), 1);
-        assert!(mirror.in_namespace("n").is_empty() && mirror.in_namespace("nsx").is_empty());
-    }
-
-    #[test]
-    fn an_own_write_is_not_undone_by_an_older_message() {
-        let mirror = mirror();
-        mirror.note(job(TASK, "a", 5));
-        mirror.take(Event::Apply(job(TASK, "a", 4)));
-        assert_eq!(
-            mirror.in_namespace("ns")[0].1.resource_version().unwrap(),
-            "5"
-        );
-        mirror.take(Event::Apply(job(TASK, "a", 6)));
-        assert_eq!(
-            mirror.in_namespace("ns")[0].1.resource_version().unwrap(),
-            "6"
-        );
-    }
-
-    #[test]
-    fn specs_are_not_kept() {
-        let mirror = mirror();
-        mirror.note(job(TASK, "a", 5));
-        let kept = mirror.in_namespace("ns")[0].1.clone();
-        let spec = kept.spec.as_ref().unwrap();
-        assert_eq!(spec.suspend, Some(true));
-        assert!(spec.template.spec.is_none());
-    }
-
-    #[test]
-    fn a_relist_drops_what_is_gone() {
-        let mirror = mirror();
-        mirror.note(job(TASK, "a", 5));
-        for event in [Event::Init, Event::InitDone] {
-            mirror.take(event);
-        }
-        assert!(mirror.in_namespace("ns").is_empty());
-    }
-
-    #[test]
-    fn a_deleted_object_of_an_earlier_life_does_not_remove_its_successor() {
-        let mirror = mirror();
-        let mut successor = job(TASK, "a", 9);
-        successor.metadata.uid = Some("b".into());
-        mirror.note(successor);
-        mirror.take(Event::Delete(job(TASK, "a", 8)));
-        assert_eq!(mirror.in_namespace("ns").len(), 1);
-    }
-
-    #[test]
-    fn a_change_wakes_the_bindings_loop_alone() {
-        let wakers = Wakers::default();
-        let (mine, other) = (wakers.of("ns", "gpu"), wakers.of("ns", "cpu"));
-        Mirror::new(wakers).take(Event::Apply(job(TASK, "a", 1)));
-        let woken = |alarm: &Notify| futures::FutureExt::now_or_never(alarm.notified()).is_some();
-        assert!(woken(&mine) && !woken(&other));
-    }
-
-    #[test]
-    fn two_failures_in_a_row_make_the_rows_doubtful_for_a_while() {
-        let mut failures = Failures::default();
-        let now = Instant::now();
-        failures.add(now);
-        assert!(!failures.broken(now));
-        failures.add(now);
-        assert!(failures.broken(now));
-        assert!(!failures.broken(now + SILENCE));
-    }
-}
+mod tests;

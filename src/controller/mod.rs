@@ -11,29 +11,51 @@
 //! what is wanted is the binding's. A process that starts anew only waits again where quiet time is asked for.
 
 mod admit;
+mod adopt;
 mod apply;
 mod binding;
 mod cluster;
+mod count;
 mod dereference;
+mod explain;
+mod fault;
 mod finalize;
+mod foresee;
+mod hours;
+mod images;
 mod inquiry;
+mod kueue;
 mod lease;
 mod live;
 mod look;
 mod memory;
 mod mirror;
+mod nodes;
 mod observe;
 mod offer;
 mod pass;
+mod patience;
+mod phases;
+mod preview;
+mod refusal;
+mod refuse;
 mod report;
 mod resolve;
 mod retire;
+mod shadow;
 mod status;
 mod sweep;
+mod throttle;
+mod together;
+mod turn;
 mod validate;
 mod verdict;
+mod warn;
 
+pub use explain::{AskError, Explanation, Fact, explain};
+pub use preview::{Preview, Which, preview, preview_offline};
 pub use retire::{RetireError, retire};
+pub use shadow::{Deed, shadow};
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -42,6 +64,8 @@ use std::time::Duration;
 use futures::StreamExt;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
+use kube::client::Body;
+use kube::client::retry::RetryPolicy;
 use kube::core::NamespaceResourceScope;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::events::{Recorder, Reporter};
@@ -51,6 +75,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tower::buffer::BufferLayer;
+use tower::retry::RetryLayer;
 
 use crate::claim;
 use crate::config::{Credentials, Scope, ServerSettings, Setting, Settings, TaskPodSettings};
@@ -59,11 +85,14 @@ use crate::render;
 use crate::telemetry::admin::{self, Health, Readiness};
 use crate::telemetry::metrics::Metrics;
 use mirror::{Mirror, Wakers};
+use throttle::{Throttle, Throttling};
 
 /// Jobs and pods of ours.
 const OURS: &str = "app.kubernetes.io/managed-by=trainyard,app.kubernetes.io/component=task";
+/// Requests to the API server that may wait for their connection at once.
+const AT_ONCE: usize = 1024;
 /// How long loops may take to end their pass at shutdown.
-const FAREWELL: Duration = Duration::from_secs(20);
+const FAREWELL: Duration = Duration::from_secs(9);
 
 /// Why the controller could not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -84,8 +113,16 @@ struct Context {
     kube: Client,
     jobs: Mirror<Job>,
     pods: Mirror<Pod>,
+    /// Nodes and what runs on them, for bindings that ask for it.
+    nodes: nodes::Nodes,
+    /// What image registries have said.
+    images: images::Images,
+    /// The servers that bindings are on.
+    servers: together::Servers,
     wakers: Wakers,
     metrics: Metrics,
+    /// What the API server asks for.
+    throttle: Throttle,
     recorder: Recorder,
     settings: Own,
 }
@@ -115,24 +152,14 @@ struct DefaultServer {
 
 /// Runs the controller until `shutdown`.
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), Error> {
-    let kube = Client::try_default()
-        .await
-        .map_err(|error| Error::Cluster(cluster::told(&error)))?;
+    let (metrics, readiness) = (Metrics::new()?, Readiness::default());
+    let (kube, throttle) = connect(&metrics).await?;
     let address = settings.listen.value;
     let listener = TcpListener::bind(address)
         .await
         .map_err(|source| Error::Listen { address, source })?;
-    let (metrics, readiness) = (Metrics::new()?, Readiness::default());
-    let namespace = match settings.scope.value {
-        Scope::Cluster => None,
-        Scope::Namespace => {
-            let given = settings
-                .namespace
-                .as_ref()
-                .map(|setting| setting.value.clone());
-            Some(given.unwrap_or_else(|| kube.default_namespace().to_owned()))
-        }
-    };
+    let namespace = namespace_of(&settings, &kube);
+    let images = images::Images::new(kube.clone(), &settings.registries);
     let own = Own::of(settings);
     tracing::info!(
         identity = own.identity,
@@ -140,37 +167,11 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
         "controller starts"
     );
 
-    let wakers = Wakers::default();
-    let reporter = Reporter {
-        controller: "trainyard".into(),
-        instance: Some(own.identity.clone()),
-    };
-    let context = Arc::new(Context {
-        jobs: Mirror::new(wakers.clone()),
-        pods: Mirror::new(wakers.clone()),
-        recorder: Recorder::new(kube.clone(), reporter),
-        kube: kube.clone(),
-        wakers,
-        metrics: metrics.clone(),
-        settings: own,
-    });
-    let mut tasks = JoinSet::new();
-    let ours = watcher::Config::default().labels(OURS);
     let (stop_mirrors, scope) = (CancellationToken::new(), namespace.as_deref());
-    tasks.spawn(context.jobs.clone().run(
-        scoped(&kube, scope),
-        ours.clone(),
-        "jobs",
-        readiness.clone(),
-        stop_mirrors.clone(),
-    ));
-    tasks.spawn(context.pods.clone().run(
-        scoped(&kube, scope),
-        ours,
-        "pods",
-        readiness.clone(),
-        stop_mirrors.clone(),
-    ));
+    let client = (kube.clone(), throttle);
+    let context = context(client, own, metrics.clone(), images, &stop_mirrors);
+    let mut tasks = JoinSet::new();
+    mirrors(&context, scope, &readiness, &stop_mirrors, &mut tasks);
     let probes = admin::serve(listener, readiness.clone(), metrics, stop_mirrors.clone());
     tasks.spawn(async move {
         if let Err(error) = probes.await {
@@ -184,6 +185,115 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
     while tasks.join_next().await.is_some() {}
     tracing::info!("controller ends");
     Ok(())
+}
+
+/// What looks are made from without a controller: for `explain`, `render` and `shadow`.
+struct Stage {
+    context: Arc<Context>,
+    /// Absent: all of them.
+    namespace: Option<String>,
+}
+
+impl Stage {
+    async fn new(settings: Settings, stop: &CancellationToken) -> Result<Self, Error> {
+        let metrics = Metrics::new()?;
+        let (kube, throttle) = connect(&metrics).await?;
+        let namespace = namespace_of(&settings, &kube);
+        let images = images::Images::new(kube.clone(), &settings.registries);
+        let context = context((kube, throttle), Own::of(settings), metrics, images, stop);
+        Ok(Self { context, namespace })
+    }
+
+    /// Keeps Jobs and pods in view until `stop`.
+    fn watch(&self, tasks: &mut JoinSet<()>, stop: &CancellationToken) {
+        let scope = self.namespace.as_deref();
+        mirrors(&self.context, scope, &Readiness::default(), stop, tasks);
+    }
+}
+
+/// The namespace of the bindings that are served; none: all of them.
+fn namespace_of(settings: &Settings, kube: &Client) -> Option<String> {
+    match settings.scope.value {
+        Scope::Cluster => None,
+        Scope::Namespace => {
+            let given = settings
+                .namespace
+                .as_ref()
+                .map(|setting| setting.value.clone());
+            Some(given.unwrap_or_else(|| kube.default_namespace().to_owned()))
+        }
+    }
+}
+
+fn context(
+    (kube, throttle): (Client, Throttle),
+    own: Own,
+    metrics: Metrics,
+    images: images::Images,
+    stop: &CancellationToken,
+) -> Arc<Context> {
+    let wakers = Wakers::default();
+    let reporter = Reporter {
+        controller: "trainyard".into(),
+        instance: Some(own.identity.clone()),
+    };
+    Arc::new(Context {
+        jobs: Mirror::new(wakers.clone()),
+        pods: Mirror::new(wakers.clone()),
+        nodes: nodes::Nodes::new(kube.clone(), stop.clone()),
+        images,
+        servers: together::Servers::default(),
+        recorder: Recorder::new(kube.clone(), reporter),
+        kube,
+        wakers,
+        metrics,
+        throttle,
+        settings: own,
+    })
+}
+
+/// Watches Jobs and pods until `stop`.
+fn mirrors(
+    context: &Context,
+    scope: Option<&str>,
+    readiness: &Readiness,
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+) {
+    let ours = watcher::Config::default().labels(OURS);
+    tasks.spawn(context.jobs.clone().run(
+        scoped(&context.kube, scope),
+        ours.clone(),
+        "jobs",
+        readiness.clone(),
+        stop.clone(),
+    ));
+    tasks.spawn(context.pods.clone().run(
+        scoped(&context.kube, scope),
+        ours,
+        "pods",
+        readiness.clone(),
+        stop.clone(),
+    ));
+}
+
+/// A client for the cluster that this process runs in, or that the kubeconfig names; its requests are counted, and held
+/// back while the API server asks for it.
+async fn connect(metrics: &Metrics) -> Result<(Client, Throttle), Error> {
+    let told = |error: &dyn std::error::Error| Error::Cluster(cluster::told(error));
+    let mut config = kube::Config::infer().await.map_err(|error| told(&error))?;
+    // The same repeats, above the throttle instead of below it.
+    config.default_retry = false;
+    let builder = kube::client::ClientBuilder::try_from(config).map_err(|error| told(&error))?;
+    let throttle = Throttle::default();
+    let client = builder
+        // What is held back and repeated has to be cloned.
+        .with_layer(&BufferLayer::<http::Request<Body>>::new(AT_ONCE))
+        .with_layer(&Throttling(throttle.clone()))
+        .with_layer(&count::Counting(metrics.clone(), warn::Warnings::default()))
+        .with_layer(&RetryLayer::new(RetryPolicy::server_retry()))
+        .build();
+    Ok((client, throttle))
 }
 
 fn scoped<K>(kube: &Client, namespace: Option<&str>) -> Api<K>
@@ -202,6 +312,7 @@ impl Own {
         let Settings {
             server,
             pods,
+            registries: _,
             namespace: _,
             scope: _,
             cluster_id,

@@ -28,6 +28,23 @@ pub(super) struct Identity {
     pub worker: WorkerId,
 }
 
+impl Lore {
+    /// The pods of a Job; where all are gone, what was last seen of one.
+    pub fn pods_or_remains(&self, job: &JobObject, pods: &[Arc<Pod>]) -> Vec<Arc<Pod>> {
+        let uid = job.metadata.uid.as_deref().unwrap_or_default();
+        let own: Vec<Arc<Pod>> = pods
+            .iter()
+            .filter(|pod| owned_by(pod, uid))
+            .cloned()
+            .collect();
+        if own.is_empty() {
+            self.remains.get(uid).cloned().into_iter().collect()
+        } else {
+            own
+        }
+    }
+}
+
 /// Jobs and pods of one task.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Objects {
@@ -40,8 +57,12 @@ pub(super) struct Objects {
 pub(super) struct Lore {
     /// UIDs of Jobs whose task container was seen to run, now or earlier.
     pub started: HashSet<String>,
+    /// Last states of pods that were deleted while their Job is not done with, by the Job's UID: who took them away.
+    pub remains: HashMap<String, Arc<Pod>>,
     /// Events about Jobs that do not start and about their pods, by the Job's UID, oldest first.
     pub events: HashMap<String, Vec<diagnose::Event>>,
+    /// What Kueue says of released Jobs that it holds back, by the Job's UID.
+    pub kueue: HashMap<String, String>,
 }
 
 /// All that the facts of a pass are joined from.
@@ -222,6 +243,10 @@ pub(super) fn job_fact(
         .as_ref()
         .and_then(|spec| spec.suspend)
         .unwrap_or(false);
+    let number = |name| {
+        let text = job.annotations().get(name);
+        text.and_then(|text| text.parse().ok()).unwrap_or(0)
+    };
     let own_pods: Vec<Arc<Pod>> = pods
         .iter()
         .filter(|pod| owned_by(pod, &uid))
@@ -231,6 +256,12 @@ pub(super) fn job_fact(
         JobState::Ended(cause(job, &own_pods))
     } else if suspended && label_state == Some(state::INTENT) {
         JobState::Intent
+    } else if is_evicted(job)
+        && own_pods.is_empty()
+        && (lore.started.contains(&uid) || label_state == Some(state::SETTLED))
+    {
+        // Suspended while it ran, by Kueue or by hand: its pod is gone, and the next attempt is a Job of its own.
+        JobState::Ended(Cause::Interruption)
     } else {
         JobState::Held
     };
@@ -253,11 +284,8 @@ pub(super) fn job_fact(
                 .is_some_and(|events| verdict::is_refused(events)),
         settled: label_state == Some(state::SETTLED),
         returned: job.annotations().contains_key(annotation::RETURNED),
-        requeues: job
-            .annotations()
-            .get(annotation::REQUEUES)
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(0),
+        requeues: number(annotation::REQUEUES),
+        failures: number(annotation::FAILURES),
         created_at: job
             .creation_timestamp()
             .map_or(Timestamp::UNIX_EPOCH, |time| time.0),
@@ -276,6 +304,7 @@ fn pod_without_job(attempt: Attempt, pod: &Pod) -> Job {
         settled: false,
         returned: false,
         requeues: 0,
+        failures: 0,
         created_at: pod
             .creation_timestamp()
             .map_or(Timestamp::UNIX_EPOCH, |time| time.0),
@@ -294,6 +323,22 @@ pub(super) fn has_ended(job: &JobObject) -> bool {
         .any(|condition| {
             matches!(condition.type_.as_str(), "Complete" | "Failed") && condition.status == "True"
         })
+}
+
+/// Suspended after its release, by Kueue that evicts it or by hand, and no pod of it is left. Where the task says that this
+/// attempt ran, the attempt is over: another pod of it would not pass the fence, since the entry is no longer pending.
+pub(super) fn is_evicted(job: &JobObject) -> bool {
+    let released = job.labels().get(label::STATE).map(String::as_str) != Some(state::INTENT);
+    let suspended = job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true);
+    job.status.as_ref().is_some_and(|status| {
+        let seen = status
+            .conditions
+            .iter()
+            .flatten()
+            .any(|condition| condition.type_ == "Suspended" && condition.status == "True");
+        let pods = status.active.unwrap_or(0) + status.terminating.unwrap_or(0);
+        released && suspended && seen && pods == 0
+    })
 }
 
 pub(super) fn owned_by(pod: &Pod, job_uid: &str) -> bool {

@@ -15,25 +15,35 @@ use kube::ResourceExt;
 use tokio::time::Instant;
 
 use super::admit::{self, Admitted, Room, Waiting};
-use super::apply::{Case, Fault, Hands, Report};
+use super::apply::{Case, Fault, Hands, Lines, Report};
+use super::foresee::Foreseen;
+use super::kueue;
 use super::live::{self, Live};
 use super::look::{self, Index, Queues};
 use super::memory::Memory;
-use super::observe::{Identity, Objects, Sight};
-use super::offer::{self, Offer, Readings};
+use super::observe::{Identity, Lore, Sight};
+use super::offer::{self, Offer, Readings, Selection};
+use super::patience::Troubles;
+use super::refusal;
+use super::refuse;
 use super::resolve::Resolved;
+use super::together::Seat;
+use super::turn::Turn;
+use super::validate::Templates;
 use super::{Context, verdict};
 use crate::api::{self, Client};
+use crate::capacity::Free;
 use crate::claim::{
-    Admission, Entry, JobsFact, Observed, OnInterruption, OnPendingTimeout, Phase, Policy, TaskFact,
+    Admission, Entry, JobsFact, Observed, OnInterruption, OnPendingTimeout, Phase, Policy,
+    QUIET_TIME, TaskFact, decide,
 };
-use crate::crd::{self, QueueBinding, QueueBindingSpec, QueueStatus};
+use crate::crd::{self, Capacity, QueueBinding, QueueBindingSpec, QueueStatus};
 use crate::pod::label;
 use crate::render::{self, Rendered, Template};
 use crate::task::{QueueId, Status, TaskId};
 
 /// Tasks that are worked on at once.
-const HANDS: usize = 8;
+const HANDS: usize = 16;
 /// A Job that the API server refused is not tried again for this long.
 const REFUSED: Duration = Duration::from_mins(1);
 /// Lengths of long queues are asked for no more often than this.
@@ -45,31 +55,63 @@ pub(super) struct Scene<'a> {
     pub binding: &'a QueueBinding,
     pub identity: &'a Identity,
     pub client: &'a Client,
+    pub seat: &'a Seat,
     pub server: &'a render::Server,
     pub resolved: &'a Resolved,
-    /// Absent: the template was refused, nothing new is taken.
-    pub template: Option<&'a Arc<Template>>,
+    /// Of a queue whose template was refused nothing new is taken.
+    pub templates: &'a Templates,
     /// The binding is being deleted.
     pub retiring: bool,
+    /// Nothing is carried out, it is only foreseen.
+    pub dry: Option<Dry>,
+}
+
+/// What a pass with tied hands is made for.
+pub(super) struct Dry {
+    /// This task is looked at wherever it stands.
+    pub about: Option<TaskId>,
+}
+
+impl Scene<'_> {
+    /// The template of a served queue; nothing if it was refused.
+    pub fn template(&self, queue: &QueueId) -> Option<&Arc<Template>> {
+        self.templates.of(self.resolved.place(queue)?)
+    }
+
+    /// How many tasks may be tried behind one that cannot fit.
+    pub fn lookahead(&self) -> usize {
+        usize::try_from(self.binding.spec.lookahead.unwrap_or(0)).unwrap_or(0)
+    }
 }
 
 /// What a pass leads to.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Passed {
     /// Something was done, so that more may follow from it: look again soon. What the cluster does meanwhile wakes the
     /// loop by itself.
     pub busy: bool,
+    /// How many tasks were admitted.
+    pub admitted: usize,
     /// Why the first of those who wait is not taken.
     pub waiting: Option<Waiting>,
     pub queues: Vec<QueueStatus>,
     /// Tasks whose Job the API server refused, and its words.
     pub refused: Vec<(TaskId, String)>,
+    /// Tasks that were failed because of their image, and why.
+    pub rejected: Vec<(TaskId, String)>,
     /// A call to the server failed in a step.
     pub fault: Option<api::Error>,
     /// A queue is gone: resolve again.
     pub queues_gone: bool,
     /// No entry is pending and nothing is claimed that has not started.
     pub nothing_claimed: bool,
+    /// Tasks of the served queues that have stood queued, in no queue, for the quiet time: somebody popped and dropped
+    /// them.
+    pub stranded: Vec<TaskId>,
+    /// What would have been done, of a pass with tied hands.
+    pub foreseen: Vec<Foreseen>,
+    /// How long the first entry of each served queue has stood there, by the queue's name.
+    pub heads: HashMap<String, Duration>,
 }
 
 /// One pass.
@@ -81,17 +123,14 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
     );
 
     // Look: entries first, then statuses, then Jobs. What was done since the entries were read is in the latter.
-    let all = memory.every_queue.due(Instant::now());
-    let max_concurrent = spec
-        .limits
-        .max_concurrent
-        .and_then(|most| u32::try_from(most).ok());
+    let about = scene.dry.as_ref().and_then(|dry| dry.about.as_ref());
+    let all = about.is_some() || memory.every_queue.due(Instant::now());
     let served = scene.resolved.ids();
     let queues = look::queues(
-        client,
+        scene.seat,
         &served,
         &scene.resolved.pending,
-        max_concurrent,
+        entries_wanted(spec),
         all,
     )
     .await?;
@@ -99,20 +138,37 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
         memory.every_queue.last = Some(Instant::now());
     }
     let before = Live::of(context, identity, &namespace);
+    let entered: HashSet<&TaskId> = queues
+        .served
+        .iter()
+        .chain([&queues.pending])
+        .flat_map(|queue| queue.entries.iter().map(|entry| &entry.task))
+        .collect();
     memory
         .sweep
-        .sweep(client, identity, &served, |task| {
-            before.objects.contains_key(task)
+        .sweep(scene.seat, identity, &served, |task| {
+            entered.contains(task) || before.own_unsettled.contains(task)
         })
         .await?;
-    let mut room = Room::of(&spec.limits, before.own_unended.iter());
+    memory.kueue_hold = memory.kueue.judge(scene).await.err();
+    if scene.dry.is_none() {
+        kueue::clear_evicted(context, &namespace, &before.own_unended).await;
+    }
+    let held_back = kueue::held_back(&before.own_unended);
+    let words = &mut memory.lore.kueue;
+    memory.kueue.explain(scene, &held_back, words).await;
+    refusal::ask(scene, memory).await;
+    let nodes = (spec.capacity == Capacity::FreeResources).then(|| free_nodes(scene, &before));
+    let mut room = Room::of(&spec.limits, before.own_unended.iter()).on(nodes);
     let mut offer = Offer::of(scene, memory, &queues, &room);
-    let asked = live_tasks(memory, &queues, &before);
-    let tasks = look::tasks(client, &asked, &offer.tasks()).await?;
+    let mut asked = live_tasks(memory, &queues, &before);
+    asked.extend(about.cloned());
+    let tasks = look::tasks(client, scene.seat, &asked, &offer.tasks()).await?;
     let projects = tasks.bodies.values().map(|body| body.task.project.as_str());
     offer::learn_project_names(client, memory, projects).await?;
     let live = Live::of(context, identity, &namespace);
-    live::learn(context, memory, &namespace, &live).await;
+    let binding_label = render::LabelValue::of(&scene.binding.name_any());
+    live::learn(context, memory, (&namespace, binding_label.as_str()), &live).await;
 
     // Observe.
     let index = Index::of(&queues);
@@ -124,7 +180,7 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
         objects: &live.objects,
         sound: context.jobs.sound() && context.pods.sound(),
         lore: &memory.lore,
-        cause: &verdict::cause,
+        cause: &|job, pods| verdict::cause(job, &memory.lore.pods_or_remains(job, pods)),
     };
     let facts: Vec<_> = tasks
         .read
@@ -141,9 +197,13 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
     let known: HashSet<TaskId> = observed.keys().cloned().collect();
     memory.tracker.keep(&known);
     memory.told.keep(&known);
+    memory.returned.keep(&queues.served);
 
     // Admit.
-    let policy = policy(spec, scene.retiring);
+    let policy = Policy {
+        restore_orphans: scene.binding.restores_stranded() && !scene.retiring,
+        ..policy(spec, scene.retiring)
+    };
     let readings = Readings {
         observed: &observed,
         bodies: &tasks.bodies,
@@ -151,7 +211,22 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
         policy: &policy,
     };
     let candidates = std::mem::take(&mut offer.candidates);
-    let (admitted, jobs) = offer::admit(scene, memory, candidates, &readings, &mut room);
+    let Selection {
+        admitted,
+        jobs,
+        refused,
+    } = offer::admit(
+        scene,
+        memory,
+        (candidates, &offer.aged),
+        &readings,
+        &mut room,
+    );
+    let rejected = match &scene.dry {
+        Some(_) => refused,
+        None => refuse::refuse(scene, &observed, refused).await?,
+    };
+    reserve(scene, memory, &admitted);
     let cases = cases(
         observed,
         &live,
@@ -160,15 +235,32 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
         &admitted,
         offer.hold.as_ref(),
         jobs,
+        (&memory.troubles, &memory.lore),
     );
 
     // Apply.
     let mut passed = Passed {
-        waiting: offer.waiting.or_else(|| admitted.waiting.clone()),
+        waiting: first_of(offer.waiting, admitted.waiting.clone()),
         queues_gone: !queues.gone.is_empty(),
         nothing_claimed: nothing_claimed(&queues, &cases),
+        stranded: stranded(&cases),
+        heads: heads(scene, &queues),
+        busy: !rejected.is_empty(),
+        admitted: admitted.tasks.len(),
+        rejected,
         ..Passed::default()
     };
+    if scene.dry.is_some() {
+        let now = Timestamp::now();
+        passed.foreseen = cases
+            .into_iter()
+            .map(|case| Foreseen {
+                step: decide(&case.observed, &case.policy, now),
+                case,
+            })
+            .collect();
+        return Ok(passed);
+    }
     let wants_all = cases.iter().any(needs_every_queue);
     let binding = scene.binding.name_any();
     let hands = Hands {
@@ -182,12 +274,15 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
         lore: &memory.lore,
         all_queues_read: all,
         told: &memory.told,
+        returned: &memory.returned,
+        lines: Lines::default(),
     };
     let reports: Vec<(TaskId, Report)> = futures::stream::iter(cases)
         .map(|case| hands.carry_out(case))
         .buffer_unordered(if scene.retiring { 1 } else { HANDS })
         .collect()
         .await;
+    hands.send_lines().await;
     take_in(memory, reports, wants_all, &mut passed);
     learn_lengths(client, memory, &queues).await?;
     passed.queues = counters(
@@ -197,6 +292,51 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
         memory,
     );
     Ok(passed)
+}
+
+/// Entries to read of each queue: as many as may be looked past, and some.
+fn entries_wanted(spec: &QueueBindingSpec) -> u32 {
+    let limits = &spec.limits;
+    let grouped = limits.per_user.is_some() || limits.per_project.is_some();
+    let most = limits
+        .max_concurrent
+        .and_then(|most| u32::try_from(most).ok());
+    let lookahead = u32::try_from(spec.lookahead.unwrap_or(0)).unwrap_or(0);
+    look::entries(most.filter(|_| !grouped), lookahead)
+}
+
+/// What is free on the nodes, less what this binding's Jobs will take whose pods are not there yet.
+fn free_nodes(scene: &Scene<'_>, live: &Live) -> Result<Free, Waiting> {
+    let without_pod = live.own_unended.iter().filter_map(|job| {
+        let task: TaskId = job.labels().get(label::TASK)?.parse().ok()?;
+        let pods = live
+            .objects
+            .get(&task)
+            .map_or(0, |objects| objects.pods.len());
+        (pods == 0).then(|| (task, admit::ask_of(job).need))
+    });
+    scene.context.nodes.free(without_pod)
+}
+
+/// Keeps the room of admitted tasks until their pods are seen.
+fn reserve(scene: &Scene<'_>, memory: &Memory, admitted: &Admitted) {
+    for task in &admitted.tasks {
+        let placement = memory
+            .asks
+            .get(task)
+            .and_then(|known| known.ask.placement.clone());
+        if let Some(placement) = placement {
+            scene.context.nodes.reserve(task, placement);
+        }
+    }
+}
+
+/// Of two reasons to wait the one that holds up more than one user's tasks, else the first.
+fn first_of(one: Option<Waiting>, other: Option<Waiting>) -> Option<Waiting> {
+    match (one, other) {
+        (Some(one), Some(other)) if one.own && !other.own => Some(other),
+        (one, other) => one.or(other),
+    }
 }
 
 /// Tasks whose facts are asked for: with a Job that is not done with, with a pending entry, or suspected.
@@ -228,6 +368,7 @@ fn policy(spec: &QueueBindingSpec, retiring: bool) -> Policy {
             crd::OnInterruption::Stop => OnInterruption::Stop,
         },
         max_interruptions: u32::try_from(lifecycle.max_interruptions).unwrap_or(0),
+        max_failures: u32::try_from(lifecycle.max_failures).unwrap_or(0),
         grace: signed(lifecycle.abort_grace_period),
         restore_orphans: false,
         retiring,
@@ -235,6 +376,10 @@ fn policy(spec: &QueueBindingSpec, retiring: bool) -> Policy {
     }
 }
 
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one place joins all that a case is made of"
+)]
 /// Every task with its own admission, those that were admitted first and in their order.
 fn cases(
     observed: HashMap<TaskId, Observed>,
@@ -244,6 +389,7 @@ fn cases(
     admitted: &Admitted,
     hold: Option<&Waiting>,
     mut jobs: HashMap<TaskId, Rendered>,
+    (troubles, lore): (&Troubles, &Lore),
 ) -> Vec<Case> {
     let place: HashMap<&TaskId, usize> = admitted
         .tasks
@@ -251,6 +397,7 @@ fn cases(
         .enumerate()
         .map(|(place, task)| (task, place))
         .collect();
+    let now = Timestamp::now();
     let mut cases: Vec<Case> = observed
         .into_iter()
         .map(|(task, observed)| {
@@ -262,21 +409,22 @@ fn cases(
                 }
                 None => Admission::No("there is no room".into()),
             };
+            let objects = live.objects.get(&task).cloned().unwrap_or_default();
+            let policy = policy.admitting(admission);
             Case {
                 observed,
-                policy: policy.admitting(admission),
-                objects: live.objects.get(&task).cloned().unwrap_or_default(),
+                policy: troubles.policy(&objects, lore, policy),
+                objects,
                 rendered: jobs.remove(&task),
+                turn: place.get(&task).map(|place| Turn::new(now, *place)),
                 task,
             }
         })
         .collect();
-    // Admitted ones in their order; the others with the youngest claim first, so that of several that go back to the
-    // front of their queue the oldest comes to stand before the others.
-    cases.sort_by_key(|case| {
+    // Admitted ones in their order; of the others, which may go back to the front of their queue, the last taken first.
+    cases.sort_by_cached_key(|case| {
         let place = place.get(&case.task).copied().unwrap_or(usize::MAX);
-        let added = case.observed.facts.stamps.entry_added.clone();
-        (place, Reverse((youngest_claim(&case.objects), added)))
+        (place, Reverse(Turn::last(&case.objects.jobs)))
     });
     cases
 }
@@ -289,25 +437,16 @@ fn still_fits(spec: &QueueBindingSpec, live: &Live, task: &TaskId) -> Admission 
         &spec.limits,
         live.own_unended.iter().filter(|job| !of_task(job)),
     );
-    let need = live
+    let ask = live
         .own_unended
         .iter()
         .find(of_task)
-        .map(|job| admit::requests(job))
+        .map(|job| admit::ask_of(job))
         .unwrap_or_default();
-    match room.fits(&need) {
+    match room.fits(&ask) {
         Ok(()) => Admission::Yes,
         Err(waiting) => Admission::No(waiting.message),
     }
-}
-
-fn youngest_claim(objects: &Objects) -> Option<Timestamp> {
-    objects
-        .jobs
-        .iter()
-        .filter_map(|job| job.creation_timestamp())
-        .map(|time| time.0)
-        .max()
 }
 
 /// A queued task that is in none of the binding's queues.
@@ -330,6 +469,40 @@ fn nothing_claimed(queues: &Queues, cases: &[Case]) -> bool {
     queues.pending.entries.is_empty() && !cases.iter().any(waits)
 }
 
+/// How long the first entry of each queue has stood there, by the server's clock at its entry and ours now.
+fn heads(scene: &Scene<'_>, queues: &Queues) -> HashMap<String, Duration> {
+    queues
+        .served
+        .iter()
+        .filter_map(|queue| {
+            let name = scene.resolved.queue(&queue.id)?.name.clone();
+            let added: Timestamp = queue.entries.first()?.added.as_deref()?.parse().ok()?;
+            let age = Duration::try_from(queues.read_at.duration_since(added)).ok()?;
+            Some((name, age))
+        })
+        .collect()
+}
+
+/// Orphans of others: without a Job of ours, for longer than a plain agent needs from its pop to its start.
+fn stranded(cases: &[Case]) -> Vec<TaskId> {
+    let mut tasks: Vec<TaskId> = cases
+        .iter()
+        .filter(|case| {
+            let Observed {
+                facts,
+                read_at,
+                unchanged_since,
+                ..
+            } = &case.observed;
+            matches!(Phase::of(facts), Phase::Orphan(_))
+                && read_at.duration_since(*unchanged_since) >= QUIET_TIME
+        })
+        .map(|case| case.task.clone())
+        .collect();
+    tasks.sort();
+    tasks
+}
+
 /// What the steps have led to, for the next pass and for the status.
 fn take_in(
     memory: &mut Memory,
@@ -345,8 +518,8 @@ fn take_in(
         at_once |= report.wants_every_queue;
         passed.queues_gone |= report.pending_gone;
         released |= report.released;
-        if let Some(words) = report.pod_refused {
-            memory.pods_refused = Some((now + REFUSED, words));
+        if let Some((queue, words)) = report.pod_refused {
+            memory.refusals.note(queue, words, now);
         }
         if report.created {
             memory.last_dispatch = Some(Timestamp::now());

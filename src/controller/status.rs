@@ -15,6 +15,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::cluster::{self, call};
+use super::fault;
 use crate::crd::{QueueBinding, QueueBindingStatus, QueueStatus, condition};
 
 /// Name under which our fields are applied.
@@ -84,6 +85,8 @@ impl Truth {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Verdicts {
     by_type: BTreeMap<&'static str, (Truth, String, String)>,
+    /// Why all goes slowly, if it does.
+    throttled: Option<&'static str>,
 }
 
 impl Verdicts {
@@ -109,10 +112,31 @@ impl Verdicts {
         );
     }
 
+    /// The API server holds us back, in these words: nothing is wrong with the binding, and yet it is not ready.
+    pub fn throttled(&mut self, words: Option<&'static str>) {
+        self.throttled = words;
+    }
+
+    /// All conditions for the metric: 1 true, 0 false, -1 unknown.
+    pub fn values(&self) -> Vec<(&'static str, i64)> {
+        self.complete()
+            .into_iter()
+            .map(|(condition, (truth, ..))| {
+                let value = match truth {
+                    Truth::True => 1,
+                    Truth::False => 0,
+                    Truth::Unknown => -1,
+                };
+                (condition, value)
+            })
+            .collect()
+    }
+
     /// All conditions, what was not looked at as unknown, and `Ready` as their sum.
     fn complete(&self) -> BTreeMap<&'static str, (Truth, String, String)> {
         let mut all = self.by_type.clone();
-        for condition in REQUIRED.into_iter().chain([condition::CAPACITY_AVAILABLE]) {
+        let others = [condition::CAPACITY_AVAILABLE, condition::NOTHING_STRANDED];
+        for condition in REQUIRED.into_iter().chain(others) {
             all.entry(condition).or_insert_with(|| {
                 (
                     Truth::Unknown,
@@ -127,14 +151,16 @@ impl Verdicts {
         let not_known = REQUIRED
             .into_iter()
             .find(|name| all[name].0 == Truth::Unknown);
-        let ready = match (first_not, not_known) {
-            (Some(name), _) => (Truth::False, name.to_owned() + "False", all[name].2.clone()),
-            (None, Some(name)) => (
+        // What else does not hold may only be what could not be read.
+        let ready = match (self.throttled, first_not, not_known) {
+            (Some(words), ..) => (Truth::False, "Throttled".into(), words.into()),
+            (None, Some(name), _) => (Truth::False, name.to_owned() + "False", all[name].2.clone()),
+            (None, None, Some(name)) => (
                 Truth::Unknown,
                 name.to_owned() + "Unknown",
                 all[name].2.clone(),
             ),
-            (None, None) => (
+            (None, None, None) => (
                 Truth::True,
                 "Serving".into(),
                 "tasks of these queues are taken".into(),
@@ -205,6 +231,7 @@ impl Writer {
                 .patch_status(&binding.name_any(), &params, &Patch::Apply(&patch)),
         )
         .await?;
+        fault::point!("status/written");
         self.written = Some((wanted, now));
         for (type_, condition) in changes {
             self.event(binding, type_, &condition.reason, &condition.message)
@@ -225,6 +252,7 @@ impl Writer {
         if let Err(error) = call(self.recorder.publish(&event, &binding.object_ref(&()))).await {
             tracing::debug!(binding = %binding.name_any(), %error, "event was not published");
         }
+        fault::point!("status/event-published");
     }
 }
 
@@ -371,6 +399,21 @@ mod tests {
             ("False", "TemplateValidFalse")
         );
         assert_eq!(ready.message, "spec.template.spec: no");
+    }
+
+    #[test]
+    fn a_binding_that_the_api_server_holds_back_says_so_before_all_else() {
+        let mut verdicts = all_well();
+        for _ in 0..2 {
+            verdicts.throttled(Some("slowly"));
+            let status = status(&binding(), &verdicts, None, None, at(5));
+            let ready = of(&status, "Ready");
+            assert_eq!(
+                (ready.status.as_str(), ready.reason.as_str()),
+                ("False", "Throttled")
+            );
+            verdicts.fails(Trouble::new(condition::CREDENTIALS_VALID, "NotRead", "no"));
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Validate: the template of a binding, by our own check and by the API server's strict dry run, once for each hash.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,12 +8,13 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::cluster::call;
+use super::cluster::{self, call};
+use super::fault;
 use super::observe::Identity;
 use super::status::{FIELD_MANAGER, Trouble};
 use super::{Context, dereference};
-use crate::crd::{FileKind, FileRef, Quantity, QueueBinding, condition};
-use crate::render::{self, Source, Template};
+use crate::crd::{FileKind, FileRef, Quantity, QueueBinding, QueueSpec, condition};
+use crate::render::{self, Patch, Source, Template};
 use crate::task::{Attempt, QueueId, Task, WorkerId};
 
 /// How often a ConfigMap with a template is read again, and a refused template is judged again: what it refers to
@@ -22,38 +24,107 @@ const AGAIN: Duration = Duration::from_secs(30);
 /// Reason while there is no verdict.
 pub(super) const NOT_JUDGED: &str = "NotJudged";
 
-/// A template with the verdict on it.
+/// The template of each queue with the verdict on it, by the queue's place in the binding.
+#[derive(Debug, Clone)]
+pub(super) struct Templates {
+    of_queue: Vec<Result<Arc<Template>, Trouble>>,
+}
+
+impl Templates {
+    /// The template of the queue at this place; nothing if it was refused or not judged.
+    pub fn of(&self, place: usize) -> Option<&Arc<Template>> {
+        self.of_queue.get(place)?.as_ref().ok()
+    }
+
+    /// Whether nothing at all can be taken.
+    pub fn none(&self) -> bool {
+        self.of_queue.iter().all(Result::is_err)
+    }
+
+    /// What there is to say about the templates: their hashes, or what is wrong with them.
+    pub fn verdict(&self, queues: &[QueueSpec]) -> Result<String, Trouble> {
+        let refused: Vec<(usize, &Trouble)> = self
+            .of_queue
+            .iter()
+            .enumerate()
+            .filter_map(|(place, verdict)| Some((place, verdict.as_ref().err()?)))
+            .collect();
+        let is_refusal = |trouble: &Trouble| trouble.reason != NOT_JUDGED;
+        let Some((_, first)) = refused
+            .iter()
+            .find(|(_, trouble)| is_refusal(trouble))
+            .or(refused.first())
+        else {
+            let mut hashes: Vec<String> = self
+                .of_queue
+                .iter()
+                .flatten()
+                .map(ToString::to_string)
+                .collect();
+            hashes.sort();
+            hashes.dedup();
+            return Ok(hashes.join(", "));
+        };
+        // One fault of all of them is told once, that of some with the queues that it holds up.
+        let same = refused.len() == self.of_queue.len()
+            && refused
+                .iter()
+                .all(|(_, trouble)| trouble.message == first.message);
+        if same {
+            return Err((*first).clone());
+        }
+        let name = |place: usize| queues.get(place).map_or("", |queue| queue.name.as_str());
+        let sentences: Vec<String> = refused
+            .iter()
+            .filter(|(_, trouble)| is_refusal(trouble) == is_refusal(first))
+            .take(5)
+            .map(|(place, trouble)| format!("queue {:?}: {}", name(*place), trouble.message))
+            .collect();
+        let others = if refused.len() < self.of_queue.len() {
+            "; the other queues are served"
+        } else {
+            ""
+        };
+        Err(Trouble::new(
+            first.condition,
+            first.reason,
+            format!("{}{others}", sentences.join("; ")),
+        ))
+    }
+}
+
+/// Templates with the verdicts on them.
 #[derive(Debug)]
 pub(super) struct Checked {
     made_from: String,
     next: Instant,
-    verdict: Result<Arc<Template>, Trouble>,
+    templates: Arc<Templates>,
 }
 
-/// The binding's template, if it can be used. Judged again when it changes, or from time to time if it was refused.
+/// The binding's templates. Judged again when they change, or from time to time if one was refused.
 pub(super) async fn validate(
     context: &Context,
     binding: &QueueBinding,
     identity: &Identity,
     server: Option<&render::Server>,
     checked: &mut Option<Checked>,
-) -> Result<Arc<Template>, Trouble> {
+) -> Arc<Templates> {
     let now = Instant::now();
     let generation = binding.metadata.generation.unwrap_or_default();
-    let prefix = format!("{generation}/{}/", server.is_some());
+    let made_from = format!("{generation}/{}", server.is_some());
     if let Some(known) = checked
         .as_ref()
-        .filter(|known| known.made_from.starts_with(&prefix) && now < known.next)
+        .filter(|known| known.made_from == made_from && now < known.next)
     {
-        return known.verdict.clone();
+        return known.templates.clone();
     }
-    let verdict = judge(context, binding, identity, server, checked.as_ref()).await;
-    let made_from = match &verdict {
-        Ok(template) => format!("{prefix}{}", template.hash()),
-        Err(_) => prefix,
-    };
-    let fixed = verdict.is_ok() && binding.spec.template_ref.is_none();
-    let undecided = matches!(&verdict, Err(trouble) if trouble.reason == NOT_JUDGED);
+    let templates = judge(context, binding, identity, server, checked.as_ref()).await;
+    let refused = |trouble: &Trouble| trouble.reason != NOT_JUDGED;
+    let verdicts = || templates.of_queue.iter();
+    let undecided = verdicts()
+        .filter_map(|verdict| verdict.as_ref().err())
+        .any(|trouble| !refused(trouble));
+    let fixed = verdicts().all(Result::is_ok) && binding.spec.template_ref.is_none();
     // A template that is written in the binding changes with its generation alone.
     let next = now
         + if fixed {
@@ -63,12 +134,43 @@ pub(super) async fn validate(
         } else {
             AGAIN
         };
+    let templates = Arc::new(templates);
     *checked = Some(Checked {
         made_from,
         next,
-        verdict: verdict.clone(),
+        templates: templates.clone(),
     });
-    verdict
+    templates
+}
+
+fn refused(reason: &'static str, message: String) -> Trouble {
+    Trouble::new(condition::TEMPLATE_VALID, reason, message)
+}
+
+/// The template that a ConfigMap holds, if the binding names one.
+async fn from_map(context: &Context, binding: &QueueBinding) -> Result<Option<Value>, Trouble> {
+    let Some(reference) = &binding.spec.template_ref else {
+        return Ok(None);
+    };
+    let file = FileRef {
+        kind: FileKind::ConfigMap,
+        name: reference.name.clone(),
+        key: reference.key.clone(),
+    };
+    let namespace = binding.namespace().unwrap_or_default();
+    let (bytes, _) = dereference::file(context, &namespace, &file)
+        .await
+        .map_err(|message| refused("TemplateMissing", format!("spec.templateRef: {message}")))?;
+    let value = render::parse_template(&String::from_utf8_lossy(&bytes)).map_err(|message| {
+        refused(
+            "NotYaml",
+            format!(
+                "spec.templateRef: key {:?} of ConfigMap {:?}: {message}",
+                file.key, file.name
+            ),
+        )
+    })?;
+    Ok(Some(value))
 }
 
 async fn judge(
@@ -77,81 +179,99 @@ async fn judge(
     identity: &Identity,
     server: Option<&render::Server>,
     before: Option<&Checked>,
-) -> Result<Arc<Template>, Trouble> {
-    let refused =
-        |reason, message: String| Trouble::new(condition::TEMPLATE_VALID, reason, message);
-    let from_map = match &binding.spec.template_ref {
-        None => None,
-        Some(reference) => {
-            let file = FileRef {
-                kind: FileKind::ConfigMap,
-                name: reference.name.clone(),
-                key: reference.key.clone(),
-            };
-            let namespace = binding.namespace().unwrap_or_default();
-            let (bytes, _) = dereference::file(context, &namespace, &file)
-                .await
-                .map_err(|message| {
-                    refused("TemplateMissing", format!("spec.templateRef: {message}"))
-                })?;
-            let value =
-                render::parse_template(&String::from_utf8_lossy(&bytes)).map_err(|message| {
-                    refused(
-                        "NotYaml",
-                        format!(
-                            "spec.templateRef: key {:?} of ConfigMap {:?}: {message}",
-                            file.key, file.name
-                        ),
-                    )
-                })?;
-            Some((reference, value))
-        }
+) -> Templates {
+    let queues = &binding.spec.queues;
+    let of_all = |trouble: Trouble| Templates {
+        of_queue: queues.iter().map(|_| Err(trouble.clone())).collect(),
     };
-    let source = match (&from_map, &binding.spec.template) {
-        (Some((reference, value)), _) => Source::ConfigMap {
+    let from_map = match from_map(context, binding).await {
+        Ok(value) => value,
+        Err(trouble) => return of_all(trouble),
+    };
+    let source = match (
+        &from_map,
+        &binding.spec.template_ref,
+        &binding.spec.template,
+    ) {
+        (Some(value), Some(reference), _) => Source::ConfigMap {
             name: &reference.name,
             key: &reference.key,
             value,
         },
-        (None, Some(template)) => Source::Inline(template),
-        (None, None) => Source::BuiltIn,
+        (_, _, Some(template)) => Source::Inline(template),
+        _ => Source::BuiltIn,
     };
-    let template = Template::check(
-        source,
-        &binding.spec,
-        context.settings.default_image.as_deref(),
-    )
-    .map_err(|errors| {
+    // A dry run once for each hash: what was accepted before, and what is judged in this round.
+    let mut judged: HashMap<String, Result<(), Trouble>> = before
+        .iter()
+        .flat_map(|known| known.templates.of_queue.iter().flatten())
+        .map(|template| (template.hash().to_owned(), Ok(())))
+        .collect();
+    let mut of_queue = Vec::new();
+    for (place, queue) in queues.iter().enumerate() {
+        let patch = queue.template_patch.as_ref().map(|value| Patch {
+            queue: place,
+            value,
+        });
+        let template = match check(context, binding, source, patch) {
+            Ok(template) => template,
+            Err(trouble) => {
+                of_queue.push(Err(trouble));
+                continue;
+            }
+        };
+        // Without a server there is nothing to render with; the dry run follows when there is one.
+        let Some(server) = server else {
+            let message = "the template is judged when the server is known";
+            of_queue.push(Err(refused(NOT_JUDGED, message.into())));
+            continue;
+        };
+        if !judged.contains_key(template.hash()) {
+            let pod = pod(context, binding, identity, server, &template);
+            let verdict = accepted(context, &pod, patch.is_some()).await;
+            judged.insert(template.hash().to_owned(), verdict);
+        }
+        of_queue.push(match judged.get(template.hash()) {
+            Some(Err(trouble)) => Err(trouble.clone()),
+            _ => Ok(Arc::new(template)),
+        });
+    }
+    Templates { of_queue }
+}
+
+/// Our own check.
+fn check(
+    context: &Context,
+    binding: &QueueBinding,
+    source: Source<'_>,
+    patch: Option<Patch<'_>>,
+) -> Result<Template, Trouble> {
+    let default_image = context.settings.default_image.as_deref();
+    Template::check(source, patch, &binding.spec, default_image).map_err(|errors| {
         let lines: Vec<String> = errors.iter().take(5).map(ToString::to_string).collect();
         refused("Invalid", lines.join("; "))
-    })?;
-    let template = Arc::new(template);
-    // Without a server there is nothing to render with; the dry run follows when there is one.
-    let Some(server) = server else {
-        return Err(refused(
-            NOT_JUDGED,
-            "the template is judged when the server is known".into(),
-        ));
-    };
-    let judged_before = before
-        .and_then(|known| known.verdict.as_ref().ok())
-        .is_some_and(|known| known.hash() == template.hash());
-    if !judged_before {
-        let pod = pod(context, binding, identity, server, &template);
-        dry_run(context, &pod)
-            .await
-            .map_err(|(reason, mut message)| {
-                // The API server names the field, but for amounts that it cannot read.
-                if let Some(path) = unreadable_amount(&pod["spec"], "spec.template.spec") {
-                    message = format!("{path} is no amount such as 500m or 64Gi: {message}");
-                }
-                refused(
-                    reason,
-                    format!("the API server refuses pods of spec.template: {message}"),
-                )
-            })?;
-    }
-    Ok(template)
+    })
+}
+
+/// The API server's judgement of the pod of a template.
+async fn accepted(context: &Context, pod: &Value, patched: bool) -> Result<(), Trouble> {
+    dry_run(context, pod)
+        .await
+        .map_err(|(reason, mut message)| {
+            // The API server names the field, but for amounts that it cannot read.
+            if let Some(amount) = unreadable_amount(&pod["spec"], "spec.template.spec") {
+                message = format!("{amount}, no amount such as 500m or 64Gi: {message}");
+            }
+            let of = if patched {
+                "spec.template with the queue's templatePatch"
+            } else {
+                "spec.template"
+            };
+            refused(
+                reason,
+                format!("the API server refuses pods of {of}: {message}"),
+            )
+        })
 }
 
 /// The pod of a task that asks for nothing.
@@ -185,12 +305,14 @@ fn pod(
         server,
         settings: &context.settings.images,
         returned: false,
+        failures: 0,
         avoid_nodes: &[],
+        remark: None,
     });
     render::dry_run_pod(&rendered)
 }
 
-/// Path of the first amount of a resource that is none. The API server refuses it without saying which one it is.
+/// Path and text of the first amount of a resource that is none. The API server refuses it without saying which one it is.
 fn unreadable_amount(value: &Value, path: &str) -> Option<String> {
     match value {
         Value::Object(fields) => fields.iter().find_map(|(name, inner)| {
@@ -203,7 +325,7 @@ fn unreadable_amount(value: &Value, path: &str) -> Option<String> {
                             .map_or_else(|| amount.to_string(), str::to_owned);
                         text.parse::<Quantity>()
                             .is_err()
-                            .then(|| format!("{path}[{name:?}]"))
+                            .then(|| format!("{path}[{name:?}] is {text:?}"))
                     })
                 }
                 _ => unreadable_amount(inner, &path),
@@ -219,6 +341,27 @@ fn unreadable_amount(value: &Value, path: &str) -> Option<String> {
 
 /// The API server's own judgement of a pod: unknown fields, wrong values, policies. A full quota is no fault of it.
 async fn dry_run(context: &Context, pod: &Value) -> Result<(), (&'static str, String)> {
+    match admitted(context, pod).await {
+        Ok(()) => Ok(()),
+        Err(error) if error.is_quota() => Ok(()),
+        Err(error) if error.is_verdict() => Err(("RefusedByCluster", error.to_string())),
+        Err(error) => Err((NOT_JUDGED, error.to_string())),
+    }
+}
+
+/// Whether the cluster would take a pod of this template now, quotas included.
+pub(super) async fn takes_pods(
+    context: &Context,
+    binding: &QueueBinding,
+    identity: &Identity,
+    server: &render::Server,
+    template: &Template,
+) -> bool {
+    let pod = pod(context, binding, identity, server, template);
+    admitted(context, &pod).await.is_ok()
+}
+
+async fn admitted(context: &Context, pod: &Value) -> Result<(), cluster::Error> {
     let namespace = pod["metadata"]["namespace"].as_str().unwrap_or_default();
     let path = format!(
         "/api/v1/namespaces/{namespace}/pods?dryRun=All&fieldValidation=Strict&fieldManager={FIELD_MANAGER}"
@@ -226,13 +369,10 @@ async fn dry_run(context: &Context, pod: &Value) -> Result<(), (&'static str, St
     let request = http::Request::post(path)
         .header(http::header::CONTENT_TYPE, "application/json")
         .body(pod.to_string().into_bytes())
-        .map_err(|error| (NOT_JUDGED, error.to_string()))?;
-    match call(context.kube.request::<Value>(request)).await {
-        Ok(_) => Ok(()),
-        Err(error) if error.is_quota() => Ok(()),
-        Err(error) if error.is_verdict() => Err(("RefusedByCluster", error.to_string())),
-        Err(error) => Err((NOT_JUDGED, error.to_string())),
-    }
+        .map_err(|error| cluster::Error::Transport(error.to_string()))?;
+    let answer = call(context.kube.request::<Value>(request)).await;
+    fault::point!("template/dry-run");
+    answer.map(drop)
 }
 
 #[cfg(test)]
@@ -247,7 +387,7 @@ mod tests {
         ]});
         assert_eq!(
             unreadable_amount(&pod, "spec").unwrap(),
-            r#"spec.containers[1].resources.requests["nvidia.com/gpu"]"#
+            r#"spec.containers[1].resources.requests["nvidia.com/gpu"] is "one""#
         );
         assert_eq!(unreadable_amount(&pod["containers"][0], "x"), None);
     }

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 
 use super::observe::{Lore, owned_by};
 use crate::claim::Cause;
-use crate::diagnose::{self, Diagnosis, Fault, Outcome};
+use crate::diagnose::{self, Diagnosis, Fault, Outcome, Waiting};
 
 /// Words of evidence that go into a task's log, in lines.
 const EVIDENCE: usize = 20;
@@ -25,9 +25,11 @@ pub(super) struct Ended {
 
 /// Whose fault the end was.
 pub(super) fn cause(job: &Job, pods: &[Arc<Pod>]) -> Cause {
-    match diagnosis(job, pods).fault {
-        Fault::Task => Cause::Task,
-        Fault::Interruption => Cause::Interruption,
+    let diagnosis = diagnosis(job, pods);
+    match (diagnosis.fault, diagnosis.outcome) {
+        (Fault::Interruption, _) => Cause::Interruption,
+        (Fault::Task, Outcome::Failed) => Cause::Failure,
+        (Fault::Task, Outcome::Completed | Outcome::Stopped) => Cause::Task,
     }
 }
 
@@ -53,14 +55,10 @@ pub(super) fn lost() -> Ended {
 }
 
 /// Why a released Job's task container has not started; nothing if it simply is on its way.
-pub(super) fn waiting(job: &Job, pods: &[Arc<Pod>], lore: &Lore) -> Option<String> {
+pub(super) fn waiting(job: &Job, pods: &[Arc<Pod>], lore: &Lore) -> Option<Waiting> {
     let uid = job.uid().unwrap_or_default();
     let events = lore.events.get(&uid).map(Vec::as_slice).unwrap_or_default();
-    let waiting = diagnose::waiting(last_pod(&uid, pods), events)?;
-    Some(match waiting.remedy {
-        Some(remedy) => format!("{} (hint: {remedy})", waiting.sentence),
-        None => waiting.sentence,
-    })
+    diagnose::waiting(last_pod(&uid, pods), events)
 }
 
 /// Whether the cluster has accepted the Job and refuses its pod.
@@ -68,12 +66,12 @@ pub(super) fn is_refused(events: &[diagnose::Event]) -> bool {
     diagnose::waiting(None, events).is_some_and(|waiting| waiting.refused)
 }
 
-fn diagnosis(job: &Job, pods: &[Arc<Pod>]) -> Diagnosis {
+pub(super) fn diagnosis(job: &Job, pods: &[Arc<Pod>]) -> Diagnosis {
     diagnose::ended(job, last_pod(&job.uid().unwrap_or_default(), pods))
 }
 
 /// The youngest pod of a Job.
-fn last_pod<'a>(job_uid: &str, pods: &'a [Arc<Pod>]) -> Option<&'a Pod> {
+pub(super) fn last_pod<'a>(job_uid: &str, pods: &'a [Arc<Pod>]) -> Option<&'a Pod> {
     pods.iter()
         .filter(|pod| owned_by(pod, job_uid))
         .max_by_key(|pod| pod.creation_timestamp())

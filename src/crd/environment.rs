@@ -89,7 +89,8 @@ pub struct Cache {
     #[schemars(length(min = 2, max = 4096), regex(pattern = "^/.+"))]
     pub host_path: Option<String>,
 
-    /// sizeLimit is the most that the cache of a pod may hold where neither claimName nor hostPath is given.
+    /// sizeLimit is the most that the cache may hold: the environments that were not used for longest go first. Of an
+    /// emptyDir (neither claimName nor hostPath) it is the volume's limit too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size_limit: Option<Amount>,
 }

@@ -19,11 +19,12 @@ pub struct LifecycleSpec {
     /// lost node, pod deleted by hand): Requeue, Fail or Stop. Default: Requeue.
     pub on_interruption: OnInterruption,
 
-    /// maxInterruptions is how often a task is started again after an interruption. Default: 3.
+    /// maxInterruptions is how often in a row a task is started again after an interruption. Default: 3.
     #[schemars(range(min = 0, max = 1000))]
     pub max_interruptions: i32,
 
-    /// maxFailures is how often a task that fails by its own fault is started again. Default: 0.
+    /// maxFailures is how often in a row a task that fails by its own fault is started again, from the front of its
+    /// queue; counted apart from interruptions. Its status shows the failure that is the last one. Default: 0.
     #[schemars(range(min = 0, max = 1000))]
     pub max_failures: i32,
 

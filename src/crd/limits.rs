@@ -16,16 +16,17 @@ pub struct LimitsSpec {
     #[schemars(range(min = 0))]
     pub max_concurrent: Option<i32>,
 
-    /// resources bound the sum of what those tasks' pods request, by any resource name. Default: no limit.
+    /// resources bound the sum of what those tasks' pods request, by any resource name. Claims of devices are counted
+    /// as resourceclaims/NAME, with the name of the claim or its template. Default: no limit.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 64))]
     pub resources: BTreeMap<String, Amount>,
 
-    /// perUser are the same two limits for the tasks of each user.
+    /// perUser are the same two limits for the tasks of each user. Tasks that they hold up are passed over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_user: Option<Limits>,
 
-    /// perProject are the same two limits for the tasks of each project.
+    /// perProject are the same two limits for the tasks of each project. Tasks that they hold up are passed over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_project: Option<Limits>,
 }

@@ -33,7 +33,7 @@ pub use quantity::{BadQuantity, Quantity, Resources};
 pub use reference::reference;
 pub use schema::{crd, crd_yaml};
 pub use status::{QueueBindingStatus, QueueStatus, condition};
-pub use supported::{FieldNote, unsupported};
+pub use supported::{CONTAINER_ARGUMENTS, FieldNote, unsupported};
 pub use values::{
     Amount, BadPeriod, ConfigMapKeyRef, FileKind, FileRef, Period, SecretKeyRef, SecretRef,
 };
@@ -73,10 +73,16 @@ pub struct QueueBindingSpec {
     #[serde(default)]
     pub strategy: Strategy,
 
-    /// lookahead is how many tasks past a first one that cannot fit may be tried; 0 keeps strict order. Default: 0.
+    /// lookahead is how many tasks past a first one that cannot fit may be tried, and how many may overtake it in all
+    /// before it goes; 0 keeps strict order. Default: 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]
     pub lookahead: Option<i32>,
+
+    /// aging is the longest that the first task of a queue waits while others go before it: after that it is next,
+    /// whatever the strategy, and the room that its limits need is kept for it. Default: no such bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aging: Option<Period>,
 
     /// suspend stops new tasks from being taken; running tasks go on. Default: false.
     #[serde(default)]
@@ -96,7 +102,8 @@ pub struct QueueBindingSpec {
     #[serde(default)]
     pub capacity: Capacity,
 
-    /// kueueQueueName is the LocalQueue that Jobs are handed to; with capacity Kueue only.
+    /// kueueQueueName is the LocalQueue that Jobs are handed to once their task is taken; with capacity Kueue only. Kueue
+    /// must not take Jobs without a queue in this namespace, else nothing is taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub kueue_queue_name: Option<String>,
@@ -120,8 +127,10 @@ pub struct QueueBindingSpec {
     #[serde(default)]
     pub overrides: OverridesSpec,
 
-    /// imageCheck says whether the registry is asked for the image before a task is taken: Off, Warn or Enforce.
-    /// Default: Off.
+    /// imageCheck says whether the registry is asked for the image before a task is taken: Off, Warn (what is wrong is
+    /// told in the task's log) or Enforce (a task whose image is missing, not allowed, not readable with the pod's pull
+    /// secrets, or for other platforms than the nodes' is failed at once). A registry that does not answer holds up
+    /// nobody. Default: Off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_check: Option<ImageCheck>,
 
@@ -180,9 +189,10 @@ pub struct ServerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_bundle_ref: Option<FileRef>,
 
-    /// proxyUrl is the HTTP proxy on the way to the server.
+    /// proxyUrl is the HTTP proxy on the way to the server, for the controller and the pods; of a task's own traffic only
+    /// what goes to the server takes it. It must not carry a password, which would stand in every pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 2048), regex(pattern = "^(https?|socks5h?)://[^/ ]+"))]
+    #[schemars(length(max = 2048), regex(pattern = "^https?://[^/@ ]+/?$"))]
     pub proxy_url: Option<String>,
 }
 
@@ -203,7 +213,8 @@ pub struct QueueSpec {
     #[serde(default)]
     pub create_if_missing: bool,
 
-    /// templatePatch is merged over the template (strategic merge) for tasks of this queue.
+    /// templatePatch is merged over the template (strategic merge) for tasks of this queue: containers,
+    /// volumes, variables and the like by name, other lists as a whole, null removes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::pod_template")]
     pub template_patch: Option<Value>,
@@ -329,6 +340,20 @@ impl GpuMonitoring {
             Self::On => "on",
             Self::Off => "off",
         }
+    }
+}
+
+/// Annotation of a binding: with `"true"` tasks of its queues that others took and dropped are put back after a while.
+pub const RESTORE_STRANDED: &str = "trainyard.dev/restore-stranded";
+
+impl QueueBinding {
+    /// Whether tasks that others took and dropped are put back.
+    pub fn restores_stranded(&self) -> bool {
+        let asked = self.metadata.annotations.as_ref();
+        asked
+            .and_then(|all| all.get(RESTORE_STRANDED))
+            .map(String::as_str)
+            == Some("true")
     }
 }
 

@@ -16,7 +16,8 @@ pub struct OverridesSpec {
     pub image: ImageOverrides,
 
     /// containerArguments are the docker arguments that are honoured, by long name without dashes, such as env and
-    /// shm-size. Default: none.
+    /// shm-size. cpus, memory and gpus need resources.max as well; volume, mount, network, ipc, pid, privileged, user
+    /// and cap-add reach beyond the container. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 64),

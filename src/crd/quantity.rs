@@ -28,6 +28,16 @@ impl Quantity {
         }
     }
 
+    /// Whether it is a whole number of units.
+    pub const fn is_whole(self) -> bool {
+        self.nano % NANO == 0
+    }
+
+    /// Whole units, rounded up: bytes of an amount of memory or disk.
+    pub fn units(self) -> u64 {
+        u64::try_from((self.nano + NANO - 1) / NANO).unwrap_or(0)
+    }
+
     /// Whether there is nothing of it.
     pub const fn is_zero(self) -> bool {
         self.nano == 0

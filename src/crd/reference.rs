@@ -11,7 +11,10 @@ use super::crd;
 const HEADER: &str = "# QueueBinding\n\n\
     Generated from `src/crd`; do not edit. A `QueueBinding` says which ClearML queues are run as Jobs in its namespace, \
     by which pod template and within which limits. Only `spec.queues` must be given. A field that is set and not \
-    supported by the installed version is told in the condition `Ready`.\n";
+    honoured by the installed version is told by an Event of the binding.\n";
+
+/// What a table cannot say: which task goes next, and what a single task may ask for.
+const PROSE: &str = include_str!("prose.md");
 
 /// The reference of all fields, in Markdown.
 pub fn reference() -> String {
@@ -31,6 +34,7 @@ pub fn reference() -> String {
             }
         }
     }
+    text.push_str(PROSE);
     text
 }
 

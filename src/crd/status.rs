@@ -14,6 +14,8 @@ pub mod condition {
     pub const QUEUES_RESOLVED: &str = "QueuesResolved";
     pub const TEMPLATE_VALID: &str = "TemplateValid";
     pub const CAPACITY_AVAILABLE: &str = "CapacityAvailable";
+    /// Not among those that the shape names; it does not count for `Ready`.
+    pub const NOTHING_STRANDED: &str = "NothingStranded";
 }
 
 /// What the controller last saw of a binding.
@@ -24,8 +26,8 @@ pub struct QueueBindingStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// conditions are Ready, ServerReachable, CredentialsValid, QueuesResolved, TemplateValid and
-    /// CapacityAvailable, each with reason and message.
+    /// conditions are Ready, ServerReachable, CredentialsValid, QueuesResolved, TemplateValid, CapacityAvailable and
+    /// NothingStranded, each with reason and message.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,

@@ -81,24 +81,15 @@ fn template_keeps_what_is_written_and_refuses_what_no_template_has() {
 #[test]
 fn what_is_not_honoured_yet_is_told_by_its_path() {
     let spec = spec(json!({
-        "queues": [{ "name": "gpu", "templatePatch": { "spec": {} } }],
-        "limits": { "perUser": { "maxConcurrent": 1 } },
-        "imageCheck": "Warn",
-        "overrides": { "containerArguments": ["env", "ipc"] },
+        "queues": [{ "name": "gpu" }],
+        "environment": { "cache": { "claimName": "cache", "sizeLimit": "1Gi" } },
+        "overrides": { "containerArguments": ["env", "ulimit"] },
     }));
     let paths: Vec<String> = unsupported(&spec)
         .into_iter()
         .map(|note| note.path)
         .collect();
-    assert_eq!(
-        paths,
-        [
-            "spec.limits.perUser",
-            "spec.imageCheck",
-            "spec.overrides.containerArguments[1]",
-            "spec.queues[0].templatePatch",
-        ]
-    );
+    assert_eq!(paths, ["spec.overrides.containerArguments[1]"]);
 }
 
 #[test]
@@ -129,5 +120,23 @@ fn lost_fields(path: &str, written: &Value, read: &Value, lost: &mut Vec<String>
         }
         _ if read.is_null() => lost.push(path.to_owned()),
         _ => {}
+    }
+}
+
+#[test]
+fn only_a_clear_yes_lets_dropped_tasks_be_put_back() {
+    let binding = |annotations: Value| -> QueueBinding {
+        serde_json::from_value(json!({
+            "metadata": {"name": "gpu", "annotations": annotations}, "spec": {"queues": [{"name": "gpu"}]},
+        }))
+        .unwrap()
+    };
+    assert!(binding(json!({RESTORE_STRANDED: "true"})).restores_stranded());
+    for no in [
+        json!({RESTORE_STRANDED: "false"}),
+        json!({RESTORE_STRANDED: ""}),
+        json!({}),
+    ] {
+        assert!(!binding(no.clone()).restores_stranded(), "{no}");
     }
 }

@@ -3,6 +3,7 @@
 mod disruption;
 mod evidence;
 
+use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
 
@@ -46,6 +47,8 @@ pub struct Diagnosis {
     pub reported: bool,
     /// Last lines of the log, if the executor could leave them.
     pub last_lines: Vec<String>,
+    /// When the first line of the task's own output was seen, if the executor has told it.
+    pub first_line: Option<Timestamp>,
 }
 
 impl Diagnosis {
@@ -65,6 +68,7 @@ impl Diagnosis {
             exit_code: None,
             reported: false,
             last_lines: Vec::new(),
+            first_line: None,
         }
     }
 
@@ -105,6 +109,7 @@ pub fn ended(job: &Job, pod: Option<&Pod>) -> Diagnosis {
             .exit_code
             .or_else(|| said.signal.map(|signal| 128 + signal));
         diagnosis.last_lines = said.last_lines;
+        diagnosis.first_line = said.first_line.and_then(|text| text.parse().ok());
     }
     diagnosis.exit_code = diagnosis.exit_code.or(end.map(|end| end.exit_code));
     diagnosis

@@ -1,7 +1,7 @@
 //! Job, pod and events → what is the matter, in a sentence that its user understands. Pure.
 //!
 //! ```text
-//! no pod yet, or one that does not start ──waiting──▶ Waiting   { category, sentence, remedy, refused, hopeless }
+//! no pod yet, or one that does not start ──waiting──▶ Waiting   { category, sentence, remedy, refused }
 //! a Job that has ended ───────────────────ended────▶ Diagnosis { category, fault, sentence, evidence, remedy }
 //! ```
 //!
@@ -11,9 +11,11 @@
 mod ended;
 mod facts;
 mod image;
+mod patience;
 mod waiting;
 
 pub use ended::{Diagnosis, Fault, Outcome, ended};
+pub use patience::{Patience, patience};
 pub use waiting::{Waiting, waiting};
 
 /// An Event of Kubernetes about a Job or its pod.
@@ -21,6 +23,8 @@ pub use waiting::{Waiting, waiting};
 pub struct Event {
     pub reason: String,
     pub message: String,
+    /// Of type `Warning`.
+    pub warning: bool,
 }
 
 /// What is the matter. The words are values of a metric's label, so their number is bounded.
@@ -67,6 +71,56 @@ pub enum Category {
 }
 
 impl Category {
+    /// All of them.
+    pub const ALL: [Self; 30] = [
+        Self::Completed,
+        Self::ExitCode,
+        Self::Signal,
+        Self::OutOfMemory,
+        Self::NotPrepared,
+        Self::Aborted,
+        Self::Deadline,
+        Self::LostRace,
+        Self::TakenOver,
+        Self::Executor,
+        Self::Killed,
+        Self::NotStarted,
+        Self::Evicted,
+        Self::Preempted,
+        Self::NodeLost,
+        Self::NodeShutdown,
+        Self::NodeRefused,
+        Self::PodDeleted,
+        Self::ImageMissing,
+        Self::ImageAccess,
+        Self::ImageRateLimit,
+        Self::ImagePlatform,
+        Self::ImageName,
+        Self::ImagePull,
+        Self::Configuration,
+        Self::Volume,
+        Self::Unschedulable,
+        Self::Quota,
+        Self::Policy,
+        Self::Unknown,
+    ];
+
+    /// What a pod that does not start may wait for.
+    pub const OF_WAITING: [Self; 12] = [
+        Self::ImageMissing,
+        Self::ImageAccess,
+        Self::ImageRateLimit,
+        Self::ImagePlatform,
+        Self::ImageName,
+        Self::ImagePull,
+        Self::Configuration,
+        Self::NotStarted,
+        Self::Volume,
+        Self::Unschedulable,
+        Self::Quota,
+        Self::Policy,
+    ];
+
     /// The word for logs, metrics and status reasons.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -16,8 +16,6 @@ pub struct Waiting {
     pub remedy: Option<String>,
     /// The cluster has accepted the Job and refuses its pod: the task can be pulled back.
     pub refused: bool,
-    /// It will not start however long one waits.
-    pub hopeless: bool,
 }
 
 impl Waiting {
@@ -27,7 +25,6 @@ impl Waiting {
             sentence,
             remedy: None,
             refused: false,
-            hopeless: false,
         }
     }
 
@@ -36,9 +33,12 @@ impl Waiting {
         self
     }
 
-    fn hopeless(mut self) -> Self {
-        self.hopeless = true;
-        self
+    /// The sentence and, where there is one, the remedy: what people read in the task's status message.
+    pub fn message(&self) -> String {
+        match &self.remedy {
+            Some(remedy) => format!("{} (hint: {remedy})", self.sentence),
+            None => self.sentence.clone(),
+        }
     }
 }
 
@@ -68,7 +68,12 @@ pub fn waiting(pod: Option<&Pod>, events: &[Event]) -> Option<Waiting> {
     if started {
         None
     } else {
-        events.iter().rev().find_map(trouble_on_the_node)
+        // What the node went on with is over.
+        events
+            .iter()
+            .rev()
+            .take_while(|event| !went_on(event))
+            .find_map(trouble_on_the_node)
     }
 }
 
@@ -99,16 +104,24 @@ fn unschedulable(message: &str) -> Waiting {
     let waiting = Waiting::new(Category::Unschedulable, sentence);
     let lower = message.to_lowercase();
     if !missing.is_empty() {
-        waiting.remedy("it starts when there is room; ask for less, or add nodes")
-    } else if lower.contains("taint") {
-        waiting.remedy("give the template a toleration for the taint, or remove it from a node")
-    } else if lower.contains("affinity") || lower.contains("selector") {
+        return waiting.remedy("it starts when there is room; ask for less, or add nodes");
+    }
+    // Nodes may differ in what is wrong with them: all of it is told.
+    let mut remedies = Vec::new();
+    if lower.contains("affinity") || lower.contains("selector") {
+        remedies
+            .push("no node has the labels that the template's node selector or affinity asks for");
+    }
+    if lower.contains("taint") {
+        remedies.push("give the template a toleration for the taint, or remove it from a node");
+    }
+    if lower.contains("persistentvolumeclaim") || lower.contains("volume") {
+        remedies.push("check the template's volumes and their claims");
+    }
+    if remedies.is_empty() {
         waiting
-            .remedy("no node has the labels that the template's node selector or affinity asks for")
-    } else if lower.contains("persistentvolumeclaim") || lower.contains("volume") {
-        waiting.remedy("check the template's volumes and their claims")
     } else {
-        waiting
+        waiting.remedy(&remedies.join("; "))
     }
 }
 
@@ -175,8 +188,7 @@ fn container(
             );
             Some(
                 Waiting::new(Category::ImageName, sentence)
-                    .remedy("correct the name in the template or in the task")
-                    .hopeless(),
+                    .remedy("correct the name in the template or in the task"),
             )
         }
         "CreateContainerConfigError" => {
@@ -262,6 +274,11 @@ fn refused_pod(event: &Event) -> Option<Waiting> {
     Some(waiting)
 }
 
+/// The node is beyond volumes and sandbox.
+fn went_on(event: &Event) -> bool {
+    ["Pulling", "Pulled", "Created", "Started"].contains(&event.reason.as_str())
+}
+
 /// The pod has its node, and something there stands in its way.
 fn trouble_on_the_node(event: &Event) -> Option<Waiting> {
     let message = one_line(&event.message);
@@ -312,6 +329,7 @@ mod tests {
         Event {
             reason: reason.into(),
             message: message.into(),
+            warning: true,
         }
     }
 
@@ -329,7 +347,7 @@ mod tests {
                 .starts_with("no node has enough nvidia.com/gpu and memory free: 0/2"),
             "{waiting:?}"
         );
-        assert!(!waiting.hopeless && !waiting.refused);
+        assert!(!waiting.refused);
     }
 
     #[test]
@@ -355,62 +373,46 @@ mod tests {
 
     #[test]
     fn every_reason_of_a_waiting_container_has_its_category() {
-        for (reason, message, category, hopeless) in [
+        for (reason, message, category) in [
             (
                 "ImagePullBackOff",
                 "Back-off pulling image \"r/i:t\": ErrImagePull: r/i:t: not found",
                 Category::ImageMissing,
-                false,
             ),
-            (
-                "ErrImagePull",
-                "401 Unauthorized",
-                Category::ImageAccess,
-                false,
-            ),
+            ("ErrImagePull", "401 Unauthorized", Category::ImageAccess),
             (
                 "ErrImageNeverPull",
                 "Container image is not present with pull policy of Never",
                 Category::ImageMissing,
-                false,
             ),
             (
                 "InvalidImageName",
                 "couldn't parse image name \"r/I:t\"",
                 Category::ImageName,
-                true,
             ),
             (
                 "CreateContainerConfigError",
                 "secret \"keys\" not found",
                 Category::Configuration,
-                false,
             ),
             (
                 "CreateContainerError",
                 "context deadline exceeded",
                 Category::NotStarted,
-                false,
             ),
             (
                 "RunContainerError",
                 "exec: no such file",
                 Category::NotStarted,
-                false,
             ),
             (
                 "CrashLoopBackOff",
                 "back-off 10s restarting failed container",
                 Category::NotStarted,
-                false,
             ),
         ] {
             let found = waiting(Some(&container_waits(reason, message)), &[]).unwrap();
-            assert_eq!(
-                (found.category, found.hopeless),
-                (category, hopeless),
-                "{reason}"
-            );
+            assert_eq!(found.category, category, "{reason}");
             assert!(found.sentence.contains(message), "{}", found.sentence);
         }
     }

@@ -1,11 +1,12 @@
-//! Which certificates our own client trusts.
+//! Which certificates are trusted, and by whom.
 //!
-//! A task image may come without a certificate store; the init container brings that of our image. It is added to our
-//! client alone: the user's process sees what its image has, nothing else.
+//! A task image may come without a certificate store; the init container brings that of our image, for our client
+//! alone. What the binding names (`server.caBundleRef`, `environment.caBundleRef`) is trusted by all: our client, git,
+//! the installers, and by variables that most programs know the SDK and the user's code, beside what the image trusts.
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::settings::Settings;
 use super::spool::write_shared;
@@ -18,6 +19,14 @@ const STORES: [&str; 5] = [
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
+];
+
+/// The variables by which OpenSSL, `requests`, curl and git are told of a bundle.
+pub const VARIABLES: [&str; 4] = [
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
 ];
 
 /// Puts the bundle of our image onto the pod's volume, if the server is reached by TLS.
@@ -40,6 +49,22 @@ pub fn of_client(settings: &Settings) -> Option<Vec<u8>> {
         .then(|| fs::read(settings.layout.certificates()).ok())
         .flatten();
     together(of_server, brought)
+}
+
+/// Writes one bundle of what this container's image trusts and what the binding names, for programs that read one file
+/// alone; `None` where the binding names nothing.
+pub fn for_programs(settings: &Settings, role: &str) -> io::Result<Option<PathBuf>> {
+    let named = [pod::SERVER_CA, pod::INDEX_CA].map(|path| fs::read(path).ok());
+    let Some(named) = named.into_iter().fold(None, together) else {
+        return Ok(None);
+    };
+    let store = STORES
+        .iter()
+        .find_map(|path| fs::read(path).ok())
+        .or_else(|| fs::read(settings.layout.certificates()).ok());
+    let path = settings.layout.bundle(role);
+    write_shared(&path, &together(store, Some(named)).unwrap_or_default())?;
+    Ok(Some(path))
 }
 
 fn by_tls(settings: &Settings) -> bool {

@@ -7,13 +7,14 @@ use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+
 use super::outcome::bounded;
 use super::output::{Secrets, text};
-
 use super::spool::{NOTE, Spool, Trace};
 
 /// How often the spool is looked at.
@@ -28,6 +29,8 @@ const KEPT_BYTES: usize = 500;
 /// Space is given back in steps of this size, and this much is left before what was acknowledged.
 const FREE_STEP: u64 = 1024 * 1024;
 const FREE_EVERY: Duration = Duration::from_secs(1);
+/// How often the log's length is recorded with its time, for an uplink that is not there now.
+const STAMP_EVERY: Duration = Duration::from_secs(1);
 
 /// What the log says when the task opens its own output for writing.
 const BEGUN_ANEW: &str = "the task has overwritten its own output, as `> /dev/stderr` does; lines that were not sent yet are lost: use `>&2`";
@@ -36,6 +39,9 @@ const BEGUN_ANEW: &str = "the task has overwritten its own output, as `> /dev/st
 #[derive(Debug)]
 pub struct Echo {
     last: Arc<Mutex<VecDeque<String>>>,
+    first: Arc<OnceLock<Timestamp>>,
+    /// A note is about to be written.
+    telling: Arc<AtomicBool>,
     finish: Arc<AtomicBool>,
     done: mpsc::Receiver<()>,
 }
@@ -48,6 +54,8 @@ impl Echo {
         out: impl Write + Send + 'static,
     ) -> io::Result<Self> {
         let last = Arc::new(Mutex::new(VecDeque::new()));
+        let first = Arc::new(OnceLock::new());
+        let telling = Arc::new(AtomicBool::new(false));
         let finish = Arc::new(AtomicBool::new(false));
         let (ended, done) = mpsc::channel();
         let mut copy = Copy {
@@ -57,11 +65,14 @@ impl Echo {
             at: 0,
             buffer: Vec::new(),
             last: last.clone(),
+            first: first.clone(),
             waiting: Instant::now(),
             freed: 0,
             freed_at: Instant::now(),
+            stamped: None,
             trace: Trace::default(),
-            told: false,
+            telling: telling.clone(),
+            told: None,
         };
         let told = finish.clone();
         thread::Builder::new()
@@ -81,7 +92,23 @@ impl Echo {
                 }
                 let _ = ended.send(());
             })?;
-        Ok(Self { last, finish, done })
+        Ok(Self {
+            last,
+            first,
+            telling,
+            finish,
+            done,
+        })
+    }
+
+    /// Whether a note is about to be written: the log is not closed before.
+    pub fn is_about_to_tell(&self) -> bool {
+        self.telling.load(Ordering::Acquire)
+    }
+
+    /// When the first line of the task's own output was seen, at most a look of the spool after it was written.
+    pub fn first_line(&self) -> Option<Timestamp> {
+        self.first.get().copied()
     }
 
     /// Copies what is left, for at most `most`, and returns the newest lines of the task's own output.
@@ -107,12 +134,17 @@ struct Copy<W> {
     at: u64,
     buffer: Vec<u8>,
     last: Arc<Mutex<VecDeque<String>>>,
+    first: Arc<OnceLock<Timestamp>>,
     waiting: Instant,
     freed: u64,
     freed_at: Instant,
+    /// When, and how long the log was then.
+    stamped: Option<(Instant, u64)>,
     /// What stands before the place that was copied last.
     trace: Trace,
-    told: bool,
+    telling: Arc<AtomicBool>,
+    /// Since when it is known that the task has overwritten its output.
+    told: Option<Instant>,
 }
 
 impl<W: Write> Copy<W> {
@@ -122,9 +154,11 @@ impl<W: Write> Copy<W> {
             self.at = 0;
             self.freed = 0;
         }
+        self.tell();
         if self.spool.read(self.at, CHUNK, &mut self.buffer).is_err() {
             return false;
         }
+        self.stamp();
         let full = self.buffer.len() == CHUNK;
         let whole = match self.buffer.iter().rposition(|byte| *byte == b'\n') {
             Some(end) => end + 1,
@@ -149,6 +183,20 @@ impl<W: Write> Copy<W> {
         full
     }
 
+    /// Tells the next uplink, if this one dies, when what it finds was written.
+    fn stamp(&mut self) {
+        let seen = self.at + self.buffer.len() as u64;
+        let due = self
+            .stamped
+            .is_none_or(|(at, length)| length != seen && at.elapsed() >= STAMP_EVERY);
+        if due && seen > 0 {
+            self.stamped = Some((Instant::now(), seen));
+            if let Err(error) = self.spool.stamp(Timestamp::now().as_millisecond()) {
+                tracing::debug!(%error, "could not record the time of the log's lines");
+            }
+        }
+    }
+
     /// Whether the task has truncated its own output, which its user is told once.
     fn begun_anew(&mut self) -> bool {
         let grown = self.spool.length().is_ok_and(|length| length != self.at);
@@ -156,11 +204,21 @@ impl<W: Write> Copy<W> {
             return false;
         }
         self.trace = Trace::default();
-        if !self.told {
-            self.told = true;
-            let _ = self.spool.note(BEGUN_ANEW);
+        if self.told.is_none() {
+            self.told = Some(Instant::now());
+            self.telling.store(true, Ordering::Release);
         }
         true
+    }
+
+    /// Tells what the task has done to its output, once it has had the time to write where it begins anew: it would
+    /// overwrite a note that stands there.
+    fn tell(&self) {
+        let is_due = self.told.is_some_and(|since| since.elapsed() >= PATIENCE);
+        if is_due && self.telling.load(Ordering::Acquire) {
+            let _ = self.spool.note(BEGUN_ANEW);
+            self.telling.store(false, Ordering::Release);
+        }
     }
 
     fn write(&mut self, count: usize) {
@@ -180,6 +238,7 @@ impl<W: Write> Copy<W> {
             if line.is_empty() || line.starts_with(NOTE) {
                 continue;
             }
+            self.first.get_or_init(Timestamp::now);
             if last.len() == KEPT_LINES {
                 last.pop_front();
             }
@@ -229,6 +288,7 @@ mod tests {
             Echo::start(Spool::open(folder.path()).unwrap(), secrets, shown.clone()).unwrap();
         write(&spool);
         let last = echo.finish(Duration::from_secs(20));
+        assert_eq!(echo.first_line().is_some(), !last.is_empty());
         let bytes = shown.0.lock().unwrap().clone();
         (String::from_utf8(bytes).unwrap(), last)
     }
@@ -241,6 +301,12 @@ mod tests {
         });
         assert_eq!(shown, "a\rb ****\nno end");
         assert_eq!(last, ["b ****", "no end"]);
+    }
+
+    #[test]
+    fn notes_of_ours_are_no_first_line() {
+        let (_, last) = echo(|spool| spool.line(&format!("{NOTE}a note of ours")).unwrap());
+        assert!(last.is_empty());
     }
 
     #[test]

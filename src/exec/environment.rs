@@ -1,25 +1,54 @@
 //! From the plan to a command that can be started: setup script, Python environment, and what is recorded of both.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 use tokio::process::Command;
 use tokio_util::task::TaskTracker;
 
+use super::configuration;
 use super::failure::Failure;
-use super::outcome::Exit;
-use super::plan::{Plan, PlanSettings, plan, written_back};
-use super::process::{Ended, Runner};
-use super::python::{self, Python, PythonSettings, find_program};
+use super::plan::{Manager, Plan, PlanSettings, is_latest, plan, written_back};
+use super::process::Runner;
+use super::python::{self, Python, PythonSettings};
+use super::sections;
 use super::settings::Settings;
+use super::setup;
 use super::start::{self, DEFAULT_PATH};
 use crate::api::Client;
+use crate::config::agent::Agent;
 use crate::pod::{self, Prepared};
 use crate::task::Task;
 
 /// Longest time for the whole environment.
 const LIMIT: Duration = Duration::from_hours(1);
+
+/// What is to be done for the task, with all that the configuration says.
+pub fn planned(
+    task: &Task,
+    settings: &Settings,
+    agent: &Agent,
+    code_root: PathBuf,
+) -> Result<Plan, Failure> {
+    let manager = configuration::manager(settings, agent)?;
+    planned_with(task, manager, agent, code_root)
+}
+
+/// The same for a manager that is known.
+pub fn planned_with(
+    task: &Task,
+    manager: Manager,
+    agent: &Agent,
+    code_root: PathBuf,
+) -> Result<Plan, Failure> {
+    let mut wanted = task.clone();
+    configuration::choose_requirements(&mut wanted, agent);
+    let mut plan = plan(&wanted, &PlanSettings { manager, code_root })
+        .map_err(|error| Failure::new(error.to_string()))?;
+    configuration::choose_python(&mut plan, agent);
+    Ok(plan)
+}
 
 /// Makes the environment and the command of the user's process; `None` if it was interrupted.
 pub async fn make(
@@ -30,13 +59,8 @@ pub async fn make(
     background: &TaskTracker,
     runner: &Runner<'_>,
 ) -> Result<Option<Command>, Failure> {
-    let manager = settings
-        .manager
-        .parse()
-        .map_err(|error| Failure::new(format!("{error}")))?;
-    let code_root = prepared.code_root.clone().into();
-    let plan = plan(task, &PlanSettings { manager, code_root })
-        .map_err(|error| Failure::new(error.to_string()))?;
+    let agent = configuration::read(&settings.inherited)?;
+    let plan = planned(task, settings, &agent, prepared.code_root.clone().into())?;
     let note = |text: &str| {
         if let Err(error) = runner.spool.note(text) {
             tracing::warn!(%error, "could not write to the spool");
@@ -45,70 +69,57 @@ pub async fn make(
     for text in &plan.notes {
         note(text);
     }
-    if let Some(script) = &settings.setup_script
-        && !run_setup(script, &plan, settings, runner.clone()).await?
-    {
-        return Ok(None);
+    configuration::warn(&agent, &mut |text: &str| note(text));
+    let mut settings = settings.clone();
+    settings.inherited = sections::variables(&agent, task, &settings.inherited);
+    let home = start::variables(&plan, &settings, None);
+    sections::write_files(&agent, &home, &mut |text: &str| note(text))?;
+    for setup in setup::of(task, &settings, &agent) {
+        match setup::run(&setup, &plan, &settings, runner.clone()).await? {
+            Some(variables) => settings.inherited = variables,
+            None => return Ok(None),
+        }
     }
-    let python = python::make(&plan, &python_settings(settings), &mut |line: &str| {
-        note(line);
-    })
+    let settings = &settings;
+    let python = python::make(
+        &plan,
+        &python_settings(&plan, settings, &agent, prepared),
+        &mut |line: &str| {
+            note(line);
+        },
+    )
     .await?;
+    python.held.keep_for_ever();
     background.spawn(record(task, prepared, &python, settings, client));
-    start::command(&plan, settings, &python).map(Some)
+    start::command(&plan, settings, &python, &note).map(Some)
 }
 
-fn python_settings(settings: &Settings) -> PythonSettings {
-    let mut variables = settings.inherited.clone();
+fn python_settings(
+    plan: &Plan,
+    settings: &Settings,
+    agent: &Agent,
+    prepared: &Prepared,
+) -> PythonSettings {
+    let mut variables = configuration::surroundings(plan, agent, &settings.inherited);
     variables
         .entry("PATH".to_owned())
         .or_insert_with(|| DEFAULT_PATH.to_owned());
+    let mut options = configuration::options(settings, agent);
+    // Repositories lie on the same volume.
+    options.cache_limit = options
+        .cache_limit
+        .map(|limit| limit.saturating_sub(prepared.cached));
     PythonSettings {
         uv: settings.layout.bin().join("uv"),
         cache: settings.layout.cache(),
         own: settings.layout.root().join("environment"),
+        alone: false,
         variables,
         index_url: settings.index_url.clone(),
         index_ca: Some(pod::INDEX_CA.into()).filter(|path: &std::path::PathBuf| path.exists()),
         limit: LIMIT,
-    }
-}
-
-/// Runs the binding's setup script; `false` if it was interrupted.
-async fn run_setup(
-    script: &str,
-    plan: &Plan,
-    settings: &Settings,
-    mut runner: Runner<'_>,
-) -> Result<bool, Failure> {
-    let variables = start::variables(plan, settings, None);
-    let path = variables.get("PATH").map_or(DEFAULT_PATH, String::as_str);
-    let shell = find_program("sh", path).ok_or_else(|| {
-        Failure::new("the binding has a setup script, but the image has no shell to run it")
-            .hint("use an image with /bin/sh, or remove environment.setupScript from the binding")
-    })?;
-    let folder = if plan.working_dir.is_dir() {
-        plan.working_dir.as_path()
-    } else {
-        Path::new("/")
-    };
-    let mut command = Command::new(shell);
-    command
-        .arg("-c")
-        .arg(script)
-        .current_dir(folder)
-        .env_clear()
-        .envs(&variables);
-    match runner.run(command).await {
-        Ok(Ended::Itself(Exit::Code(0))) => Ok(true),
-        Ok(Ended::Itself(exit)) => Err(Failure::new(format!(
-            "the setup script of the binding ended with {}",
-            exit.describe()
-        ))),
-        Ok(Ended::Interrupted { .. }) => Ok(false),
-        Err(error) => Err(Failure::new(format!(
-            "the setup script of the binding could not be started: {error}"
-        ))),
+        options,
+        brought: prepared.requirements.clone(),
     }
 }
 
@@ -123,7 +134,7 @@ fn record(
     let script = prepared
         .commit
         .as_ref()
-        .filter(|_| task.script.version_num.trim().is_empty())
+        .filter(|_| is_latest(&task.script.version_num))
         .map(|commit| Map::from_iter([("version_num".to_owned(), Value::from(commit.clone()))]));
     let requirements = python
         .installed

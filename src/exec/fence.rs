@@ -19,10 +19,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::settings::{Layout, Settings};
 use super::spool::write_shared;
 use crate::api::{Client, Error, StatusReport};
-use crate::task::{MARK, Status, Task};
+use crate::pod::FENCE_DEADLINE;
+use crate::task::{Attempt, MARK, Status, Task, TaskId};
 
-/// The fence must end well within the controller's quiet time G, which is 15 s at least.
-pub const DEADLINE: Duration = Duration::from_secs(10);
 /// Wait before a request is repeated that was not processed.
 const AGAIN: Duration = Duration::from_millis(200);
 /// From this version on a server knows `tasks.edit_runtime`.
@@ -46,17 +45,19 @@ pub enum Lost {
     Deleted,
     #[error("the task is {0}, not queued")]
     Status(Status),
+    #[error("the task was dequeued while it waited for this pod")]
+    Dequeued,
     #[error("the attempt's mark was refused: the task is no longer queued")]
     Unmarked,
     #[error("{0}")]
     Server(Error),
-    #[error("the fence took longer than {} s", DEADLINE.as_secs())]
+    #[error("the fence took longer than {} s", FENCE_DEADLINE.as_secs())]
     Late,
 }
 
 /// Takes the pending entry and makes the task ours; five requests.
 pub async fn pass(client: &Client, settings: &Settings) -> Result<Task, Lost> {
-    let deadline = Instant::now() + DEADLINE;
+    let deadline = Instant::now() + FENCE_DEADLINE;
     timeout_at(deadline, steps(client, settings))
         .await
         .unwrap_or(Err(Lost::Late))
@@ -73,6 +74,9 @@ async fn steps(client: &Client, settings: &Settings) -> Result<Task, Lost> {
     if task.status != Status::Queued {
         return Err(Lost::Status(task.status));
     }
+    if settings.attempt > Attempt::FIRST {
+        still_wanted(client, id).await?;
+    }
     mark(client, settings, &task).await?;
     let report = StatusReport {
         worker: settings.worker.clone(),
@@ -86,6 +90,17 @@ async fn steps(client: &Client, settings: &Settings) -> Result<Task, Lost> {
     let message = format!("started by {}", settings.worker);
     undelivered_again(|| client.started(id, "worker started execution", &message)).await?;
     Ok(task)
+}
+
+/// Whether the user of a task that was requeued still wants it; `tasks.get_by_id` does not show what tells that (§3.1).
+async fn still_wanted(client: &Client, id: &TaskId) -> Result<(), Lost> {
+    let found = undelivered_again(|| client.task_facts(std::slice::from_ref(id))).await?;
+    match found.tasks.first() {
+        Some(facts) if facts.dequeued_while_parked() => Err(Lost::Dequeued),
+        Some(facts) if facts.status != Status::Queued => Err(Lost::Status(facts.status)),
+        Some(_) => Ok(()),
+        None => Err(Lost::Deleted),
+    }
 }
 
 /// Writes the attempt's mark into the task's `runtime`.

@@ -10,7 +10,9 @@
 //!     volume ── spool ──────┘                  status, termination message, exit code
 //! ```
 
+pub mod build;
 mod certificates;
+pub mod configuration;
 pub mod diff;
 pub mod echo;
 mod environment;
@@ -18,15 +20,21 @@ pub mod failure;
 pub mod fence;
 mod finish;
 pub mod git;
+mod handed_on;
 mod link;
 mod memory;
+pub mod notebook;
 pub mod outcome;
 pub mod output;
 pub mod plan;
 pub mod prepare;
 pub mod process;
 pub mod python;
+mod requirements;
+mod sections;
 pub mod settings;
+mod setup;
+mod shelf;
 pub mod smi;
 pub mod spool;
 mod start;
@@ -59,6 +67,8 @@ pub enum Role {
     Task,
     Prepare,
     Uplink,
+    /// No container: the end of a setup script's shell.
+    Exports,
 }
 
 /// Runs one container of the pod to its end.
@@ -74,8 +84,11 @@ pub fn main(role: Role) -> ExitCode {
 }
 
 fn run(role: Role) -> Result<i32, String> {
+    if role == Role::Exports {
+        return setup::write_exports().map(|()| 0);
+    }
     // Logging can only fail by being set up twice, and then it works.
-    let _ = logs::init(logs::Format::Text, None);
+    let _ = logs::init_small();
     let settings = Settings::from_environment().map_err(|error| error.to_string())?;
     if role == Role::Task {
         link::hand_over(&settings);
@@ -88,11 +101,12 @@ fn run(role: Role) -> Result<i32, String> {
         let stop =
             stop_signal().map_err(|error| format!("could not listen to signals: {error}"))?;
         match role {
-            Role::Task => task::run(&settings, stop).await.inspect_err(|message| {
-                finish::internal(&settings, message);
-            }),
+            Role::Task => Box::pin(task::run(&settings, stop))
+                .await
+                .inspect_err(|message| finish::internal(&settings, message)),
             Role::Prepare => prepare(&settings, &stop).await,
             Role::Uplink => uplink(&settings, &stop).await,
+            Role::Exports => Ok(0),
         }
     })
 }
@@ -145,5 +159,6 @@ fn client(settings: &Settings, token: Option<String>) -> Result<Client, String> 
     let mut of_client = api::Settings::new(&settings.api_host, credentials, &settings.worker.0);
     of_client.timeout = REQUEST;
     of_client.ca = certificates::of_client(settings);
+    of_client.proxy = settings.proxy.clone().map(SecretString::from);
     Client::new(of_client).map_err(|error| error.to_string())
 }

@@ -273,6 +273,7 @@ impl Outcome {
             },
             reported,
             last_lines: newest(last_lines, TERMINATION_LINES_BYTES),
+            first_line: None,
         }
     }
 }

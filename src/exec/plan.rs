@@ -18,7 +18,7 @@ mod variables;
 use std::path::{Component, Path, PathBuf};
 
 pub use command::{Command, Entry, Launch, Machine};
-pub use repository::{Checkout, Credentials, Revision};
+pub use repository::{Checkout, Credentials, Revision, address, is_latest};
 pub use requirements::{Requirements, effective_lines, written_back};
 pub use variables::{Surroundings, Variables};
 
@@ -44,8 +44,26 @@ pub enum Manager {
     Uv,
     /// pip, in an environment made by uv.
     Pip,
+    /// What `poetry.lock` says, installed by uv.
+    Poetry,
+    /// `micromamba`, `mamba` or `conda` of the image.
+    Conda,
     /// The image's own Python, as it is.
     None,
+}
+
+impl Manager {
+    /// As a binding names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Uv => "uv",
+            Self::Pip => "pip",
+            Self::Poetry => "poetry",
+            Self::Conda => "conda",
+            Self::None => "none",
+        }
+    }
 }
 
 impl std::str::FromStr for Manager {
@@ -56,6 +74,8 @@ impl std::str::FromStr for Manager {
             "" | "auto" => Ok(Self::Auto),
             "uv" => Ok(Self::Uv),
             "pip" => Ok(Self::Pip),
+            "poetry" => Ok(Self::Poetry),
+            "conda" => Ok(Self::Conda),
             "none" => Ok(Self::None),
             other => Err(PlanError::Manager(clipped(other))),
         }
@@ -84,6 +104,10 @@ pub struct Plan {
     /// Version of Python that the task was recorded with, as in `3.11`.
     pub python: Option<String>,
     pub command: Command,
+    /// Root of the checkout, or the folder of a stand-alone script.
+    pub code_root: PathBuf,
+    /// What `PYTHONPATH` begins with in place of the working directory.
+    pub python_root: Option<PathBuf>,
     /// Remarks for the task's log.
     pub notes: Vec<String>,
 }
@@ -105,15 +129,18 @@ pub enum Source {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Environment {
     pub requirements: Requirements,
-    /// Install with pip instead of uv.
-    pub pip: bool,
+    pub manager: Manager,
+    /// Where locks and project files are looked for: the root of the checkout, down to the entry point's folder.
+    pub folders: Vec<PathBuf>,
+    /// The task's own list for conda.
+    pub conda: Option<String>,
 }
 
 /// A task that cannot be run as it is written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     #[error(
-        "environment manager {0:?} is not supported; use \"auto\", \"uv\", \"pip\" or \"none\""
+        "environment manager {0:?} is not supported; use \"auto\", \"uv\", \"pip\", \"poetry\", \"conda\" or \"none\""
     )]
     Manager(String),
     #[error("the task has no entry point: set script.entry_point to the file to run")]
@@ -132,10 +159,6 @@ pub enum PlanError {
         size: usize,
         limit: usize,
     },
-    #[error(
-        "the notebook {0:?} cannot be run as it is; record it as a script (jupyter nbconvert --to script)"
-    )]
-    Notebook(String),
     #[error(
         "the task holds uncommitted changes (script.diff) but names no repository to apply them to"
     )]
@@ -208,8 +231,11 @@ pub fn plan(task: &Task, settings: &PlanSettings) -> Result<Plan, PlanError> {
         (None, _) if script.diff.trim().is_empty() => Source::None,
         (None, _) => Source::Patch(script.diff.clone()),
     };
-    let listed = requirements::listed(&script.requirements, &mut notes)?;
-    let environment = environment(settings, checkout.is_some(), listed, &working_dir, &command);
+    let listed = requirements::listed(&script.requirements)?;
+    let conda = requirements::conda(&script.requirements);
+    let folders = folders(&settings.code_root, &working_dir, &command);
+    let folders = checkout.is_some().then_some(folders);
+    let environment = environment(settings, folders, listed, conda);
     let python = python_version(&script.binary);
     Ok(Plan {
         checkout,
@@ -218,6 +244,8 @@ pub fn plan(task: &Task, settings: &PlanSettings) -> Result<Plan, PlanError> {
         environment,
         python,
         command,
+        code_root: settings.code_root.clone(),
+        python_root: None,
         notes,
     })
 }
@@ -304,22 +332,24 @@ fn normal(path: &Path) -> PathBuf {
 
 fn environment(
     settings: &PlanSettings,
-    repository: bool,
+    folders: Option<Vec<PathBuf>>,
     listed: Option<String>,
-    working_dir: &Path,
-    command: &Command,
+    conda: Option<String>,
 ) -> Option<Environment> {
-    let requirements = match (settings.manager, listed) {
-        (Manager::None, _) => return None,
-        (_, Some(text)) => Requirements::Listed(text),
-        (_, None) if repository => {
-            Requirements::Repository(folders(&settings.code_root, working_dir, command))
-        }
-        (_, None) => return None,
+    if settings.manager == Manager::None {
+        return None;
+    }
+    let requirements = match (listed, &folders) {
+        (Some(text), _) => Requirements::Listed(text),
+        (None, Some(folders)) => Requirements::Repository(folders.clone()),
+        (None, None) if conda.is_some() => Requirements::Repository(Vec::new()),
+        (None, None) => return None,
     };
     Some(Environment {
         requirements,
-        pip: settings.manager == Manager::Pip,
+        manager: settings.manager,
+        folders: folders.unwrap_or_default(),
+        conda,
     })
 }
 

@@ -10,18 +10,19 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 
 use super::failure::Failure;
 use super::git::GitSettings;
 use super::output::Secrets;
-use super::plan::{PlanSettings, Source, plan};
+use super::plan::Source;
 use super::settings::Settings;
 use super::spool::{Spool, shared_folder, write_shared};
-use super::{certificates, diff, git};
+use super::{certificates, configuration, diff, environment, git, handed_on, requirements};
 use crate::api::{self, Client};
-use crate::pod::{self, Prepared};
+use crate::pod::{self, Brought, Prepared};
 use crate::task::Task;
 
 /// How long an unreachable server is waited for.
@@ -82,11 +83,14 @@ pub async fn run(settings: &Settings, client: &Client) -> Result<(), Error> {
     for note in &settings.notes {
         desk.note(note);
     }
-    let (failure, commit) = match bring_code(&desk, &task).await {
-        Ok(commit) => (None, commit),
+    let (failure, code) = match bring_code(&desk, &task).await {
+        Ok(code) => (None, code),
         Err(failure) => {
             tracing::warn!(%failure, "the task's code could not be prepared");
-            (Some(desk.secrets.mask(failure.to_string())), None)
+            (
+                Some(desk.secrets.mask(failure.to_string())),
+                Code::default(),
+            )
         }
     };
     let code_root = layout.code().to_string_lossy().into_owned();
@@ -94,7 +98,9 @@ pub async fn run(settings: &Settings, client: &Client) -> Result<(), Error> {
         version: pod::VERSION,
         failure,
         code_root,
-        commit,
+        commit: code.commit,
+        cached: code.cached,
+        requirements: code.requirements,
     };
     let json = serde_json::to_vec(&prepared).map_err(|error| Error::Write {
         path: layout.prepared(),
@@ -160,42 +166,65 @@ struct Desk<'a> {
 
 impl Desk<'_> {
     fn note(&self, text: &str) {
-        if let Err(error) = self.spool.note(&self.secrets.mask(text.to_owned())) {
+        let noted = self
+            .spool
+            .note(&self.secrets.mask(text.to_owned()))
+            .and_then(|()| self.spool.stamp(Timestamp::now().as_millisecond()));
+        if let Err(error) = noted {
             tracing::warn!(%error, "could not write to the spool");
         }
     }
 }
 
-/// Checks out the repository and lays the task's own text over it; the commit, if there is a repository.
-async fn bring_code(desk: &Desk<'_>, task: &Task) -> Result<Option<String>, Failure> {
+/// What was brought.
+#[derive(Default)]
+struct Code {
+    /// The commit, if there is a repository.
+    commit: Option<String>,
+    requirements: Vec<Brought>,
+    /// Bytes of the cache that repositories take.
+    cached: u64,
+}
+
+/// Checks out the repository, lays the task's own text over it, and brings what it requires from git.
+async fn bring_code(desk: &Desk<'_>, task: &Task) -> Result<Code, Failure> {
     let settings = desk.settings;
     let root = settings.layout.code();
-    let manager = settings
-        .manager
-        .parse()
-        .map_err(|error| Failure::new(format!("{error}")))?;
-    let plan = plan(
-        task,
-        &PlanSettings {
-            manager,
-            code_root: root.clone(),
-        },
-    )
-    .map_err(|error| Failure::new(error.to_string()))?;
+    let agent = configuration::read(&settings.inherited)?;
+    let conf = Path::new(pod::CLEARML_CONF);
+    handed_on::hand_on(conf, &settings.layout.conf(), &settings.inherited)?;
+    let plan = environment::planned(task, settings, &agent, root.clone())?;
+    let git_options = configuration::git(&agent);
+    let recorded = plan
+        .checkout
+        .as_ref()
+        .and_then(|wanted| wanted.credentials.as_ref());
+    let passwords = git_options.logins.iter().map(|login| &login.password);
+    let passwords = passwords.chain(recorded.map(|recorded| &recorded.password));
+    let passwords = passwords.map(|password| password.expose_secret().to_owned());
+    let desk = &Desk {
+        secrets: desk.secrets.clone().with(passwords),
+        ..*desk
+    };
     let present = |path: &str| Path::new(path).exists().then(|| PathBuf::from(path));
     let git_settings = GitSettings {
         credentials: present(pod::GIT_CREDENTIALS),
         known_hosts: present(pod::GIT_KNOWN_HOSTS),
+        mirrors: settings.layout.repositories(),
+        mirror_limit: settings.cache_limit,
+        options: git_options,
+        trusted: certificates::for_programs(settings, pod::PREPARE).map_err(|error| {
+            Failure::new(format!(
+                "could not write the bundle of trusted certificates: {error}"
+            ))
+        })?,
         ..GitSettings::default()
     };
     let mut log = |line: &str| desk.note(line);
-    let mut commit = None;
+    let mut code = Code::default();
     if let Some(wanted) = &plan.checkout {
-        commit = Some(
-            git::checkout(wanted, &root, &git_settings, &mut log)
-                .await?
-                .commit,
-        );
+        let checked = git::checkout(wanted, &root, &git_settings, &mut log).await?;
+        code.commit = Some(checked.commit);
     }
     match &plan.source {
         Source::None => {}
@@ -206,5 +235,8 @@ async fn bring_code(desk: &Desk<'_>, task: &Task) -> Result<Option<String>, Fail
             }
         }
     }
-    Ok(commit)
+    let folder = settings.layout.requirements();
+    code.requirements = requirements::bring(&plan, &git_settings, &folder, &mut log).await;
+    code.cached = git::tidy(&git_settings, &mut log);
+    Ok(code)
 }

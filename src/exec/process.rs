@@ -4,8 +4,11 @@
 //! spawn ──▶ wait ──exit──▶ how it ended
 //!             │ interrupt
 //!             ▼
-//!           SIGTERM to the group ──grace──▶ SIGKILL to the group
+//!           deadline file, SIGTERM to the group ──grace──▶ SIGKILL to the group
 //! ```
+//!
+//! The deadline file tells a training how much time it has for its checkpoint: its first line is the time of the SIGKILL
+//! in seconds since 1970, its second says why. It is there before the signal comes.
 //!
 //! Why a group: a script starts workers, and an abort is meant for all of them. Why the grace is the group's and not
 //! the leader's: a shell dies at once on SIGTERM while the training below it still writes its checkpoint. What is left
@@ -16,8 +19,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
@@ -28,7 +32,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, interval, sleep};
 
 use super::outcome::{Exit, Interrupt};
-use super::spool::Spool;
+use super::spool::{Spool, write_shared};
 
 /// How often orphans are looked for.
 const REAP_EVERY: Duration = Duration::from_secs(5);
@@ -55,6 +59,8 @@ pub struct Runner<'a> {
     pub spool: &'a Spool,
     pub interrupts: Interrupts,
     pub grace: Duration,
+    /// The file that says until when the run has to end.
+    pub deadline: &'a Path,
 }
 
 impl Runner<'_> {
@@ -88,6 +94,7 @@ impl Runner<'_> {
 
     /// Ends the group: SIGTERM, grace, SIGKILL.
     async fn stop(&self, mut child: Child, group: Pid) -> io::Result<Ended> {
+        self.tell_deadline();
         let _ = killpg(group, Signal::SIGTERM);
         let deadline = Instant::now() + self.grace;
         let mut exit = None;
@@ -113,6 +120,21 @@ impl Runner<'_> {
             exit: exit_of(status),
             killed,
         })
+    }
+
+    /// Writes the deadline file; who does not read it misses nothing but the time left.
+    fn tell_deadline(&self) {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let until = (now + self.grace).as_secs();
+        let why = self
+            .interrupt()
+            .map(|why| why.describe())
+            .unwrap_or_default();
+        if let Err(error) = write_shared(self.deadline, format!("{until}\n{why}\n").as_bytes()) {
+            tracing::warn!(%error, "could not write the deadline file");
+        }
     }
 
     /// The interrupt that is pending, if any.
@@ -273,6 +295,7 @@ mod tests {
 
     struct Pod {
         _folder: tempfile::TempDir,
+        deadline: std::path::PathBuf,
         spool: Spool,
         send: watch::Sender<Option<Interrupt>>,
     }
@@ -282,6 +305,7 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let spool = Spool::open(folder.path()).unwrap();
             Self {
+                deadline: folder.path().join("deadline"),
                 _folder: folder,
                 spool,
                 send: watch::Sender::new(None),
@@ -293,6 +317,7 @@ mod tests {
                 spool: &self.spool,
                 interrupts: self.send.subscribe(),
                 grace,
+                deadline: &self.deadline,
             }
         }
 
@@ -357,6 +382,17 @@ mod tests {
             }
         );
         assert!(pod.log().ends_with("saved\n"), "{}", pod.log());
+        let told = fs::read_to_string(&pod.deadline).unwrap();
+        let (until, why) = told.split_once('\n').unwrap();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap()
+            .as_secs();
+        assert!(
+            (now + 10..=now + 20).contains(&until.parse().unwrap()),
+            "{told}"
+        );
+        assert_eq!(why, "the task was aborted\n");
     }
 
     #[tokio::test]

@@ -1,23 +1,34 @@
 //! Makes the Python environment of a task in the user's image, with our own `uv`.
 //!
 //! ```text
-//! nothing asked for ───────────────────────────▶ the image's interpreter, at once
-//! list, files ──▶ key ──▶ made before? ──yes───▶ that environment
-//!                             └─no─▶ all in the image already? ──yes──▶ the image's interpreter
-//!                                        └─no─▶ lock ──▶ venv ──▶ install what the image lacks ──▶ marker
+//! nothing asked for ────────────────────────────────▶ the image's interpreter, at once
+//! list, lock, files ──▶ key ──▶ made before? ──yes───▶ that environment, a layer of the task's own on top
+//!                                  └─no─▶ all in the image already? ──yes──▶ the image's interpreter
+//!                                             └─no─▶ lock ──▶ venv ──▶ install what the image lacks ──▶ marker
 //! ```
 //!
 //! Environments are named after what they were made from and lie beside uv's cache, so that files are hard links and
 //! nothing is copied. The image itself is never changed.
 
+mod conda;
 mod explain;
 mod index;
+mod install;
 mod interpreter;
+mod layer;
 mod list;
 mod maker;
+mod marker;
+mod options;
+mod poetry;
+mod project;
+mod remote;
 mod store;
+mod torch;
+mod version;
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -27,8 +38,15 @@ use self::interpreter::Interpreter;
 pub use self::interpreter::find_program;
 use self::list::List;
 use self::maker::Maker;
+pub use self::options::{Options, TORCH_INDEX};
+use self::project::Source;
+pub use self::project::from_git;
+pub use self::remote::{Remote, of_files};
+pub use self::store::Held;
+use self::torch::Cuda;
 use super::failure::Failure;
-use super::plan::{Environment, Plan, Requirements};
+use super::plan::{Environment, Manager, Plan, Requirements};
+use super::smi;
 use super::tool::{self, Log};
 use crate::pod;
 
@@ -41,6 +59,8 @@ pub struct PythonSettings {
     pub cache: PathBuf,
     /// Where an environment goes that no other task may use; on the pod's own volume.
     pub own: PathBuf,
+    /// Nothing is shared with other tasks: the environment and all that it needs lie in `own`.
+    pub alone: bool,
     /// The container's environment variables: `PATH`, the image's pip and uv settings, `LOCAL_PYTHON`.
     pub variables: BTreeMap<String, String>,
     /// Package index of the binding; absent: the image's own settings.
@@ -49,6 +69,10 @@ pub struct PythonSettings {
     pub index_ca: Option<PathBuf>,
     /// Longest time for the whole environment.
     pub limit: Duration,
+    /// What `clearml.conf` and its variables say.
+    pub options: Options,
+    /// Requirements from git that lie on the pod's volume.
+    pub brought: Vec<pod::Brought>,
 }
 
 /// Not for installers.
@@ -69,10 +93,14 @@ pub struct Python {
     pub interpreter: Option<PathBuf>,
     /// Root of the environment; `None`: the image's own installation.
     pub environment: Option<PathBuf>,
+    /// The environment below it that other tasks use too.
+    pub shared: Option<PathBuf>,
     /// What is installed, as `name==version` lines for the task's record (§7.7); `None`: nothing to record.
     pub installed: Option<Vec<String>>,
     /// The environment was there already.
     pub reused: bool,
+    /// Nobody removes the shared environment while this is held.
+    pub held: Held,
 }
 
 /// Makes what the plan asks for.
@@ -88,63 +116,49 @@ pub async fn make(
                 .hint("check the task's working directory, and that the folder is committed"),
         );
     }
-    let list = match &plan.environment {
-        Some(Environment { requirements, .. }) => List::read(requirements)?,
-        None => List::default(),
-    };
-    if let Some(Environment {
-        requirements: Requirements::Repository(_),
-        ..
-    }) = &plan.environment
-    {
-        log(&match list.files.as_slice() {
-            [] => {
-                "the task lists no packages and the repository has no requirements.txt".to_owned()
-            }
-            files => format!("packages as in {}", names(files)),
-        });
-    }
     let path = settings.variables.get("PATH").map_or("", String::as_str);
     let wanted = plan.python.as_deref();
     let local = settings.variables.get("LOCAL_PYTHON").map(String::as_str);
+    let source = plan.environment.as_ref().map(project::choose);
+    if let (Some(environment), Some(Source::Conda)) = (&plan.environment, &source) {
+        let list = List::read(&environment.requirements, &plan.working_dir)?;
+        return within(
+            settings,
+            conda::make(environment, &list, wanted, settings, &plan.working_dir, log),
+        )
+        .await;
+    }
     let found = interpreter::find(wanted, local, path, log);
-    if list.is_empty() {
-        let needed = plan.command.shell.is_none();
-        return match found {
-            None if needed => {
-                let interpreter = Some(settings.download(wanted, log).await?);
-                Ok(Python {
-                    interpreter,
-                    environment: None,
-                    installed: None,
-                    reused: false,
-                })
-            }
-            interpreter => Ok(Python {
-                interpreter,
-                environment: None,
-                installed: None,
-                reused: false,
-            }),
-        };
+    let Some((environment, source)) = plan.environment.as_ref().zip(source) else {
+        return settings.as_it_is(found, plan, log).await;
+    };
+    // The list alone needs no Python to be read: most tasks that ask for nothing are told so without starting one.
+    if source == Source::List
+        && List::read(&environment.requirements, &plan.working_dir)?.is_empty()
+    {
+        if matches!(environment.requirements, Requirements::Repository(_)) {
+            log("the task lists no packages and the repository has no requirements.txt");
+        }
+        return settings.as_it_is(found, plan, log).await;
     }
     let program = match found {
         Some(program) => program,
         None => settings.download(wanted, log).await?,
     };
     let interpreter = Interpreter::probe(&program).await?;
-    let pip = plan
-        .environment
-        .as_ref()
-        .is_some_and(|environment| environment.pip);
-    let maker = Maker {
+    within(
         settings,
-        list: &list,
-        interpreter: &interpreter,
-        pip,
-        working_dir: &plan.working_dir,
-    };
-    tokio::time::timeout(settings.limit, maker.make(log))
+        settings.installed(environment, &source, &interpreter, &plan.working_dir, log),
+    )
+    .await
+}
+
+/// The result, if it comes in time.
+async fn within(
+    settings: &PythonSettings,
+    making: impl Future<Output = Result<Python, Failure>>,
+) -> Result<Python, Failure> {
+    tokio::time::timeout(settings.limit, making)
         .await
         .unwrap_or_else(|_| {
             let minutes = settings.limit.as_secs() / 60;
@@ -163,6 +177,92 @@ fn names(files: &[PathBuf]) -> String {
 }
 
 impl PythonSettings {
+    /// The image's Python, or a downloaded one where there is none; a shell script needs none.
+    async fn as_it_is(
+        &self,
+        found: Option<PathBuf>,
+        plan: &Plan,
+        log: &mut Log<'_>,
+    ) -> Result<Python, Failure> {
+        let interpreter = match found {
+            None if plan.command.shell.is_none() => {
+                Some(self.download(plan.python.as_deref(), log).await?)
+            }
+            found => found,
+        };
+        Ok(Python {
+            interpreter,
+            environment: None,
+            shared: None,
+            installed: None,
+            reused: false,
+            held: Held::default(),
+        })
+    }
+
+    /// An environment with what the source says.
+    async fn installed(
+        &self,
+        environment: &Environment,
+        source: &Source,
+        interpreter: &Interpreter,
+        working_dir: &Path,
+        log: &mut Log<'_>,
+    ) -> Result<Python, Failure> {
+        let mut list =
+            project::read(source, environment, self, interpreter, working_dir, log).await?;
+        if !list.files.is_empty() {
+            log(&format!("packages as in {}", names(&list.files)));
+        }
+        list.text = remote::pinned(&list.text, &self.brought)?;
+        let mut extra = String::new();
+        for url in &self.options.extra_index_url {
+            let _ = writeln!(extra, "--extra-index-url {url}");
+        }
+        list.text.insert_str(0, &extra);
+        let pip = environment.manager == Manager::Pip;
+        let cuda = if !list.exact && !pip && list.text.lines().any(torch::is_family) {
+            self.cuda()
+        } else {
+            None
+        };
+        if let Some(cuda) = &cuda {
+            let index = self.options.torch_index.as_deref().unwrap_or_default();
+            list.beside = format!("{} {index}", cuda.version);
+        }
+        let maker = Maker {
+            settings: self,
+            list: &list,
+            interpreter,
+            pip,
+            working_dir,
+            cuda: cuda.as_ref(),
+        };
+        maker.make(log).await
+    }
+
+    /// The CUDA version that counts: what the settings say, else the driver's; an image's `CUDA_VERSION` is what its own
+    /// libraries are made for, which the driver may not run.
+    fn cuda(&self) -> Option<Cuda> {
+        if let Some((version, source)) = &self.options.cuda {
+            return Some(Cuda {
+                version: Cuda::parse(version)?,
+                source: source.clone(),
+            });
+        }
+        let path = self.variables.get("PATH").map_or("", String::as_str);
+        let version = smi::cuda(path).unwrap_or(0);
+        let source = if version == 0 {
+            "no driver answers"
+        } else {
+            "driver"
+        };
+        Some(Cuda {
+            version,
+            source: source.to_owned(),
+        })
+    }
+
     /// An interpreter for an image that has none.
     async fn download(&self, wanted: Option<&str>, log: &mut Log<'_>) -> Result<PathBuf, Failure> {
         let wanted = wanted.unwrap_or("3");
@@ -209,6 +309,12 @@ impl PythonSettings {
         command.env("UV_PYTHON_DOWNLOADS", "never");
         command.env("NO_COLOR", "1");
         command.envs(index::variables(self));
+        if !self.variables.contains_key("GIT_CONFIG_COUNT") {
+            // What was brought from git belongs to the user of another container.
+            command.env("GIT_CONFIG_COUNT", "1");
+            command.env("GIT_CONFIG_KEY_0", "safe.directory");
+            command.env("GIT_CONFIG_VALUE_0", "*");
+        }
         command
     }
 

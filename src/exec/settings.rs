@@ -23,6 +23,7 @@ pub const LINK: &str = "TRAINYARD_LINK";
 pub const OWN_PREFIX: &str = "TRAINYARD_";
 
 const DEFAULT_GRACE: Duration = Duration::from_secs(30);
+const CALLBACK_MOST: Duration = Duration::from_mins(30);
 const DEFAULT_REPORT_PERIOD: Duration = Duration::from_secs(30);
 
 /// The pod was not described as the executor expects it.
@@ -51,13 +52,19 @@ pub struct Settings {
     pub grace: Duration,
     pub manager: String,
     pub index_url: Option<String>,
+    /// Largest size of the cache in bytes, if it outlives the pod.
+    pub cache_limit: Option<u64>,
     pub setup_script: Option<String>,
+    /// Whether the task may bring a setup script of its own.
+    pub task_setup_allowed: bool,
     pub report_period: Duration,
     pub gpu: String,
     pub node: Option<String>,
     pub api_host: String,
     pub web_host: Option<String>,
     pub files_host: Option<String>,
+    /// The HTTP proxy on the way to the server.
+    pub proxy: Option<String>,
     pub access_key: SecretString,
     pub secret_key: SecretString,
     pub termination_log: PathBuf,
@@ -65,6 +72,12 @@ pub struct Settings {
     pub link: Option<String>,
     /// What the task asked for and does not get, for its log.
     pub notes: Vec<String>,
+    /// Longest time that an abort callback of the SDK may take.
+    pub callback_most: Duration,
+    /// Folder whose disk counts in the statistics; absent: the pod's volume.
+    pub disk: Option<PathBuf>,
+    /// Whether the end of a run that fails by its own fault is left to the controller, which tries it again.
+    pub tried_again: bool,
     /// All variables as they were inherited, for the user's process.
     pub inherited: BTreeMap<String, String>,
 }
@@ -83,7 +96,8 @@ impl Settings {
         Self::from_variables(inherited)
     }
 
-    fn from_variables(inherited: BTreeMap<String, String>) -> Result<Self, Error> {
+    /// The same from variables that were read elsewhere.
+    pub fn from_variables(inherited: BTreeMap<String, String>) -> Result<Self, Error> {
         use pod::env;
         let find = |name: &str| {
             inherited
@@ -93,7 +107,7 @@ impl Settings {
         };
         let need = |name| find(name).ok_or(Error::Missing(name));
         Ok(Self {
-            layout: Layout::new(find(ROOT).unwrap_or_else(|| pod::ROOT.to_owned())),
+            layout: Layout::of(&inherited),
             task: parse(
                 env::TASK_ID,
                 need(env::TASK_ID)?,
@@ -113,7 +127,11 @@ impl Settings {
             grace: seconds(env::GRACE, find(env::GRACE), DEFAULT_GRACE)?,
             manager: find(env::MANAGER).unwrap_or_else(|| "auto".to_owned()),
             index_url: find(env::INDEX_URL),
+            cache_limit: find(env::CACHE_LIMIT)
+                .map(|limit| parse(env::CACHE_LIMIT, limit, "expected a number of bytes"))
+                .transpose()?,
             setup_script: find(env::SETUP_SCRIPT),
+            task_setup_allowed: find(env::TASK_SETUP_SCRIPT).as_deref() == Some("allow"),
             report_period: seconds(
                 env::REPORT_PERIOD,
                 find(env::REPORT_PERIOD),
@@ -125,6 +143,7 @@ impl Settings {
             api_host: need(env::API_HOST)?,
             web_host: find(env::WEB_HOST),
             files_host: find(env::FILES_HOST),
+            proxy: find(env::SERVER_PROXY),
             access_key: SecretString::from(need(env::ACCESS_KEY)?),
             secret_key: SecretString::from(need(env::SECRET_KEY)?),
             termination_log: PathBuf::from(
@@ -134,6 +153,9 @@ impl Settings {
             notes: find(env::NOTES)
                 .map(|notes| notes.lines().map(str::to_owned).collect())
                 .unwrap_or_default(),
+            callback_most: CALLBACK_MOST,
+            disk: None,
+            tried_again: find(env::ON_FAILURE).as_deref() == Some("controller"),
             inherited,
         })
     }
@@ -189,6 +211,12 @@ impl Layout {
         Self { root: root.into() }
     }
 
+    /// The layout that these variables tell.
+    pub fn of(variables: &BTreeMap<String, String>) -> Self {
+        let told = variables.get(ROOT).filter(|root| !root.is_empty());
+        Self::new(told.map_or(pod::ROOT, String::as_str))
+    }
+
     fn at(&self, path: &str) -> PathBuf {
         let below = path.strip_prefix(pod::ROOT).unwrap_or(path);
         self.root.join(below.trim_start_matches('/'))
@@ -210,6 +238,25 @@ impl Layout {
         self.at(pod::CACHE)
     }
 
+    /// The configuration that `prepare` has handed on.
+    pub fn conf(&self) -> PathBuf {
+        self.at(pod::HANDED_CONF)
+    }
+
+    pub fn requirements(&self) -> PathBuf {
+        self.at(pod::REQUIREMENTS)
+    }
+
+    /// Where the cache's repositories are, if the pod has a cache that outlives it.
+    pub fn repositories(&self) -> Option<PathBuf> {
+        let moved = self.root.join("repositories");
+        let mounted = Path::new(pod::GIT_CACHE);
+        [mounted, &moved]
+            .into_iter()
+            .find(|folder| folder.is_dir())
+            .map(Path::to_owned)
+    }
+
     pub fn spool(&self) -> PathBuf {
         self.at(pod::SPOOL)
     }
@@ -226,9 +273,24 @@ impl Layout {
         self.at(pod::FENCE)
     }
 
+    /// Appears when the run must end; says until when.
+    pub fn deadline(&self) -> PathBuf {
+        self.root.join("deadline")
+    }
+
+    /// Where a setup script leaves the variables that it has exported.
+    pub fn exports(&self) -> PathBuf {
+        self.root.join("exports")
+    }
+
     /// Certificates that our image trusts, for task images that have none.
     pub fn certificates(&self) -> PathBuf {
         self.root.join("certificates.crt")
+    }
+
+    /// What one of the containers trusts, for its programs.
+    pub fn bundle(&self, role: &str) -> PathBuf {
+        self.root.join(format!("trusted-by-{role}.crt"))
     }
 
     /// Home folder of a user who has none that can be written.

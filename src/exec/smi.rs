@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::python::find_program;
-use crate::stats::gpu::{TABLE_QUERY, Table};
+use crate::stats::gpu::{self, TABLE_QUERY, Table};
 
 /// A driver that does not answer by then is given up for this time.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -17,12 +17,17 @@ const MAX_TABLE: u64 = 64 << 10;
 /// The table of nvidia-smi, if the image has that program.
 pub fn table(path: &str) -> Option<Table> {
     let program = find_program("nvidia-smi", path)?;
-    Some(Box::new(move || ask(&program)))
+    Some(Box::new(move || ask(&program, &TABLE_QUERY)))
 }
 
-fn ask(program: &PathBuf) -> Option<String> {
+/// The newest CUDA version that the driver runs, asked of its library, else of nvidia-smi.
+pub fn cuda(path: &str) -> Option<u32> {
+    gpu::driver_cuda().or_else(|| gpu::parse_cuda(&ask(&find_program("nvidia-smi", path)?, &[])?))
+}
+
+fn ask(program: &PathBuf, arguments: &[&str]) -> Option<String> {
     let mut child = Command::new(program)
-        .args(TABLE_QUERY)
+        .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

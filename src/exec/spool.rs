@@ -5,11 +5,13 @@
 //! ack.json  written by the uplink: what the server has, and what is on its way there
 //! end       written by process 1: the log's final length, once all writers are gone
 //! lock      held by process 1 as long as it lives
+//! times     written by `prepare` and process 1: how long the log was at which time, for an uplink that was not there
 //! ```
 //!
 //! Process 1 and the uplink may run as different users, so everything here may be written by all; the volume is the
 //! pod's own.
 
+use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
@@ -27,6 +29,10 @@ const SHARED_FOLDER: u32 = 0o777;
 
 /// How a line of ours begins, among the lines of the task.
 pub const NOTE: &str = "trainyard: ";
+
+/// Most bytes of `times`, and how many stamps are kept when it has become longer.
+const TIMES_BYTES: u64 = 64 * 1024;
+const KEPT_STAMPS: usize = 500;
 
 /// How many bytes before a place the log is recognized by.
 const TRACE_BYTES: u64 = 64;
@@ -104,6 +110,46 @@ impl Spool {
         }
         let start = if last == *b"\n" { "" } else { "\n" };
         self.line(&format!("{start}{NOTE}{text}"))
+    }
+
+    /// Records that the log has had its present length at `now` (milliseconds).
+    pub fn stamp(&self, now: i64) -> io::Result<()> {
+        let mut times = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(SHARED_FILE)
+            .open(self.folder.join("times"))?;
+        times.write_all(format!("{} {now}\n", self.length()?).as_bytes())?;
+        if times.metadata()?.len() > TIMES_BYTES {
+            self.thin_out_stamps()?;
+        }
+        Ok(())
+    }
+
+    /// Forgets the stamps of what is acknowledged, and of the others as many as there are too many.
+    fn thin_out_stamps(&self) -> io::Result<()> {
+        let done = self.acknowledged()?.at.offset;
+        let mut kept = self.stamps();
+        kept.retain(|(length, _)| *length > done);
+        let step = kept.len().div_ceil(KEPT_STAMPS).max(1);
+        // The last of each step: its bytes are not given a time before they were there.
+        let last = kept.rchunks(step).rev().filter_map(|chunk| chunk.last());
+        let mut text = String::new();
+        for (length, time) in last {
+            let _ = writeln!(text, "{length} {time}");
+        }
+        write_shared(&self.folder.join("times"), text.as_bytes())
+    }
+
+    /// Lengths of the log at known times, oldest first; what cannot be read is left out.
+    pub fn stamps(&self) -> Vec<(u64, i64)> {
+        let text = fs::read_to_string(self.folder.join("times")).unwrap_or_default();
+        text.lines()
+            .filter_map(|line| {
+                let (length, time) = line.split_once(' ')?;
+                Some((length.parse().ok()?, time.parse().ok()?))
+            })
+            .collect()
     }
 
     /// A handle for a process to write to: the same file, opened for append.
@@ -253,118 +299,4 @@ pub fn write_shared(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn spool() -> (tempfile::TempDir, Spool) {
-        let folder = tempfile::tempdir().unwrap();
-        let spool = Spool::open(&folder.path().join("spool")).unwrap();
-        (folder, spool)
-    }
-
-    #[test]
-    fn lines_and_bytes_of_other_handles_are_appended() {
-        let (_folder, spool) = spool();
-        spool.line("one").unwrap();
-        spool.handle().unwrap().write_all(b"two").unwrap();
-        spool.line("").unwrap();
-        let mut bytes = Vec::new();
-        spool.read(0, 100, &mut bytes).unwrap();
-        assert_eq!(bytes, b"one\ntwo\n");
-        spool.note("a remark").unwrap();
-        spool.handle().unwrap().write_all(b"unfinished").unwrap();
-        spool.note("another").unwrap();
-        spool.read(8, 100, &mut bytes).unwrap();
-        assert_eq!(
-            bytes,
-            b"trainyard: a remark\nunfinished\ntrainyard: another\n"
-        );
-        spool.read(4, 3, &mut bytes).unwrap();
-        assert_eq!(bytes, b"two");
-    }
-
-    #[test]
-    fn an_acknowledgement_is_read_back_as_written() {
-        let (_folder, spool) = spool();
-        assert_eq!(spool.acknowledged().unwrap(), Acknowledged::default());
-        let at = Position {
-            offset: 7,
-            continues: true,
-        };
-        let state = Acknowledged {
-            at,
-            time: 99,
-            sending: vec![Piece {
-                from: at,
-                to: Position {
-                    offset: 9,
-                    continues: false,
-                },
-                time: 99,
-            }],
-            ..Default::default()
-        };
-        spool.acknowledge(&state).unwrap();
-        assert_eq!(spool.acknowledged().unwrap(), state);
-        fs::write(spool.folder.join("ack.json"), b"{").unwrap();
-        assert!(spool.acknowledged().is_err());
-    }
-
-    #[test]
-    fn freed_space_keeps_length_and_later_bytes() {
-        let (_folder, spool) = spool();
-        spool.line(&"x".repeat(20_000)).unwrap();
-        let trace = spool.trace(8192).unwrap();
-        match spool.free_before(8192) {
-            Ok(()) => {}
-            Err(error) if error.raw_os_error() == Some(nix::errno::Errno::EOPNOTSUPP as i32) => {
-                return;
-            }
-            Err(error) => panic!("{error}"),
-        }
-        assert_eq!(spool.length().unwrap(), 20_001);
-        let mut bytes = Vec::new();
-        spool.read(8192 - 66, 4, &mut bytes).unwrap();
-        assert_eq!(bytes, b"\0\0xx");
-        assert!(spool.goes_on_from(&trace).unwrap());
-    }
-
-    #[test]
-    fn a_log_that_was_begun_anew_is_recognized_also_when_it_has_grown() {
-        let (_folder, spool) = spool();
-        spool.line("the first log").unwrap();
-        let trace = spool.trace(spool.length().unwrap()).unwrap();
-        spool.line("goes on").unwrap();
-        assert!(spool.goes_on_from(&trace).unwrap());
-        File::create(spool.folder.join("log")).unwrap();
-        assert!(!spool.goes_on_from(&trace).unwrap());
-        spool
-            .line("another log that is longer than the first")
-            .unwrap();
-        assert!(!spool.goes_on_from(&trace).unwrap());
-        assert!(
-            spool.goes_on_from(&Trace::default()).unwrap(),
-            "nothing was read yet"
-        );
-    }
-
-    #[test]
-    fn the_lock_tells_whether_its_holder_lives() {
-        let (_folder, spool) = spool();
-        assert!(!spool.locked().unwrap());
-        let lock = spool.lock().unwrap();
-        assert!(spool.locked().unwrap());
-        assert!(spool.lock().is_err());
-        drop(lock);
-        assert!(!spool.locked().unwrap());
-    }
-
-    #[test]
-    fn the_end_is_the_length_at_that_moment() {
-        let (_folder, spool) = spool();
-        assert!(!spool.finished());
-        spool.line("last").unwrap();
-        assert_eq!(spool.finish().unwrap(), 5);
-        assert!(spool.finished());
-    }
-}
+mod tests;

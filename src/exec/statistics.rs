@@ -42,7 +42,10 @@ impl Statistics {
             .cloned()
             .unwrap_or_else(|| DEFAULT_PATH.to_owned());
         let sampler = Sampler::start(SamplerSettings {
-            disk: settings.layout.root().to_owned(),
+            disk: settings
+                .disk
+                .clone()
+                .unwrap_or_else(|| settings.layout.root().to_owned()),
             gpu: settings.gpu != "off",
             table: smi::table(&path),
         });

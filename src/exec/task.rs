@@ -16,7 +16,7 @@ use super::process::{Ended, Runner, adopt_orphans, interrupted};
 use super::settings::Settings;
 use super::spool::Spool;
 use super::statistics::Statistics;
-use super::{client, environment, memory, token, watch};
+use super::{client, configuration, environment, memory, token, watch};
 use crate::api::Client;
 use crate::pod::{self, Prepared};
 use crate::task::Task;
@@ -57,14 +57,17 @@ pub async fn run(settings: &Settings, stop: CancellationToken) -> Result<i32, St
         .map_err(|error| format!("could not tell the uplink: {error}"))?;
 
     adopt_orphans();
+    let settings = &configured(settings);
     let echo = Spool::open(&settings.layout.spool())
         .and_then(|spool| Echo::start(spool, secrets.clone(), std::io::stdout()))
         .map_err(|error| format!("could not copy the log: {error}"))?;
     let interrupts = Sender::new(None);
+    let deadline = settings.layout.deadline();
     let mut runner = Runner {
         spool: &spool,
         interrupts: interrupts.subscribe(),
         grace: settings.grace,
+        deadline: &deadline,
     };
     let watching = watcher(client.clone(), settings.clone(), stop.clone(), interrupts);
     let mut statistics = Statistics::start(&client, settings, &task);
@@ -88,6 +91,15 @@ pub async fn run(settings: &Settings, stop: CancellationToken) -> Result<i32, St
         secrets: &secrets,
     };
     Ok(closing.close(&end, memory, &stop).await)
+}
+
+/// The settings with what the configuration says of the run itself; one that cannot be read is told with the environment.
+fn configured(settings: &Settings) -> Settings {
+    let mut settings = settings.clone();
+    if let Ok(agent) = configuration::read(&settings.inherited) {
+        configuration::adjust(&mut settings, &agent);
+    }
+    settings
 }
 
 fn watcher(

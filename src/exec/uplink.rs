@@ -38,6 +38,9 @@ const POLL: Duration = Duration::from_millis(100);
 const COLLECT: Duration = Duration::from_millis(400);
 /// How often the lock of process 1 is looked at.
 const LIFE_POLL: Duration = Duration::from_secs(1);
+/// A process 1 that is killed lets go of its lock before the kernel has killed the others of its container; what they
+/// write until then still belongs to its last line.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// An unfinished line is shown as it is when it has stood for so long.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A sidecar that ends before it is told to would be started again.
@@ -61,10 +64,8 @@ pub async fn run(
         worker: settings.worker.clone(),
     };
     let mut uplink = Uplink::new(settings, &spool, &secrets, sender)?;
-    let marks = uplink.marks.clone();
     tokio::select! {
         ended = uplink.work(stop) => ended,
-        ended = keep_time(&spool, &marks) => ended,
         () = grace_over(stop, settings.grace) => {
             tracing::error!("grace period over before all of the log was sent");
             Ok(())
@@ -83,7 +84,7 @@ async fn passed_fence(settings: &Settings, stop: &CancellationToken) -> bool {
     true
 }
 
-/// Notes when which bytes were there, also while a request is on its way.
+/// Notes when which bytes were there while a request is on its way.
 async fn keep_time(spool: &Spool, marks: &Mutex<Marks>) -> io::Result<()> {
     loop {
         observe(spool, marks)?;
@@ -118,7 +119,8 @@ struct Uplink<'a> {
     /// Since when the unfinished line at this offset has been standing.
     standing: (u64, Instant),
     sent_at: Option<Instant>,
-    alive: bool,
+    /// Since when process 1 is known not to live.
+    dead: Option<Instant>,
     looked_at: Option<Instant>,
 }
 
@@ -130,6 +132,11 @@ impl<'a> Uplink<'a> {
         sender: Sender,
     ) -> io::Result<Self> {
         let state = spool.acknowledged()?;
+        let mut marks = Marks::default();
+        for (length, time) in spool.stamps() {
+            marks.observe(length, time);
+        }
+        marks.forget_before(state.at.offset);
         Ok(Self {
             settings,
             spool,
@@ -139,12 +146,12 @@ impl<'a> Uplink<'a> {
                 buffer: Vec::new(),
             },
             sender,
-            marks: Arc::default(),
+            marks: Arc::new(Mutex::new(marks)),
             trace: spool.trace(state.at.offset)?,
             state,
             standing: (0, Instant::now()),
             sent_at: None,
-            alive: true,
+            dead: None,
             looked_at: None,
         })
     }
@@ -193,21 +200,28 @@ impl<'a> Uplink<'a> {
             return Ok(());
         }
         let batch = self.reader.again(&self.state.sending)?;
-        self.sender.send(batch, Before::Uncertain).await;
+        self.send(batch, Before::Uncertain).await?;
         self.acknowledge()
     }
 
-    /// Whether nobody writes to the spool any more.
-    fn over(&mut self, now: bool) -> io::Result<bool> {
+    /// Whether nobody writes to the spool any more. Kubernetes stops us when the task's container is gone as a whole.
+    fn over(&mut self, stopping: bool) -> io::Result<bool> {
         if self.spool.finished() {
             return Ok(true);
         }
         let due = self.looked_at.is_none_or(|at| at.elapsed() >= LIFE_POLL);
-        if now || due {
-            self.looked_at = Some(Instant::now());
-            self.alive = self.spool.locked()?;
+        if stopping || due {
+            let now = Instant::now();
+            self.looked_at = Some(now);
+            self.dead = if self.spool.locked()? {
+                None
+            } else {
+                self.dead.or(Some(now))
+            };
         }
-        Ok(!self.alive)
+        Ok(self
+            .dead
+            .is_some_and(|since| stopping || since.elapsed() >= LAST_WORDS))
     }
 
     /// Sends what is there, if it is worth a request; returns whether there may be more at once.
@@ -261,9 +275,16 @@ impl<'a> Uplink<'a> {
     async fn deliver(&mut self, batch: Batch) -> io::Result<()> {
         self.state.sending.clone_from(&batch.pieces);
         self.spool.acknowledge(&self.state)?;
-        self.sender.send(batch, Before::Fresh).await;
+        self.send(batch, Before::Fresh).await?;
         self.sent_at = Some(Instant::now());
         self.acknowledge()
+    }
+
+    async fn send(&self, batch: Batch, before: Before) -> io::Result<()> {
+        tokio::select! {
+            () = self.sender.send(batch, before) => Ok(()),
+            failed = keep_time(self.spool, &self.marks) => failed,
+        }
     }
 
     fn acknowledge(&mut self) -> io::Result<()> {

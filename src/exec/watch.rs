@@ -44,15 +44,15 @@ pub async fn watch(
         let most = if terminated.is_cancelled() {
             settings.grace
         } else {
-            CALLBACK_MOST
+            settings.callback_most
         };
         wait_for_callback(client, settings, most).await;
     }
     interrupts.send_replace(Some(interrupt));
 }
 
-/// One look at the task: whether the run must stop.
-async fn look(
+/// One look at the task: whether the run must stop, or has become somebody else's.
+pub async fn look(
     client: &Client,
     settings: &Settings,
     most: Duration,
@@ -152,11 +152,29 @@ mod tests {
             Status::Stopped,
             Status::Completed,
             Status::Failed,
+            Status::Closed,
+            Status::Publishing,
+            Status::Published,
         ] {
-            assert_eq!(
-                judge(status, "", Some(&ours)),
-                Some(Interrupt::Ended(status))
-            );
+            let ended = Some(Interrupt::Ended(status));
+            assert_eq!(judge(status, "", Some(&ours)), ended, "{status}");
+            // An abort of a task that has ended asks for nothing more.
+            assert_eq!(judge(status, STOPPING, None), ended, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_task_that_somebody_has_ended_or_published_keeps_its_log() {
+        for (status, disowned) in [
+            (Status::Created, true),
+            (Status::Queued, true),
+            (Status::Stopped, false),
+            (Status::Completed, false),
+            (Status::Failed, false),
+            (Status::Closed, false),
+            (Status::Published, false),
+        ] {
+            assert_eq!(Interrupt::Ended(status).disowns(), disowned, "{status}");
         }
     }
 

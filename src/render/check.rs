@@ -15,7 +15,7 @@ const OWN_KEYS: &str = "trainyard.dev/";
 /// Prefix of environment variables that are ours alone.
 const OWN_VARIABLES: &str = "TRAINYARD_";
 /// Mount paths that are ours alone.
-const OWN_PATHS: &[&str] = &[
+pub(super) const OWN_PATHS: &[&str] = &[
     pod::ROOT,
     "/trainyard-conf",
     "/trainyard-git",

@@ -16,8 +16,15 @@ use crate::pod;
 const OUR_USER: u64 = 65532;
 
 /// The init container that brings binary, uv and code.
-pub(super) fn prepare(inputs: &Inputs<'_>, volumes: &[Volume], notes: &[String]) -> Value {
+pub(super) fn prepare(
+    inputs: &Inputs<'_>,
+    user: Option<u64>,
+    volumes: &[Volume],
+    proxies: &[Value],
+    notes: &[String],
+) -> Value {
     let mut env = environment::common(inputs);
+    env.extend_from_slice(proxies);
     env.extend(environment::run(inputs));
     env.push(json!({ "name": "HOME", "value": "/tmp" }));
     if !notes.is_empty() {
@@ -28,7 +35,7 @@ pub(super) fn prepare(inputs: &Inputs<'_>, volumes: &[Volume], notes: &[String])
         .filter(|v| v.in_prepare)
         .map(|v| &v.mount)
         .collect();
-    let mut container = ours(inputs, pod::PREPARE);
+    let mut container = ours(inputs, pod::PREPARE, user);
     container["env"] = json!(env);
     container["volumeMounts"] = json!(mounts);
     container["resources"] = json!({
@@ -39,15 +46,22 @@ pub(super) fn prepare(inputs: &Inputs<'_>, volumes: &[Volume], notes: &[String])
 }
 
 /// The native sidecar that sends the spool; it may look into `/proc` of nobody but itself.
-pub(super) fn uplink(inputs: &Inputs<'_>, volumes: &[Volume]) -> Value {
+pub(super) fn uplink(
+    inputs: &Inputs<'_>,
+    user: Option<u64>,
+    volumes: &[Volume],
+    proxies: &[Value],
+) -> Value {
     let mounts: Vec<&Value> = volumes
         .iter()
         .filter(|v| v.in_uplink)
         .map(|v| &v.mount)
         .collect();
-    let mut container = ours(inputs, pod::UPLINK);
+    let mut container = ours(inputs, pod::UPLINK, user);
     container["restartPolicy"] = json!("Always");
-    container["env"] = json!(environment::common(inputs));
+    let mut env = environment::common(inputs);
+    env.extend_from_slice(proxies);
+    container["env"] = json!(env);
     container["volumeMounts"] = json!(mounts);
     container["resources"] = json!({
         "requests": { "cpu": "10m", "memory": "24Mi" },
@@ -90,7 +104,7 @@ pub(super) fn task(
 }
 
 /// What both containers of our image have in common.
-fn ours(inputs: &Inputs<'_>, role: &str) -> Value {
+fn ours(inputs: &Inputs<'_>, role: &str, user: Option<u64>) -> Value {
     let settings = inputs.settings;
     let mut container = json!({
         "name": role,
@@ -108,7 +122,7 @@ fn ours(inputs: &Inputs<'_>, role: &str) -> Value {
     if let Some(policy) = &settings.image_pull_policy {
         container["imagePullPolicy"] = json!(policy);
     }
-    if let Some(user) = user(inputs) {
+    if let Some(user) = user {
         container["securityContext"]["runAsUser"] = json!(user);
     }
     container
@@ -116,13 +130,12 @@ fn ours(inputs: &Inputs<'_>, role: &str) -> Value {
 
 /// The user that ours must be told to run as: the task's, so that both can write the same files; never root. Without
 /// one our image's own user is used, or what the cluster assigns.
-fn user(inputs: &Inputs<'_>) -> Option<u64> {
-    let spec = Value::Object(inputs.template.spec.clone());
+pub(super) fn user(pod: &Map<String, Value>, container: &Value) -> Option<u64> {
     let path = ["securityContext", "runAsUser"];
-    let of_task = items(&spec, &["containers"])
-        .get(inputs.template.task)
-        .and_then(|c| at(c, &path)?.as_u64());
-    let of_pod = at(&spec, &path).and_then(Value::as_u64);
+    let of_task = at(container, &path).and_then(Value::as_u64);
+    let of_pod = pod
+        .get(path[0])
+        .and_then(|security| security.get(path[1])?.as_u64());
     match (of_task, of_pod) {
         (Some(0), None) => None,
         (Some(0), Some(_)) | (None, Some(0)) => Some(OUR_USER),

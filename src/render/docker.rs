@@ -1,132 +1,361 @@
-//! The docker arguments that a task asks for → fields of the pod, or a note that says why not.
+//! The docker arguments that a task asks for → wishes that are granted, or a note that says why not.
 //!
 //! Source: `task.container.arguments` (protocol.md §3.2). Values are never repeated in notes: they may be secrets.
+//! [`ARGUMENTS`](crate::crd::CONTAINER_ARGUMENTS) are the flags that have a counterpart in a pod; each works only where
+//! the binding lists it, amounts of resources only up to the binding's maximum as well.
 
+mod mounts;
+mod words;
+
+use serde_json::{Value, json};
+
+use super::fields::{at, items};
 use super::notes::Notes;
-use crate::crd::{Quantity, QueueBindingSpec};
+use super::wishes::Wishes;
+use crate::crd::{CONTAINER_ARGUMENTS, OverridesSpec, Quantity};
+use words::{Flag, Item};
 
-/// What is honoured of a task's docker arguments.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Arguments {
-    /// `--env`: name and value, in order.
-    pub(super) env: Vec<(String, String)>,
-    /// `--shm-size` in bytes.
-    pub(super) shm_size: Option<u64>,
-}
-
-/// Docker flags that take no value; every other flag takes one, behind `=` or as the next word.
-const BARE_FLAGS: &[&str] = &[
-    "privileged",
-    "init",
+/// Flags that ask for what is so in every pod; there is nothing to honour and nothing to tell.
+const AS_IT_IS: &[&str] = &[
     "rm",
     "detach",
     "interactive",
     "tty",
-    "read-only",
-    "publish-all",
-    "no-healthcheck",
+    "init",
+    "attach",
+    "quiet",
+    "pull",
 ];
 
-/// Short flags and their long names.
-const SHORT_FLAGS: &[(char, &str)] = &[
-    ('e', "env"),
-    ('v', "volume"),
-    ('p', "publish"),
-    ('P', "publish-all"),
-    ('u', "user"),
-    ('w', "workdir"),
-    ('m', "memory"),
-    ('h', "hostname"),
-    ('l', "label"),
-    ('c', "cpu-shares"),
-    ('d', "detach"),
-    ('i', "interactive"),
-    ('t', "tty"),
-];
-
-/// Reads docker arguments; what is refused becomes a note.
-pub(super) fn read(arguments: &str, spec: &QueueBindingSpec, notes: &mut Notes) -> Arguments {
-    let mut honoured = Arguments::default();
-    let words = match split_words(arguments) {
-        Ok(words) => words,
-        Err(reason) => {
-            notes.add(format!("container arguments are not honoured: {reason}"));
-            return honoured;
-        }
-    };
-    let mut words = words.into_iter().peekable();
-    while let Some(word) = words.next() {
-        let Some((flag, inline)) = flag_of(&word) else {
-            notes.add("a word of the container arguments belongs to no flag and is not honoured");
-            continue;
-        };
-        let bare = BARE_FLAGS.contains(&flag.as_str());
-        let value = match inline {
-            Some(value) => Some(value),
-            None if bare => None,
-            None => words.next_if(|next| !next.starts_with('-')),
-        };
-        let allowed = spec.overrides.container_arguments.contains(&flag);
-        match (flag.as_str(), value) {
-            (_, _) if !allowed => notes.add(format!(
-                "container argument --{flag} is refused \
-                 (hint: the binding's overrides.containerArguments lists what a task may ask for)"
-            )),
-            ("env", Some(value)) => add_variable(&value, &mut honoured, notes),
-            ("shm-size", Some(value)) => match bytes(&value) {
-                Some(size) => honoured.shm_size = Some(size),
-                None => notes.add("container argument --shm-size is not honoured: its value is no size such as 8g"),
-            },
-            ("env" | "shm-size", None) => {
-                notes.add(format!("container argument --{flag} is not honoured: it has no value"));
-            }
-            _ => notes.add(format!("container argument --{flag} is not supported yet")),
-        }
-    }
-    honoured
+/// What the reading of one task's arguments needs.
+pub(super) struct Reader<'a> {
+    pub(super) overrides: &'a OverridesSpec,
+    /// The template's pod and its task container, for what they already say.
+    pub(super) pod: &'a Value,
+    pub(super) container: &'a Value,
 }
 
-fn add_variable(assignment: &str, honoured: &mut Arguments, notes: &mut Notes) {
+/// Why a flag that is allowed is not honoured.
+type Refusal = String;
+
+impl Reader<'_> {
+    /// Reads docker arguments into `wishes`; what is refused becomes a note.
+    pub(super) fn read(&self, arguments: &str, wishes: &mut Wishes, notes: &mut Notes) {
+        let items = match words::items(arguments) {
+            Ok(items) => items,
+            Err(reason) => {
+                notes.add(format!("container arguments are not honoured: {reason}"));
+                return;
+            }
+        };
+        for item in items {
+            let Item::Flag(flag) = item else {
+                notes.add(
+                    "a word of the container arguments belongs to no flag and is not honoured",
+                );
+                continue;
+            };
+            let name = flag.name.as_str();
+            if AS_IT_IS.contains(&name) || asks_for_nothing(&flag) {
+                continue;
+            }
+            if !self
+                .overrides
+                .container_arguments
+                .iter()
+                .any(|allowed| allowed == name)
+            {
+                notes.add(format!(
+                    "container argument --{name} is refused \
+                     (hint: the binding's overrides.containerArguments lists what a task may ask for)"
+                ));
+            } else if !CONTAINER_ARGUMENTS.contains(&name) {
+                notes.add(format!(
+                    "container argument --{name} is not honoured: a pod has nothing like it"
+                ));
+            } else if let Err(reason) = self.grant(&flag, wishes, notes) {
+                notes.add(format!(
+                    "container argument --{name} is not honoured: {reason}"
+                ));
+            }
+        }
+    }
+
+    fn grant(&self, flag: &Flag, wishes: &mut Wishes, notes: &mut Notes) -> Result<(), Refusal> {
+        if flag.name == "privileged" {
+            self.privileged(wishes);
+            return Ok(());
+        }
+        if flag.name == "read-only" {
+            wishes
+                .security
+                .insert("readOnlyRootFilesystem".into(), json!(true));
+            return Ok(());
+        }
+        let value = flag.value.as_deref().ok_or("it has no value")?;
+        match flag.name.as_str() {
+            "env" => return variable(value, wishes),
+            "shm-size" => {
+                wishes.shm_size = Some(bytes(value).ok_or("its value is no size such as 8g")?);
+            }
+            "gpus" => self.gpus(value, wishes, notes)?,
+            "cpus" => {
+                let cpus = value
+                    .parse()
+                    .map_err(|_| "its value is no number of CPUs")?;
+                wishes.ask(
+                    "cpu",
+                    cpus,
+                    "container argument --cpus",
+                    self.overrides,
+                    notes,
+                );
+            }
+            "memory" => {
+                let size = bytes(value).ok_or("its value is no size such as 8g")?;
+                let size = as_amount(size);
+                wishes.ask(
+                    "memory",
+                    size,
+                    "container argument --memory",
+                    self.overrides,
+                    notes,
+                );
+            }
+            "volume" => mounts::volume(value, self, wishes)?,
+            "mount" => mounts::mount(value, self, wishes)?,
+            "tmpfs" => mounts::tmpfs(value, self, wishes)?,
+            "user" => self.user(value, wishes)?,
+            "workdir" => {
+                if !value.starts_with('/') {
+                    return Err("its value is no absolute path".into());
+                }
+                wishes.working_dir = Some(value.to_owned());
+            }
+            "ipc" => namespace(value, &["private", "shareable"], "hostIPC", wishes)?,
+            "pid" => namespace(value, &["private"], "hostPID", wishes)?,
+            "network" => {
+                namespace(value, &["bridge", "default"], "hostNetwork", wishes)?;
+                if value == "host" {
+                    wishes
+                        .pod
+                        .insert("dnsPolicy".into(), json!("ClusterFirstWithHostNet"));
+                }
+            }
+            "entrypoint" if value.is_empty() => {}
+            "entrypoint" => return Err("the executor is the first process of each task".into()),
+            "cap-add" => wishes.capabilities_added.push(capability(value)?),
+            "cap-drop" => wishes.capabilities_dropped.push(capability(value)?),
+            "hostname" => {
+                let name = dns_label(value).ok_or("its value is no name of a host")?;
+                wishes.pod.insert("hostname".into(), json!(name));
+            }
+            "add-host" => self.add_host(value, wishes)?,
+            "dns" => {
+                let address: core::net::IpAddr =
+                    value.parse().map_err(|_| "its value is no address")?;
+                wishes.nameservers.push(address.to_string());
+            }
+            "dns-search" => {
+                if value.is_empty() || !value.split('.').all(|part| dns_label(part).is_some()) {
+                    return Err("its value is no domain".into());
+                }
+                wishes.searches.push(value.to_owned());
+            }
+            _ => return Err("a pod has nothing like it".into()),
+        }
+        Ok(())
+    }
+
+    /// `--gpus 2`, `--gpus all`, `--gpus '"device=0,1"'`, `--gpus count=2,capabilities=compute`.
+    fn gpus(&self, value: &str, wishes: &mut Wishes, notes: &mut Notes) -> Result<(), Refusal> {
+        const WISH: &str = "container argument --gpus";
+        let resource = self.gpu_resource();
+        let plain = value.trim_matches('"');
+        let mut count = None;
+        let mut devices = None;
+        for part in plain.split(',').map(|part| part.trim().trim_matches('"')) {
+            match part.split_once('=') {
+                Some(("count", "all")) => count = Some("all"),
+                Some(("count", number)) => count = Some(number),
+                Some(("device", _)) => devices = Some(1),
+                Some(_) => devices = devices.filter(|_| false),
+                None if devices.is_some() => devices = devices.map(|known: i64| known + 1),
+                None => count = Some(part),
+            }
+        }
+        let number = match (devices, count) {
+            (Some(devices), _) => {
+                notes.add(format!(
+                    "{WISH}: a task cannot choose among the GPUs of a node; {devices} are asked for"
+                ));
+                devices
+            }
+            (None, Some("all" | "-1")) => {
+                // All that the pod has; more than the template gives is asked for by number.
+                let given = ["limits", "requests"]
+                    .iter()
+                    .any(|kind| at(self.container, &["resources", kind, &resource]).is_some());
+                return if given {
+                    Ok(())
+                } else {
+                    Err(format!(
+                        "the template gives no {resource}; ask for a number of them"
+                    ))
+                };
+            }
+            (None, count) => count
+                .and_then(|count| count.parse().ok())
+                .ok_or("its value is no number of GPUs")?,
+        };
+        wishes.ask(
+            &resource,
+            Quantity::whole(number),
+            WISH,
+            self.overrides,
+            notes,
+        );
+        Ok(())
+    }
+
+    /// The resource that GPUs are here: the template's, else one that may be asked for, else NVIDIA's.
+    fn gpu_resource(&self) -> String {
+        let is_gpu = |name: &&String| {
+            name.ends_with("/gpu") || name.contains("/gpu.") || name.contains("/mig-")
+        };
+        let of_template = ["limits", "requests"].iter().find_map(|kind| {
+            let amounts = at(self.container, &["resources", kind])?.as_object()?;
+            amounts.keys().find(is_gpu).cloned()
+        });
+        let of_maximum = || {
+            let names = self.overrides.resources.as_ref()?.max.keys();
+            names.into_iter().find(is_gpu).cloned()
+        };
+        of_template
+            .or_else(of_maximum)
+            .unwrap_or_else(|| "nvidia.com/gpu".to_owned())
+    }
+
+    fn privileged(&self, wishes: &mut Wishes) {
+        wishes.security.insert("privileged".into(), json!(true));
+        // The API server refuses the two together.
+        if at(
+            self.container,
+            &["securityContext", "allowPrivilegeEscalation"],
+        ) == Some(&json!(false))
+        {
+            wishes
+                .security
+                .insert("allowPrivilegeEscalation".into(), json!(true));
+        }
+    }
+
+    fn user(&self, value: &str, wishes: &mut Wishes) -> Result<(), Refusal> {
+        let number = |text: &str| text.parse::<u32>().ok();
+        let (user, group) = match value.split_once(':') {
+            Some((user, group)) => (number(user), Some(number(group))),
+            None => (number(value), None),
+        };
+        let user = user.ok_or("names cannot be looked up here; give the number of the user")?;
+        if user == 0 && self.non_root() {
+            return Err("the template asks for a user other than root (runAsNonRoot)".into());
+        }
+        wishes.security.insert("runAsUser".into(), json!(user));
+        if let Some(group) = group {
+            let group =
+                group.ok_or("names cannot be looked up here; give the number of the group")?;
+            wishes.security.insert("runAsGroup".into(), json!(group));
+        }
+        Ok(())
+    }
+
+    fn non_root(&self) -> bool {
+        let path = ["securityContext", "runAsNonRoot"];
+        at(self.container, &path).or(at(self.pod, &path)) == Some(&Value::Bool(true))
+    }
+
+    fn add_host(&self, value: &str, wishes: &mut Wishes) -> Result<(), Refusal> {
+        let (name, address) = value
+            .split_once([':', '='])
+            .ok_or("its value is not of the form name:address")?;
+        let address: core::net::IpAddr = address
+            .trim_matches(['[', ']'])
+            .parse()
+            .map_err(|_| "its value names no address")?;
+        if !name.split('.').all(|part| dns_label(part).is_some()) {
+            return Err("its value is no name of a host".into());
+        }
+        let known = |alias: &Value| alias["ip"] == json!(address.to_string());
+        if items(self.pod, &["hostAliases"]).iter().any(known) {
+            return Err("the template has other names for this address".into());
+        }
+        match wishes.host_aliases.iter_mut().find(|alias| known(alias)) {
+            Some(alias) => {
+                if let Some(names) = alias["hostnames"].as_array_mut() {
+                    names.push(json!(name));
+                }
+            }
+            None => wishes
+                .host_aliases
+                .push(json!({ "ip": address.to_string(), "hostnames": [name] })),
+        }
+        Ok(())
+    }
+}
+
+/// `--privileged=false` and the like.
+fn asks_for_nothing(flag: &Flag) -> bool {
+    ["privileged", "read-only"].contains(&flag.name.as_str())
+        && flag.value.as_deref() == Some("false")
+}
+
+fn variable(assignment: &str, wishes: &mut Wishes) -> Result<(), Refusal> {
     let Some((name, value)) = assignment.split_once('=') else {
-        notes.add(format!(
-            "container argument --env {assignment:?} is not honoured: it has no value, and there is no host to take it from"
+        return Err(format!(
+            "{assignment:?} has no value, and there is no host to take it from"
         ));
-        return;
     };
     if name.is_empty() || !name.bytes().all(|b| b.is_ascii_graphic()) {
-        notes.add("container argument --env is not honoured: its name is no name of an environment variable");
-    } else if name.starts_with("TRAINYARD_") {
-        notes.add(format!(
-            "container argument --env {name} is refused: TRAINYARD_ is the executor's own prefix"
-        ));
-    } else {
-        honoured.env.push((name.to_owned(), value.to_owned()));
+        return Err("its name is no name of an environment variable".into());
+    }
+    if name.starts_with("TRAINYARD_") {
+        return Err(format!("{name}: TRAINYARD_ is the executor's own prefix"));
+    }
+    wishes.env.push((name.to_owned(), value.to_owned()));
+    Ok(())
+}
+
+/// A namespace of the host, or what every pod has anyway.
+fn namespace(value: &str, own: &[&str], field: &str, wishes: &mut Wishes) -> Result<(), Refusal> {
+    match value {
+        "host" => {
+            wishes.pod.insert(field.to_owned(), json!(true));
+            Ok(())
+        }
+        own_word if own.contains(&own_word) => Ok(()),
+        _ => Err("a pod has its own or the host's, nothing else".into()),
     }
 }
 
-/// Long name of the flag in `word`, and the value that is written into the same word.
-fn flag_of(word: &str) -> Option<(String, Option<String>)> {
-    if let Some(long) = word.strip_prefix("--") {
-        let (flag, value) = match long.split_once('=') {
-            Some((flag, value)) => (flag, Some(value.to_owned())),
-            None => (long, None),
-        };
-        let known = !flag.is_empty()
-            && flag
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        return known.then(|| (flag.to_owned(), value));
+fn capability(value: &str) -> Result<String, Refusal> {
+    let upper = value.to_ascii_uppercase();
+    let name = upper.strip_prefix("CAP_").unwrap_or(&upper);
+    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_') {
+        return Err("its value is no capability".into());
     }
-    let mut letters = word.strip_prefix('-')?.chars();
-    let letter = letters.next()?;
-    let (_, flag) = SHORT_FLAGS.iter().find(|(short, _)| *short == letter)?;
-    let rest = letters.as_str();
-    let rest = rest.strip_prefix('=').unwrap_or(rest);
-    let value = (!rest.is_empty() && !BARE_FLAGS.contains(flag)).then(|| rest.to_owned());
-    Some(((*flag).to_owned(), value))
+    Ok(name.to_owned())
 }
 
-/// A size as docker reads it: `8g`, `512m`, `64k`, `1073741824b`; powers of 1024.
+fn dns_label(text: &str) -> Option<&str> {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let good = (1..=63).contains(&text.len())
+        && text.bytes().all(inner)
+        && !text.starts_with('-')
+        && !text.ends_with('-');
+    good.then_some(text)
+}
+
+/// A size as docker reads it: `8g`, `512m`, `1.5g`, `64k`, `1073741824b`; powers of 1024.
 fn bytes(text: &str) -> Option<u64> {
     let lower = text.trim().to_ascii_lowercase();
     let number = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
@@ -138,148 +367,24 @@ fn bytes(text: &str) -> Option<u64> {
         "t" | "tb" | "tib" => 1 << 40,
         _ => return None,
     };
-    number
-        .parse::<u64>()
-        .ok()?
-        .checked_mul(factor)
-        .filter(|size| *size > 0)
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let mut size = whole.parse::<u64>().ok()?.checked_mul(factor)?;
+    if !fraction.is_empty() {
+        let digits: u64 = fraction.get(..fraction.len().min(6))?.parse().ok()?;
+        let parts = 10_u64.pow(u32::try_from(fraction.len().min(6)).ok()?);
+        size = size.checked_add(digits.checked_mul(factor)? / parts)?;
+    }
+    Some(size).filter(|size| *size > 0)
+}
+
+fn as_amount(bytes: u64) -> Quantity {
+    Quantity::whole(i64::try_from(bytes).unwrap_or(i64::MAX))
 }
 
 /// A size in bytes as Kubernetes writes it.
 pub(super) fn as_quantity(bytes: u64) -> String {
-    i64::try_from(bytes).map_or_else(
-        |_| bytes.to_string(),
-        |bytes| Quantity::whole(bytes).to_string(),
-    )
-}
-
-/// Splits as a shell does: blanks, single and double quotes, backslashes; nothing is expanded.
-fn split_words(text: &str) -> Result<Vec<String>, &'static str> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quote: Option<char> = None;
-    let mut letters = text.chars();
-    while let Some(letter) = letters.next() {
-        match (quote, letter) {
-            (Some(open), _) if letter == open => quote = None,
-            (Some('"') | None, '\\') => {
-                let next = letters.next().ok_or("they end with a backslash")?;
-                word.get_or_insert_default().push(next);
-            }
-            (None, '\'' | '"') => {
-                quote = Some(letter);
-                word.get_or_insert_default();
-            }
-            (None, _) if letter.is_whitespace() => words.extend(word.take()),
-            _ => word.get_or_insert_default().push(letter),
-        }
-    }
-    if quote.is_some() {
-        return Err("a quote is not closed");
-    }
-    words.extend(word);
-    Ok(words)
+    as_amount(bytes).to_string()
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn allowing(flags: &[&str]) -> QueueBindingSpec {
-        serde_json::from_value(serde_json::json!({
-            "queues": [{ "name": "gpu" }],
-            "overrides": { "containerArguments": flags },
-        }))
-        .unwrap()
-    }
-
-    fn read_with(flags: &[&str], arguments: &str) -> (Arguments, Vec<String>) {
-        let mut notes = Notes::default();
-        let honoured = read(arguments, &allowing(flags), &mut notes);
-        (honoured, notes.into_lines())
-    }
-
-    #[test]
-    fn every_spelling_of_env_is_understood() {
-        let spellings = "-e A=1 -eB=2 --env C=3 --env=D=x=y -e 'E=two words' --env \"F=\"";
-        let (honoured, notes) = read_with(&["env"], spellings);
-        let expected = [
-            ("A", "1"),
-            ("B", "2"),
-            ("C", "3"),
-            ("D", "x=y"),
-            ("E", "two words"),
-            ("F", ""),
-        ];
-        assert_eq!(
-            honoured.env,
-            expected.map(|(name, value)| (name.to_owned(), value.to_owned()))
-        );
-        assert_eq!(notes, Vec::<String>::new());
-    }
-
-    #[test]
-    fn shm_size_is_read_as_docker_reads_it() {
-        for (typed, size) in [
-            ("8g", 8 << 30),
-            ("512M", 512 << 20),
-            ("64kb", 64 << 10),
-            ("1024", 1024),
-        ] {
-            assert_eq!(
-                read_with(&["shm-size"], &format!("--shm-size={typed}"))
-                    .0
-                    .shm_size,
-                Some(size)
-            );
-        }
-        assert_eq!(as_quantity(8 << 30), "8Gi");
-    }
-
-    #[test]
-    fn what_is_not_allowed_is_refused_by_name_and_without_its_value() {
-        let (honoured, notes) = read_with(
-            &[],
-            "-e TOKEN=canary --shm-size 8g --privileged -v /canary:/x",
-        );
-        assert_eq!(honoured, Arguments::default());
-        let flags: Vec<&str> = notes
-            .iter()
-            .map(|note| note.split(' ').nth(2).unwrap())
-            .collect();
-        assert_eq!(flags, ["--env", "--shm-size", "--privileged", "--volume"]);
-        assert!(!notes.concat().contains("canary"), "{notes:?}");
-    }
-
-    #[test]
-    fn allowed_and_not_supported_is_told_apart() {
-        let (_, notes) = read_with(&["ipc"], "--ipc=host");
-        assert_eq!(notes, ["container argument --ipc is not supported yet"]);
-    }
-
-    #[test]
-    fn the_executor_keeps_its_own_variables() {
-        let (honoured, notes) = read_with(&["env"], "-e TRAINYARD_TASK_ID=x");
-        assert_eq!(honoured.env, []);
-        assert_eq!(notes.len(), 1);
-    }
-
-    #[test]
-    fn an_open_quote_spoils_all_of_them_and_says_so() {
-        let (honoured, notes) = read_with(&["env"], "-e A=1 -e 'B=2");
-        assert_eq!(honoured, Arguments::default());
-        assert_eq!(
-            notes,
-            ["container arguments are not honoured: a quote is not closed"]
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn reading_never_panics(text in "\\PC{0,80}") {
-            let _ = read_with(&["env", "shm-size"], &text);
-        }
-    }
-}
+mod tests;

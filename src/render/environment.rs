@@ -5,11 +5,12 @@
 
 use std::collections::HashSet;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::fields::text;
 use super::job::Inputs;
 use super::notes::Notes;
+use crate::crd::Quantity;
 use crate::pod::{self, env};
 
 /// Seconds between SIGTERM and SIGKILL of the user's process group.
@@ -31,6 +32,7 @@ pub(super) fn common(inputs: &Inputs<'_>) -> Vec<Value> {
     for (name, url) in [
         (env::WEB_HOST, &server.web_url),
         (env::FILES_HOST, &server.files_url),
+        (env::SERVER_PROXY, &server.proxy),
     ] {
         variables.extend(url.as_deref().map(|url| plain(name, url)));
     }
@@ -44,6 +46,17 @@ pub(super) fn common(inputs: &Inputs<'_>) -> Vec<Value> {
         }));
     }
     variables
+}
+
+/// The ways out that the template gives the task's container; ours take the same.
+pub(super) fn proxies(container: &Map<String, Value>) -> Vec<Value> {
+    const NAMES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"];
+    let variables = container.get("env").and_then(Value::as_array);
+    let of_proxies = variables.into_iter().flatten().filter(|variable| {
+        name_of(variable)
+            .is_some_and(|name| NAMES.iter().any(|known| name.eq_ignore_ascii_case(known)))
+    });
+    of_proxies.cloned().collect()
 }
 
 /// What the containers that prepare and run the task get beside [`common`].
@@ -64,6 +77,17 @@ pub(super) fn run(inputs: &Inputs<'_>) -> Vec<Value> {
         (env::SETUP_SCRIPT, &environment.setup_script),
     ] {
         variables.extend(value.as_deref().map(|value| plain(name, value)));
+    }
+    // The last attempt reports its own end.
+    if i64::from(inputs.failures) < i64::from(inputs.spec.lifecycle.max_failures) {
+        variables.push(plain(env::ON_FAILURE, "controller"));
+    }
+    if inputs.spec.overrides.setup_script {
+        variables.push(plain(env::TASK_SETUP_SCRIPT, "allow"));
+    }
+    let limit = environment.cache.size_limit.as_ref();
+    if let Some(Ok(limit)) = limit.map(|limit| limit.0.parse::<Quantity>()) {
+        variables.push(plain(env::CACHE_LIMIT, &limit.units().to_string()));
     }
     variables
 }

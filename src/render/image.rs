@@ -1,27 +1,21 @@
 //! Which image a task runs in: the task's own where the binding allows it, else the template's.
 
-use super::notes::Notes;
 use super::template::Template;
 use crate::crd::QueueBindingSpec;
 use crate::task::Task;
 
-/// The image for `task`; a refusal becomes a note.
+/// The image for `task`, or why it does not get the one that it asks for.
 pub(super) fn choose(
     template: &Template,
     spec: &QueueBindingSpec,
     task: &Task,
-    notes: &mut Notes,
-) -> String {
+) -> Result<String, String> {
     let wanted = task.container.image.trim();
     if wanted.is_empty() || wanted == template.image {
-        return template.image.clone();
+        return Ok(template.image.clone());
     }
     if !is_image_name(wanted) {
-        notes.add(format!(
-            "image {wanted:?} is no image name; the template's image {:?} is used",
-            template.image
-        ));
-        return template.image.clone();
+        return Err(format!("image {wanted:?} is no image name"));
     }
     if spec
         .overrides
@@ -30,14 +24,18 @@ pub(super) fn choose(
         .iter()
         .any(|pattern| matches(pattern, wanted))
     {
-        return wanted.to_owned();
+        return Ok(wanted.to_owned());
     }
-    notes.add(format!(
-        "image {wanted:?} is not allowed here; the template's image {:?} is used \
+    Err(format!("image {wanted:?} is not allowed here"))
+}
+
+/// What is told of a refused image where the task runs in the template's.
+pub(super) fn refused_note(refusal: &str, template: &Template) -> String {
+    format!(
+        "{refusal}; the template's image {:?} is used \
          (hint: the binding's overrides.image.allow lists what a task may ask for)",
         template.image
-    ));
-    template.image.clone()
+    )
 }
 
 /// Whether `text` could be an image name: one bad word of one task must not make a Job that is refused.

@@ -8,7 +8,8 @@ use super::notes::{Notes, shorten};
 use super::resources::pod_requests;
 use super::template::Template;
 use super::volumes::Volume;
-use super::{containers, docker, environment, image, volumes};
+use super::wishes::Wishes;
+use super::{containers, docker, environment, image, overlay, volumes};
 use crate::crd::{FileRef, GROUP, QueueBindingSpec, Resources};
 use crate::pod::{self, annotation, label};
 use crate::task::{Attempt, QueueId, Task, WorkerId};
@@ -33,8 +34,12 @@ pub struct Inputs<'a> {
     pub settings: &'a Settings,
     /// Whether the task carries a reason of ours (claim rule 5).
     pub returned: bool,
+    /// How many attempts in a row before this one failed by their own fault.
+    pub failures: u32,
     /// Nodes of earlier attempts, to be avoided if others have room.
     pub avoid_nodes: &'a [String],
+    /// What else there is to tell in the task's log.
+    pub remark: Option<&'a str>,
 }
 
 /// The binding that a Job belongs to.
@@ -61,6 +66,8 @@ pub struct Server {
     /// Secret in the binding's namespace with the keys of `pod::ACCESS_KEY_KEY` and `pod::SECRET_KEY_KEY`.
     pub credentials_secret: String,
     pub ca_bundle: Option<FileRef>,
+    /// The HTTP proxy on the way to it.
+    pub proxy: Option<String>,
 }
 
 /// What the controller says about its own images.
@@ -82,6 +89,8 @@ pub struct Rendered {
     /// What is told in the task's log; the pod gets it too and tells it after the fence.
     pub notes: Vec<String>,
     pub image: String,
+    /// Why the image that the task asks for is not allowed, if so.
+    pub image_refused: Option<String>,
     /// What its pod requests of a node; also an annotation of the Job.
     pub requests: Resources,
 }
@@ -91,6 +100,13 @@ impl Rendered {
     #[must_use]
     pub fn with_requeues(mut self, requeues: u32) -> Self {
         self.job["metadata"]["annotations"][annotation::REQUEUES] = json!(requeues.to_string());
+        self
+    }
+
+    /// The same Job, taken at this turn.
+    #[must_use]
+    pub fn with_turn(mut self, turn: &str) -> Self {
+        self.job["metadata"]["annotations"][annotation::TURN] = json!(turn);
         self
     }
 }
@@ -114,26 +130,38 @@ pub fn render(inputs: &Inputs<'_>) -> Rendered {
     for note in &template.notes {
         notes.add(note.clone());
     }
-    let image = image::choose(template, spec, task, &mut notes);
-    let mut arguments = docker::read(&task.container.arguments, spec, &mut notes);
-    if !task.container.setup_shell_script.trim().is_empty() {
-        notes.add("the setup script of the task's container is not run: setup scripts of tasks are not supported yet");
+    let (image, image_refused) = match image::choose(template, spec, task) {
+        Ok(image) => (image, None),
+        Err(refusal) => (template.image.clone(), Some(refusal)),
+    };
+    if let Some(refusal) = &image_refused {
+        notes.add(image::refused_note(refusal, template));
+    }
+    if let Some(remark) = inputs.remark {
+        notes.add(remark);
+    }
+    let raw = Value::Object(template.spec.clone());
+    let container = items(&raw, &["containers"])[template.task].clone();
+    let wishes = wishes(inputs, &raw, &container, &mut notes);
+    if !task.container.setup_shell_script.trim().is_empty() && !spec.overrides.setup_script {
+        notes.add(
+            "the setup script of the task's container is refused \
+             (hint: the binding's overrides.setupScript allows it)",
+        );
     }
     let mut pod_spec = template.spec.clone();
-    let container = items(&Value::Object(pod_spec.clone()), &["containers"])[template.task].clone();
-    if arguments.shm_size.is_some() && containers::mounts(&container, "/dev/shm") {
-        notes.add(
-            "container argument --shm-size is not honoured: the template mounts /dev/shm itself",
-        );
-        arguments.shm_size = None;
-    }
-    let volumes = volumes::of(inputs, arguments.shm_size);
-    let fields = container.as_object().cloned().unwrap_or_default();
-    let container = containers::task(fields, &image, &arguments.env, &volumes, inputs, &mut notes);
+    let volumes = volumes::of(inputs, wishes.shm_size);
+    let mut fields = container.as_object().cloned().unwrap_or_default();
+    overlay::on_container(&mut fields, &wishes);
+    let user = containers::user(&pod_spec, &Value::Object(fields.clone()));
+    let proxies = environment::proxies(&fields);
+    let container = containers::task(fields, &image, &wishes.env, &volumes, inputs, &mut notes);
     let notes = notes.into_lines();
     list(&mut pod_spec, "containers")[template.task] = container;
-    let prepare = containers::prepare(inputs, &volumes, &notes);
-    list(&mut pod_spec, "initContainers").extend([prepare, containers::uplink(inputs, &volumes)]);
+    let prepare = containers::prepare(inputs, user, &volumes, &proxies, &notes);
+    let uplink = containers::uplink(inputs, user, &volumes, &proxies);
+    list(&mut pod_spec, "initContainers").extend([prepare, uplink]);
+    overlay::on_pod(&mut pod_spec, &wishes);
     pod_fields(&mut pod_spec, inputs, volumes);
     let pod_spec = Value::Object(pod_spec);
     let requests = pod_requests(&pod_spec);
@@ -144,8 +172,32 @@ pub fn render(inputs: &Inputs<'_>) -> Rendered {
         job,
         notes,
         image,
+        image_refused,
         requests,
     }
+}
+
+/// What the task asks for and the binding allows.
+fn wishes(inputs: &Inputs<'_>, pod: &Value, container: &Value, notes: &mut Notes) -> Wishes {
+    let overrides = &inputs.spec.overrides;
+    let mut wishes = Wishes::default();
+    let reader = docker::Reader {
+        overrides,
+        pod,
+        container,
+    };
+    reader.read(&inputs.task.container.arguments, &mut wishes, notes);
+    wishes.read_parameters(inputs.task, overrides, notes);
+    let mounted = |path: &str| {
+        containers::mounts(container, path) || wishes.volumes.iter().any(|extra| extra.path == path)
+    };
+    if wishes.shm_size.is_some() && mounted("/dev/shm") {
+        notes.add(
+            "container argument --shm-size is not honoured: something is mounted at /dev/shm already",
+        );
+        wishes.shm_size = None;
+    }
+    wishes
 }
 
 /// The Pod that the Job would make, for a strict dry run: the API server judges a template only as a Pod.
@@ -159,7 +211,8 @@ pub fn dry_run_pod(rendered: &Rendered) -> Value {
 
 /// The fields of the pod beside its containers.
 fn pod_fields(spec: &mut Map<String, Value>, inputs: &Inputs<'_>, volumes: Vec<Volume>) {
-    list(spec, "volumes").extend(volumes.into_iter().map(|volume| volume.source));
+    let sources = volumes.into_iter().map(|volume| volume.source);
+    list(spec, "volumes").extend(sources.filter(|source| !source.is_null()));
     let pull_secrets = &inputs.settings.image_pull_secrets;
     if !pull_secrets.is_empty() {
         let secrets = list(spec, "imagePullSecrets");
@@ -281,6 +334,10 @@ fn job_annotations(inputs: &Inputs<'_>, requests: &Resources) -> Map<String, Val
     annotations.insert(annotation::REQUESTS.into(), json!(requests.to_annotation()));
     if inputs.returned {
         annotations.insert(annotation::RETURNED.into(), json!("true"));
+    }
+    if inputs.failures > 0 {
+        let failures = inputs.failures.to_string();
+        annotations.insert(annotation::FAILURES.into(), json!(failures));
     }
     annotations
 }

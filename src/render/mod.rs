@@ -16,18 +16,21 @@ mod environment;
 mod fields;
 mod image;
 mod job;
+mod merge;
 mod names;
 mod notes;
+mod overlay;
 mod resources;
 mod template;
 mod volumes;
+mod wishes;
 
 pub use job::{
     Binding, Inputs, Queue, Rendered, Server, Settings, dry_run_pod, render, requests_of,
 };
 pub use names::{JobName, LabelValue};
-pub use resources::pod_requests;
-pub use template::{Source, Template, TemplateError, parse_template};
+pub use resources::{CLAIMS, pod_requests};
+pub use template::{Patch, Source, Template, TemplateError, merge_templates, parse_template};
 
 #[cfg(test)]
 mod tests;

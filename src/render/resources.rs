@@ -9,6 +9,9 @@ use serde_json::Value;
 use super::fields::{at, items, text};
 use crate::crd::{Quantity, Resources};
 
+/// How the names begin under which claims of devices are counted: `resourceclaims/<name of the claim or its template>`.
+pub const CLAIMS: &str = "resourceclaims/";
+
 /// The effective requests of a pod with this `spec`; an amount that cannot be read counts as none.
 pub fn pod_requests(spec: &Value) -> Resources {
     let mut sidecars = Resources::default();
@@ -31,6 +34,13 @@ pub fn pod_requests(spec: &Value) -> Resources {
         running.set(name, amount);
     }
     running.add(&amounts(at(spec, &["overhead"])));
+    for claim in items(spec, &["resourceClaims"]) {
+        let name = ["resourceClaimTemplateName", "resourceClaimName"]
+            .iter()
+            .find_map(|field| text(claim, &[*field]));
+        let one = name.map(|name| (format!("{CLAIMS}{name}"), Quantity::whole(1)));
+        running.add(&Resources::from_iter(one));
+    }
     running
 }
 
@@ -110,6 +120,22 @@ mod tests {
         assert_eq!(
             requested(&json!({ "containers": [container] })),
             "memory=4Gi,nvidia.com/gpu=2"
+        );
+    }
+
+    #[test]
+    fn claims_of_devices_are_counted_by_name() {
+        let spec = json!({
+            "containers": [with_cpu("1")],
+            "resourceClaims": [
+                { "name": "a", "resourceClaimTemplateName": "one-gpu" },
+                { "name": "b", "resourceClaimTemplateName": "one-gpu" },
+                { "name": "c", "resourceClaimName": "shared" },
+            ],
+        });
+        assert_eq!(
+            requested(&spec),
+            "cpu=1,resourceclaims/one-gpu=2,resourceclaims/shared=1"
         );
     }
 

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::check::Check;
 use super::fields::text;
+use super::merge::merge;
 use crate::crd::QueueBindingSpec;
 use crate::pod;
 
@@ -25,6 +26,14 @@ pub enum Source<'a> {
         key: &'a str,
         value: &'a Value,
     },
+}
+
+/// What a queue changes of the template (`spec.queues[].templatePatch`).
+#[derive(Debug, Clone, Copy)]
+pub struct Patch<'a> {
+    /// Place of the queue in `spec.queues`.
+    pub queue: usize,
+    pub value: &'a Value,
 }
 
 /// What is wrong with a template, and where.
@@ -52,9 +61,11 @@ pub struct Template {
 }
 
 impl Template {
-    /// Checks a template; the errors name fields by their path in the binding or in the ConfigMap.
+    /// Checks a template with the patch of a queue laid over it; the errors name fields by their path in the binding
+    /// or in the ConfigMap.
     pub fn check(
         source: Source<'_>,
+        patch: Option<Patch<'_>>,
         spec: &QueueBindingSpec,
         default_image: Option<&str>,
     ) -> Result<Self, Vec<TemplateError>> {
@@ -66,6 +77,16 @@ impl Template {
                 format!("spec.templateRef (ConfigMap {name:?}, key {key:?}): template"),
                 value,
             ),
+        };
+        let merged;
+        let (root, raw) = match patch {
+            None => (root, raw),
+            Some(Patch { queue, value }) => {
+                let path = format!("spec.queues[{queue}].templatePatch");
+                merged = merge(raw, value, &path)
+                    .map_err(|(path, message)| vec![TemplateError { path, message }])?;
+                (format!("{path} over {root}"), &merged)
+            }
         };
         let mut check = Check::default();
         let template = check.template(&root, raw, spec, default_image);
@@ -88,6 +109,12 @@ impl Template {
             .and_then(|c| text(c, &["name"]))
             .unwrap_or(pod::TASK)
     }
+}
+
+/// A queue's patch merged over a template as the API server does it; the error says where and what.
+pub fn merge_templates(template: &Value, patch: &Value) -> Result<Value, TemplateError> {
+    merge(template, patch, "templatePatch")
+        .map_err(|(path, message)| TemplateError { path, message })
 }
 
 /// Reads a template from the YAML of a ConfigMap; the error names the line.

@@ -16,6 +16,7 @@ struct World {
     settings: Settings,
     server: Server,
     returned: bool,
+    failures: u32,
     avoid_nodes: Vec<String>,
 }
 
@@ -40,8 +41,10 @@ fn world() -> World {
             files_url: Some("http://server:8081".into()),
             credentials_secret: "clearml-credentials".into(),
             ca_bundle: None,
+            proxy: None,
         },
         returned: false,
+        failures: 0,
         avoid_nodes: Vec::new(),
     }
 }
@@ -72,7 +75,9 @@ impl World {
             .template
             .as_ref()
             .map_or(Source::BuiltIn, Source::Inline);
-        Template::check(source, &spec, Some("python:3.12"))
+        let value = spec.queues[0].template_patch.as_ref();
+        let patch = value.map(|value| Patch { queue: 0, value });
+        Template::check(source, patch, &spec, Some("python:3.12"))
     }
 
     fn render(&self) -> Rendered {
@@ -100,7 +105,9 @@ impl World {
             server: &self.server,
             settings: &self.settings,
             returned: self.returned,
+            failures: self.failures,
             avoid_nodes: &self.avoid_nodes,
+            remark: None,
         })
     }
 
@@ -232,6 +239,63 @@ fn git_credentials_are_seen_by_prepare_alone() {
     assert!(mounts(init_container(&rendered, "prepare")));
     assert!(!mounts(init_container(&rendered, "uplink")));
     assert!(!mounts(&pod(&rendered)["containers"][0]));
+}
+
+#[test]
+fn a_task_sees_its_own_part_of_a_shared_cache_and_prepare_the_repositories() {
+    let mount = |container: &Value, name: &str| -> Vec<(String, String)> {
+        let mounts = container["volumeMounts"].as_array().unwrap();
+        let of_volume = mounts.iter().filter(|mount| mount["name"] == name);
+        of_volume
+            .map(|mount| {
+                let text = |key: &str| mount[key].as_str().unwrap_or_default().to_owned();
+                (text("mountPath"), text("subPath"))
+            })
+            .collect()
+    };
+    let of = |cache: Value| {
+        let rendered = world()
+            .with_spec("environment", json!({ "cache": cache }))
+            .render();
+        let volumes = pod(&rendered)["volumes"].as_array().unwrap();
+        let count = volumes
+            .iter()
+            .filter(|volume| volume["name"] == "trainyard-cache")
+            .count();
+        assert_eq!(count, 1, "one volume, however many parts");
+        let prepare = mount(init_container(&rendered, "prepare"), "trainyard-cache");
+        let task = mount(&pod(&rendered)["containers"][0], "trainyard-cache");
+        (prepare, task)
+    };
+    let pair = |path: &str, sub: &str| vec![(path.to_owned(), sub.to_owned())];
+    let shared = (
+        pair("/trainyard-git/cache", "repositories"),
+        pair("/trainyard/cache", "environments"),
+    );
+    assert_eq!(of(json!({ "hostPath": "/var/cache/trainyard" })), shared);
+    assert_eq!(of(json!({ "claimName": "cache" })), shared);
+    // A cache that ends with the pod is nobody else's, and no repository is worth keeping in it.
+    let own = (Vec::new(), pair("/trainyard/cache", ""));
+    assert_eq!(of(json!({})), own);
+}
+
+#[test]
+fn the_templates_ways_out_are_those_of_all_three() {
+    let template = json!({ "spec": { "containers": [{ "name": "task", "image": "python:3", "env": [
+        { "name": "https_proxy", "value": "http://proxy:3128" },
+        { "name": "NO_PROXY", "value": "server" },
+        { "name": "OTHER", "value": "1" },
+    ] }] } });
+    let rendered = world().with_template(template).render();
+    for name in ["prepare", "uplink"] {
+        let container = init_container(&rendered, name);
+        assert_eq!(
+            variable(container, "https_proxy")["value"],
+            "http://proxy:3128"
+        );
+        assert_eq!(variable(container, "NO_PROXY")["value"], "server");
+        assert!(!container["env"].to_string().contains("OTHER"));
+    }
 }
 
 #[test]
@@ -453,7 +517,7 @@ fn each_error_of_a_template_names_its_field() {
 #[test]
 fn without_any_image_the_template_is_refused() {
     let spec = world().spec();
-    let errors = Template::check(Source::BuiltIn, &spec, None).unwrap_err();
+    let errors = Template::check(Source::BuiltIn, None, &spec, None).unwrap_err();
     let text = errors[0].to_string();
     assert!(
         text.starts_with("spec.template.spec.containers[0].image: no image is given"),
@@ -481,7 +545,7 @@ fn a_template_of_a_config_map_is_named_by_it() {
         key: "gpu.yaml",
         value: &value,
     };
-    let errors = Template::check(source, &world().spec(), Some("python:3.12")).unwrap_err();
+    let errors = Template::check(source, None, &world().spec(), Some("python:3.12")).unwrap_err();
     let text = errors[0].to_string();
     let expected = "spec.templateRef (ConfigMap \"templates\", key \"gpu.yaml\"): template.spec.restartPolicy: must be";
     assert!(text.starts_with(expected), "{text}");
@@ -503,4 +567,128 @@ fn bad_yaml_is_one_sentence_with_the_line() {
         assert!(error.contains("line"), "{error}");
         assert!(!error.contains('\n'), "{error}");
     }
+}
+
+#[test]
+fn what_a_task_asks_for_is_in_its_pod_and_what_is_refused_is_told() {
+    let section = |items: &[(&str, &str)]| {
+        let items: serde_json::Map<String, Value> = items
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), json!({ "name": name, "value": value })))
+            .collect();
+        Value::Object(items)
+    };
+    let mut world = world()
+        .with_template(json!({ "spec": { "containers": [
+            { "name": "task", "resources": { "limits": { "nvidia.com/gpu": 1 } } },
+        ] } }))
+        .with_spec(
+            "overrides",
+            json!({
+                "containerArguments": ["shm-size", "ipc", "user", "env"],
+                "resources": { "max": { "nvidia.com/gpu": 4, "memory": "64Gi" } },
+                "tolerations": ["dedicated"], "priorityClass": ["high"], "nodeSelector": ["pool"],
+            }),
+        )
+        .with_container(
+            json!({ "arguments": "--ipc=host --shm-size 8g -u 1000 --privileged -v /:/host" }),
+        );
+    world.task["hyperparams"] = json!({ "Kubernetes": section(&[
+        ("resources/nvidia.com/gpu", "2"), ("resources/memory", "32Gi"), ("tolerations/dedicated", ""),
+        ("priorityClass", "high"), ("nodeSelector/pool", "a100"),
+    ]) });
+    let rendered = world.render();
+    let spec = pod(&rendered);
+    assert_eq!(spec["hostIPC"], true);
+    assert_eq!(spec["priorityClassName"], "high");
+    assert_eq!(spec["nodeSelector"], json!({ "pool": "a100" }));
+    assert_eq!(
+        spec["tolerations"],
+        json!([{ "key": "dedicated", "operator": "Exists" }])
+    );
+    let task = &spec["containers"][0];
+    assert_eq!(
+        task["resources"],
+        json!({ "limits": { "nvidia.com/gpu": "2", "memory": "32Gi" }, "requests": { "memory": "32Gi" } })
+    );
+    assert_eq!(task["securityContext"], json!({ "runAsUser": 1000 }));
+    // Ours share the user's number, and what is asked for counts against the limits.
+    assert_eq!(
+        init_container(&rendered, "uplink")["securityContext"]["runAsUser"],
+        1000
+    );
+    assert_eq!(
+        rendered.requests.to_annotation(),
+        "cpu=50m,ephemeral-storage=64Mi,memory=32792Mi,nvidia.com/gpu=2"
+    );
+    let flags: Vec<&str> = rendered
+        .notes
+        .iter()
+        .map(|note| note.split(' ').nth(2).unwrap())
+        .collect();
+    assert_eq!(flags, ["--privileged", "--volume"]);
+}
+
+#[test]
+fn a_setup_script_of_a_task_is_the_executors_to_run_and_never_in_the_job() {
+    let asking = || world().with_container(json!({ "setup_shell_script": "echo canary" }));
+    let allowed = asking()
+        .with_spec("overrides", json!({ "setupScript": true }))
+        .render();
+    assert_eq!(allowed.notes, Vec::<String>::new());
+    let task = &pod(&allowed)["containers"][0];
+    assert_eq!(
+        variable(task, "TRAINYARD_TASK_SETUP_SCRIPT")["value"],
+        "allow"
+    );
+    assert!(!allowed.job.to_string().contains("canary"));
+    let refused = asking().render();
+    assert!(
+        refused.notes[0].contains("overrides.setupScript"),
+        "{:?}",
+        refused.notes
+    );
+    assert!(
+        !refused
+            .job
+            .to_string()
+            .contains("TRAINYARD_TASK_SETUP_SCRIPT")
+    );
+}
+
+#[test]
+fn a_patch_of_a_queue_is_merged_and_changes_the_hash() {
+    let plain = world()
+        .with_template(json!({ "spec": { "containers": [{ "name": "task", "image": "a" }] } }));
+    let hash = plain.check().unwrap().hash().to_owned();
+    let patched = plain.with_spec("queues", json!([{ "name": "gpu", "templatePatch": {
+        "metadata": { "labels": { "tier": "high" } },
+        "spec": { "containers": [{ "name": "task", "resources": { "limits": { "nvidia.com/gpu": 4 } } }] },
+    } }]));
+    assert_ne!(patched.check().unwrap().hash(), hash);
+    let rendered = patched.render();
+    assert_eq!(pod(&rendered)["containers"][0]["image"], "a");
+    assert_eq!(
+        pod(&rendered)["containers"][0]["resources"]["limits"]["nvidia.com/gpu"],
+        4
+    );
+    assert_eq!(
+        rendered.job["spec"]["template"]["metadata"]["labels"]["tier"],
+        "high"
+    );
+}
+
+#[test]
+fn an_error_of_a_patch_names_it() {
+    let world = world().with_spec(
+        "queues",
+        json!([{ "name": "gpu", "templatePatch": {
+        "spec": { "restartPolicy": "Always" },
+    } }]),
+    );
+    assert_eq!(
+        world.error(),
+        "spec.queues[0].templatePatch over spec.template.spec.restartPolicy: must be Never or absent, not \"Always\": \
+         each attempt is a Job of its own"
+    );
 }

@@ -12,7 +12,7 @@ use crate::pod;
 
 /// One volume and the containers that mount it.
 pub(super) struct Volume {
-    /// As it stands in `spec.volumes`.
+    /// As it stands in `spec.volumes`; null: another part of one that stands there.
     pub(super) source: Value,
     pub(super) mount: Value,
     pub(super) in_prepare: bool,
@@ -25,11 +25,12 @@ pub(super) fn of(inputs: &Inputs<'_>, shm_size: Option<u64>) -> Vec<Volume> {
     let environment = &inputs.spec.environment;
     let mut volumes = vec![
         volume(pod::VOLUME, json!({ "emptyDir": {} }), pod::ROOT).in_all(),
-        volume(pod::CACHE_VOLUME, cache(inputs), pod::CACHE)
-            .in_prepare()
-            .in_task(),
+        cache(inputs),
         volume("trainyard-tmp", json!({ "emptyDir": {} }), "/tmp").in_prepare(),
     ];
+    if outlives_the_pod(inputs) {
+        volumes.push(repositories());
+    }
     if let Some(bundle) = &inputs.server.ca_bundle {
         volumes.push(file("trainyard-server", bundle, pod::SERVER_CA).in_all());
     }
@@ -68,7 +69,10 @@ pub(super) fn of(inputs: &Inputs<'_>, shm_size: Option<u64>) -> Vec<Volume> {
             name: conf.name.clone(),
             key,
         };
-        volumes.push(file("trainyard-conf", &reference, pod::CLEARML_CONF).in_task());
+        volumes.push(
+            // The task's container gets a copy without the passwords of repositories.
+            file("trainyard-conf", &reference, pod::CLEARML_CONF).in_prepare(),
+        );
     }
     if let Some(size) = shm_size {
         let source =
@@ -81,16 +85,35 @@ pub(super) fn of(inputs: &Inputs<'_>, shm_size: Option<u64>) -> Vec<Volume> {
 /// Mode of files from Secrets and ConfigMaps: r--r--r--.
 const READABLE: u32 = 0o444;
 
-fn cache(inputs: &Inputs<'_>) -> Value {
+fn outlives_the_pod(inputs: &Inputs<'_>) -> bool {
     let cache = &inputs.spec.environment.cache;
-    match (&cache.claim_name, &cache.host_path, &cache.size_limit) {
+    cache.claim_name.is_some() || cache.host_path.is_some()
+}
+
+/// Packages and environments. Of a volume that other tasks share, the task's container sees that part alone: it must
+/// neither read nor change the repositories of others.
+fn cache(inputs: &Inputs<'_>) -> Volume {
+    let cache = &inputs.spec.environment.cache;
+    let source = match (&cache.claim_name, &cache.host_path, &cache.size_limit) {
         (Some(claim), _, _) => json!({ "persistentVolumeClaim": { "claimName": claim } }),
         (None, Some(path), _) => {
             json!({ "hostPath": { "path": path, "type": "DirectoryOrCreate" } })
         }
         (None, None, Some(limit)) => json!({ "emptyDir": { "sizeLimit": limit } }),
         (None, None, None) => json!({ "emptyDir": {} }),
+    };
+    let mut volume = volume(pod::CACHE_VOLUME, source, pod::CACHE).in_task();
+    if outlives_the_pod(inputs) {
+        volume.mount["subPath"] = json!(pod::CACHE_ENVIRONMENTS);
     }
+    volume
+}
+
+/// The other part of that volume.
+fn repositories() -> Volume {
+    let mut volume = volume(pod::CACHE_VOLUME, Value::Null, pod::GIT_CACHE).in_prepare();
+    volume.mount["subPath"] = json!(pod::CACHE_REPOSITORIES);
+    volume
 }
 
 /// One file at `path`; mounted by itself, so that the folder may hold others.
@@ -111,7 +134,9 @@ fn file(name: &str, reference: &FileRef, path: &str) -> Volume {
 }
 
 fn volume(name: &str, mut source: Value, path: &str) -> Volume {
-    source["name"] = json!(name);
+    if !source.is_null() {
+        source["name"] = json!(name);
+    }
     Volume {
         source,
         mount: json!({ "name": name, "mountPath": path }),

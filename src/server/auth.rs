@@ -34,16 +34,37 @@ pub(crate) struct Caller {
     pub(super) session: Option<String>,
     /// Of the key pair, if one was sent.
     pub(super) access_key: Option<String>,
+    /// When the credentials end; no token lives longer.
+    pub(super) until: Option<i64>,
+}
+
+impl Caller {
+    /// Guests look, but change nothing.
+    pub(super) fn only_reads(&self) -> bool {
+        self.role == "guest"
+    }
+
+    /// Whether the role may act for others and see the server's own settings (§1.6, §2.1).
+    pub(super) fn administers(&self) -> bool {
+        matches!(self.role.as_str(), "admin" | "root" | "system")
+    }
 }
 
 struct KeyPair {
     secret_hash: String,
     user: String,
+    /// Second from which on the pair counts no more.
+    until: Option<i64>,
 }
+
+/// Name of the cookie with the token (§1.4).
+pub(super) const COOKIE: &str = "clearml_token_basic";
 
 /// What is needed to judge a request's credentials.
 pub(crate) struct Auth {
     signing_key: String,
+    /// The version that tokens claim (§1.7).
+    newest: Version,
     users: RwLock<HashMap<String, (String, String)>>,
     pairs: RwLock<HashMap<String, KeyPair>>,
     revoked: RwLock<HashSet<String>>,
@@ -53,12 +74,25 @@ type HmacSha256 = Hmac<Sha256>;
 
 impl Auth {
     /// Reads users, key pairs and the signing key.
-    pub(crate) fn load(db: &Connection) -> Result<Self, Refusal> {
+    pub(crate) fn load(db: &Connection, newest: Version) -> Result<Self, Refusal> {
         let signing_key = db.query_row(
             "SELECT value FROM settings WHERE key = 'token_secret'",
             [],
             |row| row.get(0),
         )?;
+        let auth = Self {
+            signing_key,
+            newest,
+            users: RwLock::default(),
+            pairs: RwLock::default(),
+            revoked: RwLock::default(),
+        };
+        auth.reload(db)?;
+        Ok(auth)
+    }
+
+    /// Reads users and key pairs again: another process may have changed them.
+    pub(super) fn reload(&self, db: &Connection) -> Result<(), Refusal> {
         let mut users = HashMap::new();
         let mut statement = db.prepare("SELECT id, name, role FROM users")?;
         let mut rows = statement.query([])?;
@@ -66,44 +100,45 @@ impl Auth {
             users.insert(row.get(0)?, (row.get(1)?, row.get(2)?));
         }
         let mut pairs = HashMap::new();
-        let mut statement = db.prepare("SELECT access_key, secret_hash, user FROM credentials")?;
+        let mut statement =
+            db.prepare("SELECT access_key, secret_hash, user, until FROM credentials")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            pairs.insert(
-                row.get(0)?,
-                KeyPair {
-                    secret_hash: row.get(1)?,
-                    user: row.get(2)?,
-                },
-            );
+            let pair = KeyPair {
+                secret_hash: row.get(1)?,
+                user: row.get(2)?,
+                until: row.get(3)?,
+            };
+            pairs.insert(row.get(0)?, pair);
         }
         let mut statement = db.prepare("SELECT session FROM revoked_sessions")?;
         let revoked = statement
             .query_map([], |row| row.get(0))?
             .collect::<Result<HashSet<String>, _>>()?;
-        Ok(Self {
-            signing_key,
-            users: RwLock::new(users),
-            pairs: RwLock::new(pairs),
-            revoked: RwLock::new(revoked),
-        })
+        *write(&self.users) = users;
+        *write(&self.pairs) = pairs;
+        *write(&self.revoked) = revoked;
+        Ok(())
     }
 
-    /// The caller that the headers prove: Basic or Bearer (§1.4). The cookie is not read:
-    /// together with writes by GET it would let any web page act in the user's name.
+    /// The caller that the headers prove: Basic, Bearer, or without either the cookie, which browsers send from our
+    /// own pages alone (§1.4).
     pub(crate) fn caller(&self, headers: &HeaderMap, now: i64) -> Result<Caller, Refusal> {
         let caller = match header(headers, "authorization") {
             Some(value) => match value.split_once(' ') {
-                Some(("Basic", pair)) => self.by_key_pair(pair.trim())?,
+                Some(("Basic", pair)) => self.by_key_pair(pair.trim(), now)?,
                 Some(("Bearer", token)) => self.by_token(token.trim(), now)?,
                 _ => return Err(unauthorized(10, "unsupported authorization scheme")),
             },
-            None => return Err(unauthorized(20, "missing credentials")),
+            None => match cookie(headers) {
+                Some(token) => self.by_token(token, now)?,
+                None => return Err(unauthorized(20, "missing credentials")),
+            },
         };
         self.impersonated(caller, headers)
     }
 
-    fn by_key_pair(&self, pair: &str) -> Result<Caller, Refusal> {
+    fn by_key_pair(&self, pair: &str, now: i64) -> Result<Caller, Refusal> {
         let wrong = || {
             unauthorized(
                 22,
@@ -116,14 +151,16 @@ impl Auth {
             .and_then(|bytes| String::from_utf8(bytes).ok())
             .ok_or_else(wrong)?;
         let (key, secret) = pair.split_once(':').ok_or_else(wrong)?;
-        let user = read(&self.pairs)
+        let (user, until) = read(&self.pairs)
             .get(key)
             .filter(|known| known.secret_hash == hash(secret))
-            .map(|known| known.user.clone())
+            .filter(|known| known.until.is_none_or(|until| now < until))
+            .map(|known| (known.user.clone(), known.until))
             .ok_or_else(wrong)?;
         let caller = self.user(&user).ok_or_else(wrong)?;
         Ok(Caller {
             access_key: Some(key.to_owned()),
+            until,
             ..caller
         })
     }
@@ -146,8 +183,10 @@ impl Auth {
         let caller = self
             .user(super::doc::text(&claims, "identity.user"))
             .ok_or_else(bad)?;
+        let until = claims.get("keys_until").and_then(Value::as_i64);
         Ok(Caller {
             session: Some(session),
+            until,
             ..caller
         })
     }
@@ -166,7 +205,7 @@ impl Auth {
             }
             (Some(target), None) | (None, Some(target)) => target,
         };
-        if !matches!(caller.role.as_str(), "admin" | "root" | "system") {
+        if !caller.administers() {
             return Err(Refusal::bad(
                 6,
                 "Impersonation error (role may not impersonate)",
@@ -203,6 +242,11 @@ impl Auth {
             .collect()
     }
 
+    /// From now on this user is known, with this role.
+    pub(super) fn admit(&self, id: &str, name: &str, role: &str) {
+        write(&self.users).insert(id.to_owned(), (name.to_owned(), role.to_owned()));
+    }
+
     /// From now on the tokens of this session are refused.
     pub(super) fn revoke(&self, session: String) {
         write(&self.revoked).insert(session);
@@ -213,6 +257,7 @@ impl Auth {
         let pair = KeyPair {
             secret_hash: hash(secret),
             user: user.to_owned(),
+            until: None,
         };
         write(&self.pairs).insert(access_key, pair);
     }
@@ -243,10 +288,12 @@ impl Auth {
         now: i64,
         lifetime: i64,
     ) -> Result<String, Refusal> {
-        let claims = json!({
+        let end = now + lifetime;
+        let end = caller.until.map_or(end, |until| end.min(until));
+        let mut claims = json!({
             "env": "<unknown>",
             "iat": now,
-            "exp": now + lifetime,
+            "exp": end,
             "identity": {
                 "role": caller.role,
                 "user": caller.user,
@@ -256,11 +303,14 @@ impl Auth {
             },
             "session_id": new_id(),
             "auth_type": "Bearer",
-            "api_version": Version::NEWEST.to_string(),
+            "api_version": self.newest.to_string(),
             "server_version": SERVER_VERSION,
             "server_build": env!("CARGO_PKG_VERSION"),
             "feature_set": "basic",
         });
+        if let Some(until) = caller.until {
+            claims["keys_until"] = until.into();
+        }
         let header = URL_SAFE_NO_PAD.encode(br#"{"alg":"HS256","typ":"JWT"}"#);
         let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims.to_string()));
         let mut mac = self
@@ -293,6 +343,18 @@ fn unauthorized(subcode: u16, why: &str) -> Refusal {
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
+}
+
+/// The token of the log-in cookie.
+fn cookie(headers: &HeaderMap) -> Option<&str> {
+    let values = headers.get_all(http::header::COOKIE);
+    values
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .find(|(name, token)| *name == COOKIE && !token.is_empty())
+        .map(|(_, token)| token)
 }
 
 /// A header by its new or its old name (§1.5).
@@ -332,5 +394,15 @@ pub(super) fn add_pair(
         "INSERT INTO credentials (access_key, secret_hash, user, label) VALUES (?1, ?2, ?3, ?4)",
         params![key, hash(&secret), user, label],
     )?;
+    note_change(db)?;
     Ok((key, secret))
+}
+
+/// Tells a server that runs on this database that users or keys have changed.
+pub(super) fn note_change(db: &Connection) -> Result<(), Refusal> {
+    db.execute(
+        "INSERT OR REPLACE INTO settings VALUES ('accounts_changed', ?1)",
+        [new_id()],
+    )?;
+    Ok(())
 }

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::App;
 use super::auth::Caller;
+use super::line::Line;
 use super::rules::Ask;
 use super::wire::{Doc, Refusal, Version};
 
@@ -14,7 +15,7 @@ use super::wire::{Doc, Refusal, Version};
 pub(crate) struct Request {
     pub(crate) body: Doc,
     /// The lines of a batch body (§1.9).
-    pub(crate) lines: Option<Vec<Doc>>,
+    pub(crate) lines: Option<Vec<Line>>,
     pub(crate) version: Version,
     pub(crate) caller: Caller,
     /// `X-ClearML-Worker`: the host name of the client's machine (§1.5).
@@ -61,6 +62,11 @@ impl<'a> Call<'a> {
             at,
             now: iso(at),
         }
+    }
+
+    /// Whether the server that is played knows what came with this version (§1.7).
+    pub(crate) fn plays(&self, since: Version) -> bool {
+        self.app.newest >= since
     }
 
     /// Id of the user who asks.

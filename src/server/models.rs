@@ -7,11 +7,11 @@ use super::auth::COMPANY;
 use super::call::Call;
 use super::query::{self, Hidden, Query};
 use super::wire::{Answer, Doc, Refusal, new_id};
-use super::{doc, tasks};
+use super::{doc, tasks, versions};
 
 // ---- rows ----
 
-fn save(db: &Connection, model: &Doc) -> Result<(), Refusal> {
+pub(super) fn save(db: &Connection, model: &Doc) -> Result<(), Refusal> {
     let own = |key| Some(doc::text(model, key)).filter(|text| !text.is_empty());
     let hidden = doc::strings(model, "system_tags").contains(&"hidden");
     db.prepare_cached(
@@ -63,6 +63,16 @@ pub(super) fn urls_of(db: &Connection, task: &str) -> Result<Vec<String>, Refusa
         .collect())
 }
 
+/// Addresses of those of them that were not published, and so go with the task.
+pub(super) fn draft_urls_of(db: &Connection, task: &str) -> Result<Vec<String>, Refusal> {
+    let models = of_task(db, task)?;
+    Ok(models
+        .iter()
+        .filter(|model| model.get("ready").and_then(Value::as_bool) != Some(true))
+        .map(|model| doc::text(model, "uri").to_owned())
+        .collect())
+}
+
 /// Takes away the task's models that were not published; returns their ids.
 pub(super) fn delete_drafts_of(db: &Connection, task: &str) -> Result<Vec<String>, Refusal> {
     let mut deleted = Vec::new();
@@ -104,6 +114,32 @@ pub(super) fn leave_projects(
     Ok(0)
 }
 
+/// Puts models into another project, or into none; returns how many.
+pub(super) fn change_project(
+    call: &Call,
+    ids: &[String],
+    project: Option<&str>,
+) -> Result<usize, Refusal> {
+    let mut moved = 0;
+    for id in ids {
+        let Some(mut model) = find(call.db, id)? else {
+            continue;
+        };
+        match project {
+            Some(project) => {
+                model.insert("project".into(), project.into());
+            }
+            None => {
+                model.shift_remove("project");
+            }
+        }
+        touch(call, &mut model);
+        save(call.db, &model)?;
+        moved += 1;
+    }
+    Ok(moved)
+}
+
 /// Publishing a task publishes its last output model (§2.3).
 pub(super) fn publish_last_output(call: &Call, task: &Doc) -> Result<(), Refusal> {
     let outputs = doc::get(task, "models.output").and_then(Value::as_array);
@@ -118,7 +154,7 @@ pub(super) fn publish_last_output(call: &Call, task: &Doc) -> Result<(), Refusal
     Ok(())
 }
 
-fn touch(call: &Call, model: &mut Doc) {
+pub(super) fn touch(call: &Call, model: &mut Doc) {
     model.insert("last_update".into(), call.now.clone().into());
     model.insert("last_change".into(), call.now.clone().into());
     model.insert("last_changed_by".into(), call.user().into());
@@ -220,7 +256,7 @@ pub(crate) fn create(call: &Call) -> Answer {
 
 /// `models.get_by_id`
 pub(crate) fn get_by_id(call: &Call) -> Answer {
-    Ok(json!({"model": known(call.db, call.text("model")?)?}))
+    Ok(json!({"model": shown(call, known(call.db, call.text("model")?)?)}))
 }
 
 /// `models.get_by_task_id`
@@ -231,7 +267,13 @@ pub(crate) fn get_by_task_id(call: &Call) -> Answer {
         .and_then(|entries| entries.last())
         .and_then(|entry| entry["model"].as_str());
     let id = last.ok_or_else(|| Refusal::bad(201, "The task has no output model"))?;
-    Ok(json!({"model": known(call.db, id)?}))
+    Ok(json!({"model": shown(call, known(call.db, id)?)}))
+}
+
+/// A model as the caller's version knows it.
+fn shown(call: &Call, mut model: Doc) -> Doc {
+    versions::metadata_for(call.request.version, &mut model);
+    model
 }
 
 /// `models.get_all`, `models.get_all_ex`
@@ -247,6 +289,7 @@ pub(crate) fn get_all(call: &Call) -> Answer {
             "user",
             "parent",
             "uri",
+            "metadata.*",
         ],
     )?;
     if call.flag("include_subprojects")? {
@@ -266,7 +309,7 @@ pub(crate) fn get_all(call: &Call) -> Answer {
     }
     let models: Vec<Doc> = found
         .into_iter()
-        .map(|model| query.cut_with_id(model))
+        .map(|model| query.cut_with_id(shown(call, model)))
         .collect();
     Ok(json!({"models": models}))
 }
@@ -343,7 +386,20 @@ pub(crate) fn update_for_task(call: &Call) -> Answer {
 
 /// `models.set_ready`
 pub(crate) fn set_ready(call: &Call) -> Answer {
-    let mut model = known(call.db, call.text("model")?)?;
+    publish_one(call, call.text("model")?).map(Value::Object)
+}
+
+/// `models.publish_many`
+pub(crate) fn publish_many(call: &Call) -> Answer {
+    many(call, |call, id| {
+        let mut answer = publish_one(call, id)?;
+        answer.insert("updated".into(), true.into());
+        Ok(answer)
+    })
+}
+
+fn publish_one(call: &Call, id: &str) -> Result<Doc, Refusal> {
+    let mut model = known(call.db, id)?;
     if model.get("ready").and_then(Value::as_bool) == Some(true)
         && !call.flag("force_publish_task")?
     {
@@ -352,24 +408,68 @@ pub(crate) fn set_ready(call: &Call) -> Answer {
     model.insert("ready".into(), true.into());
     touch(call, &mut model);
     save(call.db, &model)?;
-    Ok(json!({"updated": 1}))
+    let mut answer = Doc::new();
+    answer.insert("updated".into(), 1.into());
+    Ok(answer)
 }
 
 /// `models.delete`
 pub(crate) fn delete(call: &Call) -> Answer {
-    let model = known(call.db, call.text("model")?)?;
+    delete_one(call, call.text("model")?).map(Value::Object)
+}
+
+/// `models.delete_many`
+pub(crate) fn delete_many(call: &Call) -> Answer {
+    many(call, delete_one)
+}
+
+fn delete_one(call: &Call, id: &str) -> Result<Doc, Refusal> {
+    let model = known(call.db, id)?;
     if model.get("ready").and_then(Value::as_bool) == Some(true) && !call.flag("force")? {
         return Err(Refusal::bad(
             202,
             "Model is published (use force=true to delete)",
         ));
     }
-    call.db.execute(
-        "DELETE FROM models WHERE id = ?1",
-        [doc::text(&model, "id")],
-    )?;
-    super::events::delete_of(call.db, doc::text(&model, "id"))?;
-    Ok(json!({"deleted": true, "url": model.get("uri")}))
+    call.db.execute("DELETE FROM models WHERE id = ?1", [id])?;
+    super::events::delete_of(call.db, id)?;
+    let mut answer = Doc::new();
+    answer.insert("deleted".into(), true.into());
+    answer.insert("url".into(), json!(model.get("uri")));
+    Ok(answer)
+}
+
+/// The `*_many` form: each model on its own; what fails says why.
+fn many(call: &Call, one: fn(&Call, &str) -> Result<Doc, Refusal>) -> Answer {
+    let (mut succeeded, mut failed) = (Vec::new(), Vec::new());
+    for id in call.texts_required("ids")? {
+        match one(call, id) {
+            Ok(mut answer) => {
+                answer.insert("id".into(), id.into());
+                succeeded.push(answer);
+            }
+            Err(refusal) if refusal.code == 400 => {
+                let error = json!({"codes": [400, refusal.subcode], "msg": refusal.text, "data": refusal.data.unwrap_or_default()});
+                failed.push(json!({"id": id, "error": error}));
+            }
+            Err(refusal) => return Err(refusal),
+        }
+    }
+    Ok(json!({"succeeded": succeeded, "failed": failed}))
+}
+
+/// `models.get_frameworks`: those in use.
+pub(crate) fn get_frameworks(call: &Call) -> Answer {
+    let sql = "SELECT DISTINCT json_extract(doc, '$.framework') AS framework FROM models
+               WHERE framework IS NOT NULL AND framework <> ''
+                 AND (?1 = '[]' OR project IN (SELECT value FROM json_each(?1))) ORDER BY 1";
+    let mut statement = call.db.prepare_cached(sql)?;
+    let frameworks = statement
+        .query_map([json!(call.texts("projects")?).to_string()], |row| {
+            row.get(0)
+        })?
+        .collect::<Result<Vec<String>, _>>()?;
+    Ok(json!({"frameworks": frameworks}))
 }
 
 /// `models.add_or_update_metadata`
@@ -401,36 +501,26 @@ pub(crate) fn delete_metadata(call: &Call) -> Answer {
 
 /// `models.archive_many`
 pub(crate) fn archive_many(call: &Call) -> Answer {
-    set_archived(call, "archived", true)
+    many(call, |call, id| set_archived(call, id, "archived"))
 }
 
 /// `models.unarchive_many`
 pub(crate) fn unarchive_many(call: &Call) -> Answer {
-    set_archived(call, "unarchived", false)
+    many(call, |call, id| set_archived(call, id, "unarchived"))
 }
 
-fn set_archived(call: &Call, word: &str, archived: bool) -> Answer {
-    let (mut succeeded, mut failed) = (Vec::new(), Vec::new());
-    for id in call.texts_required("ids")? {
-        match known(call.db, id) {
-            Ok(mut model) => {
-                let mut tags = doc::strings(&model, "system_tags");
-                tags.retain(|tag| *tag != "archived");
-                if archived {
-                    tags.push("archived");
-                }
-                let tags = query::tags(&tags);
-                model.insert("system_tags".into(), tags);
-                touch(call, &mut model);
-                save(call.db, &model)?;
-                succeeded.push(json!({"id": id, (word): true}));
-            }
-            Err(refusal) if refusal.code == 400 => {
-                let error = json!({"codes": [400, refusal.subcode], "msg": refusal.text, "data": refusal.data.unwrap_or_default()});
-                failed.push(json!({"id": id, "error": error}));
-            }
-            Err(refusal) => return Err(refusal),
-        }
+fn set_archived(call: &Call, id: &str, word: &str) -> Result<Doc, Refusal> {
+    let mut model = known(call.db, id)?;
+    let mut tags = doc::strings(&model, "system_tags");
+    tags.retain(|tag| *tag != "archived");
+    if word == "archived" {
+        tags.push("archived");
     }
-    Ok(json!({"succeeded": succeeded, "failed": failed}))
+    let tags = query::tags(&tags);
+    model.insert("system_tags".into(), tags);
+    touch(call, &mut model);
+    save(call.db, &model)?;
+    let mut answer = Doc::new();
+    answer.insert(word.into(), true.into());
+    Ok(answer)
 }

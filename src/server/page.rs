@@ -1,383 +1,250 @@
-//! Pages for browsers: what is queued, who works, what runs; and one task with its log, curves and files.
+//! The page for people: plain HTML, style sheets and ES modules out of `page/`, inside the program.
 //!
-//! Plain HTML without scripts. The SDK prints the address of a task's page when it starts; that address leads here.
+//! ```text
+//! /                                  ─┐
+//! /projects/<project>/tasks/<task>/… ─┴▶ index.html ──▶ /page/*.js ──▶ the API, with a token got by keys
+//! ```
+//!
+//! The files hold no data, so they need no credentials: whatever the page shows it asks the API for. Its policy allows
+//! scripts and styles from this server alone and no markup made of text (trusted types), so that nothing a user wrote
+//! can become code.
 
-use std::fmt::Write as _;
+use std::sync::OnceLock;
 
-use rusqlite::params;
-use serde_json::Value;
+use axum::body::Body;
+use axum::response::Response;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use sha2::{Digest as _, Sha256};
 
-use super::call::Call;
-use super::wire::{Answer, Doc, Refusal};
-use super::{doc, events, tasks};
+/// First part of the addresses of the page's files.
+const FOLDER: &str = "/page/";
 
-/// Tasks, entries and log lines that a page shows at most.
-const TASKS: i64 = 100;
-const ENTRIES: i64 = 20;
-const LINES: i64 = 1000;
-/// Curves on a task's page, points of a curve, debug samples.
-const CURVES: usize = 48;
-const POINTS: i64 = 500;
-const SAMPLES: usize = 24;
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+    img-src 'self' data: blob: http: https:; media-src 'self' http: https:; connect-src 'self'; \
+    base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
+    require-trusted-types-for 'script'; trusted-types 'none'";
 
-const STYLE: &str = "body{font:14px system-ui,sans-serif;margin:2em auto;max-width:72em;padding:0 1em;color:#222}\
-table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.25em .75em .25em 0;vertical-align:top;\
-border-bottom:1px solid #ddd}pre{background:#111;color:#ddd;padding:1em;overflow:auto;max-height:40em}\
-svg{background:#fafafa;border:1px solid #ddd}figure{display:inline-block;margin:.5em}figure img{max-width:16em}\
-.failed{color:#b00}.completed{color:#070}.in_progress{color:#05a}h1{font-size:1.3em}h2{font-size:1.1em;margin-top:2em}";
-
-/// Which page an address asks for.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Page {
-    Overview,
-    Task(String),
-}
-
-/// `/`, and `/projects/<project>/tasks/<task>[/...]` as the SDK prints it.
-pub(crate) fn page(path: &str) -> Option<Page> {
-    if path == "/" {
-        return Some(Page::Overview);
-    }
-    let mut parts = path.strip_prefix("/projects/")?.split('/');
-    parts.next()?;
-    let kind = parts.next()?;
-    let task = parts.next()?;
-    (matches!(kind, "tasks" | "experiments") && crate::task::is_object_id(task))
-        .then(|| Page::Task(task.to_owned()))
-}
-
-/// The page as HTML.
-pub(crate) fn html(call: &Call, page: &Page) -> Answer {
-    Ok(match page {
-        Page::Overview => overview(call)?.into(),
-        Page::Task(id) => task(call, id)?.into(),
-    })
-}
-
-/// Text inside HTML, attributes included.
-fn escape(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => safe += "&amp;",
-            '<' => safe += "&lt;",
-            '>' => safe += "&gt;",
-            '"' => safe += "&quot;",
-            '\'' => safe += "&#39;",
-            c => safe.push(c),
-        }
-    }
-    safe
-}
-
-fn frame(title: &str, refresh: bool, body: &str) -> String {
-    let refresh = if refresh {
-        "<meta http-equiv=refresh content=5>"
-    } else {
-        ""
+macro_rules! asset {
+    ($name:literal) => {
+        ($name, include_bytes!(concat!("page/", $name)))
     };
-    format!(
-        "<!doctype html><html lang=en><meta charset=utf-8>{refresh}<title>{title}</title><style>{STYLE}</style>\
-         <body><h1>{title}</h1>{body}",
-        title = escape(title)
-    )
 }
 
-/// A time to the second.
-fn moment(text: &str) -> String {
-    escape(&text.get(..19).unwrap_or(text).replace('T', " "))
+/// Name and content of each file.
+#[rustfmt::skip]
+const FILES: &[(&str, &[u8])] = &[
+    asset!("actions.js"),
+    asset!("ansi.js"),
+    asset!("api.js"),
+    asset!("axes.js"),
+    asset!("base.css"),
+    asset!("chart.js"),
+    asset!("compare.js"),
+    asset!("dom.js"),
+    asset!("execution.js"),
+    asset!("files.js"),
+    asset!("format.js"),
+    asset!("icon.svg"),
+    asset!("index.html"),
+    asset!("keys.js"),
+    asset!("log.js"),
+    asset!("main.js"),
+    asset!("overview.js"),
+    asset!("parameters.js"),
+    asset!("plot.js"),
+    asset!("plotly.js"),
+    asset!("plots.js"),
+    asset!("queues.js"),
+    asset!("route.js"),
+    asset!("samples.js"),
+    asset!("scalars.js"),
+    asset!("signin.js"),
+    asset!("start.js"),
+    asset!("task.js"),
+    asset!("tasks.js"),
+    asset!("theme.js"),
+    asset!("ui.js"),
+    asset!("views.css"),
+    asset!("workers.js"),
+];
+
+/// The file that an address stands for: `/`, `/page/<file>`, and what the SDK prints for a task.
+fn file(path: &str) -> Option<&'static (&'static str, &'static [u8])> {
+    let name = match path.strip_prefix(FOLDER) {
+        Some(name) => name,
+        None if path == "/" || is_task(path) => "index.html",
+        None => return None,
+    };
+    FILES.iter().find(|(known, _)| *known == name)
 }
 
-fn task_link(id: &str, name: &str) -> String {
-    format!(
-        "<a href=\"/projects/-/tasks/{}\">{}</a>",
-        escape(id),
-        escape(if name.is_empty() { id } else { name })
-    )
+/// `/projects/<project>/{tasks,experiments}/<task>[/…]`
+fn is_task(path: &str) -> bool {
+    let Some(rest) = path.strip_prefix("/projects/") else {
+        return false;
+    };
+    let mut parts = rest.split('/').skip(1);
+    matches!(parts.next(), Some("tasks" | "experiments"))
+        && parts.next().is_some_and(crate::task::is_object_id)
 }
 
-// ---- overview ----
-
-fn overview(call: &Call) -> Result<String, Refusal> {
-    let body = format!(
-        "<h2>Queues</h2>{}<h2>Workers</h2>{}<h2>Tasks</h2>{}",
-        queues(call)?,
-        workers(call)?,
-        recent_tasks(call)?
-    );
-    Ok(frame("trainyard server", true, &body))
-}
-
-fn queues(call: &Call) -> Result<String, Refusal> {
-    let mut html = "<table><tr><th>queue<th>waiting<th>first in line".to_owned();
-    let sql = "SELECT id, name, (SELECT count(*) FROM entries WHERE queue = id) FROM queues ORDER BY hidden, name";
-    let mut statement = call.db.prepare_cached(sql)?;
-    let mut rows = statement.query([])?;
-    let next = "SELECT entries.task, coalesce(tasks.name, '') FROM entries LEFT JOIN tasks ON tasks.id = entries.task
-                WHERE queue = ?1 ORDER BY position LIMIT ?2";
-    let mut next = call.db.prepare_cached(next)?;
-    while let Some(row) = rows.next()? {
-        let (id, name, count): (String, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        let waiting = next
-            .query_map(params![id, ENTRIES], |row| {
-                Ok(task_link(
-                    &row.get::<_, String>(0)?,
-                    &row.get::<_, String>(1)?,
-                ))
-            })?
-            .collect::<Result<Vec<_>, _>>()?;
-        let _ = write!(
-            html,
-            "<tr><td>{}<td>{count}<td>{}",
-            escape(&name),
-            waiting.join(", ")
-        );
+/// The answer, if the request is one for the page.
+pub(super) fn answer(method: &Method, path: &str, headers: &HeaderMap) -> Option<Response> {
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return None;
     }
-    Ok(html + "</table>")
-}
-
-fn workers(call: &Call) -> Result<String, Refusal> {
-    let mut html = "<table><tr><th>worker<th>last report<th>task".to_owned();
-    let sql = "SELECT doc FROM workers WHERE seen + timeout >= ?1 ORDER BY id LIMIT ?2";
-    for worker in documents(call, sql, &[&call.at.as_second(), &TASKS])? {
-        let task = doc::text(&worker, "task");
-        let running = tasks::find(call.db, task)?.map_or_else(String::new, |found| {
-            task_link(task, doc::text(&found, "name"))
-        });
-        let (id, last) = (
-            escape(doc::text(&worker, "id")),
-            moment(doc::text(&worker, "last_report_time")),
-        );
-        let _ = write!(html, "<tr><td>{id}<td>{last}<td>{running}");
+    let Some((name, content)) = file(path) else {
+        return path
+            .starts_with(FOLDER)
+            .then(|| response(StatusCode::NOT_FOUND, Body::empty()));
+    };
+    let tag = tag(name);
+    let known = headers
+        .get(header::IF_NONE_MATCH)
+        .is_some_and(|have| have == tag);
+    let mut response = if known {
+        response(StatusCode::NOT_MODIFIED, Body::empty())
+    } else if *method == Method::HEAD {
+        response(StatusCode::OK, Body::empty())
+    } else {
+        response(StatusCode::OK, Body::from(*content))
+    };
+    let set = response.headers_mut();
+    set.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind(name)));
+    if let Ok(tag) = HeaderValue::from_str(tag) {
+        set.insert(header::ETAG, tag);
     }
-    Ok(html + "</table>")
+    Some(response)
 }
 
-fn recent_tasks(call: &Call) -> Result<String, Refusal> {
-    let mut html = "<table><tr><th>task<th>status<th>message<th>last update".to_owned();
-    let sql = "SELECT doc FROM tasks WHERE hidden = 0 ORDER BY last_update DESC LIMIT ?1";
-    for task in documents(call, sql, &[&TASKS])? {
-        let text = |key| escape(doc::text(&task, key));
-        let link = task_link(doc::text(&task, "id"), doc::text(&task, "name"));
-        let (status, message, last) = (
-            text("status"),
-            text("status_message"),
-            moment(doc::text(&task, "last_update")),
-        );
-        let _ = write!(
-            html,
-            "<tr><td>{link}<td class={status}>{status}<td>{message}<td>{last}"
-        );
-    }
-    Ok(html + "</table>")
-}
-
-fn documents(call: &Call, sql: &str, values: &[&dyn rusqlite::ToSql]) -> Result<Vec<Doc>, Refusal> {
-    let found = events::log::read(call, sql, values)?;
-    Ok(found
-        .into_iter()
-        .filter_map(|value| {
-            if let Value::Object(doc) = value {
-                Some(doc)
-            } else {
-                None
-            }
-        })
-        .collect())
-}
-
-// ---- one task ----
-
-fn task(call: &Call, id: &str) -> Result<String, Refusal> {
-    let task = tasks::known(call.db, id)?;
-    let status = doc::text(&task, "status");
-    let mut body = "<p><a href=\"/\">all tasks</a><table>".to_owned();
-    for key in [
-        "id",
-        "status",
-        "status_reason",
-        "status_message",
-        "created",
-        "started",
-        "completed",
-        "last_worker",
+fn response(status: StatusCode, body: Body) -> Response {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        // Another program at the same address brings other files.
+        (header::CACHE_CONTROL, "no-cache"),
+        (
+            HeaderName::from_static("cross-origin-opener-policy"),
+            "same-origin",
+        ),
     ] {
-        let value = doc::text(&task, key);
-        if !value.is_empty() {
-            let value = if value.ends_with("+00:00") {
-                moment(value)
-            } else {
-                escape(value)
-            };
-            let _ = write!(
-                body,
-                "<tr><th>{key}<td class={}>{value}",
-                if key == "status" { status } else { "" }
-            );
-        }
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
     }
-    body += "</table>";
-    body += &files(&task);
-    body += &curves(call, id)?;
-    body += &samples(call, id)?;
-    body += &log(call, id)?;
-    Ok(frame(
-        doc::text(&task, "name"),
-        matches!(status, "queued" | "in_progress"),
-        &body,
-    ))
+    response
 }
 
-/// A link, if the address is one that a browser may follow.
-fn link(address: &str, text: &str) -> String {
-    if address.starts_with("http://") || address.starts_with("https://") {
-        format!("<a href=\"{}\">{}</a>", escape(address), escape(text))
-    } else {
-        format!("{} ({})", escape(text), escape(address))
+fn kind(name: &str) -> &'static str {
+    match name.rsplit_once('.') {
+        Some((_, "css")) => "text/css; charset=utf-8",
+        Some((_, "js")) => "text/javascript; charset=utf-8",
+        Some((_, "svg")) => "image/svg+xml",
+        _ => "text/html; charset=utf-8",
     }
 }
 
-fn files(task: &Doc) -> String {
-    let artifacts = doc::get(task, "execution.artifacts")
-        .and_then(Value::as_array)
-        .map(Vec::as_slice);
-    let mut html = String::new();
-    for artifact in artifacts
-        .unwrap_or_default()
-        .iter()
-        .filter_map(Value::as_object)
-    {
-        let _ = write!(
-            html,
-            "<li>{}",
-            link(doc::text(artifact, "uri"), doc::text(artifact, "key"))
-        );
-    }
-    if html.is_empty() {
-        html
-    } else {
-        format!("<h2>Artifacts</h2><ul>{html}</ul>")
-    }
-}
-
-/// Each curve as a small picture.
-fn curves(call: &Call, id: &str) -> Result<String, Refusal> {
-    let all = events::charts::curves(call, id, "iter", POINTS)?;
-    let mut html = String::new();
-    let mut shown = 0;
-    for (metric, variants) in all.as_object().into_iter().flatten() {
-        for (variant, curve) in variants.as_object().into_iter().flatten() {
-            if shown < CURVES {
-                let _ = write!(
-                    html,
-                    "<figure>{}<figcaption>{} / {}</figcaption></figure>",
-                    picture(curve),
-                    escape(metric),
-                    escape(variant)
-                );
-            }
-            shown += 1;
-        }
-    }
-    Ok(match shown {
-        0 => html,
-        _ if shown > CURVES => format!("<h2>Scalars ({CURVES} of {shown})</h2>{html}"),
-        _ => format!("<h2>Scalars</h2>{html}"),
-    })
-}
-
-fn picture(curve: &Value) -> String {
-    const WIDTH: f64 = 240.0;
-    const HEIGHT: f64 = 120.0;
-    let numbers = |key: &str| -> Vec<f64> {
-        curve[key]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_f64)
-            .collect()
-    };
-    let (xs, ys) = (numbers("x"), numbers("y"));
-    let span = |values: &[f64]| {
-        let low = values.iter().copied().fold(f64::INFINITY, f64::min);
-        let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        (low, if high > low { high - low } else { 1.0 })
-    };
-    let ((left, width), (bottom, height)) = (span(&xs), span(&ys));
-    let mut points = String::new();
-    for (x, y) in xs.iter().zip(&ys) {
-        let (x, y) = (
-            (x - left) / width * (WIDTH - 8.0) + 4.0,
-            HEIGHT - 4.0 - (y - bottom) / height * (HEIGHT - 8.0),
-        );
-        let _ = write!(points, "{x:.1},{y:.1} ");
-    }
-    let last = ys.last().copied().unwrap_or_default();
-    format!(
-        "<svg width={WIDTH} height={HEIGHT}><polyline points=\"{points}\" fill=none stroke=#05a stroke-width=1.5 />\
-         <title>last value {last}</title></svg>"
-    )
-}
-
-fn samples(call: &Call, id: &str) -> Result<String, Refusal> {
-    let urls = events::urls_of(call.db, id)?;
-    let mut html = String::new();
-    for url in urls.iter().rev().take(SAMPLES) {
-        let name = url.rsplit('/').next().unwrap_or(url);
-        let picture = [".png", ".jpg", ".jpeg", ".gif", ".webp"]
+/// What tells one content of a file from another.
+fn tag(name: &str) -> &'static str {
+    static TAGS: OnceLock<Vec<(&'static str, String)>> = OnceLock::new();
+    let tags = TAGS.get_or_init(|| {
+        FILES
             .iter()
-            .any(|end| name.ends_with(end));
-        if picture && (url.starts_with("http://") || url.starts_with("https://")) {
-            let (url, name) = (escape(url), escape(name));
-            let _ = write!(
-                html,
-                "<figure><img src=\"{url}\" alt=\"{name}\"><figcaption>{name}</figcaption></figure>"
-            );
-        } else {
-            let _ = write!(html, "<p>{}", link(url, name));
-        }
-    }
-    Ok(if html.is_empty() {
-        html
-    } else {
-        format!("<h2>Debug samples</h2>{html}")
-    })
-}
-
-fn log(call: &Call, id: &str) -> Result<String, Refusal> {
-    let sql = "SELECT doc FROM log WHERE task = ?1 ORDER BY at DESC, id DESC LIMIT ?2";
-    let mut text = String::new();
-    for line in documents(call, sql, &[&id, &LINES])?.iter().rev() {
-        text += &escape(doc::text(line, "msg"));
-        if !text.ends_with('\n') {
-            text.push('\n');
-        }
-    }
-    Ok(format!("<h2>Log</h2><pre>{text}</pre>"))
+            .map(|(name, content)| {
+                let digest = Sha256::digest(content);
+                let short = u64::from_be_bytes(std::array::from_fn(|at| digest[at]));
+                (*name, format!("\"{short:016x}\""))
+            })
+            .collect()
+    });
+    tags.iter()
+        .find(|(known, _)| *known == name)
+        .map_or("", |(_, tag)| tag)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_address_that_the_sdk_prints_is_a_tasks_page() {
-        let id = "0123456789abcdef0123456789abcdef";
-        assert_eq!(
-            page(&format!("/projects/p/tasks/{id}/output/log")),
-            Some(Page::Task(id.to_owned()))
-        );
-        assert_eq!(page("/"), Some(Page::Overview));
-        assert_eq!(page("/projects/p/tasks/x"), None);
-        assert_eq!(page("/tasks"), None);
+    fn get(path: &str) -> Option<Response> {
+        answer(&Method::GET, path, &HeaderMap::new())
     }
 
     #[test]
-    fn what_users_write_is_never_markup() {
+    fn the_address_that_the_sdk_prints_leads_to_the_page() {
+        let id = "0123456789abcdef0123456789abcdef";
+        for path in [
+            "/".to_owned(),
+            format!("/projects/p/tasks/{id}/output/log"),
+            format!("/projects/*/experiments/{id}"),
+        ] {
+            let response = get(&path).unwrap();
+            assert_eq!(
+                response.headers()[header::CONTENT_TYPE],
+                "text/html; charset=utf-8"
+            );
+        }
+        assert!(get("/projects/p/tasks/x").is_none());
+        assert!(get("/tasks").is_none());
         assert_eq!(
-            escape("<a href='x'>&\""),
-            "&lt;a href=&#39;x&#39;&gt;&amp;&quot;"
+            get("/page/../page.rs").unwrap().status(),
+            StatusCode::NOT_FOUND
         );
-        assert!(!link("javascript:alert(1)", "x").contains("href"));
+        assert!(answer(&Method::POST, "/", &HeaderMap::new()).is_none());
+    }
+
+    #[test]
+    fn a_file_that_has_not_changed_is_not_sent_again() {
+        let first = get("/page/main.js").unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert(header::IF_NONE_MATCH, first.headers()[header::ETAG].clone());
+        let again = answer(&Method::GET, "/page/main.js", &headers).unwrap();
+        assert_eq!(again.status(), StatusCode::NOT_MODIFIED);
+        let other = answer(&Method::GET, "/page/dom.js", &headers).unwrap();
+        assert_eq!(other.status(), StatusCode::OK);
+    }
+
+    /// Everything that the files name must be in the program, and everything in the folder must be named.
+    #[test]
+    fn every_file_is_embedded_and_every_import_leads_to_one() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/server/page");
+        let mut there: Vec<String> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        there.sort();
+        let mut named: Vec<&str> = FILES.iter().map(|(name, _)| *name).collect();
+        named.sort_unstable();
+        assert_eq!(there, named);
+        for (name, content) in FILES
+            .iter()
+            .filter(|(name, _)| kind(name).contains("javascript"))
+        {
+            let text = std::str::from_utf8(content).unwrap();
+            for import in text.split(" from './").skip(1) {
+                let target = import.split('\'').next().unwrap();
+                assert!(named.contains(&target), "{name} imports {target}");
+            }
+            for forbidden in [
+                "innerHTML",
+                "outerHTML",
+                "insertAdjacentHTML",
+                "document.write",
+                "eval(",
+            ] {
+                assert!(
+                    !text.replace("`innerHTML`", "").contains(forbidden),
+                    "{name} has {forbidden}"
+                );
+            }
+        }
+        let index = std::str::from_utf8(file("/").unwrap().1).unwrap();
+        for part in index.split("\"/page/").skip(1) {
+            let target = part.split('"').next().unwrap();
+            assert!(named.contains(&target), "index.html names {target}");
+        }
     }
 }

@@ -6,6 +6,8 @@
 //!
 //! Nothing is written here; `StatusChange::apply` changes the document in hand and returns what the answer shows.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -15,9 +17,6 @@ use crate::task::{STOPPING, Status};
 
 /// How long after its last update a task counts as run by its worker (§2.3, `tasks.stop`).
 const WORKER_ALIVE_SECONDS: i64 = 600;
-
-/// How long a task may run without a sign of life before the watchdog stops it (§3.4).
-pub(crate) const SILENT_SECONDS: i64 = 7200;
 
 /// What every status call may say.
 #[derive(Debug, Clone, Default)]
@@ -407,11 +406,10 @@ pub(crate) fn editable(task: &Doc, also: &[Status], force: bool) -> Result<(), R
     ))
 }
 
-/// The watchdog's verdict (§3.4): a running task that has been silent too long is stopped.
-pub(crate) fn watchdog(task: &Doc, now: Timestamp) -> Option<StatusChange> {
-    if status(task) != Status::InProgress
-        || silent_for(task, now).is_some_and(|s| s <= SILENT_SECONDS)
-    {
+/// The watchdog's verdict (§3.4): a running task that has been silent for longer than `silence` is stopped.
+pub(crate) fn watchdog(task: &Doc, now: Timestamp, silence: Duration) -> Option<StatusChange> {
+    let silence = i64::try_from(silence.as_secs()).unwrap_or(i64::MAX);
+    if status(task) != Status::InProgress || silent_for(task, now).is_some_and(|s| s <= silence) {
         return None;
     }
     let text = "Forced stop (non-responsive)";

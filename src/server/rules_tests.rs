@@ -314,12 +314,14 @@ fn moving_to_queued_drops_the_development_tag() {
     assert_eq!(doc::strings(&local, "system_tags"), ["x"]);
 }
 
+const SILENCE: Duration = Duration::from_secs(7200);
+
 #[test]
 fn the_watchdog_stops_only_running_tasks_that_were_silent_for_two_hours() {
     let later = |seconds| now() + jiff::SignedDuration::from_secs(seconds);
-    assert!(watchdog(&live(task("in_progress")), later(SILENT_SECONDS)).is_none());
-    assert!(watchdog(&live(task("queued")), later(SILENT_SECONDS + 1)).is_none());
-    let stop = watchdog(&live(task("in_progress")), later(SILENT_SECONDS + 1)).unwrap();
+    assert!(watchdog(&live(task("in_progress")), later(7200), SILENCE).is_none());
+    assert!(watchdog(&live(task("queued")), later(7201), SILENCE).is_none());
+    let stop = watchdog(&live(task("in_progress")), later(7201), SILENCE).unwrap();
     assert_eq!(
         (stop.status, stop.reason.as_str()),
         (Status::Stopped, "Forced stop (non-responsive)")

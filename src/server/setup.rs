@@ -15,7 +15,7 @@ use super::{auth, queues};
 
 /// The file with the first key pair in the data folder.
 const KEYS: &str = "keys.json";
-const USER: &str = "__trainyard__";
+pub(super) const USER: &str = "__trainyard__";
 const USER_NAME: &str = "trainyard";
 
 /// Why the server could not be set up.

@@ -8,23 +8,25 @@
 //! Each request runs inside a savepoint, so a refused one leaves nothing behind while its neighbours are stored. A
 //! database that is full or corrupt ends the server: [`Store::failure`] says why.
 
+mod writer;
+
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::schema;
 use super::wire::{Answer, Refusal};
+use writer::Job;
 
 /// Name of the database in the data folder.
 const FILE: &str = "trainyard.sqlite";
-/// Requests that may wait for the writer, and how many share a commit at most.
+/// Requests that may wait for the writer.
 const WAITING: usize = 1024;
-const SHARED_COMMIT: usize = 128;
 const READERS: usize = 4;
 /// Above this size a full check at start would keep the server down for too long.
 const CHECKED_AT_START: u64 = 2 << 30;
@@ -58,13 +60,16 @@ pub enum Error {
     Read(#[source] rusqlite::Error),
     #[error("could not write the database")]
     Write(#[source] rusqlite::Error),
-}
-
-type Work = Box<dyn FnOnce(&Connection) -> Answer + Send>;
-
-struct Job {
-    work: Work,
-    answer: oneshot::Sender<Answer>,
+    #[error("could not bring the database to schema {step}: {why}")]
+    Migrate { step: u32, why: String },
+    #[error(
+        "there is no trainyard server's database in {path:?}: start the server on that folder once, or name another"
+    )]
+    None { path: PathBuf },
+    #[error(
+        "the database in {path:?} is of an older trainyard: start the server on that folder once, it brings it up to date"
+    )]
+    Older { path: PathBuf },
 }
 
 /// Handle on the database; clones share it.
@@ -73,6 +78,8 @@ pub(crate) struct Store {
     /// Held as long as the server lives.
     _lock: Arc<fs::File>,
     writer: mpsc::Sender<Job>,
+    /// Room for requests that wait for the writer.
+    room: Arc<Semaphore>,
     readers: Arc<Readers>,
     failure: watch::Receiver<Option<String>>,
 }
@@ -103,11 +110,11 @@ impl Store {
             .map(|_| open_reader(&path))
             .collect::<Result<Vec<_>, _>>()?;
         let (failed, failure) = watch::channel(None);
-        let (writer, jobs) = mpsc::channel(WAITING);
+        let (writer, jobs) = mpsc::channel();
         let failed_writes = failed.clone();
         std::thread::Builder::new()
             .name("database".into())
-            .spawn(move || write_all(&mut db, jobs, &failed_writes))
+            .spawn(move || writer::run(&db, &jobs, &failed_writes))
             .map_err(in_folder)?;
         let readers = Readers {
             idle: Mutex::new(readers),
@@ -117,6 +124,7 @@ impl Store {
         Ok(Self {
             _lock: Arc::new(lock),
             writer,
+            room: Arc::new(Semaphore::new(WAITING)),
             readers: Arc::new(readers),
             failure,
         })
@@ -127,12 +135,16 @@ impl Store {
         &self,
         work: impl FnOnce(&Connection) -> Answer + Send + 'static,
     ) -> Answer {
+        let Ok(room) = Arc::clone(&self.room).acquire_owned().await else {
+            return Err(gone());
+        };
         let (answer, answered) = oneshot::channel();
         let job = Job {
             work: Box::new(work),
             answer,
+            _room: room,
         };
-        if self.writer.send(job).await.is_err() {
+        if self.writer.send(job).is_err() {
             return Err(gone());
         }
         answered.await.unwrap_or_else(|_| Err(gone()))
@@ -178,8 +190,31 @@ impl Store {
     }
 }
 
+/// Opens the database beside a server that may be running on it.
+pub(super) fn open_beside(folder: &Path) -> Result<Connection, Error> {
+    let path = path(folder);
+    if !path.exists() {
+        return Err(Error::None {
+            path: folder.to_owned(),
+        });
+    }
+    let db = open_writer(&path)?;
+    if schema::is_newest(&db)? {
+        Ok(db)
+    } else {
+        Err(Error::Older {
+            path: folder.to_owned(),
+        })
+    }
+}
+
+/// Path of the database in a data folder.
+pub(super) fn path(folder: &Path) -> PathBuf {
+    folder.join(FILE)
+}
+
 /// One server at a time works on a folder.
-fn lock_folder(folder: &Path) -> Result<fs::File, Error> {
+pub(super) fn lock_folder(folder: &Path) -> Result<fs::File, Error> {
     let path = folder.join("lock");
     let in_folder = |source| Error::Folder {
         path: folder.to_owned(),
@@ -232,6 +267,9 @@ fn open_writer(path: &Path) -> Result<Connection, Error> {
         .map_err(failed)?;
     db.pragma_update(None, "synchronous", "FULL")
         .map_err(failed)?;
+    // Copying the journal into the database costs two more waits for the disk: every 16 MiB is enough.
+    db.pragma_update(None, "wal_autocheckpoint", 4096)
+        .map_err(failed)?;
     db.pragma_update(None, "foreign_keys", true)
         .map_err(failed)?;
     db.pragma_update(None, "journal_size_limit", 64 << 20)
@@ -281,87 +319,16 @@ fn restrict(path: &Path, mode: u32) -> std::io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
-/// The writer thread: everything that waits shares one commit.
-fn write_all(
-    db: &mut Connection,
-    mut jobs: mpsc::Receiver<Job>,
-    failed: &watch::Sender<Option<String>>,
-) {
-    while let Some(first) = jobs.blocking_recv() {
-        let mut batch = vec![first];
-        while batch.len() < SHARED_COMMIT {
-            let Ok(job) = jobs.try_recv() else { break };
-            batch.push(job);
-        }
-        write_batch(db, batch, failed);
-    }
-}
-
-fn write_batch(db: &mut Connection, batch: Vec<Job>, failed: &watch::Sender<Option<String>>) {
-    let mut lost = db.execute_batch("BEGIN IMMEDIATE").err().map(Refusal::from);
-    let mut answers = Vec::with_capacity(batch.len());
-    for Job { work, answer } in batch {
-        let result = match &lost {
-            Some(refusal) => Err(refusal.clone()),
-            None => in_savepoint(db, work),
-        };
-        // A failing disk makes SQLite take the whole transaction back, with what the neighbours wrote.
-        if lost.is_none() && db.is_autocommit() {
-            let unknown = || Refusal::new(500, 102, "Database unavailable: rolled back");
-            lost = Some(result.as_ref().err().cloned().unwrap_or_else(unknown));
-        }
-        answers.push((answer, result));
-    }
-    if lost.is_none() {
-        lost = db.execute_batch("COMMIT").err().map(Refusal::from);
-    }
-    take_back(db);
-    for (answer, result) in answers {
-        let result = match &lost {
-            None => result,
-            Some(refusal) => result.and(Err(refusal.clone())),
-        };
-        if let Err(refusal) = &result {
-            report(failed, refusal);
-        }
-        // The client may have gone; its write stands.
-        let _ = answer.send(result);
-    }
-}
-
-/// Ends a transaction that is still open because something in it failed.
-fn take_back(db: &Connection) {
-    if !db.is_autocommit() {
-        let _ = db.execute_batch("ROLLBACK");
-    }
-}
-
-fn in_savepoint(db: &Connection, work: Work) -> Answer {
-    db.execute_batch("SAVEPOINT request")?;
-    let answer = guarded(|| work(db));
-    let keep = answer
-        .as_ref()
-        .map_or_else(|refusal| refusal.keeps_writes, |_| true);
-    let ended = db.execute_batch(if keep {
-        "RELEASE request"
-    } else {
-        "ROLLBACK TO request; RELEASE request"
-    });
-    match ended {
-        Ok(()) => answer,
-        // The request's own failure says more than that of its end.
-        Err(error) => {
-            take_back(db);
-            answer.and(Err(error.into()))
-        }
-    }
+/// A statement of the transaction's own, prepared once.
+fn step(db: &Connection, sql: &str) -> rusqlite::Result<()> {
+    db.prepare_cached(sql)?.execute([]).map(|_| ())
 }
 
 fn on_snapshot(db: &Connection, work: impl FnOnce(&Connection) -> Answer) -> Answer {
-    db.execute_batch("BEGIN")?;
+    step(db, "BEGIN")?;
     let answer = guarded(|| work(db));
-    let ended = db.execute_batch("COMMIT");
-    take_back(db);
+    let ended = step(db, "COMMIT");
+    writer::take_back(db);
     ended?;
     answer
 }

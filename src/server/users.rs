@@ -3,9 +3,9 @@
 use rusqlite::{OptionalExtension as _, params};
 use serde_json::{Value, json};
 
-use super::auth::{COMPANY, COMPANY_NAME, LIFETIME, LONGEST, add_pair};
+use super::auth::{COMPANY, COMPANY_NAME, LIFETIME, LONGEST, add_pair, note_change};
 use super::call::Call;
-use super::wire::{Answer, Doc, Refusal};
+use super::wire::{Answer, Doc, Refusal, new_id};
 
 /// `auth.login`
 pub(crate) fn login(call: &Call) -> Answer {
@@ -60,10 +60,7 @@ pub(crate) fn validate_token(call: &Call) -> Answer {
 
 /// `auth.get_token_for_user`
 pub(crate) fn token_for_user(call: &Call) -> Answer {
-    if !matches!(
-        call.request.caller.role.as_str(),
-        "admin" | "root" | "system"
-    ) {
+    if !call.request.caller.administers() {
         return Err(Refusal::new(403, 20, "Forbidden (role not allowed)"));
     }
     let user = call.text("user")?;
@@ -117,6 +114,7 @@ pub(crate) fn revoke_credentials(call: &Call) -> Answer {
     let sql = "DELETE FROM credentials WHERE access_key = ?1 AND user = ?2";
     let revoked = call.db.execute(sql, params![key, call.user()])?;
     if revoked > 0 {
+        note_change(call.db)?;
         call.app.auth.forget(key);
     }
     Ok(json!({"revoked": revoked}))
@@ -174,4 +172,127 @@ pub(crate) fn get_all(call: &Call) -> Answer {
         }
     }
     Ok(json!({"users": users}))
+}
+
+/// `users.get_by_id`
+pub(crate) fn get_by_id(call: &Call) -> Answer {
+    let id = call.text("user")?;
+    let user = call
+        .app
+        .auth
+        .user(id)
+        .ok_or_else(|| Refusal::unknown_id(10, "Invalid user id", id, COMPANY))?;
+    Ok(json!({"user": {"id": id, "name": user.name, "role": user.role, "company": COMPANY}}))
+}
+
+/// `users.get_preferences`
+pub(crate) fn get_preferences(call: &Call) -> Answer {
+    Ok(json!({"preferences": preferences(call)?}))
+}
+
+fn preferences(call: &Call) -> Result<Doc, Refusal> {
+    let sql = "SELECT preferences FROM users WHERE id = ?1";
+    let text: Option<String> = call
+        .db
+        .query_row(sql, [call.user()], |row| row.get(0))
+        .optional()?;
+    Ok(match text {
+        Some(text) => serde_json::from_str(&text)?,
+        None => Doc::new(),
+    })
+}
+
+/// The largest preferences of a user, in bytes.
+const PREFERENCES: usize = 1 << 20;
+
+/// `users.set_preferences`: what is sent goes over what is there; null takes away.
+pub(crate) fn set_preferences(call: &Call) -> Answer {
+    let new = call
+        .object("preferences")?
+        .ok_or_else(|| super::call::required("preferences"))?;
+    let mut all = preferences(call)?;
+    for (key, value) in new {
+        if value.is_null() {
+            all.shift_remove(key);
+        } else {
+            all.insert(key.clone(), value.clone());
+        }
+    }
+    let text = serde_json::to_string(&all)?;
+    if text.len() > PREFERENCES {
+        return Err(Refusal::invalid(format_args!(
+            "preferences are larger than {PREFERENCES} bytes"
+        )));
+    }
+    let sql = "UPDATE users SET preferences = ?2 WHERE id = ?1";
+    let updated = call.db.execute(sql, [call.user(), &text])?;
+    Ok(json!({"updated": updated, "fields": {"preferences": all}}))
+}
+
+fn administer(call: &Call) -> Result<(), Refusal> {
+    if call.request.caller.administers() {
+        Ok(())
+    } else {
+        Err(Refusal::new(403, 20, "Forbidden (role not allowed)"))
+    }
+}
+
+/// `auth.create_user`, for those who administer: a user without keys; `auth.get_token_for_user` lets it in.
+pub(crate) fn create_user(call: &Call) -> Answer {
+    administer(call)?;
+    let name = call.text("name")?;
+    let role = role(call.text_or_none("role")?.unwrap_or("user"))?;
+    let taken = call
+        .db
+        .prepare_cached("SELECT 1 FROM users WHERE name = ?1")?
+        .exists([name])?;
+    if taken || name.trim().is_empty() {
+        return Err(super::queues::name_taken(name));
+    }
+    let id = new_id();
+    call.db.execute(
+        "INSERT INTO users (id, name, role, created, preferences) VALUES (?1, ?2, ?3, ?4, '{}')",
+        params![id, name, role, call.now],
+    )?;
+    note_change(call.db)?;
+    call.app.auth.admit(&id, name, role);
+    Ok(json!({"id": id}))
+}
+
+fn role(word: &str) -> Result<&str, Refusal> {
+    if ["user", "admin", "guest"].contains(&word) {
+        Ok(word)
+    } else {
+        Err(Refusal::invalid(format_args!("Invalid role: {word}")))
+    }
+}
+
+/// `auth.edit_user`: the role of another user.
+pub(crate) fn edit_user(call: &Call) -> Answer {
+    administer(call)?;
+    let id = call.text("user")?;
+    let user = call
+        .app
+        .auth
+        .user(id)
+        .ok_or_else(|| Refusal::unknown_id(10, "Invalid user id", id, COMPANY))?;
+    let Some(new) = call.text_or_none("role")? else {
+        return Ok(json!({"updated": 0, "fields": {}}));
+    };
+    let new = role(new)?;
+    let sql = "UPDATE users SET role = ?2 WHERE id = ?1";
+    let updated = call.db.execute(sql, [id, new])?;
+    note_change(call.db)?;
+    call.app.auth.admit(id, &user.name, new);
+    Ok(json!({"updated": updated, "fields": {"role": new}}))
+}
+
+/// `auth.edit_credentials`: the label of a key pair of the caller.
+pub(crate) fn edit_credentials(call: &Call) -> Answer {
+    let sql = "UPDATE credentials SET label = ?3 WHERE access_key = ?1 AND user = ?2";
+    let label = call.text_or_none("label")?.unwrap_or_default();
+    let updated = call
+        .db
+        .execute(sql, [call.text("access_key")?, call.user(), label])?;
+    Ok(json!({"updated": updated}))
 }

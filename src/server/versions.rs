@@ -24,10 +24,13 @@ pub(crate) fn task_for(version: Version, task: &mut Doc) {
             ("models.input", "execution.model"),
             ("models.output", "output.model"),
         ] {
-            let last = doc::get(task, models)
-                .and_then(Value::as_array)
-                .and_then(|entries| entries.last());
-            if let Some(model) = last.and_then(|entry| entry.get("model")).cloned() {
+            // The first of those that go in, the last of those that come out.
+            let entries = doc::get(task, models).and_then(Value::as_array);
+            let one = entries.and_then(|entries| match models {
+                "models.input" => entries.first(),
+                _ => entries.last(),
+            });
+            if let Some(model) = one.and_then(|entry| entry.get("model")).cloned() {
                 doc::set(task, path, model);
             }
         }
@@ -59,6 +62,35 @@ pub(crate) fn task_for(version: Version, task: &mut Doc) {
     }
 }
 
+/// Metadata is known to clients since 2.17 alone; older ones see none.
+pub(crate) fn metadata_for(version: Version, document: &mut Doc) {
+    if version <= Version(2, 16) && document.contains_key("metadata") {
+        document.insert("metadata".into(), json!([]));
+    }
+}
+
+/// `execution.model` and `output.model` of an older client become the task's models; true if there was one.
+pub(crate) fn take_models(task: &mut Doc, now: &str) -> bool {
+    let mut taken = false;
+    for (path, models, name) in [
+        ("execution.model", "models.input", "Input Model"),
+        ("output.model", "models.output", "Output Model"),
+    ] {
+        let Some(Value::String(model)) = doc::get(task, path).cloned() else {
+            continue;
+        };
+        let entries = if model.is_empty() {
+            json!([])
+        } else {
+            json!([{"name": name, "model": model, "updated": now}])
+        };
+        doc::set(task, models, entries);
+        doc::unset(task, path);
+        taken = true;
+    }
+    taken
+}
+
 /// `execution.docker_cmd` of an older client becomes the container; true if there was one.
 pub(crate) fn take_docker_command(task: &mut Doc) -> bool {
     let command = doc::text(task, "execution.docker_cmd").to_owned();
@@ -88,5 +120,44 @@ mod tests {
         task_for(Version(2, 5), &mut task);
         assert_eq!(doc::text(&task, "execution.docker_cmd"), "image:1 -e A=b");
         assert!(!take_docker_command(&mut Doc::new()));
+    }
+
+    #[test]
+    fn old_clients_see_and_write_one_model_each_way() {
+        let mut task = Doc::new();
+        doc::set(&mut task, "execution.model", "in".into());
+        doc::set(&mut task, "output.model", "out".into());
+        assert!(take_models(&mut task, "now"));
+        assert_eq!(
+            Value::Object(task.clone()),
+            json!({
+                "execution": {}, "output": {},
+                "models": {
+                    "input": [{"name": "Input Model", "model": "in", "updated": "now"}],
+                    "output": [{"name": "Output Model", "model": "out", "updated": "now"}],
+                },
+            })
+        );
+        doc::set(
+            &mut task,
+            "models.input",
+            json!([{"model": "first"}, {"model": "last"}]),
+        );
+        task_for(Version(2, 5), &mut task);
+        assert_eq!(doc::text(&task, "execution.model"), "first");
+        assert_eq!(doc::text(&task, "output.model"), "out");
+        assert!(!take_models(&mut Doc::new(), "now"));
+    }
+
+    #[test]
+    fn metadata_is_a_list_for_those_who_do_not_know_it() {
+        let with = |version| {
+            let mut queue = Doc::new();
+            queue.insert("metadata".into(), json!({"k": {}}));
+            metadata_for(version, &mut queue);
+            queue["metadata"].clone()
+        };
+        assert_eq!(with(Version(2, 16)), json!([]));
+        assert_eq!(with(Version(2, 17)), json!({"k": {}}));
     }
 }

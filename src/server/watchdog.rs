@@ -1,23 +1,26 @@
-//! Every quarter of an hour: running tasks that have gone silent are stopped, old samples thrown away (§3.4).
+//! What happens without a request: running tasks that have gone silent are stopped, what is old is thrown away
+//! (§3.4), and users that another process added or removed become known.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
+use rusqlite::OptionalExtension as _;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::App;
 use super::call::{Call, Request};
 use super::wire::Answer;
-use super::{doc, query, rules, tasks, workers};
+use super::{doc, events, files, query, rules, tasks, workers};
 
-const INTERVAL: Duration = Duration::from_mins(15);
+/// How often users and keys are looked at for a change, and files for their end.
+const TURN: Duration = Duration::from_secs(2);
 
 /// Runs until the server stops.
-pub(crate) async fn run(app: Arc<App>, stop: CancellationToken) {
+pub(crate) async fn run(app: Arc<App>, every: Duration, stop: CancellationToken) {
     // Not at once: after a pause of the server itself, running tasks get the time to report again.
-    let start = tokio::time::Instant::now() + INTERVAL;
-    let mut turns = tokio::time::interval_at(start, INTERVAL);
+    let start = tokio::time::Instant::now() + every;
+    let mut turns = tokio::time::interval_at(start, every);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -38,9 +41,45 @@ pub(crate) async fn run(app: Arc<App>, stop: CancellationToken) {
     }
 }
 
+/// Every few seconds: reads users and keys again if `trainyard server user` has changed them, and takes doomed files
+/// away.
+pub(crate) async fn tidy(app: Arc<App>, stop: CancellationToken) {
+    let mut turns = tokio::time::interval(TURN);
+    turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut known = Value::Null;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = turns.tick() => {}
+        }
+        let (looking, last) = (Arc::clone(&app), known.clone());
+        let answer = app.store.read(move |db| {
+            let sql = "SELECT value FROM settings WHERE key = 'accounts_changed'";
+            let changed: Option<String> = db
+                .prepare_cached(sql)?
+                .query_row([], |row| row.get(0))
+                .optional()?;
+            let changed = json!(changed);
+            if changed != last {
+                looking.auth.reload(db)?;
+            }
+            Ok(changed)
+        });
+        match answer.await {
+            Ok(changed) => known = changed,
+            Err(refusal) => tracing::warn!(error = refusal.text, "users could not be read"),
+        }
+        files::doomed::sweep(&app, app.linger).await;
+    }
+}
+
 /// One look: stops what is silent, returns how many that were.
 fn look(call: &Call) -> Answer {
     workers::clean(call)?;
+    if let Some(days) = call.app.keep_logs {
+        let until = call.at.as_millisecond() - i64::from(days) * 24 * 3600 * 1000;
+        events::log::forget_before(call.db, until)?;
+    }
     let mut statement = call
         .db
         .prepare_cached("SELECT id FROM tasks WHERE status = 'in_progress'")?;
@@ -53,7 +92,7 @@ fn look(call: &Call) -> Answer {
         else {
             continue;
         };
-        if let Some(change) = rules::watchdog(&task, call.at) {
+        if let Some(change) = rules::watchdog(&task, call.at, call.app.silence) {
             let user = doc::text(&task, "user").to_owned();
             change.apply(&mut task, &call.now, &user);
             tasks::save(call.db, &task)?;

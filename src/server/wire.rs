@@ -5,6 +5,8 @@
 use axum::body::Bytes;
 use serde_json::{Map, Value, json};
 
+use super::line::{self, Line};
+
 /// A JSON object: a request's body, a stored document, an answer's `data`.
 pub(crate) type Doc = Map<String, Value>;
 
@@ -13,11 +15,30 @@ pub(crate) type Answer = Result<Value, Refusal>;
 
 /// Version of the API: major, minor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Version(pub(crate) u32, pub(crate) u32);
+pub struct Version(pub u32, pub u32);
 
 impl Version {
     /// What this server claims to be (§1.7).
-    pub(crate) const NEWEST: Version = Version(2, 34);
+    pub const NEWEST: Version = Version(2, 34);
+    /// The oldest server that can be played: clients of today ask for at least that (§1.7).
+    pub const OLDEST: Version = Version(2, 9);
+}
+
+impl std::str::FromStr for Version {
+    type Err = String;
+
+    /// A version that this server can play.
+    fn from_str(text: &str) -> Result<Self, String> {
+        parse_version(&format!("v{text}"))
+            .filter(|version| (Self::OLDEST..=Self::NEWEST).contains(version))
+            .ok_or_else(|| {
+                format!(
+                    "must be an API version from {} to {}, such as 2.13",
+                    Self::OLDEST,
+                    Self::NEWEST
+                )
+            })
+    }
 }
 
 impl std::fmt::Display for Version {
@@ -154,7 +175,7 @@ fn is_word(text: &str) -> bool {
 #[derive(Debug, Default)]
 pub(crate) struct Content {
     pub(crate) members: Doc,
-    pub(crate) lines: Option<Vec<Doc>>,
+    pub(crate) lines: Option<Vec<Line>>,
 }
 
 /// Reads body, then query string; the body's type matters only for batches and forms (§1.2, §1.9).
@@ -171,7 +192,7 @@ pub(crate) fn content(
         .trim()
         .to_ascii_lowercase();
     if kind == "application/json-lines" {
-        content.lines = Some(lines(body)?);
+        content.lines = Some(line::lines(body)?);
     } else if kind == "application/x-www-form-urlencoded" {
         merge_pairs(&mut content.members, body);
     } else if !body.trim_ascii().is_empty() {
@@ -185,29 +206,6 @@ pub(crate) fn content(
         merge_pairs(&mut content.members, query.as_bytes());
     }
     Ok(content)
-}
-
-fn lines(body: &[u8]) -> Result<Vec<Doc>, Refusal> {
-    let mut lines = Vec::new();
-    for line in body.split(|b| *b == b'\n') {
-        if line.trim_ascii().is_empty() {
-            continue;
-        }
-        match serde_json::from_slice(line) {
-            Ok(Value::Object(members)) => lines.push(members),
-            Ok(_) => return Err(Refusal::bad(0, "A line of the batch is not an object")),
-            Err(error) => {
-                return Err(Refusal::bad(
-                    0,
-                    format!("A line of the batch is not JSON: {error}"),
-                ));
-            }
-        }
-    }
-    if lines.is_empty() {
-        return Err(Refusal::bad(17, "Batch request contains no items"));
-    }
-    Ok(lines)
 }
 
 /// How deep the dots of a query's key may nest; no parameter needs more than a few.
@@ -273,8 +271,27 @@ pub(crate) struct Endpoint<'a> {
     pub(crate) transaction: Option<&'a str>,
 }
 
+impl Endpoint<'_> {
+    /// A version as this caller reads it: a number before 2.1 (§1.3).
+    fn shown(&self, version: Version) -> Value {
+        let text = version.to_string();
+        if self.requested < Version(2, 1) {
+            json!(text.parse::<f64>().unwrap_or_default())
+        } else {
+            text.into()
+        }
+    }
+}
+
+/// `data` of an answer.
+pub(crate) enum Data {
+    Tree(Value),
+    /// JSON that is written already.
+    Written(String),
+}
+
 /// The envelope around an answer (§1.3), with its HTTP status.
-pub(crate) fn envelope(endpoint: &Endpoint<'_>, answer: Answer) -> (u16, Vec<u8>) {
+pub(crate) fn envelope(endpoint: &Endpoint<'_>, answer: Result<Data, Refusal>) -> (u16, Enveloped) {
     let id = new_id();
     let (code, subcode, text, error_data, data) = match answer {
         Ok(data) => (200, 0, "OK".to_owned(), Doc::new(), data),
@@ -283,27 +300,61 @@ pub(crate) fn envelope(endpoint: &Endpoint<'_>, answer: Answer) -> (u16, Vec<u8>
             refusal.subcode,
             refusal.text,
             refusal.data.map(|data| *data).unwrap_or_default(),
-            json!({}),
+            Data::Tree(json!({})),
         ),
     };
-    let body = json!({
-        "meta": {
-            "id": id,
-            "trx": endpoint.transaction.unwrap_or(&id),
-            "endpoint": {
-                "name": endpoint.name,
-                "requested_version": endpoint.requested.to_string(),
-                "actual_version": endpoint.actual.map(|version| version.to_string()),
-            },
-            "result_code": code,
-            "result_subcode": subcode,
-            "result_msg": text,
-            "error_stack": null,
-            "error_data": error_data,
+    let meta = json!({
+        "id": id,
+        "trx": endpoint.transaction.unwrap_or(&id),
+        "endpoint": {
+            "name": endpoint.name,
+            "requested_version": endpoint.shown(endpoint.requested),
+            "actual_version": endpoint.actual.map(|version| endpoint.shown(version)),
         },
-        "data": data,
+        "result_code": code,
+        "result_subcode": subcode,
+        "result_msg": text,
+        "error_stack": null,
+        "error_data": error_data,
     });
-    (code, body.to_string().into_bytes())
+    let data = match data {
+        Data::Tree(data) => data.to_string(),
+        Data::Written(text) => text,
+    };
+    let head = format!("{{\"meta\":{meta},\"data\":");
+    (code, Enveloped { head, data })
+}
+
+/// An answer in its envelope. The data may be some MiB, so that nothing is put together that can be sent in parts.
+pub(crate) struct Enveloped {
+    head: String,
+    data: String,
+}
+
+impl Enveloped {
+    const END: &str = "}";
+
+    pub(crate) fn len(&self) -> usize {
+        self.head.len() + self.data.len() + Self::END.len()
+    }
+
+    /// All in one.
+    pub(crate) fn joined(&self) -> Vec<u8> {
+        let mut body = Vec::with_capacity(self.len());
+        for part in [&self.head, &self.data, Self::END] {
+            body.extend_from_slice(part.as_bytes());
+        }
+        body
+    }
+
+    /// In the order in which they are sent.
+    pub(crate) fn parts(self) -> [Bytes; 3] {
+        [
+            self.head.into(),
+            self.data.into(),
+            Bytes::from_static(Self::END.as_bytes()),
+        ]
+    }
 }
 
 /// A new object id: 32 lower-case hexadecimal digits (§1.12).
@@ -362,6 +413,28 @@ mod tests {
             Value::Object(content.members),
             json!({"a": 2, "method": "get", "f": 1.5, "ok": true, "l": ["x"], "r": [1, 2], "d": {"e": "t"}})
         );
+    }
+
+    #[test]
+    fn versions_are_numbers_for_the_oldest_callers_alone() {
+        let shown = |requested| {
+            let endpoint = Endpoint {
+                name: "debug.ping",
+                requested,
+                actual: Some(Version(1, 0)),
+                transaction: None,
+            };
+            let (_, body) = envelope(&endpoint, Ok(Data::Tree(json!({}))));
+            assert_eq!(body.joined().len(), body.len());
+            let answer: Value = serde_json::from_slice(&body.joined()).unwrap();
+            let shown = &answer["meta"]["endpoint"];
+            (
+                shown["requested_version"].clone(),
+                shown["actual_version"].clone(),
+            )
+        };
+        assert_eq!(shown(Version(2, 0)), (json!(2.0), json!(1.0)));
+        assert_eq!(shown(Version(2, 1)), (json!("2.1"), json!("1.0")));
     }
 
     #[test]

@@ -139,6 +139,19 @@ pub fn parse_table(text: &str) -> Vec<GpuSample> {
     gpus
 }
 
+/// The newest CUDA version that the driver runs: 124 for 12.4. Nothing without a driver, or where it does not answer.
+pub fn driver_cuda() -> Option<u32> {
+    library::driver_cuda()
+}
+
+/// PURE: the same from what nvidia-smi prints.
+pub fn parse_cuda(printed: &str) -> Option<u32> {
+    let (_, rest) = printed.split_once("CUDA Version:")?;
+    let version = rest.split_whitespace().next()?;
+    let (major, minor) = version.split_once('.')?;
+    Some(major.parse::<u32>().ok()? * 10 + minor.parse::<u32>().ok()?)
+}
+
 #[cfg(all(feature = "gpu", not(target_feature = "crt-static")))]
 mod library {
     use nvml_wrapper::Nvml;
@@ -148,6 +161,12 @@ mod library {
     use super::GpuSample;
 
     const MIB: f64 = 1024.0 * 1024.0;
+
+    pub(super) fn driver_cuda() -> Option<u32> {
+        let version = Nvml::init().ok()?.sys_cuda_driver_version().ok()?;
+        // As in 12040.
+        u32::try_from(version / 1000 * 10 + version % 1000 / 10).ok()
+    }
 
     /// The driver's library, opened when it is first needed.
     #[derive(Default)]
@@ -221,6 +240,10 @@ mod library {
 mod library {
     use super::GpuSample;
 
+    pub(super) fn driver_cuda() -> Option<u32> {
+        None
+    }
+
     /// A static program cannot open the driver's library.
     #[derive(Default)]
     pub(super) struct Library;
@@ -266,6 +289,9 @@ mod tests {
             (Some(97.0), Some(300.12))
         );
         assert_eq!(parse_table("NVIDIA-SMI has failed\n"), []);
+        let header = "| NVIDIA-SMI 550.54  Driver Version: 550.54   CUDA Version: 12.4     |\n";
+        assert_eq!(parse_cuda(header), Some(124));
+        assert_eq!(parse_cuda("CUDA Version: N/A"), None);
     }
 
     #[test]

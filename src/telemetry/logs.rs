@@ -2,8 +2,9 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
+use tracing_subscriber::prelude::*;
+use tracing_subscriber::{EnvFilter, fmt};
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,6 +26,22 @@ pub enum Error {
     ParseFilter { filter: String, source: ParseError },
     #[error("logging was set up twice")]
     Twice,
+}
+
+/// The same for programs that must be small: text with the default filter, without the code that understands others.
+pub fn init_small() -> Result<(), Error> {
+    let lines = fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal());
+    let targets = Targets::new()
+        .with_default(LevelFilter::WARN)
+        .with_target("trainyard", LevelFilter::INFO);
+    tracing_subscriber::registry()
+        .with(lines)
+        .with(targets)
+        .try_init()
+        .map_err(|_| Error::Twice)
 }
 
 /// Sends log lines to standard error from now on. `filter` has the syntax of `RUST_LOG`.

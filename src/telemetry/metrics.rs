@@ -1,8 +1,9 @@
 //! Metrics in an own registry. Labels are bounded: binding, queue, action, step, outcome; never a task id.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use prometheus::core::Collector;
+use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder,
@@ -25,7 +26,16 @@ pub struct Metrics {
     queued: IntGaugeVec,
     tasks: IntGaugeVec,
     dispatch_seconds: Histogram,
+    phase_seconds: HistogramVec,
+    pending: IntGaugeVec,
+    stranded: IntGaugeVec,
+    head_seconds: IntGaugeVec,
+    ended: IntCounterVec,
+    conditions: IntGaugeVec,
+    leader: IntGaugeVec,
+    kubernetes_requests: IntCounterVec,
     resident_bytes: IntGauge,
+    build: IntGauge,
 }
 
 /// How many tasks of a binding stand where.
@@ -82,18 +92,69 @@ impl Metrics {
                 )
                 .buckets(WAIT_BUCKETS.to_vec()),
             )?,
+            phase_seconds: HistogramVec::new(
+                HistogramOpts::new(
+                    "trainyard_phase_seconds",
+                    "How long tasks spend in each phase, from their entry in a queue to their process.",
+                )
+                .buckets(WAIT_BUCKETS.to_vec()),
+                &["binding", "phase"],
+            )?,
+            pending: gauges(
+                "trainyard_pending_tasks",
+                "Claimed tasks whose pod does not start, by what stands in its way.",
+                &["binding", "reason"],
+            )?,
+            stranded: gauges(
+                "trainyard_stranded_tasks",
+                "Tasks of served queues that are queued and stand in no queue.",
+                &["binding"],
+            )?,
+            head_seconds: gauges(
+                "trainyard_queue_head_age_seconds",
+                "For how long the first entry of a served queue has stood there.",
+                &["binding", "queue"],
+            )?,
+            ended: counters(
+                "trainyard_ended_tasks_total",
+                "Runs that came to an end, by what ended them.",
+                &["binding", "category"],
+            )?,
+            conditions: gauges(
+                "trainyard_condition",
+                "Conditions of a binding: 1 true, 0 false, -1 unknown.",
+                &["binding", "condition"],
+            )?,
+            leader: gauges(
+                "trainyard_leader",
+                "Whether this replica holds the Lease of a binding.",
+                &["binding"],
+            )?,
+            kubernetes_requests: counters(
+                "trainyard_kubernetes_requests_total",
+                "Requests to the Kubernetes API server, by verb, kind and outcome.",
+                &["verb", "resource", "outcome"],
+            )?,
             resident_bytes: IntGauge::new(
                 "trainyard_process_resident_bytes",
                 "Resident memory of this process.",
             )?,
+            build: IntGauge::with_opts(
+                Opts::new("trainyard_build_info", "Always 1; the version is a label.")
+                    .const_label("version", env!("CARGO_PKG_VERSION")),
+            )?,
             registry,
         };
-        let build = IntGauge::with_opts(
-            Opts::new("trainyard_build_info", "Always 1; the version is a label.")
-                .const_label("version", env!("CARGO_PKG_VERSION")),
-        )?;
-        build.set(1);
-        let collectors: [Box<dyn Collector>; 10] = [
+        metrics.build.set(1);
+        let collectors: [Box<dyn Collector>; 18] = [
+            Box::new(metrics.phase_seconds.clone()),
+            Box::new(metrics.pending.clone()),
+            Box::new(metrics.stranded.clone()),
+            Box::new(metrics.head_seconds.clone()),
+            Box::new(metrics.ended.clone()),
+            Box::new(metrics.conditions.clone()),
+            Box::new(metrics.leader.clone()),
+            Box::new(metrics.kubernetes_requests.clone()),
             Box::new(metrics.api_requests.clone()),
             Box::new(metrics.api_seconds.clone()),
             Box::new(metrics.passes.clone()),
@@ -103,7 +164,7 @@ impl Metrics {
             Box::new(metrics.tasks.clone()),
             Box::new(metrics.dispatch_seconds.clone()),
             Box::new(metrics.resident_bytes.clone()),
-            Box::new(build),
+            Box::new(metrics.build.clone()),
         ];
         for collector in collectors {
             metrics.registry.register(collector)?;
@@ -139,6 +200,69 @@ impl Metrics {
         self.dispatch_seconds.observe(after.as_secs_f64());
     }
 
+    /// A task was in this phase for so long.
+    pub fn phase(&self, binding: &str, phase: &str, seconds: f64) {
+        self.phase_seconds
+            .with_label_values(&[binding, phase])
+            .observe(seconds);
+    }
+
+    /// Claimed tasks whose pod does not start, by reason; reasons that are not named have none.
+    pub fn pending(&self, binding: &str, by_reason: &[(&str, u64)], all_reasons: &[&str]) {
+        for reason in all_reasons {
+            let count = by_reason
+                .iter()
+                .find(|(known, _)| known == reason)
+                .map_or(0, |(_, count)| *count);
+            let gauge = [binding, *reason];
+            if count > 0 {
+                self.pending.with_label_values(&gauge).set(signed(count));
+            } else {
+                let _ = self.pending.remove_label_values(&gauge);
+            }
+        }
+    }
+
+    /// Tasks that somebody popped and dropped.
+    pub fn stranded(&self, binding: &str, count: usize) {
+        self.stranded
+            .with_label_values(&[binding])
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// For how long the first entry of a queue has stood there; 0 without one.
+    pub fn head_age(&self, binding: &str, queue: &str, age: Duration) {
+        self.head_seconds
+            .with_label_values(&[binding, queue])
+            .set(signed(age.as_secs()));
+    }
+
+    /// A run came to its end. `category` is one of the diagnosis' fixed words.
+    pub fn ended(&self, binding: &str, category: &str) {
+        self.ended.with_label_values(&[binding, category]).inc();
+    }
+
+    /// A condition as it stands: 1 true, 0 false, -1 unknown.
+    pub fn condition(&self, binding: &str, condition: &str, value: i64) {
+        self.conditions
+            .with_label_values(&[binding, condition])
+            .set(value);
+    }
+
+    /// Whether this replica works on the binding.
+    pub fn leads(&self, binding: &str, leads: bool) {
+        self.leader
+            .with_label_values(&[binding])
+            .set(i64::from(leads));
+    }
+
+    /// One request to the Kubernetes API server.
+    pub fn kubernetes_request(&self, verb: &str, resource: &str, outcome: &str) {
+        self.kubernetes_requests
+            .with_label_values(&[verb, resource, outcome])
+            .inc();
+    }
+
     /// Entries in one served queue.
     pub fn queued(&self, binding: &str, queue: &str, entries: u64) {
         self.queued
@@ -156,18 +280,53 @@ impl Metrics {
             .set(signed(counts.running));
     }
 
-    /// Drops the series of a binding that is gone, and of the queues that it served.
-    pub fn forget(&self, binding: &str, queues: &[String]) {
-        for outcome in ["ok", "error"] {
-            let _ = self.passes.remove_label_values(&[binding, outcome]);
+    /// Drops every series of a binding that is gone.
+    pub fn forget(&self, binding: &str) {
+        let labelled: [&dyn Forget; 11] = [
+            &self.passes,
+            &self.pass_seconds,
+            &self.tasks,
+            &self.queued,
+            &self.phase_seconds,
+            &self.pending,
+            &self.stranded,
+            &self.head_seconds,
+            &self.ended,
+            &self.conditions,
+            &self.leader,
+        ];
+        for metric in labelled {
+            metric.forget(binding);
         }
-        let _ = self.pass_seconds.remove_label_values(&[binding]);
-        for state in ["claimed", "running"] {
-            let _ = self.tasks.remove_label_values(&[binding, state]);
-        }
-        for queue in queues {
-            let _ = self.queued.remove_label_values(&[binding, queue]);
-        }
+    }
+
+    /// Names of all metrics, whether they have a value yet or not.
+    pub fn names(&self) -> Vec<String> {
+        let described: [&dyn Collector; 18] = [
+            &self.api_requests,
+            &self.api_seconds,
+            &self.passes,
+            &self.pass_seconds,
+            &self.steps,
+            &self.queued,
+            &self.tasks,
+            &self.dispatch_seconds,
+            &self.phase_seconds,
+            &self.pending,
+            &self.stranded,
+            &self.head_seconds,
+            &self.ended,
+            &self.conditions,
+            &self.leader,
+            &self.kubernetes_requests,
+            &self.resident_bytes,
+            &self.build,
+        ];
+        described
+            .iter()
+            .flat_map(|collector| collector.desc())
+            .map(|description| description.fq_name.clone())
+            .collect()
     }
 
     /// Everything in Prometheus' text format.
@@ -178,6 +337,41 @@ impl Metrics {
         let mut buffer = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut buffer)?;
         Ok(String::from_utf8_lossy(&buffer).into_owned())
+    }
+}
+
+/// Metrics with the label `binding`.
+trait Forget {
+    /// Drops the series of this binding.
+    fn forget(&self, binding: &str);
+}
+
+impl<T: MetricVecBuilder> Forget for MetricVec<T> {
+    fn forget(&self, binding: &str) {
+        let series: Vec<Vec<(String, String)>> = self
+            .collect()
+            .iter()
+            .flat_map(prometheus::proto::MetricFamily::get_metric)
+            .map(|metric| {
+                metric
+                    .get_label()
+                    .iter()
+                    .map(|pair| (pair.name().to_owned(), pair.value().to_owned()))
+                    .collect()
+            })
+            .collect();
+        for labels in series {
+            if labels
+                .iter()
+                .any(|(name, value)| name == "binding" && value == binding)
+            {
+                let labels: HashMap<&str, &str> = labels
+                    .iter()
+                    .map(|(name, value)| (name.as_str(), value.as_str()))
+                    .collect();
+                let _ = self.remove(&labels);
+            }
+        }
     }
 }
 
@@ -241,7 +435,11 @@ mod tests {
             },
         );
         metrics.queued("ns/gpu", "default", 7);
-        metrics.forget("ns/gpu", &["default".to_owned()]);
-        assert!(!metrics.text().unwrap().contains("ns/gpu"));
+        metrics.leads("ns/gpu", true);
+        metrics.queued("ns/gpu-2", "default", 7);
+        metrics.forget("ns/gpu");
+        let text = metrics.text().unwrap();
+        assert!(!text.contains("\"ns/gpu\""), "{text}");
+        assert!(text.contains("\"ns/gpu-2\""), "{text}");
     }
 }

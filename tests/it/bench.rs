@@ -2,10 +2,14 @@
 //!
 //! Each prints lines `figure | name | unit | goal | values…`; medians are taken by the caller.
 
+mod controller;
+mod executor;
+mod incumbent;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,9 +18,35 @@ use serde_json::json;
 
 use crate::e2e::world::{World, wait};
 
+mod server;
+
+/// A figure that must not be larger than its goal.
 fn figure(name: &str, unit: &str, goal: f64, values: &[f64]) {
+    print_figure(name, unit, &format!("{goal}"), values);
+}
+
+/// A figure that must not be smaller than its goal.
+fn at_least(name: &str, unit: &str, goal: f64, values: &[f64]) {
+    print_figure(name, unit, &format!(">={goal}"), values);
+}
+
+fn print_figure(name: &str, unit: &str, goal: &str, values: &[f64]) {
     let values: Vec<String> = values.iter().map(|value| format!("{value:.3}")).collect();
     println!("figure | {name} | {unit} | {goal} | {}", values.join(" "));
+}
+
+/// Ours beside the incumbent's; the second has to be so many times the first, if a number is given.
+fn compare(name: &str, unit: &str, ours: &[f64], incumbent: &[f64], times: Option<f64>) {
+    let text = |values: &[f64]| {
+        let values: Vec<String> = values.iter().map(|value| format!("{value:.4}")).collect();
+        values.join(" ")
+    };
+    let goal = times.map_or(String::new(), |times| format!(" | {times}"));
+    println!(
+        "compare | {name} | {unit} | {} | {}{goal}",
+        text(ours),
+        text(incumbent)
+    );
 }
 
 fn measured(name: &str, patch: &serde_json::Value) -> World {
@@ -28,35 +58,66 @@ fn measured(name: &str, patch: &serde_json::Value) -> World {
     world
 }
 
+/// When each Job was first seen, by its name.
+struct JobWatch {
+    seen: Arc<Mutex<BTreeMap<String, Instant>>>,
+    watch: Child,
+}
+
+impl JobWatch {
+    fn start(world: &World) -> Self {
+        let seen: Arc<Mutex<BTreeMap<String, Instant>>> = Arc::default();
+        let mut watch = Command::new(world.place.bin.join("kubectl"))
+            .env("KUBECONFIG", &world.place.kubeconfig)
+            .args([
+                "-n",
+                &world.namespace,
+                "get",
+                "jobs",
+                "--watch",
+                "--no-headers",
+            ])
+            .args(["-o", "custom-columns=N:.metadata.name"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("kubectl runs");
+        let lines = BufReader::new(watch.stdout.take().expect("stdout")).lines();
+        let kept = Arc::clone(&seen);
+        thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let mut seen = kept.lock().expect("lock");
+                seen.entry(line.trim().to_owned())
+                    .or_insert_with(Instant::now);
+            }
+        });
+        Self { seen, watch }
+    }
+
+    /// When the first Job of this task was seen.
+    fn of(&self, task: &str) -> Option<Instant> {
+        let seen = self.seen.lock().expect("lock");
+        seen.get(&format!("ty-{task}-1")).copied()
+    }
+}
+
+impl Drop for JobWatch {
+    fn drop(&mut self) {
+        let _ = self.watch.kill();
+        let _ = self.watch.wait();
+    }
+}
+
+/// The value that so many percent of all are not above.
+fn percentile(values: &[f64], percent: usize) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[(sorted.len() * percent).div_ceil(100).max(1) - 1]
+}
+
 #[test]
 fn idle_enqueue_to_job_created() {
     let world = measured("bench-job", &json!({}));
-    let seen: Arc<Mutex<BTreeMap<String, Instant>>> = Arc::default();
-    let mut watch = Command::new(world.place.bin.join("kubectl"))
-        .env("KUBECONFIG", &world.place.kubeconfig)
-        .args([
-            "-n",
-            &world.namespace,
-            "get",
-            "jobs",
-            "--watch",
-            "--no-headers",
-            "-o",
-            "custom-columns=N:.metadata.name",
-        ])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("kubectl runs");
-    let lines = BufReader::new(watch.stdout.take().expect("stdout")).lines();
-    let kept = Arc::clone(&seen);
-    thread::spawn(move || {
-        for line in lines.map_while(Result::ok) {
-            kept.lock()
-                .expect("lock")
-                .entry(line.trim().to_owned())
-                .or_insert_with(Instant::now);
-        }
-    });
+    let watch = JobWatch::start(&world);
     let mut values = Vec::new();
     for i in 0..15_u64 {
         // Random moments of the idle poll: the waits differ by a fraction of its second.
@@ -65,17 +126,10 @@ fn idle_enqueue_to_job_created() {
         let queue = world.queue_id("gpu");
         let begun = Instant::now();
         world.call("tasks.enqueue", &json!({"task": task, "queue": queue}));
-        let at = wait("the Job is seen", 30, || {
-            let seen = seen.lock().expect("lock");
-            seen.iter()
-                .find(|(name, _)| name.contains(&task))
-                .map(|(_, at)| *at)
-        });
+        let at = wait("the Job is seen", 30, || watch.of(&task));
         values.push(at.duration_since(begun).as_secs_f64());
         world.until_ended(&task, 60);
     }
-    let _ = watch.kill();
-    let _ = watch.wait();
     figure("idle enqueue to Job created", "s", 1.2, &values);
 }
 

@@ -191,6 +191,8 @@ fn every_value_changes_what_is_rendered() {
         ("replicaCount", json!(2)),
         ("rbac", json!({ "create": false })),
         ("rbac", json!({ "scope": "cluster" })),
+        ("rbac", json!({ "freeResources": true })),
+        ("rbac", json!({ "kueue": true })),
         ("serviceAccount", json!({ "create": false })),
         ("serviceAccount", json!({ "name": "other" })),
         ("serviceAccount", json!({ "annotations": { "a": "b" } })),

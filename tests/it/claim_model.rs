@@ -106,6 +106,27 @@ fn one_controller_alone_is_clean() {
 }
 
 #[test]
+fn trying_failed_tasks_again_is_clean() {
+    let found = clean(&Setup {
+        name: "one controller alone, failed tasks are tried again, any one user action",
+        retries: true,
+        ends: &[S::Completed],
+        ..Setup::ONE
+    });
+    let left = "run fails and leaves its end to the controller";
+    assert!(found.reached.contains(left), "never happens: {left}");
+    clean(&Setup {
+        name: "the same beside a plain agent, calls of dead pods arrive late, every intent admitted",
+        retries: true,
+        agent: true,
+        late: true,
+        actions: ALL,
+        budget: 1,
+        ..BARE
+    });
+}
+
+#[test]
 fn one_controller_alone_is_clean_even_without_quiet_time() {
     clean(&Setup {
         name: "one controller alone, G = 0",

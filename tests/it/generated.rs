@@ -61,6 +61,17 @@ fn reference_of_environment_variables_is_what_the_table_says() {
 }
 
 #[test]
+fn reference_of_an_agents_configuration_is_what_the_keys_say() {
+    let made = trainyard::config::agent::reference();
+    let path = "docs/reference/agent-configuration.md";
+    assert_same(
+        path,
+        &made,
+        &format!("cargo run -- reference agent-configuration > {path}"),
+    );
+}
+
+#[test]
 fn reference_of_the_binding_is_what_the_schema_says() {
     let made = trainyard::crd::reference();
     let path = "docs/queuebinding.md";

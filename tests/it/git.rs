@@ -1,9 +1,10 @@
 //! Checkout and uncommitted changes against real repositories, served by files, git's own daemon, HTTP and ssh.
 
 mod diffs;
-mod fixture;
-mod served;
-mod servers;
+pub mod fixture;
+mod mirrors;
+pub mod served;
+pub mod servers;
 
 use std::time::Duration;
 

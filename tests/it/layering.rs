@@ -21,7 +21,7 @@ const PURE: [&str; 13] = [
     "config/conf.rs",
     "claim/",
     "render/",
-    "capacity.rs",
+    "capacity/",
     "diagnose/",
     "exec/plan",
     "exec/output.rs",

@@ -50,9 +50,9 @@ fn report(gpus: Vec<GpuSample>) -> Report {
 }
 
 #[test]
-fn twelve_gpus_are_reported_in_numeric_order() {
+fn s2_twelve_gpus_are_reported_in_numeric_order() {
     with_double(
-        "twelve_gpus_are_reported_in_numeric_order",
+        "s2_twelve_gpus_are_reported_in_numeric_order",
         &[
             ("NVML_DOUBLE_GPUS", "12"),
             ("NVIDIA_VISIBLE_DEVICES", "void"),
@@ -75,32 +75,36 @@ fn twelve_gpus_are_reported_in_numeric_order() {
 }
 
 #[test]
-fn twenty_failures_do_not_end_the_graphs() {
+fn s2_twenty_failures_do_not_end_the_graphs() {
     let settings = [("NVML_DOUBLE_FAIL", "20"), ("NVML_DOUBLE_FAIL_FROM", "1")];
-    with_double("twenty_failures_do_not_end_the_graphs", &settings, || {
-        let mut gpus = Gpus::new(Some(Box::new(|| {
-            panic!("the driver is there: nvidia-smi is not asked")
-        })));
-        let mut now = Instant::now();
-        assert_eq!(gpus.sample(now).len(), 1);
-        let mut silent = Duration::ZERO;
-        loop {
-            now += Duration::from_secs(5);
-            silent += Duration::from_secs(5);
-            if gpus.sample(now).len() == 1 {
-                break;
+    with_double(
+        "s2_twenty_failures_do_not_end_the_graphs",
+        &settings,
+        || {
+            let mut gpus = Gpus::new(Some(Box::new(|| {
+                panic!("the driver is there: nvidia-smi is not asked")
+            })));
+            let mut now = Instant::now();
+            assert_eq!(gpus.sample(now).len(), 1);
+            let mut silent = Duration::ZERO;
+            loop {
+                now += Duration::from_secs(5);
+                silent += Duration::from_secs(5);
+                if gpus.sample(now).len() == 1 {
+                    break;
+                }
+                assert!(
+                    silent < Duration::from_hours(2),
+                    "the GPU is still not back"
+                );
             }
             assert!(
-                silent < Duration::from_hours(2),
-                "the GPU is still not back"
+                silent > Duration::from_mins(1),
+                "it was waited, not asked all the time"
             );
-        }
-        assert!(
-            silent > Duration::from_mins(1),
-            "it was waited, not asked all the time"
-        );
-        assert_eq!(gpus.sample(now + Duration::from_secs(5)).len(), 1);
-    });
+            assert_eq!(gpus.sample(now + Duration::from_secs(5)).len(), 1);
+        },
+    );
 }
 
 #[test]

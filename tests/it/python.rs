@@ -1,6 +1,7 @@
 //! Environments made by the real uv, against a local folder of tiny wheels: no test needs the internet.
 
-mod fixture;
+mod conda;
+pub mod fixture;
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use self::fixture::{Image, Run, wheel};
+use trainyard::exec::plan::Manager;
 
 #[tokio::test]
 async fn listed_packages_are_installed_and_recorded() {
@@ -50,12 +52,16 @@ async fn the_same_list_finds_its_environment_at_once() {
         begun.elapsed()
     );
     assert!(second.python.reused);
-    assert_eq!(second.python.environment, first.python.environment);
+    assert_eq!(second.python.shared, first.python.shared);
+    assert_ne!(
+        second.python.environment, first.python.environment,
+        "a layer for each"
+    );
     assert_eq!(second.python.installed, first.python.installed);
     // What the first run recorded leads to the same place, without asking the index.
     image.empty_the_index();
     let frozen = image.make(json!(["alpha==1.0"])).await.unwrap();
-    assert_eq!(frozen.python.environment, first.python.environment);
+    assert_eq!(frozen.python.shared, first.python.shared);
     assert!(frozen.python.reused);
 }
 
@@ -68,7 +74,7 @@ async fn a_changed_package_installs_only_the_difference() {
     wheel(&image.index(), "beta", "2.0", &[]);
     let first = image.make(json!("alpha==1.0\nbeta\n")).await.unwrap();
     let second = image.make(json!("alpha==1.1\nbeta\n")).await.unwrap();
-    assert_ne!(first.python.environment, second.python.environment);
+    assert_ne!(first.python.shared, second.python.shared);
     assert_eq!(
         first.run("import alpha; print(alpha.V)"),
         "1.0",
@@ -124,7 +130,7 @@ async fn an_unsatisfiable_requirement_is_one_clear_sentence() {
             "the requirements contradict each other: beta==1 and beta==2",
         ),
         ("beta=1\n", "requirement \"beta=1\" cannot be read: "),
-        ("./gone\n", "requirement file://"),
+        ("./gone\n", "requirement ./gone is not there"),
     ] {
         let failure = image.make(json!(list)).await.unwrap_err();
         assert!(failure.sentence.starts_with(expected), "{failure}");
@@ -216,7 +222,7 @@ async fn an_image_with_other_packages_gets_an_environment_of_its_own() {
     let first = image.make(json!("beta\n")).await.unwrap();
     image.uninstall("alpha");
     let second = image.make(json!("beta\n")).await.unwrap();
-    assert_ne!(first.python.environment, second.python.environment);
+    assert_ne!(first.python.shared, second.python.shared);
     assert_eq!(
         second.run("import alpha, beta; print(alpha.V, beta.V)"),
         "1.0 2.0"
@@ -250,11 +256,11 @@ async fn files_of_the_repository_count_where_the_task_lists_nothing() {
     );
     assert!(
         made.python
-            .environment
+            .shared
             .as_ref()
             .unwrap()
-            .starts_with(&image.settings.own),
-        "files of the task: not shared"
+            .starts_with(image.cache()),
+        "what the files ask for is shared, whatever their names"
     );
     fs::remove_file(
         image
@@ -272,7 +278,7 @@ async fn files_of_the_repository_count_where_the_task_lists_nothing() {
 #[tokio::test]
 async fn pip_installs_on_request() {
     let mut image = Image::new();
-    image.pip = true;
+    image.manager = Manager::Pip;
     wheel(&image.index(), "alpha", "1.0", &[]);
     image.bring_pip();
     let made = image.make(json!("alpha\n")).await.unwrap();
@@ -343,4 +349,379 @@ async fn an_image_without_python_gets_one_or_a_clear_sentence() {
         image.make_script(shell).await.unwrap().python.interpreter,
         None
     );
+}
+
+#[tokio::test]
+async fn s4_a_uv_lock_is_installed_as_it_stands_and_its_project_on_top() {
+    let image = Image::new();
+    for (name, version) in [("alpha", "1.0"), ("alpha", "1.1"), ("beta", "2.0")] {
+        wheel(&image.index(), name, version, &[]);
+    }
+    image.code(
+        "pyproject.toml",
+        "[project]\nname = \"proj\"\nversion = \"0.1\"\nrequires-python = \">=3.9\"\ndependencies = [\"alpha<1.1\", \"beta; sys_platform == 'win32'\"]\n",
+    );
+    image.code("train.py", "");
+    image.uv_lock();
+    image.code(
+        "pyproject.toml",
+        &image.read("pyproject.toml").replace("alpha<1.1", "alpha"),
+    );
+    let script =
+        json!({"repository": "/r", "entry_point": "train.py", "requirements": {"pip": "beta"}});
+    let made = image.make_script(script.clone()).await.unwrap();
+    assert_eq!(
+        made.python.installed.as_deref().unwrap(),
+        ["alpha==1.0"],
+        "{}",
+        made.log
+    );
+    assert!(
+        made.log
+            .contains("uv.lock; the task's own list is not used"),
+        "{}",
+        made.log
+    );
+    let again = image.make_script(script).await.unwrap();
+    assert!(again.python.reused && again.python.shared == made.python.shared);
+}
+
+#[tokio::test]
+async fn s4_a_poetry_lock_is_installed_as_it_stands() {
+    let image = Image::new();
+    for (name, version) in [("alpha", "1.0"), ("alpha", "1.1"), ("tester", "8")] {
+        wheel(&image.index(), name, version, &[]);
+    }
+    image.code("pyproject.toml", "[tool.poetry]\npackage-mode = false\n[tool.poetry.dependencies]\npython = \"^3.8\"\nalpha = \"^1\"\n[tool.poetry.group.dev.dependencies]\ntester = \"*\"\n");
+    let hash = image.sha256("alpha-1.0-py3-none-any.whl");
+    image.code("poetry.lock", &format!(
+        "[[package]]\nname = \"alpha\"\nversion = \"1.0\"\npython-versions = \"*\"\nfiles = [{{file = \"a\", hash = \"sha256:{hash}\"}}]\n\
+         [[package]]\nname = \"tester\"\nversion = \"8\"\npython-versions = \"*\"\n"));
+    let script = json!({"repository": "/r", "entry_point": "train.py"});
+    let made = image.make_script(script.clone()).await.unwrap();
+    assert_eq!(
+        made.python.installed.as_deref().unwrap(),
+        ["alpha==1.0", "tester==8"]
+    );
+    // A file that is not the locked one is refused.
+    image.code(
+        "poetry.lock",
+        &image.read("poetry.lock").replace(&hash, &"0".repeat(64)),
+    );
+    let failure = image.make_script(script).await.unwrap_err();
+    assert!(
+        failure.to_string().to_lowercase().contains("hash"),
+        "{failure}"
+    );
+}
+
+#[tokio::test]
+async fn a_package_of_the_checkout_lies_on_top_of_what_is_shared() {
+    let image = Image::new();
+    wheel(&image.index(), "alpha", "1.0", &[]);
+    image.bring_build_backend();
+    image.code("lib/pyproject.toml", "[project]\nname = \"ours\"\nversion = \"0.3\"\ndependencies = [\"alpha\"]\n[build-system]\nrequires = [\"backend\"]\nbuild-backend = \"backend\"\n");
+    image.code(
+        "lib/ours.py",
+        "import alpha\nV = 'of the checkout ' + alpha.V\n",
+    );
+    image.code("train.py", "");
+    let script =
+        json!({"repository": "/r", "entry_point": "train.py", "requirements": {"pip": "./lib\n"}});
+    let made = image.make_script(script.clone()).await.unwrap();
+    assert_eq!(
+        made.run("import ours; print(ours.V)"),
+        "of the checkout 1.0"
+    );
+    let (shared, own) = (
+        made.python.shared.clone().unwrap(),
+        made.python.environment.clone().unwrap(),
+    );
+    assert!(shared.starts_with(image.cache()) && own.starts_with(&image.settings.own));
+    let again = image.make_script(script).await.unwrap();
+    assert_eq!(
+        again.python.shared.as_ref(),
+        Some(&shared),
+        "what comes from the index is shared"
+    );
+    assert!(
+        !made
+            .run(&format!(
+                "import os; print(os.listdir({:?}))",
+                shared.join("lib").display()
+            ))
+            .contains("ours")
+    );
+}
+
+/// One option, or one kind of line. The image holds alpha 1.0; its index has alpha 1.5, gamma 1.0 and gamma 2.0.
+struct Case {
+    name: &'static str,
+    /// Sets it; the answer is the task's list.
+    list: fn(&mut Image) -> String,
+    code: &'static str,
+    prints: &'static str,
+    /// What the log has to hold.
+    says: &'static str,
+}
+
+/// A package of the checkout that the fixture's backend builds.
+const PROJECT: &str = r#"
+[project]
+name = "ours"
+version = "0.3"
+dependencies = ["gamma<2"]
+[build-system]
+requires = ["backend"]
+build-backend = "backend"
+"#;
+const GAMMA: &str = "import gamma; print(gamma.V)";
+const ALPHA: &str = "import alpha; print(alpha.V)";
+
+#[tokio::test]
+async fn s4_each_option_and_each_kind_of_line_has_its_effect() {
+    for case in [
+        Case {
+            name: "no option",
+            list: |_| "alpha\ngamma\n".to_owned(),
+            code: "import alpha, gamma; print(alpha.V, gamma.V)",
+            prints: "1.0 2.0",
+            says: " + gamma==2.0",
+        },
+        Case {
+            name: "constraints",
+            list: |image| {
+                image.code("limits.txt", "gamma<2\n");
+                "-c limits.txt\ngamma\n".to_owned()
+            },
+            code: GAMMA,
+            prints: "1.0",
+            says: " + gamma==1.0",
+        },
+        Case {
+            name: "hash",
+            list: |image| {
+                let hash = image.sha256("gamma-1.0-py3-none-any.whl");
+                format!("gamma==1.0 --hash=sha256:{hash}\n")
+            },
+            code: GAMMA,
+            prints: "1.0",
+            says: " + gamma==1.0",
+        },
+        Case {
+            name: "editable",
+            list: |image| {
+                image.bring_build_backend();
+                image.code("lib/pyproject.toml", PROJECT);
+                image.code("lib/ours.py", "import gamma\n");
+                "-e ./lib\n".to_owned()
+            },
+            code: "import ours; print('code/lib/ours.py' in ours.__file__, ours.gamma.V)",
+            prints: "True 1.0",
+            says: "ours==0.3",
+        },
+        Case {
+            name: "extra_index_url",
+            list: |image| {
+                let index = image.indexes(&[("public", "gamma", "3.0"), ("extra", "beta", "4.0")]);
+                let variables = &mut image.settings.variables;
+                variables.remove("PIP_NO_INDEX");
+                variables.remove("PIP_FIND_LINKS");
+                variables.insert("UV_DEFAULT_INDEX".to_owned(), index.replace("{}", "public"));
+                image.settings.options.extra_index_url = vec![index.replace("{}", "extra")];
+                "beta\ngamma\n".to_owned()
+            },
+            code: "import beta, gamma; print(beta.V, gamma.V)",
+            prints: "4.0 3.0",
+            says: " + beta==4.0",
+        },
+        Case {
+            name: "force_upgrade",
+            list: |image| {
+                image.settings.options.force_upgrade = true;
+                "alpha\n".to_owned()
+            },
+            code: ALPHA,
+            prints: "1.5",
+            says: " + alpha==1.5",
+        },
+        Case {
+            name: "system_site_packages: false, with what the image holds",
+            list: |image| {
+                image.settings.options.system_site_packages = false;
+                "alpha<1.5\n".to_owned()
+            },
+            code: ALPHA,
+            prints: "1.0",
+            says: " + alpha==1.0",
+        },
+        Case {
+            name: "system_site_packages: false, with what only the image holds",
+            list: |image| {
+                image.settings.options.system_site_packages = false;
+                "gamma\n".to_owned()
+            },
+            code: "import gamma, importlib.util as u; print(gamma.V, u.find_spec('alpha'))",
+            prints: "2.0 None",
+            says: " + gamma==2.0",
+        },
+        Case {
+            name: "post_packages",
+            list: |image| {
+                image.bring_source("late", "gamma");
+                image.settings.options.post_packages = vec!["late".to_owned()];
+                "late\ngamma==1.0\n".to_owned()
+            },
+            code: "import late; print(late.V)",
+            prints: "built beside gamma 1.0",
+            says: " + late==1.0",
+        },
+        Case {
+            name: "post_optional_packages",
+            list: |image| {
+                image.settings.options.post_optional_packages = vec!["absent".to_owned()];
+                "absent\ngamma==1.0\n".to_owned()
+            },
+            code: GAMMA,
+            prints: "1.0",
+            says: "left out, as it is optional: ",
+        },
+    ] {
+        let mut image = Image::prebuilt(&[("alpha", "1.0")]);
+        for (name, version) in [("alpha", "1.5"), ("gamma", "1.0"), ("gamma", "2.0")] {
+            wheel(&image.index(), name, version, &[]);
+        }
+        let list = (case.list)(&mut image);
+        let name = case.name;
+        let made = image.make(json!(list)).await;
+        let made = made.unwrap_or_else(|failure| panic!("{name}: {failure}"));
+        assert_eq!(made.run(case.code), case.prints, "{name}: {}", made.log);
+        assert!(made.log.contains(case.says), "{name}: {}", made.log);
+    }
+}
+
+#[tokio::test]
+async fn s4_a_file_with_another_hash_than_the_list_names_is_refused() {
+    let image = Image::new();
+    wheel(&image.index(), "gamma", "1.0", &[]);
+    image.bring_build_backend();
+    image.code("lib/pyproject.toml", PROJECT);
+    let hashed = format!("gamma==1.0 --hash=sha256:{}\n", "0".repeat(64));
+    for list in [hashed.clone(), format!("{hashed}./lib\n")] {
+        let failure = image.make(json!(list)).await.unwrap_err();
+        assert!(
+            failure
+                .sentence
+                .starts_with("requirement gamma==1.0 is refused"),
+            "{list}: {failure}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_a_task_installs_itself_stays_its_own() {
+    let image = Image::new();
+    wheel(&image.index(), "alpha", "1.0", &[]);
+    let first = image.make(json!("alpha")).await.unwrap();
+    first.run(
+        "import os, site; open(os.path.join(site.getsitepackages()[0], 'mine.py'), 'w').write('')",
+    );
+    assert_eq!(first.run("import mine, alpha; print(alpha.V)"), "1.0");
+    let second = image.make(json!("alpha")).await.unwrap();
+    assert_eq!(second.python.shared, first.python.shared);
+    assert_eq!(
+        second.run("import importlib.util as u; print(u.find_spec('mine'))"),
+        "None"
+    );
+}
+
+#[tokio::test]
+async fn s42_a_file_that_was_cut_short_is_found_and_replaced() {
+    let image = Image::new();
+    wheel(&image.index(), "alpha", "1.0", &[]);
+    let first = image.make(json!("alpha")).await.unwrap();
+    let file = first.run("import alpha; print(alpha.__file__)");
+    drop(first);
+    // The hard link into uv's own cache is cut short with it.
+    fs::write(&file, "").unwrap();
+    let second = image.make(json!("alpha")).await.unwrap();
+    assert!(
+        second.log.contains("is damaged (alpha): it is made anew"),
+        "{}",
+        second.log
+    );
+    assert_eq!(second.run("import alpha; print(alpha.V)"), "1.0");
+}
+
+#[tokio::test]
+async fn s42_the_cache_stays_within_its_size() {
+    let mut image = Image::new();
+    image.settings.options.cache_limit = Some(1 << 20);
+    let mut last = None;
+    for name in ["alpha", "beta", "gamma", "delta"] {
+        image.large_wheel(name, 600 << 10);
+        last = Some(image.make(json!(name)).await.unwrap());
+    }
+    let last = last.unwrap();
+    assert!(last.log.contains("removed from the cache"), "{}", last.log);
+    assert_eq!(last.run("import delta; print(delta.V)"), "1.0");
+    assert!(image.cache_size() <= 2 << 20, "{}", image.cache_size());
+}
+
+#[tokio::test]
+async fn the_build_of_pytorch_follows_the_cuda_version_and_is_told() {
+    // Small stand-ins: `torch` at the package index, and builds at an index for each CUDA version.
+    let mut image = Image::new();
+    let index = image.indexes(&[
+        ("public", "torch", "2.3.1"),
+        ("public", "numpy", "1.0"),
+        ("cu118", "torch", "2.3.1+cu118"),
+        ("cpu", "torch", "2.3.1+cpu"),
+    ]);
+    image.settings.variables.remove("PIP_NO_INDEX");
+    image.settings.variables.remove("PIP_FIND_LINKS");
+    let public = index.replace("{}", "public");
+    image
+        .settings
+        .variables
+        .insert("UV_DEFAULT_INDEX".to_owned(), public);
+    image.settings.options.torch_index = Some(index);
+    for (cuda, expected, said) in [
+        (
+            "12.4",
+            "2.3.1",
+            "as the package index has it, built for CUDA 12.1; it suits CUDA 12.4",
+        ),
+        (
+            "118",
+            "2.3.1+cu118",
+            "the build for CUDA 11.8 of torch==2.3.1 is installed",
+        ),
+        (
+            "0",
+            "2.3.1+cpu",
+            "the build for the CPU of torch==2.3.1 is installed",
+        ),
+        ("117", "2.3.1+cu118", "the build for CUDA 11.8"),
+        ("102", "2.3.1+cpu", "the build for the CPU"),
+    ] {
+        image.settings.options.cuda = Some((cuda.to_owned(), "agent.cuda_version".to_owned()));
+        let made = image.make(json!("torch==2.3.1\nnumpy\n")).await.unwrap();
+        assert_eq!(
+            made.run("import torch, numpy; print(torch.V)"),
+            expected,
+            "{cuda}: {}",
+            made.log
+        );
+        assert!(made.log.contains(said), "{cuda}: {}", made.log);
+    }
+    image.settings.options.torch_index = Some("file:///nowhere/{}".to_owned());
+    image.settings.options.cuda = Some(("116".to_owned(), "driver".to_owned()));
+    let made = image.make(json!("torch==2.3.1\n")).await.unwrap();
+    assert!(
+        made.log.contains("but no build for that was found"),
+        "{}",
+        made.log
+    );
+    assert_eq!(made.run("import torch; print(torch.V)"), "2.3.1");
 }

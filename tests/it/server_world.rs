@@ -8,8 +8,10 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -26,16 +28,17 @@ pub struct InProcess {
 
 impl InProcess {
     pub fn start() -> Self {
+        Self::with(Options::new)
+    }
+
+    /// The options are made from the data folder.
+    pub fn with(options: impl FnOnce(PathBuf) -> Options) -> Self {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let data = tempfile::tempdir().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let shutdown = CancellationToken::new();
-        let options = Options {
-            data: data.path().to_owned(),
-            public_url: None,
-            write_conf: None,
-        };
+        let options = options(data.path().to_owned());
         runtime.spawn(server::serve(listener, options, shutdown.clone()));
         let server = Self {
             url,
@@ -69,6 +72,8 @@ pub struct Program {
     pub url: String,
     pub data: PathBuf,
     child: Child,
+    /// What it says after its first line.
+    out: BufReader<ChildStdout>,
 }
 
 impl Program {
@@ -78,22 +83,27 @@ impl Program {
 
     /// `command` is the program, or what starts it.
     pub fn start_by(command: &mut Command, data: &Path) -> Self {
+        Self::start_at(command, data, "127.0.0.1:0")
+    }
+
+    fn start_at(command: &mut Command, data: &Path, listen: &str) -> Self {
         let mut child = command
-            .args(["server", "--listen", "127.0.0.1:0", "--data"])
+            .args(["server", "--listen", listen, "--data"])
             .arg(data)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let mut line = String::new();
-        let out = child.stdout.take().unwrap();
-        BufReader::new(out).read_line(&mut line).unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        out.read_line(&mut line).unwrap();
         let url = line.trim().strip_prefix("server: ").map(str::to_owned);
         let url = url.unwrap_or_else(|| panic!("the server said {line:?}: {}", errors(&mut child)));
         Self {
             url,
             data: data.to_owned(),
             child,
+            out,
         }
     }
 
@@ -101,10 +111,34 @@ impl Program {
         Client::new(&self.url, &self.data)
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGKILL, and gone.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// SIGKILL, and the same again at the same address.
+    pub fn start_again(&mut self) {
+        self.kill();
+        let listen = self.url.trim_start_matches("http://").to_owned();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
+        *self = Self::start_at(&mut command, &self.data.clone(), &listen);
+    }
+
+    /// SIGTERM, and gone: what it said on both streams, its first line aside.
+    pub fn stopped(mut self) -> String {
+        let pid = Pid::from_raw(self.id().try_into().unwrap());
+        kill(pid, Signal::SIGTERM).unwrap();
+        let mut text = String::new();
+        self.out.read_to_string(&mut text).unwrap();
+        text += &errors(&mut self.child);
+        assert!(self.child.wait().unwrap().success(), "{text}");
+        text
     }
 
     /// Waits for its own end: exit code and what it said.
@@ -153,13 +187,20 @@ pub fn keys(data: &Path) -> (String, String) {
 pub struct Client {
     pub http: reqwest::Client,
     pub url: String,
-    keys: Option<(String, String)>,
+    pub keys: Option<(String, String)>,
 }
 
 impl Client {
     pub fn new(url: &str, data: &Path) -> Self {
         Self {
             keys: Some(keys(data)),
+            ..Self::without_keys(url)
+        }
+    }
+
+    pub fn by_keys(url: &str, keys: (String, String)) -> Self {
+        Self {
+            keys: Some(keys),
             ..Self::without_keys(url)
         }
     }

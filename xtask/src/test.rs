@@ -78,9 +78,9 @@ impl Tally {
 pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     let begun = Instant::now();
     let mut tally = Tally::default();
-    cluster::install_missing()?;
+    cluster::install_for_tests()?;
     if let Some(only) = &arguments.only {
-        let place = if only.contains("e2e") {
+        let place = if needs_place(only)? {
             Some(prepare()?)
         } else {
             None
@@ -94,6 +94,8 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
             "it",
             "--",
             only,
+            // Figures of a long form, say.
+            "--show-output",
         ]);
         arguments_of(&mut command, place.as_ref(), arguments.threads);
         tally.rust_tests(&format!("tests of {only}"), &mut command);
@@ -111,6 +113,23 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Whether one of the tests that are asked for uses what [`prepare`] brings: the cluster, its programs, clients' Pythons.
+fn needs_place(only: &str) -> Result<bool> {
+    const PARTS: [&str; 5] = ["chart::", "clients::", "e2e::", "git", "python"];
+    let output = cargo(&["test", "--package", "trainyard", "--test", "it", "--"])
+        .args(["--list", only])
+        .stderr(Stdio::inherit())
+        .output()
+        .context("could not start cargo")?;
+    if !output.status.success() {
+        bail!("the tests could not be listed ({})", output.status);
+    }
+    let listed = String::from_utf8_lossy(&output.stdout);
+    Ok(listed
+        .lines()
+        .any(|name| PARTS.iter().any(|part| name.starts_with(part))))
 }
 
 fn everything(tally: &mut Tally, arguments: &Arguments) {
@@ -193,6 +212,9 @@ pub struct Place {
     pub cluster: Cluster,
     image: String,
     sdk_python: std::path::PathBuf,
+    agent_python: std::path::PathBuf,
+    rattler_python: std::path::PathBuf,
+    trains_python: std::path::PathBuf,
     uv: std::path::PathBuf,
     program: std::path::PathBuf,
 }
@@ -202,11 +224,17 @@ pub fn prepare() -> Result<Place> {
     let cluster = cluster::up()?;
     let image = image::build(&cluster)?;
     let sdk_python = tools::sdk_python()?;
+    let agent_python = tools::agent_python()?;
+    let trains_python = tools::trains_python()?;
+    let rattler_python = tools::rattler_python()?;
     let dist = dirs::repository().join("dist");
     Ok(Place {
         cluster,
         image,
         sdk_python,
+        agent_python,
+        trains_python,
+        rattler_python,
         uv: dist.join("uv"),
         program: dist.join("trainyard"),
     })
@@ -227,6 +255,9 @@ pub fn with(place: &Place, mut command: Command) -> Command {
         .env("TRAINYARD_E2E_INDEX_URL", &cluster.index_url)
         .env("TRAINYARD_E2E_BIN", &cluster.bin)
         .env("TRAINYARD_E2E_SDK_PYTHON", &place.sdk_python)
+        .env("TRAINYARD_E2E_AGENT_PYTHON", &place.agent_python)
+        .env("TRAINYARD_E2E_TRAINS_PYTHON", &place.trains_python)
+        .env("TRAINYARD_RATTLER_PYTHON", &place.rattler_python)
         .env("TRAINYARD_E2E_PROGRAM", &place.program)
         .env("TRAINYARD_HELM", cluster.bin.join("helm"))
         .env("TRAINYARD_KUBECTL", cluster.bin.join("kubectl"))

@@ -10,9 +10,23 @@ use crate::{dirs, sh};
 /// A virtual environment with the packages of a requirements file (below the repository's root), made once for
 /// each content of it; returns its folder.
 pub fn environment(name: &str, requirements: &str) -> Result<PathBuf> {
+    made(name, requirements, true)
+}
+
+fn made(name: &str, requirements: &str, only_wheels: bool) -> Result<PathBuf> {
     let file = dirs::repository().join(requirements);
-    let text =
+    let mut text =
         fs::read_to_string(&file).with_context(|| format!("could not read {}", file.display()))?;
+    // A file may build on others; a change of those is a change of this one.
+    let included: Vec<PathBuf> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("--requirement "))
+        .map(|other| file.with_file_name(other.trim()))
+        .collect();
+    for other in included {
+        text += &fs::read_to_string(&other)
+            .with_context(|| format!("could not read {}", other.display()))?;
+    }
     let python = sh::output(
         sh::command("python3").args(["-c", "import sys; print(sys.version, sys.executable)"]),
     )?;
@@ -34,10 +48,11 @@ pub fn environment(name: &str, requirements: &str) -> Result<PathBuf> {
             "install",
             "--quiet",
             "--disable-pip-version-check",
-            "--only-binary=:all:",
-            "--requirement",
         ]);
-        sh::run(pip.arg(&file))
+        if only_wheels {
+            pip.arg("--only-binary=:all:");
+        }
+        sh::run(pip.arg("--requirement").arg(&file))
     })?;
     sh::write(finished, "")?;
     Ok(folder)
@@ -52,7 +67,22 @@ pub fn program(name: &str) -> Result<PathBuf> {
 
 /// A Python with the ClearML SDK and what the experiments of demo and tests import, for this machine.
 pub fn sdk_python() -> Result<PathBuf> {
-    Ok(environment("sdk", "tests/wheels/requirements.txt")?.join("bin/python"))
+    Ok(environment("sdk", "tests/clients/sdk.txt")?.join("bin/python"))
+}
+
+/// A Python with the incumbent's agent, apart from the SDK as its users have it.
+pub fn agent_python() -> Result<PathBuf> {
+    Ok(environment("agent", "tests/clients/agent.txt")?.join("bin/python"))
+}
+
+/// A Python that solves and installs conda environments.
+pub fn rattler_python() -> Result<PathBuf> {
+    Ok(environment("rattler", "tests/conda/requirements.txt")?.join("bin/python"))
+}
+
+/// A Python with the SDK and agent of 2020. Some of what they pin is published as source alone.
+pub fn trains_python() -> Result<PathBuf> {
+    Ok(made("trains", "tests/clients/trains.txt", false)?.join("bin/python"))
 }
 
 /// cargo-deny, which no wheel has: compiled once, without optimisation, since it runs for a second.

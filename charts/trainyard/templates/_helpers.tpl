@@ -51,9 +51,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch, create]
+# The end of a dead pod's log, which it could not send itself.
+- apiGroups: [""]
+  resources: [pods/log]
+  verbs: [get]
 # By name, as a binding refers to them: never listed.
 - apiGroups: [""]
   resources: [secrets, configmaps]
+  verbs: [get]
+# Whose pull secrets a task's pod gets: an image registry is asked with them (imageCheck).
+- apiGroups: [""]
+  resources: [serviceaccounts]
   verbs: [get]
 # Why a pod cannot be made or does not start is only told by Events.
 - apiGroups: [""]
@@ -65,4 +73,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
   verbs: [get, create, update, patch]
+{{- if .Values.rbac.kueue }}
+# What Kueue says of a Job that waits for quota (capacity: Kueue).
+- apiGroups: [kueue.x-k8s.io]
+  resources: [localqueues, workloads]
+  verbs: [get, list]
+{{- end }}
 {{- end -}}

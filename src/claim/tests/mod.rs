@@ -65,6 +65,7 @@ fn job(attempt: u32, state: JobState) -> Job {
         settled: false,
         returned: false,
         requeues: 0,
+        failures: 0,
         created_at: now(),
     }
 }
@@ -134,6 +135,7 @@ fn policy() -> Policy {
         on_pending_timeout: OnPendingTimeout::Requeue,
         on_interruption: OnInterruption::Requeue,
         max_interruptions: 3,
+        max_failures: 0,
         grace: SignedDuration::from_secs(30),
         restore_orphans: true,
         retiring: false,

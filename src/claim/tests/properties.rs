@@ -41,6 +41,7 @@ fn any_task() -> impl Strategy<Value = TaskState> {
     let reason = prop_oneof![
         Just(Reason::Other),
         Just(Reason::Requeued),
+        Just(Reason::Retried),
         Just(Reason::Restored),
         Just(Reason::FailedEnqueueing)
     ];
@@ -78,6 +79,7 @@ fn any_job() -> impl Strategy<Value = Job> {
         Just(JobState::Intent),
         Just(JobState::Held),
         Just(JobState::Ended(Cause::Task)),
+        Just(JobState::Ended(Cause::Failure)),
         Just(JobState::Ended(Cause::Interruption)),
     ];
     let presence = prop_oneof![8 => Just(Presence::Present), 1 => Just(Presence::Deleting)];

@@ -46,6 +46,7 @@ fn nowhere_is_acted_on_only_after_quiet_time_but_for_the_pass_that_took() {
         queue: queue(),
         pending,
         running: false,
+        failed: false,
     };
     let took = Observed {
         this_pass: ThisPass::Took,
@@ -128,10 +129,11 @@ fn an_entry_that_was_read_before_its_users_dequeue_is_not_taken_up() {
 }
 
 #[test]
-fn an_intent_remembers_that_and_how_often_the_task_came_back() {
-    let offered = |reason, requeues| {
+fn an_intent_remembers_that_and_how_often_the_task_came_back_and_why() {
+    let offered = |reason| {
         let before = Job {
-            requeues,
+            requeues: 2,
+            failures: 1,
             ..settled(1)
         };
         fresh(facts(
@@ -143,37 +145,95 @@ fn an_intent_remembers_that_and_how_often_the_task_came_back() {
             &[before],
         ))
     };
-    let attempt = Attempt(2);
+    let intend = |returned, requeues, failures| Step::Intend {
+        attempt: Attempt(2),
+        returned,
+        requeues,
+        failures,
+    };
+    assert_eq!(offered(Reason::Other), intend(false, 0, 0));
+    assert_eq!(offered(Reason::Requeued), intend(true, 3, 1));
+    assert_eq!(offered(Reason::Retried), intend(true, 2, 2));
+    assert_eq!(offered(Reason::Restored), intend(true, 2, 1));
+    assert_eq!(offered(Reason::FailedEnqueueing), intend(true, 2, 1));
+}
+
+#[test]
+fn a_failed_run_that_left_its_end_to_us_is_tried_again_within_its_own_budget() {
+    let step = |job: Job, task: TaskState, max_failures| {
+        let policy = Policy {
+            max_failures,
+            ..policy()
+        };
+        let facts = facts(Entry::Nowhere, task, &[job]);
+        decide(&observed(facts, true), &policy, now())
+    };
+    let failed = |requeues, failures| Job {
+        requeues,
+        failures,
+        ..ended(1, Cause::Failure)
+    };
+    let retry = Step::Requeue {
+        attempt: Attempt(1),
+        queue: queue(),
+        pending: false,
+        running: true,
+        failed: true,
+    };
+    let settle = Step::Settle {
+        attempt: Attempt(1),
+        how: Settlement::AsEnded,
+    };
+    assert_eq!(step(failed(0, 0), run_by(1), 0), settle, "only if asked");
     assert_eq!(
-        offered(Reason::Other, 2),
-        Step::Intend {
-            attempt,
-            returned: false,
-            requeues: 0
-        }
+        step(failed(3, 0), run_by(1), 1),
+        retry,
+        "interruptions are counted apart"
     );
+    assert_eq!(step(failed(0, 1), run_by(1), 1), settle, "budget spent");
+    let stopping = TaskState {
+        stopping: true,
+        ..run_by(1)
+    };
+    assert_eq!(step(failed(0, 0), stopping, 1), settle, "aborted");
     assert_eq!(
-        offered(Reason::Requeued, 2),
-        Step::Intend {
-            attempt,
-            returned: true,
-            requeues: 3
-        }
+        step(ended(1, Cause::Task), run_by(1), 1),
+        settle,
+        "completed, and the pod could not say so"
     );
+    let gone = TaskState {
+        user_queue: UserQueue::Gone,
+        ..run_by(1)
+    };
+    assert_eq!(step(failed(0, 0), gone, 1), settle, "no queue to go to");
     assert_eq!(
-        offered(Reason::Restored, 2),
-        Step::Intend {
-            attempt,
-            returned: true,
-            requeues: 2
-        }
+        step(failed(0, 0), ended_by(1, Status::Failed), 1),
+        Step::SettlePatchOnly {
+            attempt: Attempt(1)
+        },
+        "a status that was reported is the user's to change"
     );
+}
+
+#[test]
+fn a_retry_that_died_between_its_calls_goes_on_as_one() {
+    let task = TaskState {
+        reason: Reason::Retried,
+        has_enqueue_status: false,
+        ..task(Status::Queued)
+    };
+    let spent = Job {
+        requeues: 3,
+        ..ended(1, Cause::Failure)
+    };
     assert_eq!(
-        offered(Reason::FailedEnqueueing, 2),
-        Step::Intend {
-            attempt,
-            returned: true,
-            requeues: 2
+        quiet(facts(Entry::Nowhere, task, &[spent])),
+        Step::Requeue {
+            attempt: Attempt(1),
+            queue: queue(),
+            pending: false,
+            running: false,
+            failed: true,
         }
     );
 }
@@ -276,6 +336,7 @@ fn an_ended_run_is_settled_or_requeued_by_cause_wish_and_budget() {
         queue: queue(),
         pending: false,
         running: true,
+        failed: false,
     };
     let lost = || ended(1, Cause::Interruption);
     assert_eq!(step(lost(), run_by(1), &policy()), requeue);

@@ -6,7 +6,7 @@
 //!
 //! What real files use is understood: comments with `#` and `//`, quotes left out (also around URLs), nested objects,
 //! dotted keys, `=`, `:` or nothing before `{`, lists, triple quotes, `${x}` and `${?x}` (also from environment
-//! variables), `+=`, and keys given twice (objects are merged, else the last one wins). Every error names its line.
+//! variables), `+=`, `include`, and keys given twice (objects are merged, else the last one wins). Every error names its line.
 //! A file can be anybody's: depth, size and what substitutions may grow to are bounded.
 
 mod parse;
@@ -51,13 +51,22 @@ pub struct Document {
 impl Document {
     /// Reads a file; `variable` answers `${NAME}` where the file has no such key.
     pub fn read(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfError> {
+        Self::read_with(text, variable, &|_| None)
+    }
+
+    /// The same; `include` gives the text of a file that this one includes.
+    pub fn read_with(
+        text: &str,
+        variable: &dyn Fn(&str) -> Option<String>,
+        include: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfError> {
         if text.len() > LONGEST {
             return Err(ConfError::new(
                 1,
                 format!("the file is longer than {LONGEST} bytes"),
             ));
         }
-        let (tree, lines) = parse::parse(text)?;
+        let (tree, lines) = parse::parse(text, include, 0)?;
         let value = resolve::resolve(&tree, variable)?;
         Ok(Self { value, lines })
     }

@@ -7,10 +7,20 @@ use serde_json::{Number, Value};
 use super::tree::{Fields, Node, Reference, joined_path};
 use super::{ConfError, DEEPEST};
 
-/// Reads a whole file: an object, its braces left out or not. Also the line of each key.
-pub(super) fn parse(text: &str) -> Result<(Fields, BTreeMap<String, usize>), ConfError> {
+/// How deep files may include others.
+const MOST_FILES: usize = 8;
+
+/// Reads a whole file: an object, its braces left out or not. Also the line of each key. `include` gives the text of
+/// another file.
+pub(super) fn parse(
+    text: &str,
+    include: &dyn Fn(&str) -> Option<String>,
+    files: usize,
+) -> Result<(Fields, BTreeMap<String, usize>), ConfError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut parser = Parser {
+        include,
+        files,
         rest: text,
         line: 1,
         lines: BTreeMap::new(),
@@ -27,6 +37,9 @@ pub(super) fn parse(text: &str) -> Result<(Fields, BTreeMap<String, usize>), Con
 }
 
 struct Parser<'t> {
+    include: &'t dyn Fn(&str) -> Option<String>,
+    /// How many files include this one.
+    files: usize,
     rest: &'t str,
     line: usize,
     lines: BTreeMap<String, usize>,
@@ -142,13 +155,15 @@ impl Parser<'_> {
             .iter()
             .fold(parent.to_owned(), |path, name| joined_path(&path, name));
         self.skip_spaces();
+        if let [name] = names.as_slice()
+            && (name == "include" || name.starts_with("include "))
+            && self.peek() == Some('"')
+        {
+            let required = name.contains("required");
+            return self.included(parent, fields, required);
+        }
         let append = self.take("+=");
         if !append && !self.take(":") && !self.take("=") && self.peek() != Some('{') {
-            if names == ["include"] {
-                return Err(self.error(
-                    "include is not supported; write what the other file says into this one",
-                ));
-            }
             return Err(self.error(format!(
                 "expected :, = or {{ behind the key {:?}",
                 names.join(".")
@@ -177,6 +192,45 @@ impl Parser<'_> {
             });
         let first_path = joined_path(parent, &wrapped.0);
         fields.set(&wrapped.0, &first_path, wrapped.1);
+        Ok(())
+    }
+
+    /// `include "other.conf"`, `include file("other.conf")`, `include required("other.conf")`: what the other file says stands
+    /// here. One that is not there is passed over unless it is required, as pyhocon does.
+    fn included(
+        &mut self,
+        parent: &str,
+        fields: &mut Fields,
+        required: bool,
+    ) -> Result<(), ConfError> {
+        let line = self.line;
+        let name = self.quoted()?;
+        while self.take(")") {}
+        if self.files >= MOST_FILES {
+            return Err(self.error(format!(
+                "{name:?} is included by files that include each other"
+            )));
+        }
+        let Some(text) = (self.include)(&name) else {
+            let message = format!("the required file {name:?} cannot be read");
+            return if required {
+                Err(self.error(message))
+            } else {
+                Ok(())
+            };
+        };
+        if text.len() > super::LONGEST {
+            return Err(self.error(format!(
+                "the file {name:?} is longer than {} bytes",
+                super::LONGEST
+            )));
+        }
+        let (included, lines) = parse(&text, self.include, self.files + 1)
+            .map_err(|error| self.error(format!("{name:?}, which is included here: {error}")))?;
+        for path in lines.into_keys() {
+            self.lines.insert(joined_path(parent, &path), line);
+        }
+        fields.merge(included, parent);
         Ok(())
     }
 

@@ -204,8 +204,8 @@ fn every_error_names_its_line() {
         ),
         ("a: \"\\u12\"", "line 1: \\u needs four hexadecimal digits"),
         (
-            "include \"x\"",
-            "line 1: include is not supported; write what the other file says into this one",
+            "a: 1\ninclude required(\"x\")",
+            "line 2: the required file \"x\" cannot be read",
         ),
     ] {
         assert_eq!(error(text), expected, "{text}");
@@ -258,4 +258,34 @@ proptest! {
         let written = json!({ "text": text, "list": [number, { "deep": text }], "none": null, "yes": true });
         prop_assert_eq!(value(&written.to_string()), written);
     }
+}
+
+#[test]
+fn other_files_stand_where_they_are_included() {
+    let include = |name: &str| match name {
+        "a.conf" => Some("x: 2\ny { z: ${x} }\ninclude \"b.conf\"".to_owned()),
+        "b.conf" => Some("deep: yes".to_owned()),
+        "me.conf" => Some("include \"me.conf\"".to_owned()),
+        "bad.conf" => Some("a {".to_owned()),
+        _ => None,
+    };
+    let read = |text: &str| Document::read_with(text, &|_| None, &include);
+    let document = read("x: 1\ninclude \"a.conf\"\ny.w: 3\ninclude \"gone.conf\"\n").unwrap();
+    assert_eq!(
+        document.value,
+        json!({"x": 2, "y": {"z": 2, "w": 3}, "deep": "yes"})
+    );
+    assert_eq!(document.line("y.z"), Some(2));
+    let inside = read("s { include file(\"b.conf\") }").unwrap();
+    assert_eq!(inside.value, json!({"s": {"deep": "yes"}}));
+    assert!(
+        read("include \"me.conf\"")
+            .unwrap_err()
+            .to_string()
+            .contains("include each other")
+    );
+    assert_eq!(
+        read("a: 1\ninclude \"bad.conf\"").unwrap_err().to_string(),
+        "line 2: \"bad.conf\", which is included here: line 1: the object that begins here is not closed by }"
+    );
 }

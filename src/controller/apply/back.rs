@@ -4,13 +4,25 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::ListParams;
 
-use super::{Case, Fault, Hands, Next, Report, in_time};
-use crate::claim::observed::{REASON_REQUEUED, REASON_RESTORED};
+use super::{Case, Hands, Next, Report, in_time};
+use crate::claim::observed::{REASON_REQUEUED, REASON_RESTORED, REASON_RETRIED};
 use crate::claim::{GiveUpReason, JobsFact, TaskFact};
 use crate::controller::cluster::call;
-use crate::controller::{observe, verdict};
+use crate::controller::{fault, observe, verdict};
+use crate::diagnose::{Category, Fault, Patience, patience};
 use crate::pod::label;
 use crate::task::{Attempt, QueueId, Status, TaskId};
+
+/// From where a task is requeued, and why.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Requeue {
+    /// Its entry stands in the pending queue.
+    pub pending: bool,
+    /// It was in progress at the look.
+    pub running: bool,
+    /// It failed by its own fault and is tried again.
+    pub failed: bool,
+}
 
 impl Hands<'_> {
     /// Returns a task whose pod ended, or never came to run, to the front of its queue.
@@ -21,27 +33,38 @@ impl Hands<'_> {
         &self,
         attempt: Attempt,
         queue: &QueueId,
-        pending: bool,
-        running: bool,
+        how: Requeue,
         case: &mut Case,
-    ) -> Result<Next, Fault> {
-        if pending && !self.take_pending(case).await? {
+    ) -> Result<Next, super::Fault> {
+        let running = how.running;
+        if how.pending && !self.take_pending(case).await? {
             return Ok(Next::Done);
         }
-        let why = Self::sentence_of_end(attempt, case);
-        let reason = format!("{REASON_REQUEUED}, {why}");
+        let why = self.sentence_of_end(attempt, case);
+        let reason = if how.failed {
+            format!("{REASON_RETRIED}, {why}")
+        } else {
+            format!("{REASON_REQUEUED}, {why}")
+        };
         let job = self.live_job(case, attempt).await?;
-        let ended = job.as_ref().is_none_or(observe::has_ended);
-        match self.live(case).await? {
+        let is_over = |job: &_| observe::has_ended(job) || observe::is_evicted(job);
+        let ended = job.as_ref().is_none_or(is_over);
+        let (live, unwritten) = self.read(case).await?;
+        match live {
             TaskFact::Found(task) if task.status == Status::Queued => {}
             // A run of ours is put back only if it has certainly ended.
             TaskFact::Found(task)
                 if running
+                    && unwritten
                     && ended
                     && task.status == Status::InProgress
                     && task.names(attempt)
                     && !task.stopping =>
             {
+                // Reading a log takes its time; the dequeue rests on what was read just before it.
+                if self.send_tail(attempt, case).await && !self.read(case).await?.1 {
+                    return Ok(Next::Done);
+                }
                 in_time(case)?;
                 if !self
                     .client
@@ -50,14 +73,16 @@ impl Hands<'_> {
                 {
                     return Ok(Next::Done);
                 }
+                fault::point!("requeue/dequeued");
             }
             _ => return Ok(Next::Done),
         }
-        if let Some(job) = job.filter(observe::has_ended) {
-            self.mark_settled(&job, self.spec.lifecycle.ttl_after_failure)
+        // The Job is the record until the task stands in its queue again: a settled one goes when its time is over.
+        let is_back = self.put_back(queue, &reason, case).await?;
+        if let Some(job) = job.filter(|job| is_back && is_over(job)) {
+            self.mark_settled(&job, self.spec.lifecycle.ttl_after_failure, case)
                 .await?;
         }
-        self.put_back(queue, &reason, case).await?;
         Ok(Next::Done)
     }
 
@@ -70,7 +95,7 @@ impl Hands<'_> {
         queue: &QueueId,
         pending: bool,
         case: &mut Case,
-    ) -> Result<Next, Fault> {
+    ) -> Result<Next, super::Fault> {
         // The watch may lag behind: a Job that is there is the record.
         if self.has_live_job(case).await? {
             return Ok(Next::Done);
@@ -98,7 +123,7 @@ impl Hands<'_> {
         queue: &QueueId,
         case: &mut Case,
         report: &mut Report,
-    ) -> Result<Next, Fault> {
+    ) -> Result<Next, super::Fault> {
         if !self.take_pending(case).await? {
             return Ok(Next::Done);
         }
@@ -107,7 +132,7 @@ impl Hands<'_> {
         if let JobsFact::Known(jobs) = &case.observed.facts.jobs
             && jobs.iter().any(|job| job.attempt == attempt && job.refused)
         {
-            report.pod_refused = Some(why);
+            report.pod_refused = Some((queue.clone(), why));
         }
         if self.put_back(queue, &reason, case).await? {
             self.delete_job(attempt, case).await?;
@@ -125,36 +150,34 @@ impl Hands<'_> {
         pending: bool,
         why: GiveUpReason,
         case: &mut Case,
-    ) -> Result<Next, Fault> {
+    ) -> Result<Next, super::Fault> {
         if pending && !self.take_pending(case).await? {
             return Ok(Next::Done);
         }
-        let queued = matches!(self.live(case).await?, TaskFact::Found(task) if task.status == Status::Queued);
-        if !queued || (!pending && self.has_started_pod(case).await?) {
+        let (live, unwritten) = self.read(case).await?;
+        let queued = matches!(live, TaskFact::Found(task) if task.status == Status::Queued);
+        if !queued || !unwritten || (!pending && self.has_started_pod(case).await?) {
             return Ok(Next::Done);
         }
-        let detail = attempt.map(|attempt| match why {
-            GiveUpReason::PendingTimeout | GiveUpReason::QueueGone => {
-                self.sentence_of_wait(attempt, case)
-            }
-            GiveUpReason::InterruptionsSpent => Self::sentence_of_end(attempt, case),
-        });
-        let (reason, message) = give_up_texts(
-            why,
-            detail.as_deref(),
-            self.spec.lifecycle.max_interruptions,
-        );
+        let cause = attempt.and_then(|attempt| self.cause(why, attempt, case));
+        let budget = self.spec.lifecycle.max_interruptions;
+        let (reason, message) = give_up_texts(why, cause.as_ref(), budget);
         in_time(case)?;
         // `false`: somebody else has ended it, which is as good.
         self.client
-            .dequeue(&case.task, Some(Status::Failed), reason, &message)
+            .dequeue(&case.task, Some(Status::Failed), &reason, &message)
             .await?;
+        fault::point!("give-up/dequeued");
         let Some(attempt) = attempt else {
             return Ok(Next::Done);
         };
+        if let Some(job) = Self::known_job(case, attempt).filter(|job| observe::has_ended(job)) {
+            let evidence = self.ended(job, case).evidence;
+            self.tell_evidence(&evidence, case).await;
+        }
         match self.live_job(case, attempt).await? {
             Some(job) if observe::has_ended(&job) => {
-                self.mark_settled(&job, self.spec.lifecycle.ttl_after_failure)
+                self.mark_settled(&job, self.spec.lifecycle.ttl_after_failure, case)
                     .await?;
             }
             Some(_) => self.delete_job(attempt, case).await?,
@@ -164,58 +187,112 @@ impl Hands<'_> {
     }
 
     /// Why the attempt's pod ended, in one sentence.
-    fn sentence_of_end(attempt: Attempt, case: &Case) -> String {
+    fn sentence_of_end(&self, attempt: Attempt, case: &Case) -> String {
         match Self::known_job(case, attempt) {
-            Some(job) => verdict::ended(job, &case.objects.pods).message,
+            Some(job) => self.ended(job, case).message,
             None => "its Job is gone".to_owned(),
         }
     }
 
     /// Why the attempt's pod has not started, in one sentence.
     fn sentence_of_wait(&self, attempt: Attempt, case: &Case) -> String {
-        let Some(job) = Self::known_job(case, attempt) else {
+        if Self::known_job(case, attempt).is_none() {
             return "its Job is gone".to_owned();
-        };
-        verdict::waiting(job, &case.objects.pods, self.lore)
-            .unwrap_or_else(|| "its pod has not started".to_owned())
+        }
+        self.wait(attempt, case).map_or_else(
+            || "its pod has not started".to_owned(),
+            |(_, message)| message,
+        )
+    }
+
+    /// What the attempt's pod waits for, if it can be told.
+    fn wait(&self, attempt: Attempt, case: &Case) -> Option<(Category, String)> {
+        let job = Self::known_job(case, attempt)?;
+        let waiting = verdict::waiting(job, &case.objects.pods, self.lore)?;
+        Some((waiting.category, waiting.message()))
+    }
+
+    /// What is behind giving up on this attempt, if it can be told.
+    fn cause(&self, why: GiveUpReason, attempt: Attempt, case: &Case) -> Option<Cause> {
+        if why == GiveUpReason::InterruptionsSpent {
+            let job = Self::known_job(case, attempt)?;
+            let end = self.diagnosis(job, case);
+            return Some(Cause {
+                category: end.category,
+                message: end.message(),
+                alone: end.fault == Fault::Task,
+            });
+        }
+        let (category, message) = self.wait(attempt, case)?;
+        Some(Cause {
+            category,
+            message,
+            alone: why == GiveUpReason::PendingTimeout
+                && matches!(patience(category), Patience::ThenFail(_)),
+        })
     }
 
     /// Whether any Job of the task is alive, asked of the API server.
-    pub(super) async fn has_live_job(&self, case: &Case) -> Result<bool, Fault> {
+    pub(super) async fn has_live_job(&self, case: &Case) -> Result<bool, super::Fault> {
         in_time(case)?;
         let jobs = call(self.jobs().list(&of_task(&case.task))).await?;
+        fault::point!("step/jobs-listed");
         Ok(jobs.items.iter().any(|job| !observe::has_ended(job)))
     }
 
-    /// Whether the experiment's container of any pod of the task has started, asked of the API server.
-    async fn has_started_pod(&self, case: &Case) -> Result<bool, Fault> {
+    /// Whether the experiment's container of any pod of the task has started and may still run, asked of the API server.
+    async fn has_started_pod(&self, case: &Case) -> Result<bool, super::Fault> {
         in_time(case)?;
         let pods: Api<Pod> = Api::namespaced(self.context.kube.clone(), self.namespace);
         let pods = call(pods.list(&of_task(&case.task))).await?;
-        Ok(pods.items.iter().any(observe::task_container_started))
+        Ok(pods
+            .items
+            .iter()
+            .any(|pod| observe::task_container_started(pod) && !is_over(pod)))
     }
+}
+
+/// A pod of ours is never started again.
+fn is_over(pod: &Pod) -> bool {
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 fn of_task(task: &TaskId) -> ListParams {
     ListParams::default().labels(&format!("{}={task}", label::TASK))
 }
 
+/// What kept a task from running.
+struct Cause {
+    category: Category,
+    message: String,
+    /// Nothing else was decisive, no patience and no budget: it is told as it is.
+    alone: bool,
+}
+
 /// Status reason and message of a task that is given up.
-fn give_up_texts(why: GiveUpReason, detail: Option<&str>, budget: i32) -> (&'static str, String) {
-    let detail = detail
-        .map(|detail| format!(": {detail}"))
+fn give_up_texts(why: GiveUpReason, cause: Option<&Cause>, budget: i32) -> (String, String) {
+    let category = cause.map_or("not-started", |cause| cause.category.as_str());
+    if let Some(cause) = cause.filter(|cause| cause.alone) {
+        return (format!("trainyard: {category}"), cause.message.clone());
+    }
+    let detail = cause
+        .map(|cause| format!(": {}", cause.message))
         .unwrap_or_default();
     match why {
         GiveUpReason::PendingTimeout => (
-            "trainyard: pod did not start",
+            format!("trainyard: {category}"),
             format!("its pod did not start within pendingTimeout{detail}"),
         ),
         GiveUpReason::InterruptionsSpent => (
-            "trainyard: interrupted too often",
+            format!("trainyard: interrupted too often, {category}"),
             format!("interrupted more than {budget} times (maxInterruptions){detail}"),
         ),
         GiveUpReason::QueueGone => (
-            "trainyard: queue is gone",
+            "trainyard: queue is gone".to_owned(),
             format!(
                 "it cannot go back, the queue that it was enqueued in is gone; enqueue it again{detail}"
             ),
@@ -225,14 +302,47 @@ fn give_up_texts(why: GiveUpReason, detail: Option<&str>, budget: i32) -> (&'sta
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    /// Else a task whose end could not be written would stay queued, in no queue, beside its dead pod.
+    #[test]
+    fn a_dead_pod_is_in_nobodys_way() {
+        let pod = |phase: &str| -> Pod {
+            serde_json::from_value(json!({"metadata": {}, "status": {"phase": phase}})).unwrap()
+        };
+        for (phase, over) in [
+            ("Pending", false),
+            ("Running", false),
+            ("Failed", true),
+            ("Succeeded", true),
+        ] {
+            assert_eq!(is_over(&pod(phase)), over, "{phase}");
+        }
+    }
 
     #[test]
     fn a_task_that_is_given_up_tells_why_and_what_its_pod_said() {
-        let (_, message) = give_up_texts(GiveUpReason::PendingTimeout, Some("image not found"), 3);
+        let cause = |category, message: &str, alone| Cause {
+            category,
+            message: message.to_owned(),
+            alone,
+        };
+        let image = cause(Category::ImageMissing, "image not found", true);
+        let (reason, message) = give_up_texts(GiveUpReason::PendingTimeout, Some(&image), 3);
         assert_eq!(
-            message,
-            "its pod did not start within pendingTimeout: image not found"
+            (reason.as_str(), message.as_str()),
+            ("trainyard: image-missing", "image not found")
+        );
+        let room = cause(Category::Unschedulable, "no room", false);
+        let (reason, message) = give_up_texts(GiveUpReason::PendingTimeout, Some(&room), 3);
+        assert_eq!(
+            (reason.as_str(), message.as_str()),
+            (
+                "trainyard: unschedulable",
+                "its pod did not start within pendingTimeout: no room"
+            )
         );
         let (_, message) = give_up_texts(GiveUpReason::InterruptionsSpent, None, 3);
         assert!(message.contains("more than 3 times"));

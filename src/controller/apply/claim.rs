@@ -11,8 +11,11 @@ use serde_json::json;
 use super::{Case, Fault, Hands, Next, Report, in_time};
 use crate::claim::{Entry, JobState, JobsFact, TaskFact, ThisPass};
 use crate::controller::cluster::{self, call, find};
+use crate::controller::fault;
+use crate::controller::kueue;
 use crate::controller::observe::{self, Objects};
 use crate::controller::status::FIELD_MANAGER;
+use crate::controller::turn::Turn;
 use crate::controller::verdict;
 use crate::pod::{label, state};
 use crate::render::JobName;
@@ -20,6 +23,8 @@ use crate::task::{Attempt, QueueId, Status};
 
 /// Reason that people see while a task waits for its pod; it proves nothing and is not read back.
 const PARKED: &str = "taken by trainyard, waits for its pod";
+/// A status message is a line of a table to people.
+const LONGEST_MESSAGE: usize = 500;
 /// How often a release is tried against a Job that changes meanwhile.
 const RELEASE_TRIES: usize = 4;
 
@@ -44,10 +49,17 @@ impl Hands<'_> {
             // Not admitted in this pass: nothing was rendered.
             return Ok(Next::Done);
         };
-        let job = match requeues {
-            0 => rendered.job.to_string(),
-            _ => rendered.clone().with_requeues(requeues).job.to_string(),
-        };
+        let mut job = rendered.clone();
+        let mut turn = case.turn.clone();
+        if requeues > 0 {
+            job = job.with_requeues(requeues);
+            // It keeps the turn that it lost without fault of its own.
+            turn = Turn::last(&case.objects.jobs).or(turn);
+        }
+        if let Some(turn) = turn {
+            job = job.with_turn(turn.as_str());
+        }
+        let job = job.job.to_string();
         let path = format!(
             "/apis/batch/v1/namespaces/{}/jobs?fieldManager={FIELD_MANAGER}",
             self.namespace
@@ -58,6 +70,7 @@ impl Hands<'_> {
             .map_err(|error| cluster::Error::Transport(error.to_string()))?;
         let job = match call(self.context.kube.request::<JobObject>(request)).await {
             Ok(job) => {
+                fault::point!("intend/created");
                 report.created = true;
                 self.measure_dispatch(case);
                 job
@@ -100,6 +113,9 @@ impl Hands<'_> {
             added.and_then(|added| Duration::try_from(Timestamp::now().duration_since(added)).ok())
         {
             self.context.metrics.dispatched(waited);
+            self.context
+                .metrics
+                .phase(&self.label(), "queued", waited.as_secs_f64());
         }
     }
 
@@ -111,6 +127,7 @@ impl Hands<'_> {
         if !self.client.remove_from_queue(queue, &case.task).await? {
             return Ok(Next::Done);
         }
+        fault::point!("take/removed");
         case.observed.facts.entry = Entry::Nowhere;
         case.observed.facts.task = self.live(case).await?;
         if matches!(&case.observed.facts.task, TaskFact::Found(task) if task.status == Status::Queued)
@@ -125,11 +142,20 @@ impl Hands<'_> {
     /// Death after it: the entry is pending beside a Job intent, which is released after the quiet time.
     pub(super) async fn park(&self, case: &mut Case, report: &mut Report) -> Result<Next, Fault> {
         in_time(case)?;
-        match self
-            .client
-            .move_queued_task(&case.task, &self.resolved.pending, PARKED)
-            .await
-        {
+        let pending = &self.resolved.pending;
+        let parked = match told(case) {
+            None => {
+                self.client
+                    .move_queued_task(&case.task, pending, PARKED)
+                    .await
+            }
+            Some(message) => {
+                self.client
+                    .move_queued_task_telling(&case.task, pending, PARKED, &message)
+                    .await
+            }
+        };
+        match parked {
             Ok(()) => {}
             // It is there already.
             Err(error) if error.is(400, 706) => {}
@@ -140,6 +166,7 @@ impl Hands<'_> {
             }
             Err(error) => return Err(error.into()),
         }
+        fault::point!("park/parked");
         case.observed.facts.entry = Entry::Pending;
         if case.observed.this_pass == ThisPass::Took {
             case.observed.this_pass = ThisPass::TookAndParked;
@@ -167,10 +194,10 @@ impl Hands<'_> {
         let uid = job.uid();
         for _ in 0..RELEASE_TRIES {
             in_time(case)?;
-            let patch = json!({
+            let mut patch = json!({
                 "metadata": {"resourceVersion": job.resource_version(), "uid": uid, "labels": {label::STATE: state::HELD}},
-                "spec": {"suspend": false},
             });
+            kueue::release(self.spec, &mut patch);
             let params = PatchParams {
                 field_manager: Some(FIELD_MANAGER.into()),
                 ..PatchParams::default()
@@ -182,9 +209,10 @@ impl Hands<'_> {
             .await
             {
                 Ok(released) => {
+                    fault::point!("release/released");
                     self.context.jobs.note(released);
                     report.released = true;
-                    self.tell_taken(attempt, case).await;
+                    self.tell_taken(attempt, case);
                     return Ok(Next::Done);
                 }
                 Err(error) if error.is_not_found() => return Ok(Next::Done),
@@ -199,6 +227,13 @@ impl Hands<'_> {
         }
         Ok(Next::Done)
     }
+}
+
+/// What the task asked for and does not get, for its status message; its log tells it line by line.
+fn told(case: &Case) -> Option<String> {
+    let notes = &case.rendered.as_ref()?.notes;
+    let message = format!("not honoured: {}", notes.join("; "));
+    (!notes.is_empty()).then(|| message.chars().take(LONGEST_MESSAGE).collect())
 }
 
 fn is_same_intent(job: &JobObject, uid: Option<&str>) -> bool {

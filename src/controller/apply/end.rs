@@ -8,12 +8,12 @@ use serde_json::json;
 use super::{Case, Fault, Hands, Next, in_time};
 use crate::claim::{Settlement, Step, TaskFact, TaskState};
 use crate::controller::cluster::call;
-use crate::controller::observe;
 use crate::controller::status::FIELD_MANAGER;
 use crate::controller::verdict::{self, Ended};
+use crate::controller::{fault, observe, phases};
 use crate::crd::Period;
-use crate::diagnose::Outcome;
-use crate::pod::{label, state};
+use crate::diagnose::{Diagnosis, Outcome};
+use crate::pod::{annotation, label, state};
 use crate::task::{Attempt, QueueId, Status};
 
 impl Hands<'_> {
@@ -54,6 +54,7 @@ impl Hands<'_> {
         };
         match call(self.jobs().delete(&job.name_any(), &params)).await {
             Ok(answer) => {
+                fault::point!("step/job-deleted");
                 if let Some(deleting) = answer.left() {
                     self.context.jobs.note(deleting);
                 }
@@ -79,16 +80,24 @@ impl Hands<'_> {
             return Ok(Next::Done);
         }
         let job = self.live_job(case, attempt).await?;
-        if job.as_ref().is_some_and(|job| !observe::has_ended(job)) {
+        if job
+            .as_ref()
+            .is_some_and(|job| !observe::has_ended(job) && !observe::is_evicted(job))
+        {
             return Ok(Next::Done);
         }
         let mut end = None;
-        match self.live(case).await? {
+        let (live, unwritten) = self.read(case).await?;
+        match live {
             TaskFact::Unknown => return Ok(Next::Done),
             TaskFact::Gone => {}
             TaskFact::Found(task) => match task.status {
-                Status::InProgress if task.names(attempt) => {
-                    let ended = Self::end_of(attempt, how, &task, case);
+                Status::InProgress if unwritten && task.names(attempt) => {
+                    let ended = self.end_of(attempt, how, &task, case);
+                    // Reading a log takes its time; the write rests on what was read just before it.
+                    if self.send_tail(attempt, case).await && !self.read(case).await?.1 {
+                        return Ok(Next::Done);
+                    }
                     in_time(case)?;
                     self.write_end(&ended, case).await?;
                     self.tell_evidence(&ended.evidence, case).await;
@@ -107,15 +116,15 @@ impl Hands<'_> {
         }
         if let Some(job) = job {
             let ttl = self.ttl(end == Some(Outcome::Completed));
-            self.mark_settled(&job, ttl).await?;
+            self.mark_settled(&job, ttl, case).await?;
         }
         Ok(Next::Done)
     }
 
     /// How the run ended, in the words that are written into the task.
-    fn end_of(attempt: Attempt, how: Settlement, task: &TaskState, case: &Case) -> Ended {
+    fn end_of(&self, attempt: Attempt, how: Settlement, task: &TaskState, case: &Case) -> Ended {
         let mut ended = match Self::known_job(case, attempt) {
-            Some(job) => verdict::ended(job, &case.objects.pods),
+            Some(job) => self.ended(job, case),
             None => verdict::lost(),
         };
         match how {
@@ -129,6 +138,16 @@ impl Hands<'_> {
         ended
     }
 
+    /// How the run of an ended Job ended.
+    pub(super) fn ended(&self, job: &JobObject, case: &Case) -> Ended {
+        verdict::ended(job, &self.lore.pods_or_remains(job, &case.objects.pods))
+    }
+
+    /// The same with all that is known of it.
+    pub(super) fn diagnosis(&self, job: &JobObject, case: &Case) -> Diagnosis {
+        verdict::diagnosis(job, &self.lore.pods_or_remains(job, &case.objects.pods))
+    }
+
     /// Never forced: a refusal means that somebody else has ended the task.
     async fn write_end(&self, ended: &Ended, case: &Case) -> Result<(), Fault> {
         let (task, reason, message) = (&case.task, &ended.reason, &ended.message);
@@ -137,6 +156,7 @@ impl Hands<'_> {
             Outcome::Failed => self.client.failed(task, reason, message).await,
             Outcome::Stopped => self.client.stopped(task, reason, message).await,
         };
+        fault::point!("settle/written");
         match answer {
             Err(error) if error.is(400, 110) || error.is(400, 121) || error.is_unknown_task() => {
                 Ok(())
@@ -157,7 +177,7 @@ impl Hands<'_> {
         in_time(case)?;
         let completed = matches!(&case.observed.facts.task,
             TaskFact::Found(task) if matches!(task.status, Status::Completed | Status::Published | Status::Publishing));
-        self.mark_settled(job, self.ttl(completed)).await?;
+        self.mark_settled(job, self.ttl(completed), case).await?;
         Ok(Next::Done)
     }
 
@@ -172,10 +192,26 @@ impl Hands<'_> {
 
     /// The end is stored in the task: from now on the Job may be removed. The UID keeps a successor of the same name
     /// from being marked.
-    pub(super) async fn mark_settled(&self, job: &JobObject, ttl: Period) -> Result<(), Fault> {
+    pub(super) async fn mark_settled(
+        &self,
+        job: &JobObject,
+        ttl: Period,
+        case: &Case,
+    ) -> Result<(), Fault> {
+        let pods = self.lore.pods_or_remains(job, &case.objects.pods);
+        let diagnosis = verdict::diagnosis(job, &pods);
+        let category = diagnosis.category;
+        let first_line = diagnosis.first_line.and_then(|line| {
+            let pod = verdict::last_pod(job.metadata.uid.as_deref()?, &pods)?;
+            phases::first_line(job, pod, line)
+        });
+        // The next attempt may be meant to avoid it, when the pod is long gone.
+        let node = pods
+            .iter()
+            .find_map(|pod| pod.spec.as_ref()?.node_name.clone());
         let seconds = i32::try_from(ttl.whole_seconds()).unwrap_or(i32::MAX);
         let patch = json!({
-            "metadata": {"uid": job.uid(), "labels": {label::STATE: state::SETTLED}},
+            "metadata": {"uid": job.uid(), "labels": {label::STATE: state::SETTLED}, "annotations": {annotation::NODE: node}},
             "spec": {"ttlSecondsAfterFinished": seconds},
         });
         let params = PatchParams {
@@ -189,6 +225,13 @@ impl Hands<'_> {
         .await
         {
             Ok(settled) => {
+                fault::point!("step/job-settled");
+                self.context.metrics.ended(&self.label(), category.as_str());
+                if let Some(seconds) = first_line {
+                    self.context
+                        .metrics
+                        .phase(&self.label(), "first-line", seconds);
+                }
                 self.context.jobs.note(settled);
                 Ok(())
             }
@@ -206,6 +249,7 @@ impl Hands<'_> {
             self.client
                 .dequeue(&case.task, None, "dequeued", "")
                 .await?;
+            fault::point!("dequeue/dequeued");
         }
         Ok(Next::Done)
     }
@@ -224,6 +268,7 @@ impl Hands<'_> {
             self.client
                 .remove_from_queue(queue.unwrap_or(&self.resolved.pending), &case.task)
                 .await?;
+            fault::point!("take-entry/taken");
         }
         Ok(Next::Done)
     }

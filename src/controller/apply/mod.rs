@@ -13,6 +13,7 @@
 mod back;
 mod claim;
 mod end;
+mod tail;
 mod tell;
 
 use std::sync::Arc;
@@ -23,15 +24,19 @@ use kube::{Api, ResourceExt};
 
 use super::Context;
 use super::cluster::{self, find};
+use super::fault;
 use super::observe::{self, Identity, Lore, Objects};
 use super::resolve::Resolved;
+use super::turn::{self, Returned, Turn};
 use crate::api;
 use crate::claim::{self as rules, Observed, Policy, Step, TaskFact, ThisPass, UserQueue, decide};
 use crate::crd::QueueBindingSpec;
+use crate::pod::label;
 use crate::render::{JobName, Rendered};
 use crate::task::{Attempt, QueueId, TaskId};
 
-pub(super) use tell::Told;
+use back::Requeue;
+pub(super) use tell::{Lines, Told};
 
 /// No chain is longer: intend, take, park, release, and a way back.
 const LONGEST_CHAIN: usize = 8;
@@ -50,6 +55,9 @@ pub(super) struct Hands<'a> {
     /// Whether this look read every queue of the server.
     pub all_queues_read: bool,
     pub told: &'a Told,
+    pub returned: &'a Returned,
+    /// Lines for logs of tasks that are sent together at the end of the pass.
+    pub lines: Lines,
 }
 
 /// One task and what is known of it in this pass.
@@ -58,8 +66,9 @@ pub(super) struct Case {
     pub observed: Observed,
     pub policy: Policy,
     pub objects: Objects,
-    /// The Job to create, if the task was admitted.
+    /// The Job to create, if the task was admitted, and the turn at which it is.
     pub rendered: Option<Rendered>,
+    pub turn: Option<Turn>,
 }
 
 /// What became of one task in this pass.
@@ -77,8 +86,8 @@ pub(super) struct Report {
     pub released: bool,
     /// A step rests on an entry's place among all queues, and this look did not read them all.
     pub wants_every_queue: bool,
-    /// The cluster refuses the pod of this task, which was pulled back: its words.
-    pub pod_refused: Option<String>,
+    /// The cluster refuses the pod of this task, which was pulled back to this queue: its words.
+    pub pod_refused: Option<(QueueId, String)>,
     /// The pending queue is gone.
     pub pending_gone: bool,
     pub fault: Option<Fault>,
@@ -171,6 +180,7 @@ impl Hands<'_> {
                 attempt,
                 returned: _,
                 requeues,
+                failures: _,
             } => self.intend(*attempt, *requeues, case, report).await,
             Step::Take { queue, .. } => self.take(queue, case).await,
             Step::Park { .. } => self.park(case, report).await,
@@ -181,9 +191,14 @@ impl Hands<'_> {
                 queue,
                 pending,
                 running,
+                failed,
             } => {
-                self.requeue(*attempt, queue, *pending, *running, case)
-                    .await
+                let how = Requeue {
+                    pending: *pending,
+                    running: *running,
+                    failed: *failed,
+                };
+                self.requeue(*attempt, queue, how, case).await
             }
             Step::Restore { queue, pending } => self.restore(queue, *pending, case).await,
             Step::PullBack { attempt, queue } => {
@@ -210,50 +225,82 @@ impl Hands<'_> {
         next: &Result<Next, Fault>,
     ) {
         let Some(name) = name else { return };
-        let (task, binding) = (&case.task, self.binding);
+        let (task, namespace, binding) = (&case.task, self.namespace, self.binding);
+        let queue = self.queue_of(case);
         match next {
             Ok(_) => {
                 self.context.metrics.step(name, "done");
-                tracing::debug!(%task, namespace = self.namespace, binding, ?step, "step done");
+                if is_turn(step) {
+                    tracing::info!(%task, namespace, binding, queue, ?step, "step done");
+                } else {
+                    tracing::debug!(%task, namespace, binding, queue, ?step, "step done");
+                }
             }
             Err(Fault::Late) => self.context.metrics.step(name, "late"),
             Err(fault) => {
                 self.context.metrics.step(name, "failed");
-                tracing::warn!(%task, namespace = self.namespace, binding, step = name, error = %fault, "step failed");
+                tracing::warn!(%task, namespace, binding, queue, step = name, error = %fault, "step failed");
             }
         }
     }
 
+    /// Name of the queue that the task's youngest Job came from, if there is a Job.
+    fn queue_of(&self, case: &Case) -> String {
+        let youngest = case
+            .objects
+            .jobs
+            .iter()
+            .max_by_key(|job| job.creation_timestamp());
+        let id: Option<QueueId> =
+            youngest.and_then(|job| job.labels().get(label::QUEUE)?.parse().ok());
+        id.map_or_else(String::new, |id| self.queue_name(&id).to_owned())
+    }
+
     /// The task as the server has it now.
     async fn live(&self, case: &Case) -> Result<TaskFact, Fault> {
+        Ok(self.read(case).await?.0)
+    }
+
+    /// The same, and whether it is *unwritten*: nobody has written its status since the look.
+    ///
+    /// Mark and last worker alone do not tell a run of ours from one that a plain agent began after it and that has not
+    /// reported yet (`docs/claim.md`). What ends or undoes a run rests on this.
+    async fn read(&self, case: &Case) -> Result<(TaskFact, bool), Fault> {
         in_time(case)?;
         let found = self
             .client
             .task_facts(std::slice::from_ref(&case.task))
             .await?;
+        fault::point!("step/task-read");
         if !found.unreadable.is_empty() {
-            return Ok(TaskFact::Unknown);
+            return Ok((TaskFact::Unknown, false));
         }
+        let Some(facts) = found.tasks.first() else {
+            return Ok((TaskFact::Gone, true));
+        };
         // Whether the user's queue exists was found out by the look.
         let gone = matches!(&case.observed.facts.task, TaskFact::Found(task) if task.user_queue == UserQueue::Gone);
-        Ok(found.tasks.first().map_or(TaskFact::Gone, |facts| {
-            TaskFact::Found(observe::task_state(
-                self.identity,
-                &case.task,
-                facts,
-                |_| !gone,
-            ))
-        }))
+        let state = observe::task_state(self.identity, &case.task, facts, |_| !gone);
+        let unwritten = facts.status_changed == case.observed.facts.stamps.status_changed;
+        Ok((TaskFact::Found(state), unwritten))
     }
 
-    /// Reads the task live and decides again: whether it is still this step.
+    /// Reads the task live and decides again: whether it is still this step, on a task that nobody has written since.
     async fn still(&self, step: &Step, case: &mut Case) -> Result<bool, Fault> {
-        let live = self.live(case).await?;
+        let (live, unwritten) = self.read(case).await?;
+        if !unwritten {
+            return Ok(false);
+        }
         if live != case.observed.facts.task {
             case.observed.facts.task = live;
             case.observed.unchanged_since = case.observed.read_at;
         }
         Ok(decide(&case.observed, &case.policy, Timestamp::now()) == *step)
+    }
+
+    /// The binding in metrics.
+    fn label(&self) -> String {
+        format!("{}/{}", self.namespace, self.binding)
     }
 
     fn jobs(&self) -> Api<JobObject> {
@@ -265,6 +312,7 @@ impl Hands<'_> {
         in_time(case)?;
         let name = JobName::of(&case.task, attempt);
         let job = find(self.jobs().get_opt(name.as_str())).await?;
+        fault::point!("step/job-read");
         Ok(job.filter(|job| observe::is_ours(self.identity, job)))
     }
 
@@ -280,14 +328,18 @@ impl Hands<'_> {
     /// Takes the entry out of the pending queue; `false`: somebody else did, and the step ends here.
     async fn take_pending(&self, case: &Case) -> Result<bool, Fault> {
         in_time(case)?;
-        Ok(self
+        let taken = self
             .client
             .remove_from_queue(&self.resolved.pending, &case.task)
-            .await?)
+            .await?;
+        fault::point!("step/entry-taken");
+        Ok(taken)
     }
 
-    /// Puts a queued task to the front of a queue. `false`: it is not queued any more, or the queue is gone.
+    /// Puts a queued task to the front of a queue, behind those that went back before it and were taken earlier. `false`:
+    /// it is not queued any more, or the queue is gone.
     async fn put_back(&self, queue: &QueueId, reason: &str, case: &Case) -> Result<bool, Fault> {
+        let mut returned = self.returned.0.lock().await;
         in_time(case)?;
         match self
             .client
@@ -302,8 +354,21 @@ impl Hands<'_> {
             }
             Err(error) => return Err(error.into()),
         }
+        fault::point!("back/enqueued");
         in_time(case)?;
         self.client.move_to_front(queue, &case.task).await?;
+        fault::point!("back/moved-to-front");
+        let Some(turn) = Turn::last(&case.objects.jobs) else {
+            return Ok(true);
+        };
+        let returned = returned.entry(queue.clone()).or_default();
+        let before = turn::before(returned, &turn, &case.task);
+        if before > 0 {
+            in_time(case)?;
+            self.client.move_backward(queue, &case.task, before).await?;
+            fault::point!("back/moved-behind");
+        }
+        returned.insert(turn, case.task.clone());
         Ok(true)
     }
 
@@ -325,8 +390,29 @@ fn in_time(case: &Case) -> Result<(), Fault> {
     }
 }
 
+/// Whether a step is a turn in a task's life that its administrator looks for. That it was taken has a line of its own.
+fn is_turn(step: &Step) -> bool {
+    match step {
+        Step::Wait { .. }
+        | Step::Explain(_)
+        | Step::Intend { .. }
+        | Step::Take { .. }
+        | Step::Park { .. }
+        | Step::Release { .. }
+        | Step::SettlePatchOnly { .. }
+        | Step::TakeEntry { .. } => false,
+        Step::Withdraw { .. }
+        | Step::Requeue { .. }
+        | Step::Restore { .. }
+        | Step::PullBack { .. }
+        | Step::GiveUp { .. }
+        | Step::Settle { .. }
+        | Step::Dequeue => true,
+    }
+}
+
 /// Word for logs and metrics; `None` for what changes nothing.
-fn name_of(step: &Step) -> Option<&'static str> {
+pub(super) fn name_of(step: &Step) -> Option<&'static str> {
     match step {
         Step::Wait { .. } | Step::Explain(_) => None,
         Step::Intend { .. } => Some("intend"),

@@ -4,23 +4,47 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job as JobObject;
 use kube::ResourceExt;
 
 use super::{Case, Fault, Hands, Next, in_time};
 use crate::api::Event;
 use crate::claim::{TaskFact, Why};
-use crate::controller::verdict;
+use crate::controller::{fault, verdict};
 use crate::pod::label;
 use crate::render::JobName;
 use crate::task::{Attempt, QueueId, Status, TaskId};
 
 /// A pod that starts as fast as usual is not worth a word.
-const WORTH_A_WORD_S: i64 = 5;
+const WORTH_A_WORD_S: i64 = 2;
+/// Lines of Kubernetes that one waiting task's log gets; a scheduler may count nodes anew each time.
+const LINES: usize = 20;
 
-/// The status messages that were written, so that each is written once.
+/// The status messages and lines that were written, so that each is written once.
 #[derive(Debug, Default)]
 pub(in crate::controller) struct Told {
     messages: Mutex<HashMap<TaskId, String>>,
+    /// Words of Kubernetes in a task's log.
+    lines: Mutex<HashMap<TaskId, HashSet<String>>>,
+    /// Jobs whose pod's log was read to its end.
+    tails: Mutex<HashSet<String>>,
+}
+
+/// Lines that wait to be sent together.
+#[derive(Debug, Default)]
+pub(in crate::controller) struct Lines {
+    waiting: Mutex<Vec<Event>>,
+}
+
+impl Lines {
+    fn add(&self, line: Event) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.push(line);
+    }
+
+    fn take(&self) -> Vec<Event> {
+        std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl Told {
@@ -30,6 +54,29 @@ impl Told {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .retain(|task, _| tasks.contains(task));
+        self.lines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|task, _| tasks.contains(task));
+    }
+
+    /// Whether this Job's pod was not asked for the end of its log before.
+    pub fn is_new_tail(&self, job_uid: &str) -> bool {
+        const MOST: usize = 10_000;
+        let mut tails = self.tails.lock().unwrap_or_else(PoisonError::into_inner);
+        if tails.len() >= MOST {
+            tails.clear();
+        }
+        tails.insert(job_uid.to_owned())
+    }
+
+    /// Those of these lines that the task's log did not get yet, as far as it may have more.
+    fn new_lines(&self, task: &TaskId, lines: impl Iterator<Item = String>) -> Vec<String> {
+        let mut known = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = known.entry(task.clone()).or_default();
+        lines
+            .filter(|line| known.len() < LINES && known.insert(line.clone()))
+            .collect()
     }
 
     fn is_new(&self, task: &TaskId, message: &str) -> bool {
@@ -62,7 +109,11 @@ impl Hands<'_> {
         if Timestamp::now().duration_since(created).as_secs() < WORTH_A_WORD_S {
             return Ok(Next::Done);
         }
-        let Some(message) = verdict::waiting(job, &case.objects.pods, self.lore) else {
+        self.tell_events(job, case).await;
+        let of_kueue = job.uid().and_then(|uid| self.lore.kueue.get(&uid).cloned());
+        let Some(message) = of_kueue.or_else(|| {
+            verdict::waiting(job, &case.objects.pods, self.lore).map(|waiting| waiting.message())
+        }) else {
             return Ok(Next::Done);
         };
         if !self.told.is_new(&case.task, &message) {
@@ -75,12 +126,26 @@ impl Hands<'_> {
         }
         in_time(case)?;
         self.client.set_status_message(&case.task, &message).await?;
+        fault::point!("explain/written");
         self.told.note(&case.task, message);
         Ok(Next::Done)
     }
 
+    /// What Kubernetes warns of while the pod waits, in the task's own log.
+    async fn tell_events(&self, job: &JobObject, case: &Case) {
+        let uid = job.uid().unwrap_or_default();
+        let events = self.lore.events.get(&uid).into_iter().flatten();
+        let lines = events
+            .filter(|event| event.warning)
+            .map(|event| format!("Kubernetes: {}: {}\n", event.reason, event.message));
+        let new = self.told.new_lines(&case.task, lines);
+        if !new.is_empty() {
+            self.tell("WARNING", new.concat(), case).await;
+        }
+    }
+
     /// One line in the task's own log. What it asked for and does not get, the pod tells.
-    pub(super) async fn tell_taken(&self, attempt: Attempt, case: &Case) {
+    pub(super) fn tell_taken(&self, attempt: Attempt, case: &Case) {
         let job = JobName::of(&case.task, attempt);
         let queue_id: Option<QueueId> = Self::known_job(case, attempt)
             .and_then(|job| job.labels().get(label::QUEUE)?.parse().ok());
@@ -92,7 +157,15 @@ impl Hands<'_> {
             self.namespace, self.binding
         );
         tracing::info!(task = %case.task, namespace = self.namespace, binding = self.binding, queue, %job, "task taken");
-        self.tell("INFO", msg, case).await;
+        self.lines.add(self.line("INFO", msg, case));
+    }
+
+    /// Sends the lines that were kept for the end of the pass, in one request for all tasks. Nothing rests on them.
+    pub async fn send_lines(&self) {
+        let lines = self.lines.take();
+        if !lines.is_empty() {
+            self.send(&lines).await;
+        }
     }
 
     /// What the cluster said of a run that could not speak for itself, in the task's own log.
@@ -113,15 +186,23 @@ impl Hands<'_> {
 
     /// Nothing rests on a line of the log: one that is lost is lost.
     async fn tell(&self, level: &'static str, msg: String, case: &Case) {
-        let line = Event::Log {
+        self.send(&[self.line(level, msg, case)]).await;
+    }
+
+    async fn send(&self, lines: &[Event]) {
+        if let Err(error) = self.client.add_events(lines).await {
+            tracing::debug!(binding = self.binding, %error, "lines were not added to the logs of tasks");
+        }
+        fault::point!("step/told");
+    }
+
+    fn line(&self, level: &'static str, msg: String, case: &Case) -> Event {
+        Event::Log {
             task: case.task.clone(),
             worker: self.identity.worker.clone(),
             level,
             msg,
             timestamp: Timestamp::now().as_millisecond(),
-        };
-        if let Err(error) = self.client.add_events(&[line]).await {
-            tracing::debug!(task = %case.task, %error, "line was not added to the task's log");
         }
     }
 }

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use kube::runtime::events::{Recorder, Reporter};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 use wiremock::matchers::path;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
@@ -104,7 +105,11 @@ fn merge(into: &mut Value, changes: &Value) {
     match (into, changes) {
         (Value::Object(into), Value::Object(changes)) => {
             for (key, value) in changes {
-                merge(into.entry(key).or_insert(Value::Null), value);
+                if value.is_null() {
+                    into.remove(key);
+                } else {
+                    merge(into.entry(key).or_insert(json!({})), value);
+                }
             }
         }
         (into, changes) => *into = changes.clone(),
@@ -166,6 +171,7 @@ struct Stage {
     server: MockServer,
     context: Context,
     client: api::Client,
+    returned: Returned,
 }
 
 impl Stage {
@@ -178,7 +184,11 @@ impl Stage {
             jobs: Mirror::new(wakers.clone()),
             pods: Mirror::new(wakers.clone()),
             wakers,
+            nodes: crate::controller::nodes::Nodes::new(kube.clone(), CancellationToken::new()),
+            images: crate::controller::images::Images::with_defaults(kube.clone()),
+            servers: crate::controller::together::Servers::default(),
             metrics: Metrics::new().unwrap(),
+            throttle: crate::controller::throttle::Throttle::default(),
             recorder: Recorder::new(
                 kube.clone(),
                 Reporter {
@@ -204,6 +214,7 @@ impl Stage {
             server,
             context,
             client,
+            returned: Returned::default(),
         };
         stage
             .answers("auth.login", &json!({"token": "a.b.c"}))
@@ -272,6 +283,7 @@ impl Stage {
                 on_pending_timeout: OnPendingTimeout::Requeue,
                 on_interruption: OnInterruption::Requeue,
                 max_interruptions: 3,
+                max_failures: 0,
                 grace: jiff::SignedDuration::from_secs(30),
                 restore_orphans: false,
                 retiring: false,
@@ -282,6 +294,7 @@ impl Stage {
                 pods: Vec::new(),
             },
             rendered: None,
+            turn: None,
         }
     }
 
@@ -331,8 +344,55 @@ impl Stage {
             lore: &lore,
             all_queues_read: true,
             told: &told,
+            returned: &self.returned,
+            lines: Lines::default(),
         };
         hands.carry_out(case).await.1
+    }
+}
+
+#[tokio::test]
+async fn a_task_that_goes_back_stands_behind_those_that_were_taken_before_it() {
+    for (other, moved) in [
+        ("2026-01-01T00:00:01Z", false),
+        ("2025-12-31T23:59:59Z", true),
+    ] {
+        let stage = Stage::new().await;
+        for action in [
+            "queues.remove_task",
+            "tasks.enqueue",
+            "queues.move_task_to_front",
+        ] {
+            stage
+                .answers(action, &json!({"removed": 1, "queued": 1, "position": 0}))
+                .await;
+        }
+        stage
+            .answers("queues.move_task_backward", &json!({"position": 1}))
+            .await;
+        let known = (Turn::new(other.parse().unwrap(), 0), id(&"9".repeat(32)));
+        stage
+            .returned
+            .0
+            .lock()
+            .await
+            .entry(queue('a'))
+            .or_default()
+            .extend([known]);
+        let held = job("held", false);
+        stage.cluster.put(&held);
+        let mut case = stage.case(Entry::Pending, "queued", &held);
+        case.policy.retiring = true;
+        let report = stage.carry_out(case).await;
+        assert!(report.fault.is_none(), "{report:?}");
+        let calls = stage.calls().await;
+        assert!(
+            calls.contains(&"queues.move_task_to_front".to_owned()),
+            "{calls:?}"
+        );
+        let behind = calls.iter().any(|call| call == "queues.move_task_backward");
+        assert_eq!(behind, moved, "{calls:?}");
+        assert_eq!(stage.returned.0.lock().await[&queue('a')].len(), 2);
     }
 }
 
@@ -519,4 +579,34 @@ async fn a_step_that_comes_too_late_sends_nothing() {
     case.observed.read_at -= rules::STEP_DEADLINE + jiff::SignedDuration::from_secs(1);
     stage.carry_out(case).await;
     assert!(stage.calls().await.is_empty());
+}
+
+/// Between look and write a plain agent may have run the task, and left the mark of our dead attempt on it.
+#[tokio::test]
+async fn a_run_that_was_begun_since_the_look_is_neither_ended_nor_undone() {
+    for (interruption, call) in [
+        (OnInterruption::Requeue, "tasks.dequeue"),
+        (OnInterruption::Fail, "tasks.failed"),
+        (OnInterruption::Stop, "tasks.stopped"),
+    ] {
+        for (written, ends) in [(false, true), (true, false)] {
+            let stage = Stage::new().await;
+            let mut live = document("in_progress");
+            live["status_changed"] = json!(if written { "later" } else { "at the look" });
+            stage
+                .answers("tasks.get_all", &json!({"tasks": [live]}))
+                .await;
+            for call in ["tasks.dequeue", "tasks.failed", "tasks.stopped"] {
+                stage.answers(call, &json!({"updated": 1})).await;
+            }
+            let dead = ended(job("held", false));
+            stage.cluster.put(&dead);
+            let mut case = stage.case(Entry::Nowhere, "in_progress", &dead);
+            case.observed.facts.stamps.status_changed = Some("at the look".to_owned());
+            case.policy.on_interruption = interruption;
+            stage.carry_out(case).await;
+            let calls = stage.calls().await;
+            assert_eq!(calls.contains(&call.to_owned()), ends, "{calls:?}");
+        }
+    }
 }

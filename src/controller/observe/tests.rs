@@ -120,7 +120,7 @@ fn facts(queues: &Queues, read: impl Into<Option<Read>>, objects: Objects) -> Fa
         objects: &objects,
         sound: true,
         lore: &lore,
-        cause: &|_, _| Cause::Task,
+        cause: &|_, _| Cause::Failure,
     }
     .facts(&id(TASK))
 }
@@ -156,15 +156,12 @@ fn a_running_task_needs_no_look_into_every_queue() {
 #[test]
 fn only_a_look_into_every_queue_tells_nowhere_from_elsewhere() {
     let mut queues = queues(&[], &[]);
-    queues.every = Some(vec![entries(queue('a'), &[])]);
+    queues.every = Some(vec![entries(queue('a'), &[])].into());
     assert_eq!(
         facts(&queues, found(Status::Queued), Objects::default()).entry,
         Entry::Nowhere
     );
-    queues.every = Some(vec![
-        entries(queue('c'), &[TASK]),
-        entries(queue('b'), &[TASK]),
-    ]);
+    queues.every = Some(vec![entries(queue('c'), &[TASK]), entries(queue('b'), &[TASK])].into());
     assert_eq!(
         facts(&queues, found(Status::Queued), Objects::default()).entry,
         Entry::Elsewhere
@@ -218,7 +215,7 @@ fn a_deleted_user_queue_is_gone_only_if_every_queue_was_read() {
     };
     let mut queues = queues(&[], &[]);
     assert_eq!(user_queue(&queues), UserQueue::Known(queue('d')));
-    queues.every = Some(vec![entries(queue('a'), &[])]);
+    queues.every = Some(vec![entries(queue('a'), &[])].into());
     assert_eq!(user_queue(&queues), UserQueue::Gone);
 }
 
@@ -273,7 +270,7 @@ fn an_intent_is_suspended_and_labelled_as_one() {
     assert_eq!(state(json!({"spec": {"suspend": true}})), JobState::Held);
     assert_eq!(
         state(json!({"status": {"conditions": [{"type": "Failed", "status": "True"}]}})),
-        JobState::Ended(Cause::Task)
+        JobState::Ended(Cause::Failure)
     );
 }
 
@@ -344,7 +341,7 @@ fn unknown_facts_neither_confirm_nor_end_what_was_seen_before() {
     let at = |second| Timestamp::from_second(second).unwrap();
     let nowhere = {
         let mut queues = queues(&[], &[]);
-        queues.every = Some(Vec::new());
+        queues.every = Some(Vec::new().into());
         facts(&queues, found(Status::Queued), Objects::default())
     };
     let unknown = facts(&queues(&[], &[]), found(Status::Queued), Objects::default());
@@ -377,4 +374,26 @@ fn unknown_facts_neither_confirm_nor_end_what_was_seen_before() {
         tracker.observe(&id(TASK), nowhere, at(22)).unchanged_since,
         at(22)
     );
+}
+
+#[test]
+fn a_released_job_that_is_suspended_without_pods_is_evicted_and_one_that_never_ran_only_waits() {
+    let job = |state: &str, status: serde_json::Value| -> JobObject {
+        serde_json::from_value(json!({
+            "metadata": { "labels": { "trainyard.dev/state": state } },
+            "spec": { "suspend": true }, "status": status,
+        }))
+        .unwrap()
+    };
+    let suspended = json!([{ "type": "Suspended", "status": "True" }]);
+    let none_left = json!({ "conditions": suspended });
+    assert!(is_evicted(&job("held", none_left.clone())));
+    assert!(!is_evicted(&job("intent", none_left)));
+    for left in ["active", "terminating"] {
+        let mut status = json!({ "conditions": suspended });
+        status[left] = 1.into();
+        assert!(!is_evicted(&job("held", status)), "{left}");
+    }
+    // Suspended a moment ago, and its controller has not seen it: pods may still run.
+    assert!(!is_evicted(&job("held", json!({ "active": 0 }))));
 }

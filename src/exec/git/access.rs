@@ -1,17 +1,21 @@
 //! How git reaches a repository: credentials, ssh, limits; all by environment variables of the one process.
 
+use std::fmt::Write as _;
 use std::fs::{File, Permissions};
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use rustix::fs::{MemfdFlags, memfd_create};
 use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
 use tokio::process::Command;
 use url::Url;
 
-use super::GitSettings;
+use super::{GitSettings, Options, Scheme};
 use crate::exec::failure::Failure;
 use crate::exec::plan::Checkout;
 use crate::pod;
@@ -19,67 +23,168 @@ use crate::pod;
 /// User name for servers that look at the token alone.
 const ANY_USER: &str = "git";
 
-/// Names the variables that the credential helper reads; they exist in the processes of git alone.
+/// Begin the names of the variables that the credential helpers read; they exist in the processes of git alone.
 const USERNAME: &str = "TRAINYARD_GIT_USERNAME";
 const PASSWORD: &str = "TRAINYARD_GIT_PASSWORD";
-/// A shell function that answers git's question from those variables; `printf` is built in, so no process shows them.
-const HELPER: &str = "!f() { test \"$1\" = get || return 0; \
-    printf 'username=%s\\npassword=%s\\n' \"$TRAINYARD_GIT_USERNAME\" \"$TRAINYARD_GIT_PASSWORD\"; }; f";
+
+/// A shell function that answers git's question from the variables of that number; `printf` is built in, so no process
+/// shows them.
+fn helper(number: usize) -> String {
+    format!(
+        "!f() {{ test \"$1\" = get || return 0; \
+         printf 'username=%s\\npassword=%s\\n' \"${USERNAME}_{number}\" \"${PASSWORD}_{number}\"; }}; f"
+    )
+}
 
 /// What is set on each call of git.
 pub(super) struct Access {
     config: Vec<(String, String)>,
-    login: Option<(SecretString, SecretString)>,
+    logins: Vec<(SecretString, SecretString)>,
     ssh: String,
     protocols: &'static str,
     /// The private key, in memory; ssh opens it by its number, so it lives as long as this.
     key: Option<File>,
+    fingerprint: String,
 }
 
 impl Access {
     pub(super) fn new(wanted: &Checkout, settings: &GitSettings) -> Result<Self, Failure> {
         let mounted = Mounted::read(settings.credentials.as_deref())?;
-        let local = wanted.url.starts_with('/') || wanted.url.starts_with("file:");
-        let mut config = fixed();
-        let own = wanted
-            .credentials
-            .as_ref()
-            .map(|own| (own.username.clone(), own.password.clone()));
-        let login = mounted.login.or(own);
-        if let (Some(_), Some(host)) = (&login, over_http(&wanted.url)) {
-            // Only the repository's own host is told: an address in .gitmodules must not collect the password.
-            config.push((format!("credential.{host}.helper"), HELPER.to_owned()));
-        }
-        if let (Some(_), None, Some((ssh, https))) = (&login, &mounted.key, over_ssh(&wanted.url)) {
-            // A password is of no use to ssh: the same repository is asked over https (§7.4).
-            config.extend(
-                ssh.into_iter()
-                    .map(|prefix| (format!("url.{https}/.insteadOf"), prefix)),
-            );
-            config.push((format!("credential.{https}.helper"), HELPER.to_owned()));
-        }
-        let key = mounted.key.map(|key| in_memory(&key)).transpose()?;
-        let ssh = ssh(key.as_ref(), settings.known_hosts.as_deref());
-        let protocols = if local {
-            "file:https:http:ssh:git"
-        } else {
-            "https:http:ssh:git"
+        let options = &settings.options;
+        let local = is_local(&wanted.url);
+        let mut access = Self {
+            config: fixed(),
+            logins: Vec::new(),
+            ssh: String::new(),
+            protocols: if local {
+                "file:https:http:ssh:git"
+            } else {
+                "https:http:ssh:git"
+            },
+            key: None,
+            fingerprint: String::new(),
         };
-        Ok(Self {
-            config,
-            login,
-            ssh,
-            protocols,
-            key,
-        })
+        if let Some(trusted) = &settings.trusted {
+            access.set("http.sslCAInfo", &trusted.to_string_lossy());
+        }
+        let logins = logins(wanted, &mounted, options);
+        let mut hash = Sha256::new();
+        for (place, username, password) in &logins {
+            for part in [
+                place.as_str(),
+                username.expose_secret(),
+                password.expose_secret(),
+            ] {
+                hash.update(part);
+                hash.update([0]);
+            }
+        }
+        if let Some(key) = &mounted.key {
+            hash.update(key.expose_secret());
+        }
+        access.fingerprint = hex(&hash.finalize()[..16]);
+        if options.force_ssh {
+            access.force_ssh(&wanted.url, options);
+        }
+        let translate = options
+            .translate_ssh
+            .as_deref()
+            .filter(|_| mounted.key.is_none() && !options.force_ssh);
+        for (place, username, password) in logins {
+            let own = ssh_prefix(&wanted.url);
+            access.log_in(&place, username, password, options.scheme, translate, own);
+        }
+        access.key = mounted.key.map(|key| in_memory(&key)).transpose()?;
+        access.ssh = ssh(access.key.as_ref(), settings.known_hosts.as_deref());
+        Ok(access)
+    }
+
+    /// Lets git log in below `place`, which is `host` or `host/path`, with its scheme in front where it is known.
+    fn log_in(
+        &mut self,
+        place: &str,
+        username: SecretString,
+        password: SecretString,
+        scheme: Scheme,
+        translate: Option<&str>,
+        own_ssh: Option<String>,
+    ) {
+        let number = self.logins.len();
+        let (schemes, rest) = match place.split_once("://") {
+            Some((scheme, rest)) => (vec![scheme], rest),
+            None => (vec!["https", "http"], place),
+        };
+        for kind in schemes {
+            let address = format!("{kind}://{rest}");
+            match header(scheme, &password) {
+                Some(header) => self.set(&format!("http.{address}.extraHeader"), &header),
+                None => self.set(&format!("credential.{address}.helper"), &helper(number)),
+            }
+            if let Some((host, _)) = rest.split_once('/') {
+                // Else git asks for the host alone, and no beginning of a path fits.
+                self.set(&format!("credential.{kind}://{host}.useHttpPath"), "true");
+            }
+        }
+        if let Some(translated) = translate {
+            // A password is of no use to ssh: the same repository is asked over https (§7.4).
+            let host = rest.split(['/', ':']).next().unwrap_or(rest);
+            let address = format!("url.{translated}://{host}/.insteadOf");
+            let usual = [
+                format!("ssh://git@{host}/"),
+                format!("ssh://{host}/"),
+                format!("git@{host}:"),
+                format!("{host}:"),
+            ];
+            let own = own_ssh.filter(|own| !usual.contains(own) && own.contains(host));
+            for prefix in usual.iter().chain(own.as_ref()) {
+                self.set(&address, prefix);
+            }
+        }
+        self.logins.push((username, password));
+    }
+
+    /// Every https address becomes one of ssh; a port can only be told for hosts that are known.
+    fn force_ssh(&mut self, url: &str, options: &Options) {
+        let user = &options.ssh_user;
+        let host = Url::parse(url)
+            .ok()
+            .and_then(|url| url.host_str().map(str::to_owned));
+        for scheme in ["https", "http"] {
+            if let (Some(port), Some(host)) = (options.ssh_port, &host) {
+                self.set(
+                    &format!("url.ssh://{user}@{host}:{port}/.insteadOf"),
+                    &format!("{scheme}://{host}/"),
+                );
+            }
+            self.set(
+                &format!("url.ssh://{user}@.insteadOf"),
+                &format!("{scheme}://"),
+            );
+        }
+    }
+
+    fn set(&mut self, key: &str, value: &str) {
+        self.config.push((key.to_owned(), value.to_owned()));
     }
 
     /// Whether there were credentials at all.
     pub(super) fn are_given(&self) -> bool {
-        self.login.is_some() || self.key.is_some()
+        !self.logins.is_empty() || self.key.is_some()
     }
 
-    pub(super) fn apply(&self, command: &mut Command) {
+    /// Names the credentials without telling them: what was fetched with others is not handed out.
+    pub(super) fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// Sets the environment of one call; `more` is configuration for this call alone, `protocols` replaces those that
+    /// are allowed.
+    pub(super) fn apply(
+        &self,
+        command: &mut Command,
+        more: &[(String, String)],
+        protocols: Option<&str>,
+    ) {
         for name in [
             "GIT_DIR",
             "GIT_WORK_TREE",
@@ -94,21 +199,104 @@ impl Access {
         }
         command.env("GIT_CONFIG_GLOBAL", "/dev/null");
         command.env("GIT_TERMINAL_PROMPT", "0");
-        command.env("GIT_ALLOW_PROTOCOL", self.protocols);
+        command.env("GIT_ALLOW_PROTOCOL", protocols.unwrap_or(self.protocols));
         command.env("GIT_SSH_COMMAND", &self.ssh);
         command.env("GIT_SSH_VARIANT", "ssh");
         command.env("LC_ALL", "C");
-        command.env("GIT_CONFIG_COUNT", self.config.len().to_string());
-        for (number, (key, value)) in self.config.iter().enumerate() {
+        let config = || self.config.iter().chain(more);
+        command.env("GIT_CONFIG_COUNT", config().count().to_string());
+        for (number, (key, value)) in config().enumerate() {
             command.env(format!("GIT_CONFIG_KEY_{number}"), key);
             command.env(format!("GIT_CONFIG_VALUE_{number}"), value);
         }
-        if let Some((username, password)) = &self.login {
+        for (number, (username, password)) in self.logins.iter().enumerate() {
             command
-                .env(USERNAME, username.expose_secret())
-                .env(PASSWORD, password.expose_secret());
+                .env(format!("{USERNAME}_{number}"), username.expose_secret())
+                .env(format!("{PASSWORD}_{number}"), password.expose_secret());
         }
     }
+}
+
+/// Whether an address is a path of this machine.
+pub(super) fn is_local(url: &str) -> bool {
+    url.starts_with('/') || url.starts_with('.') || url.starts_with("file:")
+}
+
+/// Who logs in where, the first that fits a place first: the binding's Secret, the configuration, the recorded address.
+fn logins(
+    wanted: &Checkout,
+    mounted: &Mounted,
+    options: &Options,
+) -> Vec<(String, SecretString, SecretString)> {
+    let mut logins = Vec::new();
+    let own = place(&wanted.url);
+    let is_own = |host: &str| {
+        let name = own.as_deref().and_then(|own| own.split("://").last());
+        name.is_some_and(|name| name == host || name.split(':').next() == Some(host))
+    };
+    // Only the repository's own host is told: an address in .gitmodules must not collect the password.
+    let mut first = mounted
+        .login
+        .clone()
+        .filter(|_| mounted.host.as_deref().is_none_or(is_own));
+    let mut more = Vec::new();
+    for login in &options.logins {
+        let pair = (login.username.clone(), login.password.clone());
+        match &login.host {
+            None => first = first.or(Some(pair)),
+            Some(host) => more.push((host.trim_end_matches('/').to_owned(), pair)),
+        }
+    }
+    // The recorded address has the last word where nobody else has one.
+    let named = more
+        .iter()
+        .any(|(host, _)| is_own(host.split("://").last().unwrap_or(host)));
+    let recorded = wanted
+        .credentials
+        .as_ref()
+        .filter(|_| !named)
+        .map(|own| (own.username.clone(), own.password.clone()));
+    if let (Some(place), Some((username, password))) = (&own, first.or(recorded)) {
+        logins.push((place.clone(), username, password));
+    }
+    for (host, (username, password)) in more {
+        logins.push((host, username, password));
+    }
+    logins
+}
+
+/// `https://host:port` of an address of HTTP, the bare host of one of ssh.
+fn place(url: &str) -> Option<String> {
+    over_http(url).or_else(|| over_ssh(url))
+}
+
+/// How an ssh address begins, up to the path: with its user and port.
+fn ssh_prefix(url: &str) -> Option<String> {
+    over_ssh(url)?;
+    match url.strip_prefix("ssh://") {
+        Some(rest) => Some(format!("ssh://{}/", rest.split('/').next()?)),
+        None => Some(format!("{}:", url.split_once(':')?.0)),
+    }
+}
+
+/// The header in which some servers want a password.
+fn header(scheme: Scheme, password: &SecretString) -> Option<String> {
+    let password = password.expose_secret();
+    match scheme {
+        Scheme::Asked => None,
+        Scheme::Bearer => Some(format!("Authorization: Bearer {password}")),
+        Scheme::Azure => Some(format!(
+            "Authorization: Basic {}",
+            STANDARD.encode(format!(":{password}"))
+        )),
+    }
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 fn fixed() -> Vec<(String, String)> {
@@ -137,31 +325,15 @@ fn over_http(url: &str) -> Option<String> {
     Some(url.origin().ascii_serialization())
 }
 
-/// The beginnings of an ssh address, and the https address that stands for them.
-fn over_ssh(url: &str) -> Option<([String; 2], String)> {
-    let (user, host) = match url.strip_prefix("ssh://") {
-        Some(rest) => {
-            let authority = rest.split('/').next()?;
-            let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
-            (user.to_owned(), host.to_owned())
-        }
-        None if url.contains("://") || url.starts_with('/') => return None,
-        None => {
-            let (authority, _) = url.split_once(':')?;
-            let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
-            (user.to_owned(), host.to_owned())
-        }
+/// The host of an ssh address.
+fn over_ssh(url: &str) -> Option<String> {
+    let authority = match url.strip_prefix("ssh://") {
+        Some(rest) => rest.split('/').next()?,
+        None if url.contains("://") || is_local(url) => return None,
+        None => url.split_once(':')?.0,
     };
-    let at = if user.is_empty() {
-        String::new()
-    } else {
-        format!("{user}@")
-    };
-    let name = host.split(':').next()?;
-    Some((
-        [format!("ssh://{at}{host}/"), format!("{at}{name}:")],
-        format!("https://{name}"),
-    ))
+    let host = authority.rsplit('@').next()?;
+    host.split(':').next().map(str::to_owned)
 }
 
 /// The mounted Secret.
@@ -169,6 +341,8 @@ fn over_ssh(url: &str) -> Option<([String; 2], String)> {
 struct Mounted {
     login: Option<(SecretString, SecretString)>,
     key: Option<SecretString>,
+    /// The one host that is told, if the Secret names one.
+    host: Option<String>,
 }
 
 impl Mounted {
@@ -189,6 +363,7 @@ impl Mounted {
         Ok(Self {
             login: password.map(|password| (username, password)),
             key,
+            host: secret(folder, "host")?.map(|host| host.expose_secret().to_owned()),
         })
     }
 }
@@ -254,46 +429,4 @@ fn ssh(key: Option<&File>, known_hosts: Option<&Path>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_password_is_for_the_host_of_the_repository() {
-        assert_eq!(
-            over_http("https://git.example/a.git").as_deref(),
-            Some("https://git.example")
-        );
-        assert_eq!(
-            over_http("http://git.example:8080/a").as_deref(),
-            Some("http://git.example:8080")
-        );
-        assert_eq!(over_http("ssh://git@git.example/a"), None);
-        assert_eq!(over_http("git@git.example:a"), None);
-    }
-
-    #[test]
-    fn an_ssh_address_has_an_https_twin() {
-        let (ssh, https) = over_ssh("git@git.example:a/b.git").unwrap();
-        assert_eq!(https, "https://git.example");
-        assert_eq!(ssh, ["ssh://git@git.example/", "git@git.example:"]);
-        let (ssh, https) = over_ssh("ssh://git@git.example:2222/a.git").unwrap();
-        assert_eq!(https, "https://git.example");
-        assert_eq!(ssh[0], "ssh://git@git.example:2222/");
-        assert_eq!(over_ssh("https://git.example/a"), None);
-        assert_eq!(over_ssh("/srv/a"), None);
-    }
-
-    #[test]
-    fn a_secret_without_a_known_key_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("pass"), "x").unwrap();
-        assert!(Mounted::read(Some(folder.path())).is_err());
-        std::fs::write(folder.path().join("token"), "x\n").unwrap();
-        let mounted = Mounted::read(Some(folder.path())).unwrap();
-        let (username, password) = mounted.login.unwrap();
-        assert_eq!(
-            (username.expose_secret(), password.expose_secret()),
-            ("git", "x")
-        );
-    }
-}
+mod tests;

@@ -8,6 +8,28 @@ use crate::exec::plan::{Checkout, Revision};
 pub(super) struct Explained {
     pub failure: Failure,
     pub course: Course,
+    /// The server or the network is to blame: no copy of ours can be.
+    pub elsewhere: bool,
+}
+
+impl Explained {
+    /// What the server has said for certain.
+    pub(super) fn by_the_server(failure: Failure) -> Self {
+        Self {
+            failure,
+            course: Course::GiveUp,
+            elsewhere: true,
+        }
+    }
+
+    /// What failed on this machine.
+    pub(super) fn here(failure: Failure) -> Self {
+        Self {
+            failure,
+            course: Course::GiveUp,
+            elsewhere: false,
+        }
+    }
 }
 
 /// What to do about it.
@@ -156,10 +178,7 @@ pub(super) fn missing_commit(commit: &str, url: &str) -> Failure {
 pub(super) fn explain(output: &str, wanted: &Checkout, given: bool) -> Explained {
     let url = &wanted.url;
     let has = |texts: &[&str]| texts.iter().any(|text| output.contains(text));
-    let give_up = |failure| Explained {
-        failure,
-        course: Course::GiveUp,
-    };
+    let give_up = Explained::by_the_server;
     if let Revision::Commit(commit) = &wanted.revision
         && has(&["not our ref"])
     {
@@ -169,6 +188,7 @@ pub(super) fn explain(output: &str, wanted: &Checkout, given: bool) -> Explained
         return Explained {
             failure: missing_name(wanted),
             course: Course::SearchOn,
+            elsewhere: true,
         };
     }
     if has(&KEY_REFUSALS) {
@@ -199,10 +219,12 @@ pub(super) fn explain(output: &str, wanted: &Checkout, given: bool) -> Explained
         }) => Explained {
             failure: Failure::new(sentence.replace("{url}", url)).hint(*hint),
             course: *course,
+            elsewhere: *course == Course::TryAgain || *hint == KNOWN_HOSTS,
         },
         None => Explained {
             failure: Failure::new(format!("git could not read {url}: {}", last_words(output))),
             course: Course::SearchOn,
+            elsewhere: false,
         },
     }
 }
@@ -211,6 +233,7 @@ fn missing_name(wanted: &Checkout) -> Failure {
     let what = match &wanted.revision {
         Revision::Tag(tag) => format!("tag {tag}"),
         Revision::Branch(branch) => format!("branch {branch}"),
+        Revision::Any(name) => format!("branch or tag {name}"),
         Revision::Commit(_) | Revision::Default => "such branch".to_owned(),
     };
     Failure::new(format!("there is no {what} in {}", wanted.url))

@@ -74,13 +74,7 @@ pub(super) fn command(
         }
         _ => Entry::File(entry_point.to_owned()),
     };
-    let command = Command { shell, entry };
-    match command.file() {
-        Some(file) if command.shell.is_none() && has_extension(&file, &["ipynb"]) => {
-            Err(PlanError::Notebook(clipped(&file)))
-        }
-        _ => Ok(command),
-    }
+    Ok(Command { shell, entry })
 }
 
 fn option(entry_point: &str) -> Option<(&str, &str)> {
@@ -136,6 +130,13 @@ impl Command {
             }
             _ => Some(written.clone()),
         }
+    }
+
+    /// Whether a file of this name is a notebook to this command.
+    pub fn is_notebook(&self, file: &str) -> bool {
+        self.shell.is_none()
+            && matches!(self.entry, Entry::File(_))
+            && has_extension(file, &["ipynb"])
     }
 
     /// The argument list, now that the files are there.

@@ -24,8 +24,22 @@ pub enum Revision {
     Commit(String),
     Tag(String),
     Branch(String),
+    /// A tag, a branch or a commit, whichever has this name.
+    Any(String),
     /// `master`, else `main`, else what the server calls its head.
     Default,
+}
+
+impl Revision {
+    /// What a requirement names behind its `@`; empty: the default branch.
+    pub fn of_name(name: &str) -> Result<Self, PlanError> {
+        let hex = name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        match self::name("revision", name)? {
+            None => Ok(Self::Default),
+            Some(name) if hex && matches!(name.len(), 40 | 64) => Ok(Self::Commit(name)),
+            Some(name) => Ok(Self::Any(name)),
+        }
+    }
 }
 
 /// A user name and password for one host.
@@ -63,9 +77,15 @@ pub(super) fn checkout(script: &Script) -> Result<Option<Checkout>, PlanError> {
     }))
 }
 
+/// Whether the newest commit is wanted: none is recorded, or the word that people write for it.
+pub fn is_latest(version_num: &str) -> bool {
+    let written = version_num.trim();
+    written.is_empty() || written.eq_ignore_ascii_case("latest")
+}
+
 fn commit(written: &str) -> Result<Option<String>, PlanError> {
     let written = written.trim();
-    if written.is_empty() {
+    if is_latest(written) {
         return Ok(None);
     }
     let known =
@@ -105,7 +125,7 @@ fn name(field: &'static str, written: &str) -> Result<Option<String>, PlanError>
 }
 
 /// Takes user name and password out of an address, and refuses what git would not take for one.
-fn address(written: &str) -> Result<(String, Option<Credentials>), PlanError> {
+pub fn address(written: &str) -> Result<(String, Option<Credentials>), PlanError> {
     let refuse = |why| {
         Err(PlanError::Unusable {
             field: "repository",
@@ -210,6 +230,8 @@ mod tests {
         script.branch = "main".into();
         assert_eq!(revision(&script), Revision::Branch("main".into()));
         script.tag = "v1".into();
+        assert_eq!(revision(&script), Revision::Tag("v1".into()));
+        script.version_num = "latest".into();
         assert_eq!(revision(&script), Revision::Tag("v1".into()));
         script.version_num = "ABCDEF0123".into();
         assert_eq!(revision(&script), Revision::Commit("abcdef0123".into()));

@@ -23,10 +23,7 @@ pub fn effective_lines(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The task's own list, whether the SDK wrote it as text or an executor as a list of lines.
-pub(super) fn listed(
-    requirements: &Map<String, Value>,
-    notes: &mut Vec<String>,
-) -> Result<Option<String>, PlanError> {
+pub(super) fn listed(requirements: &Map<String, Value>) -> Result<Option<String>, PlanError> {
     let text = match requirements.get("pip") {
         None | Some(Value::Null) => String::new(),
         Some(value) => text_of(value).ok_or_else(|| PlanError::Unusable {
@@ -37,16 +34,14 @@ pub(super) fn listed(
     };
     bounded("requirements.pip", &text, MAX_REQUIREMENTS)?;
     let empty = effective_lines(&text).next().is_none();
-    let conda = requirements
-        .get("conda")
-        .and_then(text_of)
-        .unwrap_or_default();
-    if empty && effective_lines(&conda).next().is_some() {
-        notes.push(
-            "the task's conda requirements are not installed: conda is not supported".to_owned(),
-        );
-    }
     Ok((!empty).then_some(text))
+}
+
+/// The task's own list for conda, as the SDK records it of a conda environment.
+pub(super) fn conda(requirements: &Map<String, Value>) -> Option<String> {
+    let text = requirements.get("conda").and_then(text_of)?;
+    let asks = text.len() <= MAX_REQUIREMENTS && effective_lines(&text).next().is_some();
+    asks.then_some(text)
 }
 
 fn text_of(value: &Value) -> Option<String> {
@@ -90,7 +85,7 @@ mod tests {
 
     #[test]
     fn text_and_list_are_the_same_and_comments_alone_are_nothing() {
-        let list = |value| listed(&object(value), &mut Vec::new()).unwrap();
+        let list = |value| listed(&object(value)).unwrap();
         assert_eq!(
             list(json!({"pip": "# Python 3.11\n\nattrs==1\n"})).as_deref(),
             Some("# Python 3.11\n\nattrs==1\n")
@@ -102,14 +97,16 @@ mod tests {
         assert_eq!(list(json!({"pip": "# Python 3.11\n\n"})), None);
         assert_eq!(list(json!({"pip": null})), None);
         assert_eq!(list(json!({})), None);
-        assert!(listed(&object(json!({"pip": {"a": 1}})), &mut Vec::new()).is_err());
+        assert!(listed(&object(json!({"pip": {"a": 1}}))).is_err());
     }
 
     #[test]
-    fn conda_requirements_are_told_to_be_left_out() {
-        let mut notes = Vec::new();
-        listed(&object(json!({"conda": "numpy=1"})), &mut notes).unwrap();
-        assert_eq!(notes.len(), 1);
+    fn a_list_for_conda_is_found() {
+        assert_eq!(
+            conda(&object(json!({"conda": "# c\nnumpy=1"}))).as_deref(),
+            Some("# c\nnumpy=1")
+        );
+        assert_eq!(conda(&object(json!({"conda": ""}))), None);
     }
 
     #[test]

@@ -200,15 +200,11 @@ fn an_existing_file_with_blanks_wins_over_its_first_word() {
 fn what_cannot_run_is_refused_in_a_sentence() {
     assert_eq!(planned(json!({})).unwrap_err(), PlanError::NoEntryPoint);
     assert!(matches!(
-        planned(json!({"entry_point": "a.ipynb", "repository": "/r"})),
-        Err(PlanError::Notebook(_))
-    ));
-    assert!(matches!(
         planned(json!({"entry_point": "a.py", "binary": "node"})),
         Err(PlanError::Unusable { .. })
     ));
     assert!(matches!(
-        "conda".parse::<Manager>(),
+        "npm".parse::<Manager>(),
         Err(PlanError::Manager(_))
     ));
     let huge = "x".repeat(MAX_SOURCE + 1);
@@ -227,13 +223,8 @@ fn an_environment_is_made_only_where_something_is_asked_for() {
             .environment,
         None
     );
-    assert!(
-        plan(&task(script), &settings(Manager::Pip))
-            .unwrap()
-            .environment
-            .unwrap()
-            .pip
-    );
+    let of_pip = plan(&task(script), &settings(Manager::Pip)).unwrap();
+    assert_eq!(of_pip.environment.unwrap().manager, Manager::Pip);
     let searched =
         planned(json!({"repository": "/r", "entry_point": "train.py", "working_dir": "a/b"}))
             .unwrap();
@@ -268,6 +259,8 @@ fn the_sdk_finds_the_variables_that_it_relies_on() {
         worker: &worker,
         conf: None,
         environment: Some(Path::new("/env")),
+        proxy: Some("http://proxy:3128"),
+        hosts: &["http://Api.clear.example:8008/", "https://files.example"],
     });
     let set = &variables.set;
     assert_eq!(
@@ -278,6 +271,12 @@ fn the_sdk_finds_the_variables_that_it_relies_on() {
     assert_eq!(set["TRAINS_API_HOST"], "http://server");
     assert_eq!(set["TRAINS_TASK_ID"], set["CLEARML_TASK_ID"]);
     assert_eq!(set["PYTHONIOENCODING"], "utf-8");
+    for way in [
+        "http://api.clear.example_proxy",
+        "https://files.example_proxy",
+    ] {
+        assert_eq!(set[way], "http://proxy:3128");
+    }
     assert_eq!(
         (
             set["GIT_CONFIG_COUNT"].as_str(),
@@ -287,4 +286,33 @@ fn the_sdk_finds_the_variables_that_it_relies_on() {
     );
     assert!(variables.remove.contains(&"UV_CACHE_DIR".to_owned()));
     assert!(!format!("{variables:?}").contains("http://server"));
+}
+
+#[test]
+fn folders_for_python_are_added_under_each_name_of_their_variable() {
+    let plan = planned(json!({"repository": "/r", "entry_point": "train.py"})).unwrap();
+    let task = "0123456789abcdef0123456789abcdef".parse().unwrap();
+    let worker = WorkerId("w".into());
+    for name in [
+        "CLEARML_AGENT_EXTRA_PYTHON_PATH",
+        "TRAINS_AGENT_EXTRA_PYTHON_PATH",
+        "JARVIS_AGENT_EXTRA_PYTHON_PATH",
+    ] {
+        let inherited: BTreeMap<String, String> = [(name, "/more"), ("PYTHONPATH", "/opt")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into();
+        let variables = plan.variables(Surroundings {
+            inherited: &inherited,
+            task: &task,
+            worker: &worker,
+            conf: None,
+            environment: None,
+            proxy: None,
+            hosts: &[],
+        });
+        assert_eq!(
+            variables.set["PYTHONPATH"], "/trainyard/code:/more:/opt",
+            "{name}"
+        );
+    }
 }

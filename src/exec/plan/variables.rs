@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::Plan;
+use crate::config::env::Environment;
 use crate::task::{TaskId, WorkerId};
 
 /// What the process is started in.
@@ -17,6 +18,9 @@ pub struct Surroundings<'a> {
     pub conf: Option<&'a Path>,
     /// Root of the Python environment that was made.
     pub environment: Option<&'a Path>,
+    /// The HTTP proxy on the way to the server, and the addresses that it is for.
+    pub proxy: Option<&'a str>,
+    pub hosts: &'a [&'a str],
 }
 
 /// Changes to the container's environment variables. `Debug` shows names alone: values may be keys of the server.
@@ -53,6 +57,8 @@ impl Plan {
             worker,
             conf,
             environment,
+            proxy,
+            hosts,
         } = surroundings;
         let mut set = BTreeMap::new();
         let mut put = |name: &str, value: String| set.insert(name.to_owned(), value);
@@ -77,6 +83,10 @@ impl Plan {
         if self.checkout.is_some() {
             trust_checkout(inherited, &mut set);
         }
+        if let Some(proxy) = proxy {
+            let ways = hosts.iter().filter_map(|host| way_to(host));
+            set.extend(ways.map(|name| (name, proxy.to_owned())));
+        }
         let twins: Vec<(String, String)> = inherited
             .iter()
             .chain(&set)
@@ -95,9 +105,10 @@ impl Plan {
         }
     }
 
-    /// Working directory, entry script's folder, then what the image has.
+    /// Working directory, entry script's folder, what the user adds, then what the image has.
     fn python_path(&self, inherited: &BTreeMap<String, String>) -> String {
-        let mut folders = vec![self.working_dir.to_string_lossy().into_owned()];
+        let first = self.python_root.as_ref().unwrap_or(&self.working_dir);
+        let mut folders = vec![first.to_string_lossy().into_owned()];
         let script: Option<PathBuf> = self
             .command
             .file()
@@ -109,8 +120,18 @@ impl Plan {
         {
             folders.push(folder.to_string_lossy().into_owned());
         }
+        let environment = Environment::of(inherited.clone());
+        let extra = environment.alias("CLEARML_AGENT_EXTRA_PYTHON_PATH");
+        folders.extend(extra.map(|(_, extra)| extra.to_owned()));
         joined(&folders, inherited.get("PYTHONPATH"))
     }
+}
+
+/// Name of the variable by which Python's `urllib` and `requests` (the SDK) find the proxy for this one host; the way of
+/// everything else stays the image's.
+fn way_to(address: &str) -> Option<String> {
+    let url = url::Url::parse(address).ok()?;
+    Some(format!("{}://{}_proxy", url.scheme(), url.host_str()?))
 }
 
 fn joined(first: &[String], rest: Option<&String>) -> String {

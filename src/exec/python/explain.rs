@@ -9,7 +9,8 @@ pub(super) fn explain(output: &str) -> Failure {
         .map(bare)
         .filter(|line| !line.is_empty())
         .collect();
-    unsatisfiable(&lines)
+    mismatched(&lines)
+        .or_else(|| unsatisfiable(&lines))
         .or_else(|| unreachable(&lines))
         .or_else(|| unreadable(&lines))
         .or_else(|| unbuildable(&lines))
@@ -20,6 +21,14 @@ pub(super) fn explain(output: &str) -> Failure {
             ))
             .hint("the installer's output is in the task's log")
         })
+}
+
+/// What a full disk is called.
+const FULL: &str = "no space is left for the Python environment";
+
+/// Whether it was the disk.
+pub(super) fn is_full(failure: &Failure) -> bool {
+    failure.sentence.starts_with(FULL)
 }
 
 /// The first line that reports an error, without secrets.
@@ -58,8 +67,24 @@ fn quoted(text: &str) -> Option<&str> {
 const CHANGE: &str =
     "change the version in the task's requirements, or the package index of the binding";
 
+/// A file that is not the one whose hash was recorded.
+fn mismatched(lines: &[&str]) -> Option<Failure> {
+    let line = lines
+        .iter()
+        .find(|line| line.to_ascii_lowercase().contains("hash mismatch"))?;
+    let requirement = quoted(line).unwrap_or("of the list");
+    Some(
+        Failure::new(format!(
+            "requirement {requirement} is refused: the file at the index has another hash than the one recorded"
+        ))
+        .hint("lock again, or check the index"),
+    )
+}
+
 fn unsatisfiable(lines: &[&str]) -> Option<Failure> {
     if let Some(requirement) = after(lines, "No matching distribution found for ") {
+        // Where pip read it is a path of ours.
+        let requirement = requirement.split(" (from ").next().unwrap_or_default();
         return Some(
             Failure::new(format!(
                 "requirement {requirement} cannot be satisfied: no such version"
@@ -162,10 +187,7 @@ fn unreadable(lines: &[&str]) -> Option<Failure> {
     if lines.iter().any(|line| {
         line.contains("No space left on device") || line.contains("Disk quota exceeded")
     }) {
-        return Some(
-            Failure::new("no space is left for the Python environment")
-                .hint("raise environment.cache.sizeLimit of the binding"),
-        );
+        return Some(Failure::new(FULL).hint("raise environment.cache.sizeLimit of the binding"));
     }
     None
 }

@@ -245,6 +245,8 @@ mod tests {
 
     fn settings(variables: &[(&str, &str)]) -> PythonSettings {
         PythonSettings {
+            alone: false,
+            brought: Vec::new(),
             uv: "uv".into(),
             cache: "/c".into(),
             own: "/o".into(),
@@ -256,6 +258,7 @@ mod tests {
             index_url: None,
             index_ca: None,
             limit: std::time::Duration::from_secs(1),
+            options: super::super::Options::default(),
         }
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use tokio::process::Command;
 
+use super::marker::Facts;
 use crate::exec::failure::Failure;
 use crate::exec::tool::Log;
 
@@ -24,12 +25,19 @@ pub(super) struct Interpreter {
     /// All that decides on which packages fit and which are needed: real path, version, ABI, platform, C library, and
     /// the packages that are there.
     pub identity: String,
+    /// What requirement markers ask about.
+    pub facts: Facts,
 }
 
 /// The version, the rest of the identity, then the folders in which packages are looked for.
-const QUESTION: &str = "import os, platform, sys
+const QUESTION: &str = "import json, os, platform, sys
 print('%d.%d.%d' % sys.version_info[:3])
 print(sys.implementation.cache_tag, platform.machine(), sys.platform, '-'.join(platform.libc_ver()))
+print(json.dumps(dict(os_name=os.name, sys_platform=sys.platform, platform_machine=platform.machine(),
+    platform_python_implementation=platform.python_implementation(), platform_release=platform.release(),
+    platform_system=platform.system(), platform_version=platform.version(), python_version='%d.%d' % sys.version_info[:2],
+    python_full_version=platform.python_version(), implementation_name=sys.implementation.name,
+    implementation_version=platform.python_version())))
 print('\\n'.join(path for path in sys.path if path.endswith('-packages')))";
 
 impl Interpreter {
@@ -53,8 +61,8 @@ impl Interpreter {
             .map_err(|error| failed(&error.to_string()))?;
         let text = String::from_utf8_lossy(&answer.stdout);
         let mut lines = text.lines();
-        match (lines.next(), lines.next()) {
-            (Some(version), Some(rest)) if answer.status.success() => {
+        match (lines.next(), lines.next(), lines.next()) {
+            (Some(version), Some(rest), Some(facts)) if answer.status.success() => {
                 let real = program
                     .canonicalize()
                     .unwrap_or_else(|_| program.to_owned());
@@ -64,6 +72,7 @@ impl Interpreter {
                     program: program.to_owned(),
                     version: version.to_owned(),
                     packages: own_packages(program, version),
+                    facts: serde_json::from_str(facts).unwrap_or_default(),
                     identity: format!("{} {version} {rest} {folders:?} {held}", real.display()),
                 })
             }
@@ -125,7 +134,8 @@ pub(super) fn find(
         match find_program(local, path) {
             Some(found) => return Some(found),
             None => log(&format!(
-                "LOCAL_PYTHON names {local}, which is not in the image"
+                "{local} is not in the image, though LOCAL_PYTHON, agent.python_binary or \
+                 CLEARML_AGENT_SKIP_PIP_VENV_INSTALL names it"
             )),
         }
     }

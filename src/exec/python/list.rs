@@ -13,93 +13,107 @@ use crate::exec::plan::{Requirements, effective_lines};
 /// Largest `requirements.txt`.
 const MAX_FILE: u64 = 1 << 20;
 /// Counts up when environments are made in another way.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+/// How deep requirement files may name others.
+const MOST_FILES: usize = 16;
 
 /// Requirements of one task.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct List {
-    /// As the installer reads it.
+    /// What comes from elsewhere, as the installer reads it: the same for every task.
     pub text: String,
+    /// What lies in the checkout: files and folders with absolute paths, for this task alone.
+    pub local: String,
+    /// Versions that hold for whatever is installed (`-c`).
+    pub constraints: String,
     /// The repository's files that it came from.
     pub files: Vec<PathBuf>,
-    /// Whether it names files or folders of the checkout: then it holds for this task alone.
-    local: bool,
+    /// A whole lock: nothing else is installed, and hashes count.
+    pub exact: bool,
+    /// What else decides on the content: the CUDA version that PyTorch was chosen for.
+    pub beside: String,
 }
 
 impl List {
-    /// Reads the requirements of a plan.
-    pub(super) fn read(requirements: &Requirements) -> Result<Self, Failure> {
-        match requirements {
-            Requirements::Listed(text) => {
-                Ok(Self::of_text(&rewritten(text, &|path| path.exists())))
-            }
-            Requirements::Repository(folders) => Self::of_files(folders),
-        }
-    }
-
-    /// A list that came as text.
-    pub(super) fn of_text(text: &str) -> Self {
-        Self {
-            text: text.to_owned(),
-            files: Vec::new(),
-            local: effective_lines(text).any(is_local),
-        }
-    }
-
-    fn of_files(folders: &[PathBuf]) -> Result<Self, Failure> {
+    /// Reads the requirements of a plan; relative paths of the task's own list start at `working_dir`.
+    pub(super) fn read(requirements: &Requirements, working_dir: &Path) -> Result<Self, Failure> {
         let mut list = Self::default();
-        let mut plain = String::new();
-        for file in folders
-            .iter()
-            .map(|folder| folder.join("requirements.txt"))
-            .filter(|file| file.is_file())
-        {
-            let failed =
-                |why: String| Failure::new(format!("could not read {}: {why}", file.display()));
-            let size = file
-                .metadata()
-                .map_err(|error| failed(error.to_string()))?
-                .len();
-            if size > MAX_FILE {
-                return Err(failed(format!(
-                    "it has {size} bytes, at most {MAX_FILE} are accepted"
-                )));
+        match requirements {
+            Requirements::Listed(text) => list.take(text, working_dir, 0)?,
+            Requirements::Repository(folders) => {
+                for folder in folders {
+                    let file = folder.join("requirements.txt");
+                    if file.is_file() {
+                        list.take(&read(&file)?, folder, 0)?;
+                        list.files.push(file);
+                    }
+                }
             }
-            let bytes = std::fs::read(&file).map_err(|error| failed(error.to_string()))?;
-            let text = String::from_utf8_lossy(&bytes);
-            list.local |= effective_lines(&text).any(is_local);
-            plain.push_str(&text);
-            plain.push('\n');
-            list.files.push(file);
         }
-        // Files that name others are read by the installer itself, in their own folder.
-        list.text = if list.local {
-            let lines: Vec<String> = list
-                .files
-                .iter()
-                .map(|file| format!("-r {}\n", file.display()))
-                .collect();
-            lines.concat()
-        } else {
-            rewritten(&plain, &|path| path.exists())
-        };
-        if effective_lines(&plain).next().is_none() {
-            list.text.clear();
-        }
+        list.text = last_of_clearml(&list.text);
         Ok(list)
     }
 
+    /// A list that came as text and names nothing of the checkout.
+    pub(super) fn of_text(text: &str) -> Self {
+        Self {
+            text: text.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// Sorts the lines of one file; files that it names are read in its place.
+    pub(super) fn take(&mut self, text: &str, folder: &Path, depth: usize) -> Result<(), Failure> {
+        if depth > MOST_FILES {
+            return Err(Failure::new(
+                "the requirement files name each other in a circle",
+            ));
+        }
+        for line in logical_lines(text) {
+            match Line::of(&line) {
+                Line::File(name) => {
+                    let file = folder.join(name);
+                    let of_file = read(&file)?;
+                    self.take(&of_file, file.parent().unwrap_or(folder), depth + 1)?;
+                }
+                Line::Constraints(name) => {
+                    self.constraints.push_str(&read(&folder.join(name))?);
+                    self.constraints.push('\n');
+                }
+                Line::Editable(path) | Line::Path(path) if !there(folder, path) => {
+                    return Err(Failure::new(format!("requirement {path} is not there"))
+                        .hint("is it committed to the repository?"));
+                }
+                Line::Editable(path) => {
+                    push(&mut self.local, &format!("-e {}", absolute(folder, path)));
+                }
+                Line::Path(path) => push(&mut self.local, &absolute(folder, path)),
+                Line::Reference(package, path) if there(folder, path) => {
+                    push(
+                        &mut self.local,
+                        &format!("{package} @ file://{}", absolute(folder, path)),
+                    );
+                }
+                // Only the machine that recorded the list had that file.
+                Line::Reference(package, _) => push(&mut self.text, package),
+                Line::EditableGit(source) => push(&mut self.text, &plain_git(source)),
+                Line::Other => push(&mut self.text, &line),
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        effective_lines(&self.text).next().is_none()
+        let asks = |text: &str| {
+            effective_lines(text).any(|line| !line.starts_with('-') || line.starts_with("-e"))
+        };
+        !asks(&self.text) && !asks(&self.local)
     }
 
     pub(super) fn count(&self) -> usize {
-        effective_lines(&self.text).count()
-    }
-
-    /// Whether it names what lies on this machine.
-    pub(super) fn is_local(&self) -> bool {
-        self.local
+        effective_lines(&self.text)
+            .chain(effective_lines(&self.local))
+            .count()
     }
 
     /// The lines that hold for all others: indexes and the like.
@@ -110,18 +124,42 @@ impl List {
         options.iter().flat_map(|line| [*line, "\n"]).collect()
     }
 
-    /// The name of the environment that this list leads to in these surroundings; `None` if it is for this task
-    /// alone.
-    pub(super) fn key(&self, surroundings: &str) -> Option<String> {
-        if self.local {
-            return None;
+    /// The lines of these packages, as they stand in the list: hashes and all.
+    pub(super) fn only(&self, names: &BTreeSet<String>) -> String {
+        effective_lines(&self.text)
+            .filter(|line| line.starts_with('-') || names.contains(&package_name(line)))
+            .flat_map(|line| [line, "\n"])
+            .collect()
+    }
+
+    /// Exact versions (`name==version`, one a line) with the hashes that this list wants of them.
+    pub(super) fn hashed(&self, exact: &str) -> String {
+        let mut text = String::new();
+        for line in exact.lines() {
+            text.push_str(line);
+            let name = package_name(line);
+            for listed in effective_lines(&self.text).filter(|line| package_name(line) == name) {
+                if let Some((_, hashes)) = listed.split_once(" --hash") {
+                    text.push_str(" --hash");
+                    text.push_str(hashes);
+                }
+            }
+            text.push('\n');
         }
+        text
+    }
+
+    /// The name of the environment that the shared part of this list leads to in these surroundings.
+    pub(super) fn key(&self, surroundings: &str) -> String {
         // Options apply to all lines and keep their order; requirements have none.
         let (options, packages): (Vec<&str>, Vec<&str>) =
             effective_lines(&self.text).partition(|line| line.starts_with('-'));
         let packages: BTreeSet<String> = packages.into_iter().map(without_blanks).collect();
         let mut hash = Sha256::new();
-        hash.update(format!("{FORMAT}\n{surroundings}\n"));
+        hash.update(format!(
+            "{FORMAT}\n{surroundings}\n{}\n{}\n",
+            self.constraints, self.beside
+        ));
         for line in options.into_iter().map(str::to_owned).chain(packages) {
             hash.update(line);
             hash.update("\n");
@@ -130,85 +168,177 @@ impl List {
         for byte in &hash.finalize()[..16] {
             let _ = write!(key, "{byte:02x}");
         }
-        Some(key)
+        key
     }
 }
 
-/// `attrs == 1.0` and `attrs==1.0` are the same; a marker or a comment keeps its words.
+/// What a line of a requirement file is.
+enum Line<'a> {
+    File(&'a str),
+    Constraints(&'a str),
+    Editable(&'a str),
+    EditableGit(&'a str),
+    Path(&'a str),
+    Reference(&'a str, &'a str),
+    Other,
+}
+
+impl<'a> Line<'a> {
+    fn of(line: &'a str) -> Self {
+        let remote = |path: &str| path.contains("://") && !path.starts_with("file:");
+        if let Some(file) = argument(line, "-r", "--requirement").filter(|file| !remote(file)) {
+            return Self::File(file);
+        }
+        if let Some(file) = argument(line, "-c", "--constraint").filter(|file| !remote(file)) {
+            return Self::Constraints(file);
+        }
+        if let Some(source) = argument(line, "-e", "--editable") {
+            return if source.starts_with("git+") {
+                Self::EditableGit(source)
+            } else {
+                Self::Editable(source)
+            };
+        }
+        let path = ["./", "../", "/", "file:"]
+            .iter()
+            .any(|start| line.starts_with(start));
+        if path || line == "." {
+            return Self::Path(line);
+        }
+        match line.split_once('@') {
+            Some((package, path)) if !remote(path.trim()) && is_path(path.trim()) => {
+                Self::Reference(package.trim(), path.trim())
+            }
+            _ => Self::Other,
+        }
+    }
+}
+
+fn is_path(text: &str) -> bool {
+    ["./", "../", "/", "file:"]
+        .iter()
+        .any(|start| text.starts_with(start))
+}
+
+/// What follows an option in any of its spellings.
+fn argument<'a>(line: &'a str, short: &str, long: &str) -> Option<&'a str> {
+    let rest = match line.strip_prefix(long) {
+        Some(rest) if rest.starts_with(['=', ' ', '\t']) => rest,
+        _ => line
+            .strip_prefix(short)
+            .filter(|_| !line.starts_with("--"))?,
+    };
+    Some(rest.trim_start_matches('=').trim()).filter(|value| !value.is_empty())
+}
+
+/// The file or folder of a requirement, without `file://`, extras and markers.
+fn place(path: &str) -> &str {
+    let path = path
+        .strip_prefix("file://")
+        .or(path.strip_prefix("file:"))
+        .unwrap_or(path);
+    path.split(['[', ';', '#']).next().unwrap_or(path).trim()
+}
+
+fn there(folder: &Path, path: &str) -> bool {
+    folder.join(place(path)).exists()
+}
+
+fn absolute(folder: &Path, path: &str) -> String {
+    let place = place(path);
+    let rest = path.split_once(place).map_or("", |(_, rest)| rest);
+    let joined = folder.join(place);
+    let joined = joined.canonicalize().unwrap_or(joined);
+    format!("{}{rest}", joined.display())
+}
+
+fn read(file: &Path) -> Result<String, Failure> {
+    let failed = |why: String| {
+        Failure::new(format!(
+            "the requirement file {} cannot be read: {why}",
+            file.display()
+        ))
+        .hint("is it committed to the repository?")
+    };
+    let size = file
+        .metadata()
+        .map_err(|error| failed(error.to_string()))?
+        .len();
+    if size > MAX_FILE {
+        return Err(failed(format!(
+            "it has {size} bytes, at most {MAX_FILE} are accepted"
+        )));
+    }
+    let bytes = std::fs::read(file).map_err(|error| failed(error.to_string()))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Lines with their continuations, without comments.
+fn logical_lines(text: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut open = String::new();
+    for line in text.lines() {
+        let line = line.trim();
+        let line = line.split(" #").next().unwrap_or(line).trim_end();
+        if line.starts_with('#') {
+            continue;
+        }
+        if let Some(begun) = line.strip_suffix('\\') {
+            open.push_str(begun.trim_end());
+            open.push(' ');
+            continue;
+        }
+        open.push_str(line);
+        if !open.trim().is_empty() {
+            lines.push(open.trim().to_owned());
+        }
+        open.clear();
+    }
+    if !open.trim().is_empty() {
+        lines.push(open.trim().to_owned());
+    }
+    lines
+}
+
+fn push(text: &mut String, line: &str) {
+    text.push_str(line);
+    text.push('\n');
+}
+
+/// `attrs == 1.0` and `attrs==1.0` are the same; a marker, a hash or an address keeps its words.
 fn without_blanks(line: &str) -> String {
-    if line.contains([';', '#', '@']) {
+    if line.contains([';', '#', '@']) || line.contains("--") {
         return line.to_owned();
     }
     line.split_whitespace().collect()
 }
 
-/// Whether a line refers to something that lies on this machine.
-fn is_local(line: &str) -> bool {
-    let refers = [
-        "-r",
-        "-c",
-        "-e",
-        "--requirement",
-        "--constraint",
-        "--editable",
-    ]
-    .iter()
-    .any(|option| {
-        line.strip_prefix(option)
-            .is_some_and(|rest| rest.starts_with([' ', '\t', '=']) || option.len() == 2)
-    });
-    let path = ["./", "../", "/", "file:"]
-        .iter()
-        .any(|start| line.starts_with(start))
-        || line == ".";
-    refers || path || line.contains("@ file:") || line.contains("@file:")
+/// An editable git checkout as a plain one: `name @ git+https://…`.
+fn plain_git(source: &str) -> String {
+    match source.split_once("#egg=") {
+        Some((address, name)) => {
+            format!("{} @ {address}", name.split('&').next().unwrap_or(name))
+        }
+        None => source.to_owned(),
+    }
 }
 
-/// Mends what only the machine that recorded the list could install (§7.6): references to files that are not here
-/// become the bare package, editable git checkouts become plain ones, of `clearml` the last line counts.
-fn rewritten(text: &str, exists: &dyn Fn(&Path) -> bool) -> String {
-    let lines: Vec<String> = text
-        .lines()
-        .map(|line| {
-            let line = line.trim();
-            if let Some((package, path)) = line.split_once("@ file://") {
-                let path = path.split(['#', ';']).next().unwrap_or(path).trim();
-                let here = exists(Path::new(path));
-                return if here {
-                    line.to_owned()
-                } else {
-                    package.trim().to_owned()
-                };
-            }
-            match line
-                .strip_prefix("-e ")
-                .map(str::trim)
-                .filter(|source| source.starts_with("git+"))
-            {
-                Some(source) => match source.split_once("#egg=") {
-                    Some((address, name)) => {
-                        format!("{} @ {address}", name.split('&').next().unwrap_or(name))
-                    }
-                    None => source.to_owned(),
-                },
-                None => line.to_owned(),
-            }
-        })
-        .collect();
-    let is_clearml = |line: &&String| package_name(line) == "clearml";
-    let last = lines.iter().rposition(|line| is_clearml(&line));
+/// Of `clearml` the last line counts (§7.6).
+fn last_of_clearml(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let is_clearml = |line: &&str| package_name(line) == "clearml";
+    let last = lines.iter().rposition(&is_clearml);
     let mut kept = String::new();
     for (at, line) in lines.iter().enumerate() {
-        if !is_clearml(&line) || Some(at) == last {
-            kept.push_str(line);
-            kept.push('\n');
+        if !is_clearml(line) || Some(at) == last {
+            push(&mut kept, line);
         }
     }
     kept
 }
 
 /// The normalised name that a requirement begins with (PEP 503).
-fn package_name(line: &str) -> String {
+pub(super) fn package_name(line: &str) -> String {
     let end = line
         .find(|c: char| !(c.is_alphanumeric() || "-_.".contains(c)))
         .unwrap_or(line.len());
@@ -247,28 +377,79 @@ pub(super) fn installed(frozen: &str, of_the_image: Vec<String>) -> Vec<String> 
     installed
 }
 
-/// The packages that `uv pip install --dry-run` would install, one exact version a line; `None` if some have none.
-pub(super) fn additions(output: &str) -> Option<String> {
-    let mut additions = String::new();
+/// What `uv pip install --dry-run` would install.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Additions {
+    /// From an index: `name==version`.
+    pub indexed: Vec<(String, String)>,
+    /// From somewhere else: name, and where from.
+    pub others: Vec<(String, String)>,
+}
+
+impl Additions {
+    pub(super) fn is_empty(&self) -> bool {
+        self.indexed.is_empty() && self.others.is_empty()
+    }
+
+    pub(super) fn names(&self) -> BTreeSet<String> {
+        self.indexed
+            .iter()
+            .chain(&self.others)
+            .map(|(name, _)| package_name(name))
+            .collect()
+    }
+
+    /// One exact version a line.
+    pub(super) fn text(&self) -> String {
+        let lines = self
+            .indexed
+            .iter()
+            .map(|(name, version)| format!("{name}=={version}\n"));
+        lines.collect()
+    }
+}
+
+/// Reads what uv says that it would change.
+pub(super) fn additions(output: &str) -> Additions {
+    let mut additions = Additions::default();
     for line in output.lines().map(str::trim) {
         let Some(package) = line.strip_prefix("+ ").or_else(|| line.strip_prefix("~ ")) else {
             continue;
         };
-        let (name, version) = package.split_once("==")?;
-        if name.contains(' ') || version.contains(' ') {
-            return None;
+        match package.split_once(" (from ") {
+            Some((package, from)) => {
+                let name = package.split("==").next().unwrap_or(package);
+                additions
+                    .others
+                    .push((name.to_owned(), from.trim_end_matches(')').to_owned()));
+            }
+            // What is not built yet has no version.
+            None => match (package.split_once(" @ "), package.split_once("==")) {
+                (Some((name, from)), _) => {
+                    additions.others.push((name.to_owned(), from.to_owned()));
+                }
+                (None, Some((name, version))) => {
+                    additions
+                        .indexed
+                        .push((name.to_owned(), version.to_owned()));
+                }
+                (None, None) => {}
+            },
         }
-        let _ = writeln!(additions, "{name}=={version}");
     }
-    Some(additions)
+    additions
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn key(text: &str) -> Option<String> {
+    fn key(text: &str) -> String {
         List::of_text(text).key("python 3.11")
+    }
+
+    fn listed(text: &str, folder: &Path) -> Result<List, Failure> {
+        List::read(&Requirements::Listed(text.to_owned()), folder)
     }
 
     #[test]
@@ -283,34 +464,76 @@ mod tests {
             List::of_text("attrs==1").key("python 3.12")
         );
         assert_ne!(key("--pre\nattrs"), key("attrs"));
+        let mut with_torch = List::of_text("torch");
+        with_torch.beside = "cuda 118".to_owned();
+        assert_ne!(with_torch.key("python 3.11"), key("torch"));
     }
 
     #[test]
-    fn what_refers_to_the_checkout_is_not_shared() {
-        for line in [
-            "-r other.txt",
-            "-e .",
-            ".",
-            "./lib",
-            "-c limits.txt",
-            "lib @ file:///x",
-            "--requirement=x",
-            "-rx",
-        ] {
-            assert_eq!(key(line), None, "{line}");
-        }
-        assert!(key("--extra-index-url http://x\ntorch").is_some());
-        assert!(key("lib @ git+https://git.example/lib@1").is_some());
+    fn what_lies_in_the_checkout_is_kept_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        std::fs::create_dir(root.join("lib")).unwrap();
+        let list = listed(
+            "six\n-e ./lib[x]\n./lib\n.\nlib @ ./lib\n-e.\nnumpy @ file:///gone/numpy#sha256=1\n",
+            &root,
+        )
+        .unwrap();
+        assert_eq!(list.text, "six\nnumpy\n");
+        let at = root.display();
+        assert_eq!(
+            list.local,
+            format!("-e {at}/lib[x]\n{at}/lib\n{at}\nlib @ file://{at}/lib\n-e {at}\n")
+        );
+        let failure = listed("./gone\n", &root).unwrap_err();
+        assert_eq!(failure.sentence, "requirement ./gone is not there");
+    }
+
+    #[test]
+    fn files_that_are_named_are_read_in_their_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        std::fs::create_dir(root.join("sub")).unwrap();
+        std::fs::write(
+            root.join("sub/more.txt"),
+            "beta==2 \\\n    --hash=sha256:aa  # why\n-r deep.txt\n",
+        )
+        .unwrap();
+        std::fs::write(root.join("sub/deep.txt"), "gamma\n").unwrap();
+        std::fs::write(root.join("limits.txt"), "alpha<2").unwrap();
+        let list = listed(
+            "-r sub/more.txt\n--constraint=limits.txt\n--extra-index-url http://x\nalpha",
+            root,
+        )
+        .unwrap();
+        assert_eq!(
+            list.text,
+            "beta==2 --hash=sha256:aa\ngamma\n--extra-index-url http://x\nalpha\n"
+        );
+        assert_eq!(list.constraints, "alpha<2\n");
+        assert_eq!(list.options(), "--extra-index-url http://x\n");
+        assert!(
+            listed("-r gone.txt", root)
+                .unwrap_err()
+                .sentence
+                .contains("gone.txt cannot be read")
+        );
+        std::fs::write(root.join("me.txt"), "-r me.txt").unwrap();
+        assert!(
+            listed("-r me.txt", root)
+                .unwrap_err()
+                .sentence
+                .contains("circle")
+        );
     }
 
     #[test]
     fn what_only_the_recording_machine_had_is_mended() {
-        let exists = |path: &Path| path == Path::new("/here");
-        let text = "numpy @ file:///croot/numpy/work#sha256=1\nlib @ file:///here\n\
-            -e git+https://git.example/a.git@0123#egg=a_b&subdirectory=x\nclearml==1\nsix\nclearml == 2";
+        let text = "-e git+https://git.example/a.git@0123#egg=a_b&subdirectory=x\nclearml==1\nsix\nclearml == 2";
+        let list = listed(text, Path::new("/")).unwrap();
         assert_eq!(
-            rewritten(text, &exists),
-            "numpy\nlib @ file:///here\na_b @ git+https://git.example/a.git@0123\nsix\nclearml == 2\n"
+            list.text,
+            "a_b @ git+https://git.example/a.git@0123\nsix\nclearml == 2\n"
         );
     }
 
@@ -320,23 +543,14 @@ mod tests {
         let sub = root.path().join("sub");
         std::fs::create_dir(&sub).unwrap();
         std::fs::write(root.path().join("requirements.txt"), "six").unwrap();
-        let folders = [root.path().to_owned(), sub.clone()];
-        let list = List::read(&Requirements::Repository(folders.to_vec())).unwrap();
+        let folders = Requirements::Repository(vec![root.path().to_owned(), sub.clone()]);
+        let list = List::read(&folders, &sub).unwrap();
         assert_eq!((list.text.as_str(), list.files.len()), ("six\n", 1));
-        std::fs::write(sub.join("requirements.txt"), "-r more.txt").unwrap();
-        let list = List::read(&Requirements::Repository(folders.to_vec())).unwrap();
-        assert_eq!(
-            list.text,
-            format!(
-                "-r {}\n-r {}\n",
-                root.path().join("requirements.txt").display(),
-                sub.join("requirements.txt").display()
-            )
-        );
-        assert_eq!(list.key("x"), None);
+        std::fs::write(sub.join("requirements.txt"), "attrs").unwrap();
+        assert_eq!(List::read(&folders, &sub).unwrap().text, "six\nattrs\n");
         std::fs::write(root.path().join("requirements.txt"), "# nothing").unwrap();
-        let list = List::read(&Requirements::Repository(vec![root.path().to_owned()])).unwrap();
-        assert!(list.is_empty());
+        std::fs::write(sub.join("requirements.txt"), "--pre\n").unwrap();
+        assert!(List::read(&folders, &sub).unwrap().is_empty());
     }
 
     #[test]
@@ -352,13 +566,26 @@ mod tests {
     }
 
     #[test]
-    fn what_uv_would_change_becomes_exact_versions() {
-        let output = "Resolved 2 packages in 1ms\n - attrs==26\n + attrs==23.1\n ~ six==1\n";
-        assert_eq!(additions(output).as_deref(), Some("attrs==23.1\nsix==1\n"));
-        assert_eq!(additions("Would make no changes\n").as_deref(), Some(""));
+    fn what_uv_would_change_is_read() {
+        let output = "Resolved 2 packages in 1ms\n - attrs==26\n + attrs==23.1\n ~ six==1\n + lib==0.1 (from file:///x/lib)\n + new @ git+https://h/new@c0\n";
+        let found = additions(output);
+        assert_eq!(found.text(), "attrs==23.1\nsix==1\n");
         assert_eq!(
-            additions(" + six==1.17.0 (from git+https://git.example/six@1)\n"),
-            None
+            found.others,
+            [
+                ("lib".to_owned(), "file:///x/lib".to_owned()),
+                ("new".to_owned(), "git+https://h/new@c0".to_owned())
+            ]
+        );
+        assert!(additions("Would make no changes\n").is_empty());
+        let list = List::of_text("--pre\nattrs==23.1 --hash=sha256:aa\nother\n");
+        assert_eq!(
+            list.hashed(&found.text()),
+            "attrs==23.1 --hash=sha256:aa\nsix==1\n"
+        );
+        assert_eq!(
+            list.only(&found.names()),
+            "--pre\nattrs==23.1 --hash=sha256:aa\n"
         );
     }
 }

@@ -3,20 +3,28 @@
 //! ```text
 //! <cache>/<uid>/uv/          uv's own cache: wheels, unpacked
 //! <cache>/<uid>/env/<key>/   one environment: hard links into it; `.trainyard.json` is written last
-//! <cache>/<uid>/env/<key>.lock
+//! <cache>/<uid>/env/<key>.lock   held by who makes it
+//! <cache>/<uid>/env/<key>.used   held together by all who use it; its time is that of the last use
 //! <cache>/<uid>/env/<key>    or a link to the environment of another key with the same content
 //! ```
 //!
+//! An environment is read-only once it is complete, looked over before it is used, and removed only while nobody uses it.
 //! Each user id has its own part: nobody runs what another user could have changed. Trouble with the cache is never
 //! trouble of the task: it then gets an environment of its own.
 
+mod evict;
+mod whole;
+
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use super::PythonSettings;
 use crate::exec::failure::Failure;
+use crate::exec::shelf::open_lock;
 use crate::exec::tool::Log;
 
 const MARKER: &str = ".trainyard.json";
@@ -29,6 +37,29 @@ struct Marker {
     /// Folders that describe the installed packages; all of them have to be there still.
     packages: Vec<PathBuf>,
 }
+
+/// The right to use an environment: while it is held, nobody removes it.
+#[derive(Debug, Clone, Default)]
+pub struct Held(Option<Arc<File>>);
+
+impl Held {
+    /// Until this process ends.
+    pub fn keep_for_ever(&self) {
+        std::mem::forget(self.0.clone());
+    }
+}
+
+/// Two environments are the same whoever holds them.
+impl PartialEq for Held {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Held {}
+
+/// An environment, what is installed in it, and the right to use it.
+type Ready = (PathBuf, Vec<String>, Held);
 
 /// The part of the cache that belongs to our user.
 pub(super) struct Store {
@@ -55,6 +86,15 @@ pub(super) fn base(cache: &Path, own: &Path) -> PathBuf {
 }
 
 impl Store {
+    /// The one that the settings ask for.
+    pub(super) fn of(settings: &PythonSettings, log: &mut Log<'_>) -> Self {
+        if settings.alone {
+            Self::own(&settings.own)
+        } else {
+            Self::open(&settings.cache, &settings.own, log)
+        }
+    }
+
     pub(super) fn open(cache: &Path, own: &Path, log: &mut Log<'_>) -> Self {
         let base = base(cache, own);
         let usable = base.starts_with(cache);
@@ -71,48 +111,101 @@ impl Store {
         }
     }
 
+    /// No cache at all: everything is made on the pod's own volume.
+    pub(super) fn own(own: &Path) -> Self {
+        Self {
+            base: own.join("cache"),
+            own: own.to_owned(),
+            usable: false,
+        }
+    }
+
     pub(super) fn base(&self) -> &Path {
         &self.base
+    }
+
+    pub(super) fn is_usable(&self) -> bool {
+        self.usable
     }
 
     fn folder(&self, key: &str) -> PathBuf {
         self.base.join("env").join(key)
     }
 
-    /// The complete environment of that key, with what is installed in it.
-    pub(super) fn ready(&self, key: &str) -> Option<(PathBuf, Vec<String>)> {
+    /// The complete environment of that key; an error names the packages that are not whole any more.
+    pub(super) fn ready(&self, key: &str) -> Result<Option<Ready>, Vec<String>> {
         // A link leads to the folder where the environment was made: its programs know no other.
-        let folder = self.folder(key).canonicalize().ok()?;
-        let text = std::fs::read(folder.join(MARKER)).ok()?;
-        let marker: Marker = serde_json::from_slice(&text).ok()?;
-        let whole = folder.join("bin/python").exists()
-            && marker
-                .packages
-                .iter()
-                .all(|package| folder.join(package).exists());
-        (marker.version == crate::pod::VERSION && whole).then_some((folder, marker.installed))
+        let Ok(folder) = self.folder(key).canonicalize() else {
+            return Ok(None);
+        };
+        // Taken before the look: what was looked over must not be removed before it is used.
+        let held = self.hold(&folder);
+        let Ok(text) = std::fs::read(folder.join(MARKER)) else {
+            return Ok(None);
+        };
+        let Ok(marker) = serde_json::from_slice::<Marker>(&text) else {
+            return Ok(None);
+        };
+        if marker.version != crate::pod::VERSION || !folder.join("bin/python").exists() {
+            return Ok(None);
+        }
+        let broken = whole::broken(&folder, &marker.packages);
+        if broken.is_empty() {
+            Ok(Some((folder, marker.installed, held)))
+        } else {
+            Err(broken)
+        }
+    }
+
+    /// The same place, unless some task runs with what is there: that must not be taken away under it.
+    pub(super) fn unless_in_use(&self, place: Place, key: &str, log: &mut Log<'_>) -> Place {
+        if place.is_shared() && self.is_in_use(key) {
+            log("other tasks still use what is there: the environment is made for this task alone");
+            return self.own_place();
+        }
+        place
+    }
+
+    /// Whether something of that name is there, and some task runs with it.
+    fn is_in_use(&self, key: &str) -> bool {
+        let folder = self.folder(key);
+        let folder = folder.canonicalize().unwrap_or(folder);
+        let lock = open_lock(&folder.with_extension("used"));
+        folder.exists() && lock.is_some_and(|lock| lock.try_lock().is_err())
+    }
+
+    /// Marks an environment as used now, by us.
+    #[expect(clippy::unused_self, reason = "a folder of this store")]
+    fn hold(&self, folder: &Path) -> Held {
+        let held = || {
+            let lock = open_lock(&folder.with_extension("used"))?;
+            let _ = lock.set_modified(SystemTime::now());
+            lock.try_lock_shared().ok()?;
+            Some(Arc::new(lock))
+        };
+        Held(held())
+    }
+
+    /// Removes environments until the cache has at most `limit` bytes: how many, and whether it is still larger.
+    pub(super) fn evict(&self, limit: u64) -> (usize, bool) {
+        evict::evict(&self.base, limit)
+    }
+
+    /// A place that no other task may use.
+    pub(super) fn own_place(&self) -> Place {
+        Place {
+            folder: self.own.join("environment"),
+            lock: None,
+        }
     }
 
     /// The place for a new environment; waits while another task makes the same one.
-    pub(super) async fn place(
-        &self,
-        key: Option<&str>,
-        log: &mut Log<'_>,
-    ) -> Result<Place, Failure> {
-        let own = || Place {
-            folder: self.own.join("environment"),
-            lock: None,
-        };
-        let Some(key) = key.filter(|_| self.usable) else {
+    pub(super) async fn place(&self, key: &str, log: &mut Log<'_>) -> Result<Place, Failure> {
+        let own = || self.own_place();
+        if !self.usable {
             return Ok(own());
-        };
-        let path = self.folder(key).with_extension("lock");
-        let Ok(file) = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-        else {
+        }
+        let Some(file) = open_lock(&self.folder(key).with_extension("lock")) else {
             return Ok(own());
         };
         let mut told = false;
@@ -142,31 +235,34 @@ impl Store {
     }
 
     /// Marks an environment complete; `frozen` is the key of a list of exactly what is installed.
-    pub(super) fn keep(&self, place: &Place, installed: &[String], frozen: Option<&str>) {
+    /// The answer is the right to use it from now on.
+    pub(super) fn keep(&self, place: &Place, installed: &[String], frozen: &str) -> Held {
         let marker = Marker {
             version: crate::pod::VERSION,
             installed: installed.to_vec(),
             packages: packages(&place.folder),
         };
         // Without a marker the next task makes the environment anew; this one has it all the same.
-        let Ok(text) = serde_json::to_vec(&marker) else {
-            return;
-        };
-        let (new, marker) = (
+        let (new, file) = (
             place.folder.join(".trainyard.new"),
             place.folder.join(MARKER),
         );
-        if std::fs::write(&new, text)
-            .and_then(|()| std::fs::rename(&new, &marker))
-            .is_err()
-        {
-            return;
+        let written = serde_json::to_vec(&marker)
+            .map_err(std::io::Error::other)
+            .and_then(|text| std::fs::write(&new, text))
+            .and_then(|()| std::fs::rename(&new, &file));
+        if written.is_err() {
+            return Held::default();
         }
-        if let (Some(frozen), Some(name)) = (frozen, place.folder.file_name())
-            && self.ready(frozen).is_none()
+        whole::set_writable(&place.folder, false);
+        if let Some(name) = place.folder.file_name()
+            && !self.folder(frozen).exists()
         {
+            // A link that leads nowhere any more is in the way.
+            let _ = std::fs::remove_file(self.folder(frozen));
             let _ = std::os::unix::fs::symlink(name, self.folder(frozen));
         }
+        self.hold(&place.folder)
     }
 }
 
@@ -182,7 +278,10 @@ impl Place {
     /// Removes what an interrupted or spoilt attempt left here.
     pub(super) fn clear(&self) -> Result<(), Failure> {
         let removed = match self.folder.symlink_metadata() {
-            Ok(found) if found.is_dir() => std::fs::remove_dir_all(&self.folder),
+            Ok(found) if found.is_dir() => {
+                whole::set_writable(&self.folder, true);
+                std::fs::remove_dir_all(&self.folder)
+            }
             Ok(_) => std::fs::remove_file(&self.folder),
             Err(_) => Ok(()),
         };
@@ -223,6 +322,7 @@ mod tests {
     fn environment(folder: &Path) -> PathBuf {
         let package = folder.join("lib/python3.11/site-packages/six-1.dist-info");
         std::fs::create_dir_all(&package).unwrap();
+        std::fs::write(package.join("RECORD"), "").unwrap();
         std::fs::create_dir_all(folder.join("bin")).unwrap();
         std::fs::write(folder.join("bin/python"), "").unwrap();
         package
@@ -236,19 +336,23 @@ mod tests {
     async fn an_environment_counts_once_its_marker_is_there_and_while_it_is_whole() {
         let folder = tempfile::tempdir().unwrap();
         let store = open(folder.path());
-        let place = store.place(Some("aa"), &mut |_| {}).await.unwrap();
+        let place = store.place("aa", &mut |_| {}).await.unwrap();
         let package = environment(place.folder());
-        assert_eq!(store.ready("aa"), None);
-        store.keep(&place, &["six==1".to_owned()], Some("bb"));
-        let (first, installed) = store.ready("aa").unwrap();
+        assert!(store.ready("aa").unwrap().is_none());
+        drop(store.keep(&place, &["six==1".to_owned()], "bb"));
+        let (first, installed, _) = store.ready("aa").unwrap().unwrap();
         assert_eq!(installed, ["six==1"]);
         assert_eq!(
-            store.ready("bb").unwrap().0,
+            store.ready("bb").unwrap().unwrap().0,
             first,
             "the frozen list leads to the same environment"
         );
-        std::fs::remove_dir(package).unwrap();
-        assert_eq!(store.ready("aa"), None, "a spoilt environment is made anew");
+        whole::set_writable(place.folder(), true);
+        std::fs::remove_dir_all(package).unwrap();
+        let broken = store
+            .ready("aa")
+            .expect_err("a spoilt environment is made anew");
+        assert_eq!(broken, ["six"]);
         place.clear().unwrap();
         assert!(!place.folder().exists());
     }
@@ -257,25 +361,16 @@ mod tests {
     async fn only_one_makes_an_environment_at_a_time() {
         let folder = tempfile::tempdir().unwrap();
         let store = open(folder.path());
-        let first = store.place(Some("aa"), &mut |_| {}).await.unwrap();
+        let first = store.place("aa", &mut |_| {}).await.unwrap();
         let mut told = Vec::new();
         let mut log = |line: &str| told.push(line.to_owned());
-        let second = tokio::time::timeout(
-            Duration::from_millis(300),
-            store.place(Some("aa"), &mut log),
-        )
-        .await;
+        let second =
+            tokio::time::timeout(Duration::from_millis(300), store.place("aa", &mut log)).await;
         assert!(second.is_err());
         assert_eq!(told.len(), 1);
         drop(first);
-        assert!(
-            store
-                .place(Some("aa"), &mut |_| {})
-                .await
-                .unwrap()
-                .is_shared()
-        );
-        assert!(!store.place(None, &mut |_| {}).await.unwrap().is_shared());
+        assert!(store.place("aa", &mut |_| {}).await.unwrap().is_shared());
+        assert!(!store.own_place().is_shared());
     }
 
     #[tokio::test]
@@ -289,12 +384,6 @@ mod tests {
             &mut |line| told.push(line.to_owned()),
         );
         assert_eq!(told.len(), 1);
-        assert!(
-            !store
-                .place(Some("aa"), &mut |_| {})
-                .await
-                .unwrap()
-                .is_shared()
-        );
+        assert!(!store.place("aa", &mut |_| {}).await.unwrap().is_shared());
     }
 }

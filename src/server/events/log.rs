@@ -1,132 +1,502 @@
-//! Pages of a task's log (§2.6): newest first, or onwards from a moment; cut between timestamps, never inside one.
+//! A task's log (§2.6): lines in blocks, read as pages that are cut between moments, never inside one.
+//!
+//! ```text
+//! batch ──▶ one block per task: first and last moment, number of lines, the lines (block.rs)
+//! page  ◀── blocks from the asked moment on, nearest first, until no later block can add to the page
+//! ```
+//!
+//! Blocks of one log may overlap: clients have clocks of their own, and several of them write at once.
 
-use rusqlite::params;
+use rusqlite::{Connection, OptionalExtension as _, params};
 use serde_json::{Value, json};
 
-use super::super::wire::{Answer, Doc, Refusal, Version};
+use super::super::wire::{Answer, Refusal, Version};
+use super::block::{Block, Builder};
 use super::{Call, check_task};
 
 /// Lines per page: usual, and at most.
 const PAGE: i64 = 5000;
-const LARGEST: i64 = 10_000;
+const LARGEST: usize = 10_000;
+/// Lines of one and the same moment that a page holds at most beyond its size.
+const AT_ONCE: usize = 100_000;
 /// The version that pages by moments; older ones page by position.
 const BY_MOMENT: Version = Version(2, 9);
+/// The version since which a request says at which end of the log it begins.
+const BY_END: Version = Version(1, 7);
 /// How many characters of a log `download_task_log` gives.
-const DOWNLOAD: usize = 32 << 20;
+const DOWNLOAD: usize = 64 << 20;
 
-/// `events.get_task_log`
-pub(crate) fn get_task_log(call: &Call) -> Answer {
-    let task = call.text("task")?;
-    check_task(call, task)?;
-    let size = call.int("batch_size")?.unwrap_or(PAGE).clamp(1, LARGEST);
-    let total: i64 = call
-        .db
-        .prepare_cached("SELECT count(*) FROM log WHERE task = ?1")?
-        .query_row([task], |row| row.get(0))?;
-    if call.request.version < BY_MOMENT {
-        return by_position(call, task, size, total);
-    }
-    let earlier = call.flag_or("navigate_earlier", true)?;
-    let from = call.int("from_timestamp")?;
-    let mut events = by_moment(call, task, size, earlier, from)?;
-    // The page holds the same lines whatever the order: `order` only turns it round.
-    let ascending = match call.text_or_none("order")? {
-        Some("asc") => true,
-        Some("desc") => false,
-        Some(other) => return Err(Refusal::invalid(format_args!("unknown order: {other}"))),
-        None => !earlier,
-    };
-    if ascending == earlier {
-        events.reverse();
-    }
-    Ok(json!({"events": events, "returned": events.len(), "total": total}))
+// ---- rows ----
+
+fn number_of(db: &Connection, task: &str) -> Result<Option<i64>, Refusal> {
+    Ok(db
+        .prepare_cached("SELECT no FROM logs WHERE task = ?1")?
+        .query_row([task], |row| row.get(0))
+        .optional()?)
 }
 
-/// One page, in reading direction, with all lines of its last timestamp.
-fn by_moment(
-    call: &Call,
+/// How many lines a task's log has.
+pub(in super::super) fn count(db: &Connection, task: &str) -> Result<i64, Refusal> {
+    Ok(db
+        .prepare_cached("SELECT lines FROM logs WHERE task = ?1")?
+        .query_row([task], |row| row.get(0))
+        .optional()?
+        .unwrap_or(0))
+}
+
+/// The lines of one request for one task, on their way into blocks.
+#[derive(Default)]
+pub(in super::super) struct Appended {
+    full: Vec<Builder>,
+    open: Builder,
+}
+
+impl Appended {
+    pub(in super::super) fn add(&mut self, shared: &str, at: i64, text: Option<&str>) {
+        if self.open.is_full() {
+            self.full.push(std::mem::take(&mut self.open));
+        }
+        self.open.add(shared, at, text);
+    }
+
+    pub(in super::super) fn store(mut self, db: &Connection, task: &str) -> Result<(), Refusal> {
+        self.full.push(self.open);
+        let lines: i64 = self.full.iter().map(|block| block.count).sum();
+        let log: i64 = db
+            .prepare_cached(
+                "INSERT INTO logs (task, lines) VALUES (?1, ?2)
+                 ON CONFLICT (task) DO UPDATE SET lines = lines + excluded.lines RETURNING no",
+            )?
+            .query_row(params![task, lines], |row| row.get(0))?;
+        let mut insert = db.prepare_cached(
+            "INSERT INTO log_blocks (log, first, last, lines, data) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?;
+        for block in &self.full {
+            let (first, last) = block.span;
+            insert.execute(params![log, first, last, block.count, block.bytes()])?;
+        }
+        Ok(())
+    }
+}
+
+/// Everything of a task.
+pub(super) fn delete_of(db: &Connection, task: &str) -> Result<(), Refusal> {
+    if let Some(log) = number_of(db, task)? {
+        db.prepare_cached("DELETE FROM log_blocks WHERE log = ?1")?
+            .execute([log])?;
+        db.prepare_cached("DELETE FROM logs WHERE no = ?1")?
+            .execute([log])?;
+    }
+    Ok(())
+}
+
+/// Throws lines away that are older than a moment (in ms), block by block; returns how many.
+pub(in super::super) fn forget_before(db: &Connection, until: i64) -> Result<i64, Refusal> {
+    let sql = "SELECT log, sum(lines) FROM log_blocks WHERE last < ?1 GROUP BY log";
+    let mut statement = db.prepare(sql)?;
+    let old = statement
+        .query_map([until], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<Vec<(i64, i64)>, _>>()?;
+    let mut forgotten = 0;
+    for (log, lines) in old {
+        db.execute(
+            "DELETE FROM log_blocks WHERE log = ?1 AND last < ?2",
+            [log, until],
+        )?;
+        db.execute(
+            "UPDATE logs SET lines = lines - ?2 WHERE no = ?1",
+            params![log, lines],
+        )?;
+        forgotten += lines;
+    }
+    Ok(forgotten)
+}
+
+// ---- pages ----
+
+/// Which way a log is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Newest first.
+    Back,
+    /// Oldest first.
+    On,
+}
+
+impl Way {
+    /// Blocks with lines beyond a moment, nearest first. Left to itself SQLite takes the other index, which narrows
+    /// the blocks down, and sorts all of them with their contents for a page that needs two.
+    fn blocks(self) -> &'static str {
+        match self {
+            Self::Back => {
+                "SELECT id, last, data FROM log_blocks INDEXED BY log_blocks_by_end
+                 WHERE log = ?1 AND first < ?2 ORDER BY last DESC, first DESC, id DESC"
+            }
+            Self::On => {
+                "SELECT id, first, data FROM log_blocks INDEXED BY log_blocks_by_start
+                 WHERE log = ?1 AND last > ?2 ORDER BY first, last, id"
+            }
+        }
+    }
+}
+
+/// Lines in reading direction; each is a block and a place in it.
+struct Page {
+    blocks: Vec<Block>,
+    lines: Vec<Line>,
+}
+
+#[derive(Clone, Copy)]
+struct Line {
+    at: i64,
+    /// Orders lines of one moment: as they arrived.
+    row: i64,
+    place: usize,
+    block: usize,
+}
+
+impl Page {
+    /// The answer, as JSON that is written already: pages are large.
+    fn written(&self, total: i64) -> Answer {
+        let mut out = Vec::with_capacity(self.lines.len() * 300);
+        out.extend_from_slice(b"{\"events\":[");
+        for (i, line) in self.lines.iter().enumerate() {
+            if i > 0 {
+                out.push(b',');
+            }
+            self.blocks[line.block].write(line.place, &mut out)?;
+        }
+        let end = format!("],\"returned\":{},\"total\":{total}}}", self.lines.len());
+        out.extend_from_slice(end.as_bytes());
+        let text =
+            String::from_utf8(out).map_err(|_| Refusal::internal("A log line is no text"))?;
+        Ok(text.into())
+    }
+
+    fn events(&self) -> impl Iterator<Item = Value> + '_ {
+        self.lines
+            .iter()
+            .map(|line| Value::Object(self.blocks[line.block].event(line.place)))
+    }
+}
+
+/// The nearest `size` lines strictly beyond `start`, with all of the last one's moment.
+fn page(
+    db: &Connection,
     task: &str,
-    size: i64,
-    earlier: bool,
-    from: Option<i64>,
-) -> Result<Vec<Value>, Refusal> {
-    let (beyond, within, order) = if earlier {
-        ("<", ">=", "DESC")
-    } else {
-        (">", "<=", "")
+    size: usize,
+    way: Way,
+    start: Option<i64>,
+) -> Result<Page, Refusal> {
+    let mut page = Page {
+        blocks: Vec::new(),
+        lines: Vec::new(),
     };
-    let start = from.unwrap_or(if earlier { i64::MAX } else { i64::MIN });
-    let last = format!(
-        "SELECT at FROM log WHERE task = ?1 AND at {beyond} ?2 ORDER BY at {order}, id {order} LIMIT 1 OFFSET ?3"
-    );
-    let mut statement = call.db.prepare_cached(&last)?;
-    let mut last = statement.query(params![task, start, size - 1])?;
-    let end: i64 = match last.next()? {
-        Some(row) => row.get(0)?,
-        None if earlier => i64::MIN,
-        None => i64::MAX,
+    let Some(log) = number_of(db, task)? else {
+        return Ok(page);
     };
-    let page = format!(
-        "SELECT doc FROM log WHERE task = ?1 AND at {beyond} ?2 AND at {within} ?3 ORDER BY at {order}, id {order} LIMIT ?4"
-    );
-    read(call, &page, params![task, start, end, LARGEST])
-}
-
-/// Versions before 2.9: pages from the oldest on, each newest first, continued by a position.
-fn by_position(call: &Call, task: &str, size: i64, total: i64) -> Answer {
-    let from = super::scroll(call)?;
-    let mut events = read(
-        call,
-        "SELECT doc FROM log WHERE task = ?1 ORDER BY at, id LIMIT ?2 OFFSET ?3",
-        params![task, size, from],
-    )?;
-    let next = from.saturating_add(i64::try_from(events.len()).unwrap_or(0));
-    if call.text_or_none("order")? != Some("asc") {
-        events.reverse();
-    }
-    Ok(
-        json!({"events": events, "returned": events.len(), "total": total, "scroll_id": next.to_string()}),
-    )
-}
-
-/// Documents of a statement's rows.
-pub(in super::super) fn read(
-    call: &Call,
-    sql: &str,
-    values: &[&dyn rusqlite::ToSql],
-) -> Result<Vec<Value>, Refusal> {
-    let mut statement = call.db.prepare_cached(sql)?;
-    let mut rows = statement.query(values)?;
-    let mut events = Vec::new();
+    let start = start.unwrap_or(match way {
+        Way::Back => i64::MAX,
+        Way::On => i64::MIN,
+    });
+    let beyond = |at: i64, edge: i64| match way {
+        Way::Back => at < edge,
+        Way::On => at > edge,
+    };
+    let mut statement = db.prepare_cached(way.blocks())?;
+    let mut rows = statement.query([log, start])?;
     while let Some(row) = rows.next()? {
-        let text = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
-        events.push(serde_json::from_str(text)?);
+        let (id, nearest): (i64, i64) = (row.get(0)?, row.get(1)?);
+        // Lines nearer than anything this block holds, or a later one: enough of them, and the page is whole.
+        if page.lines.len() >= size {
+            let nearer = |line: &&Line| beyond(nearest, line.at);
+            let whole = page.lines.iter().filter(nearer).count() >= size;
+            if whole || page.lines.len() - size >= AT_ONCE {
+                break;
+            }
+        }
+        let data = row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
+        let block = Block::read(data).ok_or_else(|| {
+            Refusal::internal(format!("A block of the log of task {task} cannot be read"))
+        })?;
+        let number = page.blocks.len();
+        for (place, at) in block.moments().enumerate() {
+            if beyond(at, start) {
+                page.lines.push(Line {
+                    at,
+                    row: id,
+                    place,
+                    block: number,
+                });
+            }
+        }
+        page.blocks.push(block);
     }
+    let order = |line: &Line| (line.at, line.row, line.place);
+    match way {
+        Way::On => page.lines.sort_unstable_by_key(order),
+        Way::Back => page
+            .lines
+            .sort_unstable_by_key(|line| std::cmp::Reverse(order(line))),
+    }
+    if let Some(last) = page.lines.get(size.saturating_sub(1)).map(|line| line.at) {
+        let same = page.lines[size..].iter().take_while(|line| line.at == last);
+        let end = size + same.take(AT_ONCE).count();
+        page.lines.truncate(end);
+    }
+    Ok(page)
+}
+
+/// Lines by their position from one end of the log: `skip`, then at most `size`.
+pub(super) fn by_position(
+    db: &Connection,
+    task: &str,
+    newest_first: bool,
+    skip: i64,
+    size: i64,
+) -> Result<Vec<Value>, Refusal> {
+    let way = if newest_first { Way::Back } else { Way::On };
+    let mut skip = usize::try_from(skip).unwrap_or(0);
+    let size = usize::try_from(size).unwrap_or(0);
+    let (mut found, mut start) = (Vec::new(), None);
+    loop {
+        let page = page(db, task, LARGEST, way, start)?;
+        let Some(last) = page.lines.last() else {
+            return Ok(found);
+        };
+        start = Some(last.at);
+        found.extend(page.events().skip(skip).take(size - found.len()));
+        skip = skip.saturating_sub(page.lines.len());
+        if found.len() >= size {
+            return Ok(found);
+        }
+    }
+}
+
+/// The newest lines, oldest of them first.
+#[cfg(test)]
+pub(in super::super) fn newest(
+    db: &Connection,
+    task: &str,
+    size: usize,
+) -> Result<Vec<Value>, Refusal> {
+    let page = page(db, task, size, Way::Back, None)?;
+    let mut events: Vec<Value> = page.events().take(size).collect();
+    events.reverse();
     Ok(events)
 }
 
-/// `events.download_task_log`: the log as one text. The envelope is left away by the router.
+// ---- endpoints ----
+
+/// `events.get_task_log`: the answer is JSON already.
+pub(crate) fn get_task_log(call: &Call) -> Answer {
+    let task = call.text("task")?;
+    check_task(call, task)?;
+    let size = call.int("batch_size")?.unwrap_or(PAGE);
+    let size = usize::try_from(size).unwrap_or(0).clamp(1, LARGEST);
+    let total = count(call.db, task)?;
+    let ascending = match call.text_or_none("order")? {
+        Some("asc") => Some(true),
+        Some("desc") => Some(false),
+        Some(other) => return Err(Refusal::invalid(format_args!("unknown order: {other}"))),
+        None => None,
+    };
+    if call.request.version < BY_MOMENT {
+        return by_scroll(call, task, size, total, ascending == Some(true));
+    }
+    let earlier = call.flag_or("navigate_earlier", true)?;
+    let way = if earlier { Way::Back } else { Way::On };
+    let mut page = page(call.db, task, size, way, call.int("from_timestamp")?)?;
+    // The page holds the same lines whatever the order: `order` only turns it round.
+    if ascending.unwrap_or(!earlier) == earlier {
+        page.lines.reverse();
+    }
+    page.written(total)
+}
+
+/// Versions before 2.9: pages from one end, continued by a position. From 1.7 on `from` says which end, and `order`
+/// only turns a page round; before, `order` says both.
+fn by_scroll(call: &Call, task: &str, size: usize, total: i64, ascending: bool) -> Answer {
+    let from = super::scroll(call)?;
+    let size = i64::try_from(size).unwrap_or(PAGE);
+    let from_the_newest = if call.request.version < BY_END {
+        !ascending
+    } else {
+        !matches!(call.text_or_none("from")?, None | Some("" | "head"))
+    };
+    let mut events = by_position(call.db, task, from_the_newest, from, size)?;
+    let next = from.saturating_add(i64::try_from(events.len()).unwrap_or(0));
+    if from_the_newest == ascending {
+        events.reverse();
+    }
+    let answer = json!({"events": events, "returned": events.len(), "total": total, "scroll_id": next.to_string()});
+    Ok(answer.to_string().into())
+}
+
+/// What a line of a downloaded log may show, and how it looks when nothing is said.
+const SHOWN: [&str; 5] = ["asctime", "timestamp", "level", "worker", "msg"];
+const FORMAT: &str = "{asctime} {worker} {level} {msg}";
+
+/// `events.download_task_log`: the log as one text, each line as JSON or in the form asked for. The envelope is left
+/// away by the router.
 pub(crate) fn download_task_log(call: &Call) -> Answer {
     let task = call.text("task")?;
     check_task(call, task)?;
-    let as_json = call.text_or_none("line_type")? == Some("json");
-    let mut statement = call
-        .db
-        .prepare_cached("SELECT doc FROM log WHERE task = ?1 ORDER BY at, id")?;
-    let mut rows = statement.query([task])?;
-    let mut text = String::new();
-    while let Some(row) = rows.next()? {
-        let line: Doc = serde_json::from_str(&row.get::<_, String>(0)?)?;
-        if as_json {
-            text += &Value::Object(line).to_string();
-        } else {
-            text += super::doc::text(&line, "msg").trim_end_matches('\n');
+    let kind = call.text_or_none("line_type")?.unwrap_or("json");
+    let format = if kind.eq_ignore_ascii_case("json") {
+        None
+    } else {
+        Some(line_format(
+            call.text_or_none("line_format")?.unwrap_or(FORMAT),
+        )?)
+    };
+    let (mut text, mut start) = (String::new(), None);
+    loop {
+        let page = page(call.db, task, LARGEST, Way::On, start)?;
+        let Some(last) = page.lines.last() else { break };
+        start = Some(last.at);
+        for line in &page.lines {
+            let mut event = page.blocks[line.block].event(line.place);
+            let at = event.get("timestamp").cloned().unwrap_or_default();
+            if let Some(format) = format {
+                event.insert("asctime".into(), at);
+                text += &formatted(format, &event);
+            } else {
+                event.retain(|key, _| !["timestamp", "type", "task"].contains(&key.as_str()));
+                event.insert("asctime".into(), at);
+                text += &Value::Object(event).to_string();
+            }
+            text.push('\n');
         }
-        text.push('\n');
         if text.len() > DOWNLOAD {
             text += "... cut here: read the rest by events.get_task_log\n";
             break;
         }
     }
     Ok(text.into())
+}
+
+/// The form of a line, which may name nothing but what a line has.
+fn line_format(format: &str) -> Result<&str, Refusal> {
+    let bad = |why: String| Refusal::bad(16, format!("Invalid field value ({why})"));
+    let format = format.trim_end_matches('\n');
+    if format.is_empty() {
+        return Err(Refusal::bad(
+            11,
+            "Missing required fields (line_format is required for plain text lines)",
+        ));
+    }
+    let mut rest = format;
+    while let Some((_, after)) = rest.split_once('{') {
+        let (name, after) = after
+            .split_once('}')
+            .ok_or_else(|| bad("invalid line format".into()))?;
+        if !SHOWN.contains(&name) {
+            return Err(bad(format!(
+                "undefined placeholders in line format): placeholders={name}"
+            )));
+        }
+        rest = after;
+    }
+    Ok(format)
+}
+
+/// A line in the form asked for: `{member}` stands for a member of the event.
+fn formatted(format: &str, event: &super::Doc) -> String {
+    let mut line = String::with_capacity(format.len() + 100);
+    let mut rest = format;
+    while let Some((before, after)) = rest.split_once('{') {
+        line += before;
+        let Some((name, after)) = after.split_once('}') else {
+            break;
+        };
+        match event.get(name) {
+            Some(Value::String(text)) => line += text.trim_end_matches('\n'),
+            Some(other) => line += &other.to_string(),
+            None => {}
+        }
+        rest = after;
+    }
+    line + rest
+}
+
+/// `events.clear_task_log`: all lines, or those older than `threshold_sec`.
+pub(crate) fn clear_task_log(call: &Call) -> Answer {
+    let task = call.text("task")?;
+    super::check_unlocked(call, task)?;
+    let before = count(call.db, task)?;
+    let Some(seconds) = call.int("threshold_sec")? else {
+        delete_of(call.db, task)?;
+        return Ok(json!({"deleted": before}));
+    };
+    let until = call
+        .at
+        .as_millisecond()
+        .saturating_sub(seconds.saturating_mul(1000));
+    if let Some(log) = number_of(call.db, task)? {
+        cut_before(call.db, log, until)?;
+        call.db.execute(
+            "DELETE FROM log_blocks WHERE log = ?1 AND last < ?2",
+            [log, until],
+        )?;
+        let left = "SELECT coalesce(sum(lines), 0) FROM log_blocks WHERE log = ?1";
+        call.db.execute(
+            &format!("UPDATE logs SET lines = ({left}) WHERE no = ?1"),
+            [log],
+        )?;
+    }
+    Ok(json!({"deleted": before - count(call.db, task)?}))
+}
+
+/// Takes the lines before a moment out of the blocks that lie around it.
+fn cut_before(db: &Connection, log: i64, until: i64) -> Result<(), Refusal> {
+    let sql = "SELECT id, data FROM log_blocks WHERE log = ?1 AND first < ?2 AND last >= ?2";
+    let around = db
+        .prepare(sql)?
+        .query_map([log, until], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<Vec<(i64, Vec<u8>)>, _>>()?;
+    for (id, data) in around {
+        let Some(block) = Block::read(&data) else {
+            continue;
+        };
+        let mut left = Builder::default();
+        for (place, at) in block.moments().enumerate().filter(|(_, at)| *at >= until) {
+            let text = block.text(place);
+            let mut shared = block.event(place);
+            shared.shift_remove("timestamp");
+            if text.is_some() {
+                shared.shift_remove("msg");
+            }
+            left.add(&Value::Object(shared).to_string(), at, text.as_deref());
+        }
+        db.execute(
+            "UPDATE log_blocks SET first = ?2, last = ?3, lines = ?4, data = ?5 WHERE id = ?1",
+            params![id, left.span.0, left.span.1, left.count, left.bytes()],
+        )?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_read_in_the_order_of_an_index_not_sorted() {
+        let db = super::super::super::schema::in_memory();
+        for way in [Way::Back, Way::On] {
+            let plan = format!("EXPLAIN QUERY PLAN {}", way.blocks());
+            let steps = db
+                .prepare(&plan)
+                .unwrap()
+                .query_map([1, 2], |row| row.get(3))
+                .unwrap()
+                .collect::<Result<Vec<String>, _>>()
+                .unwrap();
+            assert!(
+                steps.iter().all(|step| !step.contains("TEMP B-TREE")),
+                "{steps:?}"
+            );
+        }
+    }
 }

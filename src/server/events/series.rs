@@ -1,84 +1,24 @@
-//! One row per curve: the latest, lowest, highest, first and mean value (§3.1, `last_metrics`).
+//! One row per curve: the latest, lowest, highest, first and mean value (§3.1, `last_metrics`); and the names of what
+//! was reported.
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use std::collections::{BTreeMap, BTreeSet};
+
+use rusqlite::{Connection, params};
 use serde_json::{Value, json};
 
 use super::super::wire::{Answer, Doc, Refusal};
 use super::super::{doc, tasks};
-use super::{Call, SCALAR, check_task, md5, rounded};
+use super::{Call, IMAGE, PLOT, SCALAR, SINGLE, VECTOR, check_task, check_tasks, md5, name_of};
 
-/// Iteration of a value that was reported once for the whole run (§2.6).
-const SINGLE: i64 = -2_147_483_648;
 /// The most curves that `last_metrics` shows (§3.1).
 const MOST: i64 = 2000;
 
-/// Takes a value in; `before` is what the same iteration said until now.
-pub(super) fn add(
-    db: &Connection,
-    task: &str,
-    event: &Doc,
-    value: f64,
-    iter: i64,
-    before: Option<f64>,
-) -> Result<(), Refusal> {
-    let (metric, variant) = (doc::text(event, "metric"), doc::text(event, "variant"));
-    let known: Option<(i64, f64, String)> = db
-        .prepare_cached(
-            "SELECT count, total, doc FROM series WHERE task = ?1 AND metric = ?2 AND variant = ?3",
-        )?
-        .query_row([task, metric, variant], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-        })
-        .optional()?;
-    let (mut count, mut total, mut curve) = match known {
-        Some((count, total, text)) => (count, total, serde_json::from_str(&text)?),
-        None if curves(db, task)? >= MOST => return Ok(()),
-        None => (0, 0.0, Doc::new()),
-    };
-    count += i64::from(before.is_none());
-    total += value - before.unwrap_or(0.0);
-    if let Some(label) = event.get("x_axis_label") {
-        curve.insert("x_axis_label".into(), label.clone());
-    }
-    note(&mut curve, value, iter);
-    db.prepare_cached(
-        "INSERT INTO series (task, metric, variant, count, total, doc) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-         ON CONFLICT (task, metric, variant)
-         DO UPDATE SET count = excluded.count, total = excluded.total, doc = excluded.doc",
-    )?
-    .execute(params![task, metric, variant, count, total, serde_json::to_string(&curve)?])?;
-    Ok(())
-}
-
-fn curves(db: &Connection, task: &str) -> Result<i64, Refusal> {
-    Ok(db
-        .prepare_cached("SELECT count(*) FROM series WHERE task = ?1")?
-        .query_row([task], |row| row.get(0))?)
-}
-
-/// Updates latest, lowest, highest and first value; `iteration` is that of the latest.
-fn note(curve: &mut Doc, value: f64, iter: i64) {
-    let number = |curve: &Doc, key: &str| curve.get(key).and_then(Value::as_f64);
-    let latest = curve.get("iteration").and_then(Value::as_i64);
-    if latest.is_none_or(|latest| iter >= latest) {
-        curve.insert("value".into(), json!(value));
-        curve.insert("iteration".into(), iter.into());
-    }
-    let lower = number(curve, "min_value").is_none_or(|lowest| value < lowest);
-    let higher = number(curve, "max_value").is_none_or(|highest| value > highest);
-    for (better, prefix) in [(lower, "min"), (higher, "max"), (latest.is_none(), "first")] {
-        if better {
-            curve.insert(format!("{prefix}_value"), json!(value));
-            curve.insert(format!("{prefix}_value_iteration"), iter.into());
-        }
-    }
-}
-
 /// `last_metrics` of a task: `{md5(metric): {md5(variant): {...}}}`.
 pub(in super::super) fn last_metrics(db: &Connection, task: &str) -> Answer {
-    let sql = "SELECT metric, variant, count, total, doc FROM series WHERE task = ?1";
+    let sql = "SELECT metric, variant, count, total, doc FROM curves
+               WHERE task = ?1 AND count > 0 ORDER BY id LIMIT ?2";
     let mut statement = db.prepare_cached(sql)?;
-    let mut rows = statement.query([task])?;
+    let mut rows = statement.query(params![task, MOST])?;
     let mut all = Doc::new();
     while let Some(row) = rows.next()? {
         let (metric, variant): (String, String) = (row.get(0)?, row.get(1)?);
@@ -103,25 +43,30 @@ pub(in super::super) fn last_metrics(db: &Connection, task: &str) -> Answer {
 pub(crate) fn latest_values(call: &Call) -> Answer {
     let task = tasks::known(call.db, call.text("task")?)?;
     let id = doc::text(&task, "id");
-    let sql = "SELECT metric, variant, doc FROM series WHERE task = ?1 ORDER BY metric, variant";
+    let sql = "SELECT id, metric, variant, doc FROM curves
+               WHERE task = ?1 AND count > 0 ORDER BY metric, variant";
     let mut statement = call.db.prepare_cached(sql)?;
     let mut rows = statement.query([id])?;
     let mut metrics: Vec<(String, Vec<Value>)> = Vec::new();
     while let Some(row) = rows.next()? {
-        let (metric, variant): (String, String) = (row.get(0)?, row.get(1)?);
-        let curve: Doc = serde_json::from_str(&row.get::<_, String>(2)?)?;
-        let shown =
-            json!({"name": variant, "last_value": curve["value"], "last_10_value": curve["value"]});
+        let (curve, metric, variant): (i64, String, String) =
+            (row.get(0)?, row.get(1)?, row.get(2)?);
+        let last: Doc = serde_json::from_str(&row.get::<_, String>(3)?)?;
+        let shown = json!({
+            "name": variant,
+            "last_value": last.get("value"),
+            "last_10_value": mean_of_last(call.db, curve)?,
+        });
         match metrics.last_mut() {
             Some((name, variants)) if *name == metric => variants.push(shown),
             _ => metrics.push((metric, vec![shown])),
         }
     }
-    let last: Option<i64> = call.db.query_row(
-        "SELECT max(at) FROM reports WHERE task = ?1 AND type = ?2",
-        [id, SCALAR],
-        |row| row.get(0),
-    )?;
+    let sql = "SELECT max(at) FROM points WHERE curve IN (SELECT id FROM curves WHERE task = ?1)";
+    let last: Option<i64> = call
+        .db
+        .prepare_cached(sql)?
+        .query_row([id], |row| row.get(0))?;
     let metrics: Vec<Value> = metrics
         .into_iter()
         .map(|(name, variants)| json!({"name": name, "variants": variants}))
@@ -135,25 +80,33 @@ pub(crate) fn latest_values(call: &Call) -> Answer {
     }))
 }
 
+/// The mean of the ten latest values of a curve.
+fn mean_of_last(db: &Connection, curve: i64) -> Result<Option<f64>, Refusal> {
+    let sql = "SELECT avg(value) FROM (SELECT value FROM points
+               WHERE curve = ?1 AND value IS NOT NULL ORDER BY iter DESC LIMIT 10)";
+    Ok(db
+        .prepare_cached(sql)?
+        .query_row([curve], |row| row.get(0))?)
+}
+
 /// `events.get_task_single_value_metrics`
 pub(crate) fn single_values(call: &Call) -> Answer {
     let mut shown = Vec::new();
-    for id in call.texts_required("tasks")? {
-        check_task(call, id)?;
-        let sql = "SELECT metric, variant, value, at FROM reports
-                   WHERE task = ?1 AND type = ?2 AND iter = ?3 ORDER BY metric, variant";
+    for id in check_tasks(call)? {
+        let sql = "SELECT metric, variant, value, at FROM curves JOIN points ON curve = id
+                   WHERE task = ?1 AND iter = ?2 ORDER BY metric, variant";
         let mut statement = call.db.prepare_cached(sql)?;
-        let rows = statement.query_map(params![id, SCALAR, SINGLE], |row| {
+        let rows = statement.query_map(params![id, SINGLE], |row| {
             Ok(json!({
                 "metric": row.get::<_, String>(0)?,
                 "variant": row.get::<_, String>(1)?,
-                "value": row.get::<_, Option<f64>>(2)?.map(rounded),
+                "value": row.get::<_, Option<f64>>(2)?,
                 "timestamp": row.get::<_, i64>(3)?,
             }))
         })?;
         let values = rows.collect::<Result<Vec<_>, _>>()?;
         if !values.is_empty() {
-            let name = tasks::find(call.db, id)?.map(|task| task["name"].clone());
+            let name = name_of(call, id)?;
             shown.push(json!({"task": id, "task_name": name, "values": values}));
         }
     }
@@ -164,33 +117,58 @@ pub(crate) fn single_values(call: &Call) -> Answer {
 pub(crate) fn metrics_of_type(call: &Call) -> Answer {
     let kind = call.text("event_type")?;
     let mut shown = Vec::new();
-    for id in call.texts_required("tasks")? {
-        let sql =
-            "SELECT DISTINCT metric FROM reports WHERE task = ?1 AND type = ?2 ORDER BY metric";
-        let mut statement = call.db.prepare_cached(sql)?;
-        let metrics = statement
-            .query_map([id, kind], |row| row.get(0))?
-            .collect::<Result<Vec<String>, _>>()?;
+    for id in check_tasks(call)? {
+        let metrics = named(call, &[id], kind)?;
+        let metrics: Vec<String> = metrics.into_iter().map(|(metric, _)| metric).collect();
         shown.push(json!({"task": id, "metrics": metrics}));
     }
     Ok(json!({"metrics": shown}))
 }
 
-/// `events.get_multi_task_metrics`, `events.get_scalar_metrics_and_variants`: names of curves.
-pub(crate) fn metrics_and_variants(call: &Call) -> Answer {
-    let mut ids = call.texts("tasks")?;
-    ids.extend(call.text_or_none("task")?);
-    let kind = call.text_or_none("event_type")?.unwrap_or(SCALAR);
-    let sql = "SELECT DISTINCT metric, variant FROM reports
-               WHERE task IN (SELECT value FROM json_each(?1)) AND type = ?2 ORDER BY metric, variant";
-    let mut statement = call.db.prepare_cached(sql)?;
-    let mut rows = statement.query([json!(ids).to_string().as_str(), kind])?;
+/// Metric and variant of all that the tasks reported of a kind, in order.
+pub(in super::super) fn names(
+    db: &Connection,
+    tasks: &[&str],
+    kind: &str,
+) -> Result<Vec<(String, String)>, Refusal> {
+    let sql = if kind == SCALAR {
+        "SELECT DISTINCT metric, variant FROM curves
+         WHERE task IN (SELECT value FROM json_each(?1)) AND ?2 <> '' ORDER BY metric, variant"
+    } else {
+        "SELECT DISTINCT metric, variant FROM reports
+         WHERE task IN (SELECT value FROM json_each(?1)) AND type = ?2 ORDER BY metric, variant"
+    };
+    let mut statement = db.prepare_cached(sql)?;
+    Ok(statement
+        .query_map([json!(tasks).to_string().as_str(), kind], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?
+        .collect::<Result<_, _>>()?)
+}
+
+/// Metrics with their variants, in order.
+fn named(call: &Call, ids: &[&str], kind: &str) -> Result<Vec<(String, Vec<String>)>, Refusal> {
     let mut metrics: Vec<(String, Vec<String>)> = Vec::new();
-    while let Some(row) = rows.next()? {
-        let (metric, variant): (String, String) = (row.get(0)?, row.get(1)?);
+    for (metric, variant) in names(call.db, ids, kind)? {
         match metrics.last_mut() {
             Some((name, variants)) if *name == metric => variants.push(variant),
             _ => metrics.push((metric, vec![variant])),
+        }
+    }
+    Ok(metrics)
+}
+
+/// `events.get_multi_task_metrics`: as a list, over all tasks.
+pub(crate) fn metrics_of_tasks(call: &Call) -> Answer {
+    let ids = check_tasks(call)?;
+    let kinds = match call.text_or_none("event_type")? {
+        None | Some("" | "all") => vec![SCALAR, VECTOR, IMAGE, PLOT],
+        Some(kind) => vec![kind],
+    };
+    let mut metrics: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for kind in kinds {
+        for (metric, variant) in names(call.db, &ids, kind)? {
+            metrics.entry(metric).or_default().insert(variant);
         }
     }
     let metrics: Vec<Value> = metrics
@@ -200,26 +178,22 @@ pub(crate) fn metrics_and_variants(call: &Call) -> Answer {
     Ok(json!({"metrics": metrics}))
 }
 
-/// Whether an iteration is that of a single value.
-pub(super) fn is_single(iter: i64) -> bool {
-    iter == SINGLE
+/// `events.get_scalar_metrics_and_variants`: `{metric: [variant]}`.
+pub(crate) fn scalars_and_variants(call: &Call) -> Answer {
+    of_one(call, SCALAR)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// `events.get_vector_metrics_and_variants`
+pub(crate) fn vectors_and_variants(call: &Call) -> Answer {
+    of_one(call, VECTOR)
+}
 
-    #[test]
-    fn the_latest_value_is_that_of_the_highest_iteration() {
-        let mut curve = Doc::new();
-        for (value, iter) in [(1.0, 0), (0.25, 3), (0.5, 1)] {
-            note(&mut curve, value, iter);
-        }
-        assert_eq!(curve["value"], 0.25);
-        assert_eq!(
-            (&curve["min_value_iteration"], &curve["max_value_iteration"]),
-            (&json!(3), &json!(0))
-        );
-        assert_eq!(curve["first_value"], 1.0);
-    }
+fn of_one(call: &Call, kind: &str) -> Answer {
+    let task = call.text("task")?;
+    check_task(call, task)?;
+    let metrics: Doc = named(call, &[task], kind)?
+        .into_iter()
+        .map(|(metric, variants)| (metric, json!(variants)))
+        .collect();
+    Ok(json!({"metrics": metrics}))
 }

@@ -1,9 +1,11 @@
-//! The file service under `/files`: uploads, downloads, deletion (`protocol.md` §2.8).
+//! The file service, under `/files` and on request at the root of a port of its own: uploads, downloads, deletion
+//! (`protocol.md` §2.8).
 //!
 //! Contents stream through; an upload is answered once it is on the disk under its final name. Reading needs no
 //! credentials, as on a stock file server: a link works in a browser, and its path holds the task's id, which nobody
 //! guesses. Writing and deleting need them.
 
+pub(crate) mod doomed;
 mod paths;
 
 use std::fs;
@@ -13,7 +15,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::multipart::Field;
-use axum::extract::{FromRequest as _, Multipart, Request};
+use axum::extract::{FromRequest as _, Multipart, Request, State};
 use axum::response::Response;
 use http::{HeaderMap, Method, StatusCode, header};
 use serde_json::{Value, json};
@@ -27,9 +29,7 @@ use paths::{Range, decoded, kind_of, safe};
 /// First part of every file's address.
 pub(crate) const PREFIX: &str = "/files";
 
-/// The largest file, and how much of one is in memory.
-const LARGEST: u64 = 64 << 30;
-
+/// How much of a file is in memory.
 const CHUNK: usize = 128 << 10;
 
 /// The largest list for `delete_many`.
@@ -37,12 +37,20 @@ const LARGEST_LIST: usize = 4 << 20;
 
 type Failure = (StatusCode, String);
 
-/// Answers a request whose path begins with [`PREFIX`].
-pub(crate) async fn answer(app: &Arc<App>, request: Request) -> Response {
+/// Any request on the port that is for files alone: they lie at its root, as on a stock file server.
+pub(super) async fn entry(State(app): State<Arc<App>>, request: Request) -> Response {
+    if request.method() == Method::OPTIONS {
+        return Response::new(Body::empty());
+    }
+    answer(&app, "", request).await
+}
+
+/// Answers a request whose path begins with `prefix`.
+pub(super) async fn answer(app: &Arc<App>, prefix: &str, request: Request) -> Response {
     let path = request
         .uri()
         .path()
-        .strip_prefix(PREFIX)
+        .strip_prefix(prefix)
         .unwrap_or_default()
         .to_owned();
     let method = request.method().clone();
@@ -163,8 +171,8 @@ async fn store(app: &App, mut part: Field<'_>, target: &Path) -> Result<(), Fail
         })?;
         let Some(chunk) = chunk else { break };
         size += chunk.len() as u64;
-        if size > LARGEST {
-            let text = format!("the file is larger than {LARGEST} bytes");
+        if size > app.largest_file {
+            let text = format!("the file is larger than {} bytes", app.largest_file);
             return Err((StatusCode::PAYLOAD_TOO_LARGE, text));
         }
         file.write_all(&chunk)

@@ -113,12 +113,22 @@ pub(super) fn compare_values(a: Option<&Value>, b: Option<&Value>) -> Ordering {
     }
 }
 
-/// The strings at a path: one, or those of a list.
+/// The strings at a path: one, or those of a list; a path goes on below each object of a list.
 pub(super) fn texts_at<'d>(doc: &'d Doc, path: &str) -> Vec<&'d str> {
     match doc::get(doc, path) {
         Some(Value::String(text)) if !text.is_empty() => vec![text],
         Some(Value::Array(items)) => items.iter().filter_map(Value::as_str).collect(),
-        _ => Vec::new(),
+        Some(_) => Vec::new(),
+        None => path
+            .rsplit_once('.')
+            .map_or_else(Vec::new, |(list, field)| {
+                let items = doc::get(doc, list).and_then(Value::as_array);
+                items
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|item| item.get(field)?.as_str())
+                    .collect()
+            }),
     }
 }
 
@@ -133,6 +143,14 @@ mod tests {
         assert!(!escaped.is_match("my project-1#x/y2"));
         assert!(regex("default").unwrap().is_match("my-default"));
         assert_eq!(regex("(").unwrap_err().subcode, 16);
+    }
+
+    #[test]
+    fn a_path_leads_through_lists() {
+        let doc = serde_json::json!({"models": {"input": [{"model": "m1"}, {"model": "m2"}]}});
+        let doc = doc.as_object().unwrap();
+        assert_eq!(texts_at(doc, "models.input.model"), ["m1", "m2"]);
+        assert!(texts_at(doc, "models.output.model").is_empty());
     }
 
     #[test]

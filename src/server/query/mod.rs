@@ -55,7 +55,7 @@ struct Pattern<'a> {
 }
 
 impl<'a> Query<'a> {
-    /// Reads a request; `lists` are the members that filter by value or list.
+    /// Reads a request; `lists` are the members that filter by value or list, `path.*` all those below a path.
     pub(crate) fn read(call: &Call<'a>, lists: &[&'static str]) -> Result<Self, Refusal> {
         let mut query = Query {
             ids: call.texts("id")?,
@@ -75,13 +75,13 @@ impl<'a> Query<'a> {
         }
         query.read_paging(call)?;
         for &key in lists {
-            match call.value(key) {
-                None => {}
-                Some(Value::Array(items)) if items.is_empty() => {}
-                Some(Value::Array(items)) => query.lists.push((key, Terms::read(items)?)),
-                Some(item) => query
-                    .lists
-                    .push((key, Terms::read(std::slice::from_ref(item))?)),
+            if let Some(above) = key.strip_suffix('*') {
+                let members = call.request.body.iter();
+                for (key, value) in members.filter(|(key, _)| key.starts_with(above)) {
+                    query.read_list(key, value)?;
+                }
+            } else if let Some(value) = call.value(key) {
+                query.read_list(key, value)?;
             }
         }
         for key in ["status_changed", "last_update", "last_change"] {
@@ -110,11 +110,22 @@ impl<'a> Query<'a> {
         for (key, all) in [("_any_", false), ("_all_", true)] {
             if let Some(pattern) = call.object(key)? {
                 let fields = doc::strings(pattern, "fields");
-                let regex = regex(doc::text(pattern, "pattern"))?;
+                let regex = regex(&format!("(?i){}", doc::text(pattern, "pattern")))?;
                 query.patterns.push(Pattern { fields, regex, all });
             }
         }
         Ok(query)
+    }
+
+    fn read_list(&mut self, key: &'a str, value: &Value) -> Result<(), Refusal> {
+        let items = match value {
+            Value::Null => return Ok(()),
+            Value::Array(items) if items.is_empty() => return Ok(()),
+            Value::Array(items) => items,
+            item => std::slice::from_ref(item),
+        };
+        self.lists.push((key, Terms::read(items)?));
+        Ok(())
     }
 
     fn read_paging(&mut self, call: &Call<'a>) -> Result<(), Refusal> {
@@ -197,6 +208,8 @@ impl<'a> Query<'a> {
     }
 
     /// As `run`; `complete` adds to each document what is stored elsewhere, before it is ordered.
+    ///
+    /// Documents are read one by one and only those of the page are kept: a list of ten thousand tasks stays cheap.
     pub(crate) fn run_with(
         &self,
         db: &Connection,
@@ -205,41 +218,113 @@ impl<'a> Query<'a> {
         columns: &[&str],
         complete: impl Fn(&mut Doc) -> Result<(), Refusal>,
     ) -> Result<Vec<Doc>, Refusal> {
-        let (sql, values, rest) = self.statement(table, hidden, columns);
-        let mut statement = db.prepare_cached(&sql)?;
-        let values: Vec<&dyn ToSql> = values.iter().map(|value| value as &dyn ToSql).collect();
-        let mut rows = statement.query(values.as_slice())?;
-        let mut found = Vec::new();
-        while let Some(row) = rows.next()? {
-            let name: Option<&str> = row.get_ref(0)?.as_str_or_null().unwrap_or_default();
-            if self
-                .name
-                .as_ref()
-                .is_some_and(|regex| !regex.is_match(name.unwrap_or_default()))
-            {
-                continue;
+        let order = self.order_in_sql(table);
+        let (sql, values, rest) = self.statement(table, hidden, columns, order.as_deref());
+        let ids = {
+            let mut statement = db.prepare_cached(&sql)?;
+            let values: Vec<&dyn ToSql> = values.iter().map(|value| value as &dyn ToSql).collect();
+            let rows = statement.query_map(values.as_slice(), |row| row.get(0))?;
+            rows.collect::<Result<Vec<String>, _>>()?
+        };
+        let read = |id: &str| self.one_of(db, table, id, &rest);
+        if order.is_some() {
+            let mut found = Vec::new();
+            let mut skip = self.skip;
+            for id in ids {
+                if found.len() == self.take {
+                    break;
+                }
+                let Some(mut doc) = read(&id)? else { continue };
+                if skip > 0 {
+                    skip -= 1;
+                } else {
+                    complete(&mut doc)?;
+                    found.push(doc);
+                }
             }
-            let text = row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?;
-            let mut doc: Doc = serde_json::from_str(text)?;
-            if self.matches(&doc, &rest) {
+            return Ok(found);
+        }
+        let mut keys = Vec::new();
+        for id in ids {
+            let Some(mut doc) = read(&id)? else { continue };
+            complete(&mut doc)?;
+            let paths = self.order_by.iter().map(|(path, _)| *path);
+            keys.push((doc::project(&doc, &paths.collect::<Vec<_>>()), id));
+        }
+        keys.sort_by(|(a, a_id), (b, b_id)| self.compare(a, b).then_with(|| a_id.cmp(b_id)));
+        let mut found = Vec::new();
+        for (_, id) in keys.into_iter().skip(self.skip).take(self.take) {
+            if let Some(mut doc) = read(&id)? {
                 complete(&mut doc)?;
                 found.push(doc);
             }
         }
-        if !self.order_by.is_empty() {
-            found.sort_by(|a, b| self.compare(a, b));
-        }
-        Ok(found.into_iter().skip(self.skip).take(self.take).collect())
+        Ok(found)
     }
 
-    /// The SQL, its values, and the list filters that it leaves to us.
+    /// A document, if it is there and matches.
+    fn one_of(
+        &self,
+        db: &Connection,
+        table: &str,
+        id: &str,
+        lists: &[&(&str, Terms)],
+    ) -> Result<Option<Doc>, Refusal> {
+        let sql = format!("SELECT name, doc FROM {table} WHERE id = ?1");
+        let mut statement = db.prepare_cached(&sql)?;
+        let mut rows = statement.query([id])?;
+        let Some(row) = rows.next()? else {
+            return Ok(None);
+        };
+        let name: Option<&str> = row.get_ref(0)?.as_str_or_null().unwrap_or_default();
+        if self
+            .name
+            .as_ref()
+            .is_some_and(|regex| !regex.is_match(name.unwrap_or_default()))
+        {
+            return Ok(None);
+        }
+        let text = row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?;
+        let doc: Doc = serde_json::from_str(text)?;
+        Ok(self.matches(&doc, lists).then_some(doc))
+    }
+
+    /// The order as SQL: by columns, or by members of the documents; nothing for members of members, which may be
+    /// stored elsewhere.
+    fn order_in_sql(&self, table: &str) -> Option<String> {
+        let columns: &[&str] = match table {
+            "tasks" => &["name", "status", "type", "created", "last_update"],
+            "models" => &["name", "created"],
+            _ => &["name"],
+        };
+        if self.order_by.is_empty() {
+            return Some("rowid".to_owned());
+        }
+        let mut sql = String::new();
+        for (path, descending) in &self.order_by {
+            if !path.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') || *path == "last_metrics"
+            {
+                return None;
+            }
+            if columns.contains(path) || *path == "id" {
+                sql += path;
+            } else {
+                let _ = write!(sql, "json_extract(doc, '$.{path}')");
+            }
+            sql += if *descending { " DESC, " } else { ", " };
+        }
+        Some(sql + "id")
+    }
+
+    /// The SQL for the ids, its values, and the list filters that it leaves to us.
     fn statement(
         &self,
         table: &str,
         hidden: Hidden,
         columns: &[&str],
+        order: Option<&str>,
     ) -> (String, Vec<String>, Vec<&(&'a str, Terms)>) {
-        let mut sql = format!("SELECT name, doc FROM {table} WHERE 1");
+        let mut sql = format!("SELECT id FROM {table} WHERE 1");
         let mut values = Vec::new();
         let mut one_of = |sql: &mut String, column: &str, of: Value| {
             values.push(of.to_string());
@@ -264,10 +349,10 @@ impl<'a> Query<'a> {
         if hidden == Hidden::LeftOut {
             sql += " AND hidden = 0";
         }
-        sql += " ORDER BY rowid";
-        let ours = rest.is_empty()
+        let _ = write!(sql, " ORDER BY {}", order.unwrap_or("rowid"));
+        let ours = order.is_some()
+            && rest.is_empty()
             && self.name.is_none()
-            && self.order_by.is_empty()
             && self.dates.is_empty()
             && self.ranges.is_empty()
             && self.patterns.is_empty();
@@ -304,7 +389,7 @@ impl<'a> Query<'a> {
                 return order;
             }
         }
-        doc::text(a, "id").cmp(doc::text(b, "id"))
+        Ordering::Equal
     }
 }
 

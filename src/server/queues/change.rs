@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 
 use super::super::auth::COMPANY;
 use super::super::call::Call;
-use super::super::wire::{Answer, Doc, Refusal};
+use super::super::wire::{Answer, Doc, Refusal, Version};
 use super::super::{doc, query, rules, tasks};
 use super::{
-    append, count, entries, first, insert, known, name_taken, not_in_queue, save, take_out,
+    append, check, count, entries, first, insert, known, name_taken, not_in_queue, save, take_out,
 };
 
 /// `queues.create`
@@ -29,26 +29,35 @@ pub(crate) fn create(call: &Call) -> Answer {
 /// stopped one becomes queued again (§4).
 pub(crate) fn get_next_task(call: &Call) -> Answer {
     let queue = call.text("queue")?;
-    known(call.db, queue)?;
+    check(call.db, queue)?;
     let Some((task, added)) = first(call.db, queue)? else {
         return Ok(json!({}));
     };
-    if call
+    let wanted = call
         .text_or_none("task")?
-        .is_some_and(|wanted| wanted != task)
-    {
+        .filter(|_| call.plays(Version(2, 21)));
+    if wanted.is_some_and(|wanted| wanted != task) {
         return Ok(json!({}));
     }
     take_out(call, queue, &task)?;
     let mut answer = json!({"entry": {"task": task, "added": added}});
-    if let Some(mut doc) = tasks::find(call.db, &task)? {
-        if doc::text(&doc, "status") == "stopped" {
-            doc.insert("status".into(), "queued".into());
-            tasks::save(call.db, &doc)?;
-        }
-        if call.flag("get_task_info")? {
-            answer["task_info"] = json!({"company": COMPANY, "user": doc::text(&doc, "user")});
-        }
+    let sql = "SELECT status, user FROM tasks WHERE id = ?1";
+    let about: Option<(String, Option<String>)> = call
+        .db
+        .prepare_cached(sql)?
+        .query_row([&task], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((status, user)) = about else {
+        return Ok(answer);
+    };
+    if status == "stopped"
+        && let Some(mut doc) = tasks::find(call.db, &task)?
+    {
+        doc.insert("status".into(), "queued".into());
+        tasks::save(call.db, &doc)?;
+    }
+    if call.flag("get_task_info")? {
+        answer["task_info"] = json!({"company": COMPANY, "user": user.unwrap_or_default()});
     }
     Ok(answer)
 }
@@ -58,7 +67,7 @@ pub(crate) fn add_task(call: &Call) -> Answer {
     let (queue, task) = (call.text("queue")?, call.text("task")?);
     let mut task = tasks::known(call.db, task)?;
     append(call, queue, doc::text(&task, "id"))?;
-    if call.flag_or("update_execution_queue", true)? {
+    if call.flag_or("update_execution_queue", true)? || !call.plays(Version(2, 31)) {
         doc::set(&mut task, "execution.queue", queue.into());
         tasks::touch(call, &mut task);
         tasks::save(call.db, &task)?;
@@ -72,7 +81,7 @@ pub(crate) fn remove_task(call: &Call) -> Answer {
     if !take_out(call, queue, task)? {
         return Err(not_in_queue(queue, task));
     }
-    if call.flag("update_task_status")? {
+    if call.flag("update_task_status")? && call.plays(Version(2, 31)) {
         set_back(
             call,
             queue,
@@ -165,4 +174,36 @@ pub(crate) fn update(call: &Call) -> Answer {
     queue.insert("last_update".into(), call.now.clone().into());
     save(call.db, &queue)?;
     Ok(json!({"updated": 1, "fields": fields}))
+}
+
+/// `queues.add_or_update_metadata`
+pub(crate) fn add_or_update_metadata(call: &Call) -> Answer {
+    let mut queue = known(call.db, call.text("queue")?)?;
+    let items = call.objects("metadata")?;
+    let replace = call.flag("replace_metadata")?;
+    let metadata = doc::object_at(&mut queue, "metadata");
+    if replace {
+        metadata.clear();
+    }
+    for item in items {
+        let key = doc::text(item, "key").to_owned();
+        metadata.insert(key, doc::project(item, &["key", "type", "value"]).into());
+    }
+    updated(call, queue)
+}
+
+/// `queues.delete_metadata`
+pub(crate) fn delete_metadata(call: &Call) -> Answer {
+    let mut queue = known(call.db, call.text("queue")?)?;
+    let metadata = doc::object_at(&mut queue, "metadata");
+    for key in call.texts_required("keys")? {
+        metadata.shift_remove(key);
+    }
+    updated(call, queue)
+}
+
+fn updated(call: &Call, mut queue: Doc) -> Answer {
+    queue.insert("last_update".into(), call.now.clone().into());
+    save(call.db, &queue)?;
+    Ok(json!({"updated": 1}))
 }

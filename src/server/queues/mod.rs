@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! read.rs    lists, entries, numbers       change.rs  make, delete, take in and out
-//! moves.rs   order inside one queue
+//! moves.rs   order inside one queue       cache.rs   the entries as text, until they change
 //! ```
 
+pub(crate) mod cache;
 pub(crate) mod change;
 pub(crate) mod moves;
 pub(crate) mod read;
@@ -17,8 +18,23 @@ use super::call::Call;
 use super::wire::{Doc, Refusal, new_id};
 use super::{doc, query};
 
-/// The system tag that hides a queue from lists (§4.1).
-const HIDDEN_TAG: &str = "k8s-glue";
+/// Whether a queue's document carries one of the tags that hide it from lists (§1.13, §4.1).
+const HIDES: &str =
+    "EXISTS (SELECT 1 FROM json_each(doc, '$.system_tags') AS tag WHERE tag.value IN
+    (SELECT value FROM json_each((SELECT value FROM settings WHERE key = 'hidden_queue_tags'))))";
+
+/// From now on queues with one of these system tags are hidden, those that are there too.
+pub(super) fn hide_by(db: &Connection, tags: &[String]) -> Result<(), Refusal> {
+    db.execute(
+        "INSERT OR REPLACE INTO settings VALUES ('hidden_queue_tags', ?1)",
+        [json!(tags).to_string()],
+    )?;
+    db.execute(
+        &format!("UPDATE queues SET hidden = {HIDES} WHERE hidden <> {HIDES}"),
+        [],
+    )?;
+    Ok(())
+}
 
 /// Makes a queue; its name must be free.
 pub(super) fn insert(
@@ -67,12 +83,18 @@ pub(super) fn name_taken(name: &str) -> Refusal {
 }
 
 fn save(db: &Connection, queue: &Doc) -> Result<(), Refusal> {
-    let hidden = doc::strings(queue, "system_tags").contains(&HIDDEN_TAG);
+    let id = doc::text(queue, "id");
     db.prepare_cached(
-        "INSERT INTO queues (id, name, doc, hidden) VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT (id) DO UPDATE SET name = excluded.name, doc = excluded.doc, hidden = excluded.hidden",
+        "INSERT INTO queues (id, name, doc, hidden) VALUES (?1, ?2, ?3, 0)
+         ON CONFLICT (id) DO UPDATE SET name = excluded.name, doc = excluded.doc",
     )?
-    .execute(params![doc::text(queue, "id"), doc::text(queue, "name"), serde_json::to_string(queue)?, hidden])?;
+    .execute(params![
+        id,
+        doc::text(queue, "name"),
+        serde_json::to_string(queue)?
+    ])?;
+    db.prepare_cached(&format!("UPDATE queues SET hidden = {HIDES} WHERE id = ?1"))?
+        .execute([id])?;
     Ok(())
 }
 
@@ -88,11 +110,19 @@ fn known(db: &Connection, id: &str) -> Result<Doc, Refusal> {
     find(db, id)?.ok_or_else(|| unknown(id))
 }
 
+/// 400/701 if there is no such queue.
+fn check(db: &Connection, id: &str) -> Result<(), Refusal> {
+    let there = db
+        .prepare_cached("SELECT 1 FROM queues WHERE id = ?1")?
+        .exists([id])?;
+    if there { Ok(()) } else { Err(unknown(id)) }
+}
+
 /// 400/701 with the ids that are no queues.
 pub(super) fn check_all(db: &Connection, ids: &[&str]) -> Result<(), Refusal> {
     let mut missing = Vec::new();
     for id in ids {
-        if find(db, id)?.is_none() {
+        if check(db, id).is_err() {
             missing.push(*id);
         }
     }
@@ -107,7 +137,7 @@ pub(super) fn check_all(db: &Connection, ids: &[&str]) -> Result<(), Refusal> {
 }
 
 fn touch(db: &Connection, queue: &str, now: &str) -> Result<(), Refusal> {
-    db.prepare_cached("UPDATE queues SET doc = json_set(doc, '$.last_update', ?2) WHERE id = ?1")?
+    db.prepare_cached("UPDATE queues SET doc = json_set(doc, '$.last_update', ?2), version = version + 1 WHERE id = ?1")?
         .execute([queue, now])?;
     Ok(())
 }
@@ -142,7 +172,7 @@ pub(super) fn default_queue(db: &Connection) -> Result<(String, String), Refusal
 
 /// Appends an entry: 400/701 for an unknown queue, 400/706 if it stands there already.
 pub(super) fn append(call: &Call, queue: &str, task: &str) -> Result<(), Refusal> {
-    known(call.db, queue)?;
+    check(call.db, queue)?;
     let added = call
         .db
         .prepare_cached(
@@ -157,6 +187,7 @@ pub(super) fn append(call: &Call, queue: &str, task: &str) -> Result<(), Refusal
             format!("Failed adding task to queue since task is already queued: task={task}"),
         ));
     }
+    sample(call, queue, None)?;
     touch(call.db, queue, &call.now)
 }
 
@@ -170,7 +201,7 @@ pub(super) fn take_out(call: &Call, queue: &str, task: &str) -> Result<bool, Ref
         .optional()?;
     drop(statement);
     let Some(added) = added else { return Ok(false) };
-    sample(call, queue, &added)?;
+    sample(call, queue, Some(&added))?;
     touch(call.db, queue, &call.now)?;
     Ok(true)
 }
@@ -194,15 +225,24 @@ pub(super) fn take_out_of_all(
     Ok(removed)
 }
 
-/// How long an entry waited and how many remain, for `queues.get_queue_metrics`.
-fn sample(call: &Call, queue: &str, added: &str) -> Result<(), Refusal> {
-    let since: Option<jiff::Timestamp> = added.parse().ok();
+/// How long entries waited and how many there are, second by second, for `queues.get_queue_metrics`.
+fn sample(call: &Call, queue: &str, added: Option<&str>) -> Result<(), Refusal> {
+    let since: Option<jiff::Timestamp> = added.and_then(|added| added.parse().ok());
     let waited = since.map_or(0.0, |since| call.at.duration_since(since).as_secs_f64());
-    call.db
+    let (at, taken) = (call.at.as_second(), i64::from(added.is_some()));
+    let noted = call
+        .db
         .prepare_cached(
-            "INSERT INTO queue_samples SELECT ?1, ?2, ?3, count(*) FROM entries WHERE queue = ?1",
+            "UPDATE queue_samples SET waited = waited + ?3, taken = taken + ?4 WHERE queue = ?1 AND at = ?2",
         )?
-        .execute(params![queue, call.at.as_second(), waited])?;
+        .execute(params![queue, at, waited, taken])?;
+    if noted == 0 {
+        call.db
+            .prepare_cached(
+                "INSERT INTO queue_samples SELECT ?1, ?2, ?3, ?4, count(*) FROM entries WHERE queue = ?1",
+            )?
+            .execute(params![queue, at, waited, taken])?;
+    }
     Ok(())
 }
 

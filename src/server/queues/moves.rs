@@ -1,11 +1,14 @@
 //! Moving an entry inside its queue (§2.4).
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension as _, params};
 use serde_json::json;
 
 use super::super::call::Call;
-use super::super::wire::Answer;
+use super::super::wire::{Answer, Refusal};
 use super::{not_in_queue, touch};
+
+/// Far from any place that is in use.
+const UNUSED: i64 = -1 << 60;
 
 /// Where a move puts an entry that stands at `from` among `len`.
 enum Move {
@@ -16,47 +19,64 @@ enum Move {
 
 fn move_task(call: &Call, to: &Move) -> Answer {
     let (queue, task) = (call.text("queue")?, call.text("task")?);
-    let mut statement = call
+    let sql = "SELECT position FROM entries WHERE queue = ?1 AND task = ?2";
+    let from: i64 = call
         .db
-        .prepare_cached("SELECT task FROM entries WHERE queue = ?1 ORDER BY position")?;
-    let mut order = statement
-        .query_map([queue], |row| row.get(0))?
-        .collect::<Result<Vec<String>, _>>()?;
-    drop(statement);
-    let from = order
-        .iter()
-        .position(|have| have == task)
+        .prepare_cached(sql)?
+        .query_row([queue, task], |row| row.get(0))
+        .optional()?
         .ok_or_else(|| not_in_queue(queue, task))?;
-    let last = order.len() - 1;
-    let position = match to {
-        Move::Front => 0,
-        Move::Back => last,
-        Move::By(steps) => from
-            .saturating_add_signed(isize::try_from(*steps).unwrap_or_default())
-            .min(last),
-    };
-    let moved = order.remove(from);
-    order.insert(position, moved);
-    // Only what lies between the two places changes, by way of negative positions, which are never in use.
-    let (low, high) = (from.min(position), from.max(position));
-    let mut statement = call
+    match to {
+        Move::Front => put(call, queue, task, "SELECT min(position) - 1")?,
+        Move::Back => put(call, queue, task, "SELECT max(position) + 1")?,
+        Move::By(steps) => shift(call, queue, from, *steps)?,
+    }
+    touch(call.db, queue, &call.now)?;
+    let sql = "SELECT count(*) FROM entries WHERE queue = ?1
+               AND position < (SELECT position FROM entries WHERE queue = ?1 AND task = ?2)";
+    let position: i64 = call
         .db
-        .prepare_cached("SELECT position FROM entries WHERE queue = ?1 ORDER BY position")?;
-    let places = statement
-        .query_map([queue], |row| row.get(0))?
-        .collect::<Result<Vec<i64>, _>>()?;
+        .prepare_cached(sql)?
+        .query_row([queue, task], |row| row.get(0))?;
+    Ok(json!({"position": position}))
+}
+
+/// Puts an entry at one end; the others stay where they are.
+fn put(call: &Call, queue: &str, task: &str, end: &str) -> Result<(), Refusal> {
+    let sql = format!(
+        "UPDATE entries SET position = ({end} FROM entries WHERE queue = ?1) WHERE queue = ?1 AND task = ?2"
+    );
+    call.db.prepare_cached(&sql)?.execute([queue, task])?;
+    Ok(())
+}
+
+/// Moves the entry at `from` by some steps, towards the head if they are negative. Only what lies between the two
+/// places changes, by way of places that are never in use.
+fn shift(call: &Call, queue: &str, from: i64, steps: i64) -> Result<(), Refusal> {
+    let sql = if steps < 0 {
+        "SELECT task, position FROM entries WHERE queue = ?1 AND position <= ?2 ORDER BY position DESC LIMIT ?3"
+    } else {
+        "SELECT task, position FROM entries WHERE queue = ?1 AND position >= ?2 ORDER BY position LIMIT ?3"
+    };
+    let count = steps.saturating_abs().saturating_add(1);
+    let mut statement = call.db.prepare_cached(sql)?;
+    let between = statement
+        .query_map(params![queue, from, count], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?
+        .collect::<Result<Vec<(String, i64)>, _>>()?;
     drop(statement);
+    let (mut tasks, places): (Vec<String>, Vec<i64>) = between.into_iter().unzip();
+    tasks.rotate_left(1);
     let mut place = call
         .db
         .prepare_cached("UPDATE entries SET position = ?3 WHERE queue = ?1 AND task = ?2")?;
-    for (task, to) in order[low..=high].iter().zip(&places[low..=high]) {
-        place.execute(params![queue, task, -to])?;
+    for aside in [UNUSED, 0] {
+        for (task, to) in tasks.iter().zip(&places) {
+            place.execute(params![queue, task, aside + to])?;
+        }
     }
-    for (task, to) in order[low..=high].iter().zip(&places[low..=high]) {
-        place.execute(params![queue, task, to])?;
-    }
-    touch(call.db, queue, &call.now)?;
-    Ok(json!({"position": position}))
+    Ok(())
 }
 
 /// `queues.move_task_to_front`

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::super::line::Line;
 use super::super::query;
 use super::super::wire::Refusal;
 use super::{
@@ -72,6 +73,7 @@ pub(crate) fn update_batch(call: &Call) -> Answer {
     }
     let mut count = 0;
     for line in lines {
+        let Line::Other(line) = line else { continue };
         let mut task = known(call.db, doc::text(line, "task"))?;
         if !updated(call, &mut task, line)?.is_empty() {
             save(call.db, &task)?;

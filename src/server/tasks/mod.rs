@@ -48,14 +48,7 @@ const TYPES: [&str; 12] = [
 pub(super) fn save(db: &Connection, task: &Doc) -> Result<(), Refusal> {
     let own = |key| Some(doc::text(task, key)).filter(|text| !text.is_empty());
     let hidden = doc::strings(task, "system_tags").contains(&"hidden");
-    db.prepare_cached(
-        "INSERT INTO tasks (id, doc, name, status, type, project, parent, user, created, last_update, hidden)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
-         ON CONFLICT (id) DO UPDATE SET doc = excluded.doc, name = excluded.name, status = excluded.status,
-             type = excluded.type, project = excluded.project, parent = excluded.parent, user = excluded.user,
-             last_update = excluded.last_update, hidden = excluded.hidden",
-    )?
-    .execute(values![
+    let row = values![
         doc::text(task, "id"),
         serde_json::to_string(task)?,
         doc::text(task, "name"),
@@ -67,7 +60,25 @@ pub(super) fn save(db: &Connection, task: &Doc) -> Result<(), Refusal> {
         doc::text(task, "created"),
         doc::text(task, "last_update"),
         hidden,
-    ])?;
+    ];
+    // Nearly always only the document and the date change; then the indexes over the rest need no work.
+    let changed = db
+        .prepare_cached(
+            "UPDATE tasks SET doc = ?2, last_update = ?10 WHERE id = ?1 AND name = ?3 AND status = ?4 AND type = ?5
+                 AND project IS ?6 AND parent IS ?7 AND user IS ?8 AND created = ?9 AND hidden = ?11",
+        )?
+        .execute(row)?;
+    if changed > 0 {
+        return Ok(());
+    }
+    db.prepare_cached(
+        "INSERT INTO tasks (id, doc, name, status, type, project, parent, user, created, last_update, hidden)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+         ON CONFLICT (id) DO UPDATE SET doc = excluded.doc, name = excluded.name, status = excluded.status,
+             type = excluded.type, project = excluded.project, parent = excluded.parent, user = excluded.user,
+             last_update = excluded.last_update, hidden = excluded.hidden",
+    )?
+    .execute(row)?;
     Ok(())
 }
 
@@ -250,8 +261,13 @@ fn write_objects(call: &Call, task: &mut Doc) -> Result<Vec<&'static str>, Refus
             edited.push(key);
         }
     }
-    if call.request.version < Version(2, 13) && versions::take_docker_command(task) {
-        edited.push("container");
+    if call.request.version < Version(2, 13) {
+        if versions::take_docker_command(task) {
+            edited.push("container");
+        }
+        if versions::take_models(task, &call.now) {
+            edited.push("models");
+        }
     }
     Ok(edited)
 }

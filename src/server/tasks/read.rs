@@ -11,7 +11,7 @@ use super::super::{doc, events, projects, versions};
 use super::{Answer, Call, Doc, Refusal, find};
 
 /// Filters that are columns, and those that are not.
-const LISTS: [&str; 7] = [
+const LISTS: [&str; 12] = [
     "status",
     "type",
     "project",
@@ -19,6 +19,11 @@ const LISTS: [&str; 7] = [
     "system_tags",
     "user",
     "parent",
+    "hyperparams.*",
+    "runtime.*",
+    "execution.queue",
+    "models.input.model",
+    "models.output.model",
 ];
 const COLUMNS: [&str; 5] = ["status", "type", "project", "user", "parent"];
 

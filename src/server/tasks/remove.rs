@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::wire::Refusal;
-use super::super::{events, models, queues};
+use super::super::{events, files, models, queues};
 use super::{Call, Doc, doc, known, rules, status};
 
 /// `tasks.reset` of one task.
@@ -12,6 +12,7 @@ pub(super) fn reset_one(call: &Call, id: &str) -> Result<Doc, Refusal> {
     let change = rules::reset(&task, &call.status_ask()?)?;
     // The answer counts the entry in the task's own queue alone (§2.3).
     let own = queues::take_out(call, doc::text(&task, "execution.queue"), id)?;
+    doom_files(call, &task, true)?;
     rules::clear(&mut task, call.flag("clear_all")?);
     let (fields, _) = status::write(call, &mut task, &change)?;
     events::delete_of(call.db, id)?;
@@ -33,6 +34,29 @@ pub(super) fn reset_one(call: &Call, id: &str) -> Result<Doc, Refusal> {
     Ok(answer)
 }
 
+/// The files that only this task's run names go too, unless the caller wants to see to them.
+fn doom_files(call: &Call, task: &Doc, with_models: bool) -> Result<(), Refusal> {
+    if !call.flag_or("delete_external_artifacts", true)? {
+        return Ok(());
+    }
+    let id = doc::text(task, "id");
+    let mut urls = events::urls_of(call.db, id)?;
+    if with_models {
+        urls.extend(models::draft_urls_of(call.db, id)?);
+    }
+    urls.extend(output_artifacts(task).filter_map(|artifact| {
+        let uri = artifact.get("uri").and_then(Value::as_str)?;
+        Some(uri.to_owned())
+    }));
+    files::doomed::doom(call, id, &urls)
+}
+
+fn output_artifacts(task: &Doc) -> impl Iterator<Item = &Value> {
+    let artifacts = doc::get(task, "execution.artifacts").and_then(Value::as_array);
+    let all = artifacts.map(Vec::as_slice).unwrap_or_default();
+    all.iter().filter(|artifact| artifact["mode"] != "input")
+}
+
 /// `tasks.delete` of one task.
 pub(super) fn delete_one(call: &Call, id: &str) -> Result<Doc, Refusal> {
     let task = known(call.db, id)?;
@@ -42,6 +66,7 @@ pub(super) fn delete_one(call: &Call, id: &str) -> Result<Doc, Refusal> {
         .flag("return_file_urls")?
         .then(|| urls_of(call, &task))
         .transpose()?;
+    doom_files(call, &task, with_models)?;
     let removed = remove(call, id, with_models)?;
     let mut answer = Doc::new();
     answer.insert("deleted".into(), true.into());
@@ -94,14 +119,7 @@ pub(crate) fn remove_but_entries(
 /// Addresses of the files that a task leaves behind.
 pub(crate) fn urls_of(call: &Call, task: &Doc) -> Result<Value, Refusal> {
     let id = doc::text(task, "id");
-    let artifacts = doc::get(task, "execution.artifacts")
-        .and_then(Value::as_array)
-        .map(Vec::as_slice);
-    let output = |artifact: &&Value| artifact["mode"] != "input";
-    let artifact_urls: Vec<&Value> = artifacts
-        .unwrap_or_default()
-        .iter()
-        .filter(output)
+    let artifact_urls: Vec<&Value> = output_artifacts(task)
         .map(|artifact| &artifact["uri"])
         .collect();
     Ok(json!({

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::rules::{StatusChange, TakeOut};
-use super::super::wire::Refusal;
+use super::super::wire::{Refusal, Version};
 use super::super::{models, queues, workers};
 use super::{Answer, Call, Doc, doc, find, known, rules, save};
 use crate::task::Status;
@@ -59,9 +59,12 @@ fn many(call: &Call, one: One) -> Answer {
         match one(call, id) {
             Ok(mut result) => {
                 for flag in ["queued", "dequeued"] {
-                    if let Some(Value::Number(_)) = result.get(flag) {
-                        result.insert(flag.into(), true.into());
-                    }
+                    let done = match result.get(flag) {
+                        Some(Value::Number(_)) => true,
+                        Some(Value::Object(entries)) => entries.contains_key("removed"),
+                        _ => continue,
+                    };
+                    result.insert(flag.into(), done.into());
                 }
                 result.shift_remove("events");
                 result.insert("id".into(), id.into());
@@ -134,9 +137,8 @@ fn enqueue_one(call: &Call, id: &str) -> Result<Doc, Refusal> {
         (None, None) => queues::default_queue(call.db)?.0,
     };
     let ask = call.status_ask()?;
-    let named = call
-        .flag_or("update_execution_queue", true)?
-        .then_some(queue.as_str());
+    let recorded = call.flag_or("update_execution_queue", true)? || !call.plays(Version(2, 31));
+    let named = recorded.then_some(queue.as_str());
     let change = rules::enqueue(&task, named, &ask)?;
     // The real server changes the status first and takes it back; what that leaves on the task is part of its answer.
     if let Err(refusal) = queues::append(call, &queue, id) {

@@ -185,7 +185,8 @@ fn note_on_task(call: &Call, task: &str, worker: &str) -> Result<(), Refusal> {
     tasks::save(call.db, &task)
 }
 
-/// Samples of the machine, one row per number; the metric `task` says whether one was run.
+/// Samples of the machine, one row per number but nought, which the real server does not store either (§5.4); the
+/// metric `task` says whether one was run.
 fn store_samples(call: &Call, worker: &str, at: i64, busy: bool) -> Result<(), Refusal> {
     let sql =
         "INSERT INTO worker_samples (worker, at, metric, part, value) VALUES (?1, ?2, ?3, ?4, ?5)";
@@ -195,13 +196,13 @@ fn store_samples(call: &Call, worker: &str, at: i64, busy: bool) -> Result<(), R
         match value {
             Value::Array(parts) => {
                 for (part, value) in parts.iter().enumerate().take(1024) {
-                    if let Some(value) = value.as_f64() {
+                    if let Some(value) = value.as_f64().filter(|value| *value != 0.0) {
                         statement.execute(params![worker, at, metric, part.to_string(), value])?;
                     }
                 }
             }
             value => {
-                if let Some(value) = value.as_f64() {
+                if let Some(value) = value.as_f64().filter(|value| *value != 0.0) {
                     statement.execute(params![worker, at, metric, "", value])?;
                 }
             }

@@ -22,40 +22,59 @@ fn span(call: &Call) -> Result<(i64, i64, i64), Refusal> {
     ))
 }
 
+/// One worker's curve: moments (s) and values.
+type Curve = (String, Vec<i64>, Vec<f64>);
+
 /// `workers.get_stats`: dates in ms, the unfinished last step left away.
 pub(crate) fn get_stats(call: &Call) -> Answer {
     let (from, to, step) = span(call)?;
-    let workers = call.texts("worker_ids")?;
+    let workers = json!(call.texts("worker_ids")?).to_string();
+    let split = call.flag("split_by_resource")?;
     let mut by_worker: Vec<(String, Vec<Value>)> = Vec::new();
     for item in call.objects("items")? {
         let metric = doc::text(item, "key");
-        let aggregation = match doc::text(item, "aggregation") {
+        let said = match doc::text(item, "aggregation") {
+            "" => doc::text(item, "category"),
+            word => word,
+        };
+        let aggregation = match said {
             word @ ("min" | "max") => word,
             _ => "avg",
         };
-        let sql = format!(
-            "SELECT worker, at / ?3 * ?3 AS step, {aggregation}(value) FROM worker_samples
-             WHERE at BETWEEN ?1 AND ?2 AND metric = ?4
-               AND (?5 = '[]' OR worker IN (SELECT value FROM json_each(?5)))
-             GROUP BY worker, step HAVING step + ?3 <= ?2 ORDER BY worker, step"
-        );
-        let mut statement = call.db.prepare_cached(&sql)?;
-        let mut rows =
-            statement.query(params![from, to, step, metric, json!(workers).to_string()])?;
-        let mut curves: Vec<(String, Vec<i64>, Vec<f64>)> = Vec::new();
-        while let Some(row) = rows.next()? {
-            let (worker, at, value): (String, i64, f64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            match curves.last_mut() {
-                Some((last, dates, values)) if *last == worker => {
-                    dates.push(at * 1000);
-                    values.push(value);
+        let asked = |part: Option<&str>| {
+            let sql = format!(
+                "SELECT worker, at / ?3 * ?3 AS step, {aggregation}(value) FROM worker_samples
+                 WHERE at BETWEEN ?1 AND ?2 AND metric = ?4 AND (?6 IS NULL OR part = ?6)
+                   AND (?5 = '[]' OR worker IN (SELECT value FROM json_each(?5)))
+                 GROUP BY worker, step HAVING step + ?3 <= ?2 ORDER BY worker, step"
+            );
+            curves(call, &sql, params![from, to, step, metric, workers, part])
+        };
+        let mut shown = asked(None)?
+            .into_iter()
+            .map(|(worker, dates, values)| {
+                let millis: Vec<i64> = dates.iter().map(|at| at * 1000).collect();
+                let stats = json!({"aggregation": aggregation, "dates": millis, "values": values});
+                (worker, dates, stats)
+            })
+            .collect::<Vec<_>>();
+        if split {
+            for part in parts(call, metric, from, to)? {
+                for (worker, dates, values) in asked(Some(&part))? {
+                    let known = shown.iter_mut().find(|(known, _, _)| *known == worker);
+                    let Some((_, all, stats)) = known else {
+                        continue;
+                    };
+                    let series = json!({"name": part, "values": aligned(all, &dates, &values)});
+                    match &mut stats["resource_series"] {
+                        Value::Array(list) => list.push(series),
+                        empty => *empty = json!([series]),
+                    }
                 }
-                _ => curves.push((worker, vec![at * 1000], vec![value])),
             }
         }
-        for (worker, dates, values) in curves {
-            let stats = json!([{"aggregation": aggregation, "dates": dates, "values": values}]);
-            let shown = json!({"metric": metric, "stats": stats});
+        for (worker, _, stats) in shown {
+            let shown = json!({"metric": metric, "stats": [stats]});
             match by_worker.iter_mut().find(|(known, _)| *known == worker) {
                 Some((_, metrics)) => metrics.push(shown),
                 None => by_worker.push((worker, vec![shown])),
@@ -67,6 +86,42 @@ pub(crate) fn get_stats(call: &Call) -> Answer {
         .map(|(worker, metrics)| json!({"worker": worker, "metrics": metrics}))
         .collect();
     Ok(json!({"workers": workers}))
+}
+
+fn curves(call: &Call, sql: &str, values: &[&dyn rusqlite::ToSql]) -> Result<Vec<Curve>, Refusal> {
+    let mut statement = call.db.prepare_cached(sql)?;
+    let mut rows = statement.query(values)?;
+    let mut curves: Vec<Curve> = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (worker, at, value): (String, i64, f64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        match curves.last_mut() {
+            Some((last, dates, values)) if *last == worker => {
+                dates.push(at);
+                values.push(value);
+            }
+            _ => curves.push((worker, vec![at], vec![value])),
+        }
+    }
+    Ok(curves)
+}
+
+/// The parts (cores, GPUs) that a metric was reported for.
+fn parts(call: &Call, metric: &str, from: i64, to: i64) -> Result<Vec<String>, Refusal> {
+    let sql = "SELECT DISTINCT part FROM worker_samples
+               WHERE at BETWEEN ?1 AND ?2 AND metric = ?3 AND part <> '' ORDER BY CAST(part AS INTEGER)";
+    let mut statement = call.db.prepare_cached(sql)?;
+    Ok(statement
+        .query_map(params![from, to, metric], |row| row.get(0))?
+        .collect::<Result<_, _>>()?)
+}
+
+/// A part's values at the moments of the whole; nought where it has none.
+fn aligned(all: &[i64], dates: &[i64], values: &[f64]) -> Vec<f64> {
+    let at = |moment: &i64| {
+        let found = dates.iter().position(|date| date == moment);
+        found.map_or(0.0, |place| values[place])
+    };
+    all.iter().map(at).collect()
 }
 
 /// `workers.get_activity_report`: workers with any sample, and with one that carried a task.
@@ -94,9 +149,18 @@ pub(crate) fn get_metric_keys(call: &Call) -> Answer {
     let metrics = statement
         .query_map([], |row| row.get(0))?
         .collect::<Result<Vec<String>, _>>()?;
-    let categories: Vec<Value> = metrics
-        .iter()
-        .map(|name| json!({"name": name, "metric_keys": [name]}))
+    // `gpu_usage` and `gpu_memory_used` are both of the category `gpu`.
+    let mut categories: Vec<(String, Vec<String>)> = Vec::new();
+    for metric in metrics {
+        let name = metric.split('_').next().unwrap_or_default().to_owned();
+        match categories.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, keys)) => keys.push(metric),
+            None => categories.push((name, vec![metric])),
+        }
+    }
+    let categories: Vec<Value> = categories
+        .into_iter()
+        .map(|(name, keys)| json!({"name": name, "metric_keys": keys}))
         .collect();
     Ok(json!({"categories": categories}))
 }

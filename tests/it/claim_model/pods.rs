@@ -155,7 +155,7 @@ fn pod_dies(setup: &Setup, state: &State, slot: usize, out: &mut Vec<Next>) {
     }
     if now.life == Pod::Running && !deleting {
         let mut next = *state;
-        ends(setup, &mut next, slot, job::ENDED_TASK);
+        ends(setup, &mut next, slot, job::ENDED_FAULT);
         out.push(death(next, "pod ends by its own fault, unreported"));
     }
 }
@@ -285,6 +285,14 @@ fn pod_ends(setup: &Setup, state: &State, slot: usize, out: &mut Vec<Next>) {
     } else if mine {
         for &status in setup.ends {
             report(status, "run ends by itself and reports");
+        }
+        if setup.retries {
+            let mut next = *state;
+            ends(setup, &mut next, slot, job::ENDED_FAULT);
+            out.push(Next::on(
+                next,
+                "run fails and leaves its end to the controller",
+            ));
         }
     } else {
         let mut next = *state;

@@ -80,6 +80,7 @@ fn nowhere(state: JobState, read_at: Timestamp, unchanged_since: Timestamp) -> O
         settled: false,
         returned: false,
         requeues: 0,
+        failures: 0,
         created_at: read_at,
     };
     let facts = Facts {
@@ -102,6 +103,7 @@ fn patient() -> Policy {
         on_pending_timeout: OnPendingTimeout::Requeue,
         on_interruption: OnInterruption::Requeue,
         max_interruptions: 3,
+        max_failures: 0,
         grace: SignedDuration::from_secs(30),
         restore_orphans: true,
         retiring: false,

@@ -87,6 +87,8 @@ pub struct Setup {
     pub not_admitted: bool,
     /// Patience with a waiting pod may run out.
     pub patience: bool,
+    /// The binding asks for failed tasks to be tried again.
+    pub retries: bool,
     /// The binding asks for orphans to be restored.
     pub orphans: bool,
     /// A look may not see yet that a pod has started.
@@ -113,6 +115,7 @@ impl Setup {
         stuck: true,
         not_admitted: true,
         patience: true,
+        retries: false,
         orphans: true,
         unseen_start: true,
         ends: &[S::Failed, S::Completed],

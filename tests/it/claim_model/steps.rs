@@ -4,7 +4,7 @@ use trainyard::claim::{Reason, ThisPass};
 
 use super::pods::{delete_job, job_of};
 use super::setup::{Fault, Next, Setup, Variant};
-use super::view::{Begin, Memo, NO_JOB, View, started};
+use super::view::{Begin, Memo, NO_JOB, View, may_run};
 use super::world::{
     AGENT, Agent, Controller, IDLE, NOBODY, Pc, Pod, S, State, USER, bit, job, pending,
 };
@@ -224,12 +224,12 @@ impl Call<'_> {
     /// Requeue, Restore, PullBack.
     fn give_back(&mut self) -> Then {
         let state = self.state;
-        let after_dequeue = if self.job_ended() {
-            Pc::ReturnPatch
-        } else {
-            Pc::ReturnAdd
+        // The Job is the record until the task stands in its queue again: a settled one may go at any time.
+        let at_the_end = match (self.has(bit::PULL_BACK), self.job_ended()) {
+            (true, _) => Pc::PullBackDelete,
+            (false, true) => Pc::ReturnPatch,
+            (false, false) => Pc::Idle,
         };
-        let at_the_end = first_if(self.has(bit::PULL_BACK), Pc::PullBackDelete);
         match self.now.pc {
             Pc::ReturnRemove => {
                 let took = self.next.remove(self.own_pending());
@@ -241,7 +241,7 @@ impl Call<'_> {
             Pc::ReturnRead => {
                 let running = self.has(bit::RUNNING) && self.ours() && self.unwritten();
                 let then = match state.status {
-                    S::Queued => after_dequeue,
+                    S::Queued => Pc::ReturnAdd,
                     S::InProgress if running && !state.stopping => Pc::ReturnDequeue,
                     _ => Pc::Idle,
                 };
@@ -249,20 +249,16 @@ impl Call<'_> {
             }
             Pc::ReturnDequeue => {
                 self.check_foreign();
-                let done = self.next.dequeue(Some(S::Queued), Reason::Requeued);
+                let done = self.next.dequeue(Some(S::Queued), self.returns_as());
                 self.note_enqueue(false, done);
-                (first_if(done, after_dequeue), "return: dequeue to queued")
+                (first_if(done, Pc::ReturnAdd), "return: dequeue to queued")
             }
             Pc::ReturnPatch => {
                 self.patch_settled();
-                (Pc::ReturnAdd, "return: patch the Job")
+                (Pc::Idle, "return: patch the Job")
             }
             Pc::ReturnAdd => {
-                let reason = if self.has(bit::RESTORE) {
-                    Reason::Restored
-                } else {
-                    Reason::Requeued
-                };
+                let reason = self.returns_as();
                 let there_already = state.status == S::Queued && state.entries & USER != 0;
                 let added = self.next.enqueue(USER, true, reason);
                 self.note_enqueue(added, added);
@@ -286,6 +282,17 @@ impl Call<'_> {
         }
     }
 
+    /// The reason that a return leaves in the task.
+    fn returns_as(&self) -> Reason {
+        if self.has(bit::RESTORE) {
+            Reason::Restored
+        } else if self.has(bit::RETRY) {
+            Reason::Retried
+        } else {
+            Reason::Requeued
+        }
+    }
+
     fn give_up(&mut self) -> Then {
         match self.now.pc {
             Pc::GiveUpRemove => {
@@ -299,7 +306,7 @@ impl Call<'_> {
                 // Who took the pending entry knows that no pod can start any more.
                 let pod = !self.has(bit::PENDING)
                     && self.same_job()
-                    && started(self.state, self.setup, self.j);
+                    && may_run(self.state, self.setup, self.j);
                 let go_on = self.state.status == S::Queued && self.unwritten() && !pod;
                 (first_if(go_on, Pc::GiveUpDequeue), "give up: read live")
             }

@@ -42,6 +42,8 @@ pub struct Choice {
     pub fail_pending: bool,
     /// The cluster has not told yet that a pod has started.
     pub unseen_start: bool,
+    /// A failed task is not tried again any more.
+    pub failures_spent: bool,
 }
 
 /// Answers of the real `decide`, by the facts they rest on.
@@ -70,6 +72,7 @@ impl Choice {
         out_of_patience: false,
         fail_pending: false,
         unseen_start: false,
+        failures_spent: false,
     };
 }
 
@@ -77,6 +80,12 @@ impl Choice {
 pub fn started(state: &State, setup: &Setup, j: usize) -> bool {
     let begun = |slot: usize| (Pod::Started..=Pod::Dead).contains(&state.pods[slot].life);
     begun(j) || (setup.two_pods && begun(j + ATTEMPTS))
+}
+
+/// Whether it has started and may still run.
+pub fn may_run(state: &State, setup: &Setup, j: usize) -> bool {
+    let runs = |slot: usize| (Pod::Started..Pod::Dead).contains(&state.pods[slot].life);
+    runs(j) || (setup.two_pods && runs(j + ATTEMPTS))
 }
 
 impl Memo {
@@ -117,6 +126,12 @@ fn choices(setup: &Setup) -> Vec<Choice> {
             });
         }
     }
+    if setup.retries {
+        all.push(Choice {
+            failures_spent: true,
+            ..Choice::PLAIN
+        });
+    }
     if setup.unseen_start {
         let seen = all.clone();
         all.extend(seen.iter().map(|choice| Choice {
@@ -137,6 +152,11 @@ fn policy(setup: &Setup, choice: Choice) -> Policy {
         },
         on_interruption: OnInterruption::Requeue,
         max_interruptions: 3,
+        max_failures: if setup.retries && !choice.failures_spent {
+            3
+        } else {
+            0
+        },
         grace: SignedDuration::from_secs(30),
         restore_orphans: setup.orphans,
         retiring: false,
@@ -176,6 +196,7 @@ fn faulty(setup: &Setup, view: View, observed: &Observed, step: Step) -> Step {
             queue: user_queue(),
             pending: *pending,
             running: false,
+            failed: false,
         },
         (
             Variant::NoGiveUp,
@@ -223,6 +244,7 @@ impl First for Step {
                 attempt,
                 returned,
                 requeues,
+                failures: _,
             } => {
                 if attempt.0 as usize > setup.attempts {
                     return None;
@@ -243,11 +265,12 @@ impl First for Step {
                 attempt,
                 pending,
                 running,
+                failed,
                 ..
             } => on(
                 from(pending, Pc::ReturnRemove, Pc::ReturnRead),
                 attempt,
-                flag(running, bit::RUNNING),
+                flag(running, bit::RUNNING) | flag(failed, bit::RETRY),
             ),
             Step::Restore { pending, .. } => Some(Begin {
                 pc: from(pending, Pc::ReturnRemove, Pc::ReturnRead),
@@ -315,7 +338,7 @@ impl View<'_> {
         let s = self.state;
         let mut key = u64::from(self.entries) << 2 | self.cluster as u64;
         key = key << 3 | s.status as u64;
-        key = key << 2 | s.reason as u64;
+        key = key << 3 | s.reason as u64;
         key = key << 2 | s.exec as u64;
         key = key << 4 | u64::from(s.mark);
         key = key << 4 | u64::from(s.last_worker);
@@ -350,6 +373,7 @@ impl View<'_> {
                 job::INTENT => JobState::Intent,
                 job::HELD => JobState::Held,
                 job::ENDED_TASK => JobState::Ended(Cause::Task),
+                job::ENDED_FAULT => JobState::Ended(Cause::Failure),
                 _ => JobState::Ended(Cause::Interruption),
             };
             jobs.push(Job {
@@ -366,6 +390,7 @@ impl View<'_> {
                 settled: packed & job::SETTLED != 0,
                 returned: packed & job::RETURNED != 0,
                 requeues: u32::from(packed & job::REQUEUED != 0),
+                failures: 0,
                 created_at: if choice.out_of_patience {
                     long_ago
                 } else {

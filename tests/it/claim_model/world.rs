@@ -46,10 +46,12 @@ pub mod job {
     pub const NONE: u8 = 0;
     pub const INTENT: u8 = 1;
     pub const HELD: u8 = 2;
-    /// Ended by the task's own fault or success.
+    /// Ended after its end was reported.
     pub const ENDED_TASK: u8 = 3;
     /// Ended by an interruption.
     pub const ENDED_LOST: u8 = 4;
+    /// Ended by the task's own fault, unreported.
+    pub const ENDED_FAULT: u8 = 5;
     pub const STATE: u8 = 7;
     pub const DELETING: u8 = 8;
     pub const SETTLED: u8 = 16;
@@ -59,7 +61,7 @@ pub mod job {
     pub const UID: u8 = 128;
 
     pub fn ended(job: u8) -> bool {
-        matches!(job & STATE, ENDED_TASK | ENDED_LOST)
+        matches!(job & STATE, ENDED_TASK | ENDED_LOST | ENDED_FAULT)
     }
 
     pub fn there(job: u8) -> bool {
@@ -185,6 +187,8 @@ pub mod bit {
     pub const READ_QUEUED: u16 = 256;
     /// A settlement: the status to write is `stopped`.
     pub const WRITE_STOPPED: u16 = 512;
+    /// A return: the reason is `Retried`.
+    pub const RETRY: u16 = 512;
     /// A return: the reason is `Restored`.
     pub const RESTORE: u16 = 1024;
     /// A return: pull back, delete the Job at the end.
@@ -299,7 +303,7 @@ impl Hash for State {
             word = word << 1 | u64::from(flag);
         }
         word = word << 3 | self.status as u64;
-        word = word << 2 | self.reason as u64;
+        word = word << 3 | self.reason as u64;
         word = word << 3 | self.enqueue_status.map_or(7, |s| s as u64);
         word = word << 2 | self.exec as u64;
         word = word << 4 | u64::from(self.mark);

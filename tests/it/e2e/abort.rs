@@ -1,11 +1,10 @@
 //! An abort gives SIGTERM to the script's process group, then `stopped`; a container killed as a whole loses no line.
 
-use std::fs;
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::json;
 
+use super::cgroup::{kill_whole_container, stop_whole_container};
 use super::world::{World, wait};
 
 #[test]
@@ -58,45 +57,6 @@ fn an_abort_of_a_queued_task_starts_nothing() {
     assert!(world.counter.lines().is_empty());
 }
 
-/// Kills every process of the pod's task container at once, as an out-of-memory kill under cgroup v2 does: all
-/// members of the container's cgroup are frozen, get SIGKILL and thaw.
-fn kill_whole_container(uid: &str, container: &str) {
-    let id = container.rsplit('/').next().expect("container id");
-    let find = |controller: &str| {
-        let output = Command::new("find")
-            .args([
-                &format!("/sys/fs/cgroup/{controller}"),
-                "-type",
-                "d",
-                "-name",
-                &format!("*{id}*"),
-            ])
-            .output()
-            .expect("find runs");
-        String::from_utf8_lossy(&output.stdout)
-            .lines()
-            .next()
-            .map(str::to_owned)
-    };
-    let folder = find("freezer")
-        .or_else(|| find(""))
-        .unwrap_or_else(|| panic!("cgroup of {id} (pod {uid})"));
-    if fs::metadata(format!("{folder}/cgroup.kill")).is_ok() {
-        fs::write(format!("{folder}/cgroup.kill"), "1").expect("cgroup.kill is written");
-        return;
-    }
-    fs::write(format!("{folder}/freezer.state"), "FROZEN").expect("freezes");
-    let pids = fs::read_to_string(format!("{folder}/cgroup.procs")).expect("members are readable");
-    assert!(
-        pids.lines().count() >= 2,
-        "process 1 and the script at least: {pids}"
-    );
-    for pid in pids.lines() {
-        let _ = Command::new("kill").args(["-KILL", pid]).status();
-    }
-    fs::write(format!("{folder}/freezer.state"), "THAWED").expect("thaws");
-}
-
 #[test]
 fn every_line_written_before_a_kill_of_the_whole_container_is_on_the_server() {
     let world = World::with_binding("killall");
@@ -105,25 +65,15 @@ fn every_line_written_before_a_kill_of_the_whole_container_is_on_the_server() {
         print('all written', flush=True)\n\
         time.sleep(600)\n";
     let task = world.run("killed", source, "gpu");
-    let container = wait("the task runs and has written", 60, || {
+    wait("the task runs and has written", 60, || {
         let pod = world.pod_of(&task);
-        let id = pod["status"]["containerStatuses"][0]["containerID"]
-            .as_str()?
-            .to_owned();
-        let text = world.kubectl(&[
-            "logs",
-            pod["metadata"]["name"].as_str()?,
-            "-c",
-            "task",
-            "--tail=5",
-        ]);
-        text.contains("all written").then_some(id)
+        let name = pod["metadata"]["name"].as_str()?;
+        // An error as long as the container waits to start.
+        let text = world.try_kubectl(&["logs", name, "-c", "task", "--tail=5"]);
+        text.ok()?.contains("all written").then_some(())
     });
-    let uid = world.pod_of(&task)["metadata"]["uid"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned();
-    kill_whole_container(&uid, &container);
+    // The container's id may come later than its log.
+    kill_whole_container(&world.running_pod(&task), "task");
     let ended = world.until_ended(&task, 90);
     assert_eq!(ended["status"], "failed");
     let cause = format!("{} {}", ended["status_reason"], ended["status_message"]);
@@ -143,4 +93,46 @@ fn every_line_written_before_a_kill_of_the_whole_container_is_on_the_server() {
     assert_eq!(lines.len(), wanted.len(), "each line once");
     assert!(lines == wanted, "lines are in order");
     assert!(world.log(&task).iter().any(|l| l == "all written"));
+}
+
+#[test]
+fn the_last_lines_of_a_pod_that_died_as_a_whole_are_sent_by_the_controller() {
+    let world = World::with_binding("tail");
+    let source = "import time\n\
+        for i in range(50):\n    print(f'early {i}', flush=True)\n\
+        time.sleep(12)\n\
+        for i in range(300):\n    print(f'late {i}', flush=True)\n\
+        print('all written', flush=True)\n\
+        time.sleep(600)\n";
+    let task = world.run("dies", source, "gpu");
+    wait("the early lines are on the server", 60, || {
+        world
+            .log(&task)
+            .iter()
+            .any(|line| line == "early 49")
+            .then_some(())
+    });
+    // From here on the sidecar sends nothing: it stands still until it is killed with the pod.
+    let pod = world.running_pod(&task);
+    stop_whole_container(&pod, "uplink");
+    wait("the late lines are in the container's log", 60, || {
+        let name = pod["metadata"]["name"].as_str()?;
+        let text = world.kubectl(&["logs", name, "-c", "task", "--tail=3"]);
+        text.contains("all written").then_some(())
+    });
+    assert!(!world.log(&task).iter().any(|line| line.starts_with("late")));
+    kill_whole_container(&pod, "task");
+    let ended = world.until_ended(&task, 150);
+    assert_eq!(ended["status"], "failed");
+    let lines: Vec<String> = wait("the late lines are on the server", 30, || {
+        let lines: Vec<String> = world
+            .log(&task)
+            .into_iter()
+            .filter(|line| line.starts_with("early ") || line.starts_with("late "))
+            .collect();
+        (lines.len() >= 350).then_some(lines)
+    });
+    let early = (0..50).map(|i| format!("early {i}"));
+    let wanted: Vec<String> = early.chain((0..300).map(|i| format!("late {i}"))).collect();
+    assert!(lines == wanted, "each line once and in order: {lines:?}");
 }

@@ -325,3 +325,30 @@ fn host_and_gpu_statistics_of_a_task_without_the_sdk_are_on_the_server() {
         assert!(points >= 1, "{metric} {variant} has no points: {scalars}");
     }
 }
+
+#[test]
+fn the_users_configuration_arrives_without_the_passwords_of_repositories() {
+    let mut world = World::new("conf");
+    world.apply(&json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "conf"},
+        "stringData": {"clearml.conf": "agent { git_user: me, git_pass: \"canary-pass\" }\nsdk.answer: 42\n"},
+    }));
+    world.start_controller();
+    world.queue("gpu");
+    world.bind(
+        "gpu",
+        &["gpu"],
+        &json!({"environment": {"clearmlConfRef": {"name": "conf"}}}),
+    );
+    let source = "import os, pathlib\n\
+        text = pathlib.Path(os.environ['CLEARML_CONFIG_FILE']).read_text()\n\
+        print('password', 'canary' in text, 'answer', 'sdk.answer: 42' in text)\n\
+        print('mounted', pathlib.Path('/trainyard-conf').exists())\n";
+    let task = world.run("reads its configuration", source, "gpu");
+    assert_eq!(world.until_ended(&task, 90)["status"], "completed");
+    let log = world.log(&task);
+    for line in ["password False answer True", "mounted False"] {
+        assert!(log.iter().any(|known| known == line), "{line}: {log:#?}");
+    }
+    assert!(!log.join("\n").contains("canary"), "{log:#?}");
+}

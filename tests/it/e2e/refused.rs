@@ -107,3 +107,50 @@ fn wrong_credentials_and_a_dead_server_are_conditions_not_crashes() {
         (world.condition("gpu", "ServerReachable")["status"] == "True").then_some(())
     });
 }
+
+#[test]
+fn a_template_in_a_config_map_is_told_by_map_key_and_field_and_mended_in_place() {
+    let mut world = World::new("template-map");
+    world.start_controller();
+    world.queue("gpu");
+    let task = world.run("waits", "print('here')\n", "gpu");
+    let mut binding = world.binding(
+        "gpu",
+        &["gpu"],
+        &json!({"templateRef": {"name": "pods", "key": "pod.yaml"}}),
+    );
+    binding["spec"]
+        .as_object_mut()
+        .expect("a spec")
+        .remove("template");
+    world.apply(&binding);
+    let map = |key: &str, template: &str| {
+        world.apply(&json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "pods"}, "data": {key: template},
+        }));
+    };
+    // A template that was refused is judged again every 30 s.
+    let until_told = |words: &[&str]| {
+        wait(&format!("{words:?} is told"), 90, || {
+            let condition = world.condition("gpu", "TemplateValid");
+            let message = condition["message"].as_str().unwrap_or_default();
+            let told = words.iter().all(|word| message.contains(word));
+            (condition["status"] == "False" && told).then_some(())
+        });
+        assert_eq!(world.entries("gpu"), std::slice::from_ref(&task));
+        assert_eq!(world.status(&task), "queued");
+    };
+    until_told(&["spec.templateRef", "pods"]);
+    map("other.yaml", "spec: {}");
+    until_told(&["spec.templateRef", "pod.yaml", "pods"]);
+    let image = &world.place.task_image;
+    let with = |more: &str| {
+        format!("spec:\n  {more}\n  containers:\n  - name: task\n    image: {image}\n")
+    };
+    map("pod.yaml", &with("surprise: 1"));
+    until_told(&["surprise"]);
+    map("pod.yaml", &with("hostname: mended"));
+    assert_eq!(world.until_ended(&task, 150)["status"], "completed");
+    let pod = world.job_of(&task)["spec"]["template"]["spec"].clone();
+    assert_eq!(pod["hostname"], "mended", "{pod:#}");
+}

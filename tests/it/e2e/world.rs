@@ -1,6 +1,8 @@
 //! What a scenario runs in: a namespace of its own on the real cluster, a `trainyard server` and a
 //! `trainyard controller` of its own, and short ways to speak to them. Everything started here ends with the value.
 
+mod neighbour;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -12,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use super::foreign::Foreign;
 
 /// Where the cluster and the prepared programs are; `cargo xtask test` sets it.
 #[derive(Debug, Clone)]
@@ -87,6 +91,17 @@ impl Proc {
         let _ = self.child.wait();
     }
 
+    /// SIGTERM; it may take its time.
+    pub fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    pub fn signal(&self, name: &str) {
+        let _ = Command::new("kill")
+            .args([&format!("-{name}"), &self.id().to_string()])
+            .status();
+    }
+
     pub fn has_ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
     }
@@ -103,7 +118,7 @@ impl Drop for Proc {
 }
 
 /// Counts what user code reports from its pod: one line per run, outside of the cluster.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Counter {
     pub address: String,
     lines: Arc<Mutex<Vec<String>>>,
@@ -180,7 +195,13 @@ pub struct World {
     /// The program under test: this build, or for benches the one that the image holds.
     program: PathBuf,
     server: Option<Proc>,
+    /// The server in its place.
+    foreign: Option<Foreign>,
     controller: Option<Proc>,
+    /// Environment variables of controllers beside the usual ones.
+    pub environment: Vec<(String, String)>,
+    /// Where the controller answers probes and scrapes.
+    pub probes: String,
     runtime: tokio::runtime::Runtime,
     http: reqwest::Client,
     token: Mutex<String>,
@@ -189,17 +210,26 @@ pub struct World {
 impl World {
     /// A namespace, a server, and (unless the scenario installs its own) nothing else.
     pub fn new(name: &str) -> Self {
-        Self::of_program(name, PathBuf::from(env!("CARGO_BIN_EXE_trainyard")))
+        Self::of_program(name, PathBuf::from(env!("CARGO_BIN_EXE_trainyard")), None)
     }
 
     /// The same with the optimised program that the image holds, for benches.
     pub fn measured(name: &str) -> Self {
-        let program = std::env::var("TRAINYARD_E2E_PROGRAM")
-            .expect("TRAINYARD_E2E_PROGRAM names the program");
-        Self::of_program(name, PathBuf::from(program))
+        Self::measured_on(name, None)
     }
 
-    fn of_program(name: &str, program: PathBuf) -> Self {
+    /// The same on the server that the caller of the bench named, if one was.
+    pub fn compared(name: &str) -> Self {
+        Self::measured_on(name, Foreign::given())
+    }
+
+    fn measured_on(name: &str, foreign: Option<Foreign>) -> Self {
+        let program = std::env::var("TRAINYARD_E2E_PROGRAM")
+            .expect("TRAINYARD_E2E_PROGRAM names the program");
+        Self::of_program(name, PathBuf::from(program), foreign)
+    }
+
+    fn of_program(name: &str, program: PathBuf, foreign: Option<Foreign>) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let place = Place::find();
         let dir = tempfile::tempdir().expect("temp folder");
@@ -223,7 +253,10 @@ impl World {
             counter,
             program,
             server: None,
+            foreign,
             controller: None,
+            environment: Vec::new(),
+            probes: String::new(),
             runtime,
             // A kept connection would be a dead one after the server was killed.
             http: reqwest::Client::builder()
@@ -232,32 +265,44 @@ impl World {
                 .expect("HTTP client"),
             token: Mutex::new(String::new()),
         };
-        world.start_server();
-        // As helm leaves it: the definition is there before the first binding. A fresh cluster has none.
+        if let Some(foreign) = &world.foreign {
+            world.url.clone_from(&foreign.url);
+            world.key.clone_from(&foreign.key);
+            world.secret.clone_from(&foreign.secret);
+        } else {
+            world.start_server();
+        }
+        world.settle_in();
+        world
+    }
+
+    /// Definition, namespace, Secret and service account, as helm leaves them.
+    fn settle_in(&self) {
+        // The definition is there before the first binding. A fresh cluster has none.
         let definition = concat!(env!("CARGO_MANIFEST_DIR"), "/crds/queuebindings.yaml");
-        world.kubectl(&[
+        self.kubectl(&[
             "apply",
             "--server-side",
             "--force-conflicts",
             "-f",
             definition,
         ]);
-        world.kubectl(&[
-            "wait",
-            "--for=condition=Established",
-            "--timeout=30s",
-            "crd/queuebindings.trainyard.dev",
-        ]);
-        world.kubectl(&["create", "namespace", &world.namespace.clone()]);
-        world.apply(&json!({
+        // A fresh one has no conditions at first, which `kubectl wait` takes for an error.
+        wait("the definition is established", 60, || {
+            let definition = self.get(&["crd", "queuebindings.trainyard.dev"]);
+            let conditions = definition["status"]["conditions"].as_array()?;
+            let established = |one: &Value| one["type"] == "Established" && one["status"] == "True";
+            conditions.iter().any(established).then_some(())
+        });
+        self.kubectl(&["create", "namespace", &self.namespace.clone()]);
+        self.apply(&json!({
             "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "clearml-credentials"},
-            "stringData": {"access_key": world.key, "secret_key": world.secret},
+            "stringData": {"access_key": self.key, "secret_key": self.secret},
         }));
-        world.apply(&json!({
+        self.apply(&json!({
             "apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "trainyard-task"},
             "automountServiceAccountToken": false,
         }));
-        world
     }
 
     /// The same with a controller on the host and a binding `gpu` on the queue `gpu`.
@@ -316,20 +361,81 @@ impl World {
     }
 
     pub fn start_controller(&mut self) {
+        self.probes = TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| listener.local_addr())
+            .expect("a free port")
+            .to_string();
+        let log = self.dir.path().join("controller.log");
+        let mut command = self.controller_command(&self.probes);
+        self.controller = Some(Proc::start(&mut command, &log));
+    }
+
+    /// Another replica under a name of its own; it ends with its value.
+    pub fn replica(&self, identity: &str) -> Proc {
+        let mut command = self.controller_command("127.0.0.1:0");
+        command.env("TRAINYARD_IDENTITY", identity);
+        Proc::start(
+            &mut command,
+            &self.dir.path().join(format!("{identity}.log")),
+        )
+    }
+
+    fn controller_command(&self, probes: &str) -> Command {
         let mut command = Command::new(&self.program);
         command
             .arg("controller")
             .env("KUBECONFIG", &self.place.kubeconfig)
             .env("TRAINYARD_NAMESPACE", &self.namespace)
             .env("TRAINYARD_IMAGE", &self.place.image)
-            .env("TRAINYARD_LISTEN", "127.0.0.1:0")
+            .env("TRAINYARD_LISTEN", probes)
             .env("CLEARML_API_HOST", &self.url)
             .env("CLEARML_API_ACCESS_KEY", &self.key)
-            .env("CLEARML_API_SECRET_KEY", &self.secret);
-        self.controller = Some(Proc::start(
-            &mut command,
-            &self.dir.path().join("controller.log"),
-        ));
+            .env("CLEARML_API_SECRET_KEY", &self.secret)
+            .envs(self.environment.iter().cloned());
+        command
+    }
+
+    /// What the controller answers to a GET on its port of probes: the status, and the text.
+    pub fn probe(&self, path: &str) -> (u16, String) {
+        self.runtime.block_on(async {
+            match self
+                .http
+                .get(format!("http://{}{path}", self.probes))
+                .send()
+                .await
+            {
+                Ok(answer) => (
+                    answer.status().as_u16(),
+                    answer.text().await.unwrap_or_default(),
+                ),
+                Err(error) => (0, error.to_string()),
+            }
+        })
+    }
+
+    /// The sum of a metric's series that carry all of these words, such as `binding="ns/gpu"`.
+    pub fn metric(&self, name: &str, words: &[&str]) -> f64 {
+        let (status, text) = self.probe("/metrics");
+        assert_eq!(status, 200, "{text}");
+        text.lines()
+            .filter(|line| {
+                line.strip_prefix(name)
+                    .is_some_and(|rest| rest.starts_with(['{', ' ']))
+                    && words.iter().all(|word| line.contains(word))
+            })
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+
+    /// SIGTERM, and how long it took to end.
+    pub fn terminate_controller(&mut self) -> Duration {
+        let mut controller = self.controller.take().expect("the controller runs");
+        let begun = Instant::now();
+        controller.terminate();
+        wait("the controller ends on SIGTERM", 60, || {
+            controller.has_ended().then_some(())
+        });
+        begun.elapsed()
     }
 
     pub fn kill_controller(&mut self) {
@@ -405,12 +511,13 @@ impl World {
 
     /// A QueueBinding `name` on `queues`; `patch` is merged into its spec.
     pub fn binding(&self, name: &str, queues: &[&str], patch: &Value) -> Value {
+        let (web, files) = self.web_and_files(&self.url);
         let mut spec = json!({
             "server": {
-                "apiUrl": self.url, "webUrl": self.url, "filesUrl": format!("{}/files", self.url),
+                "apiUrl": self.url, "webUrl": web, "filesUrl": files,
                 "credentialsSecretRef": {"name": "clearml-credentials"},
             },
-            "queues": queues.iter().map(|queue| json!({"name": queue})).collect::<Vec<_>>(),
+            "queues": queues.iter().map(|queue| json!({"name": self.named(queue)})).collect::<Vec<_>>(),
             "limits": {"maxConcurrent": 4},
             "environment": {"indexUrl": self.place.index_url},
             "lifecycle": {"abortGracePeriod": "10s"},
@@ -425,6 +532,14 @@ impl World {
 
     pub fn bind(&self, name: &str, queues: &[&str], patch: &Value) {
         self.apply(&self.binding(name, queues, patch));
+    }
+
+    /// POSTs an object to a path of the API server.
+    pub fn post(&self, path: &str, object: &Value) -> String {
+        let file = self.dir.path().join("post.json");
+        fs::write(&file, object.to_string()).expect("object is written");
+        let file = file.to_string_lossy().into_owned();
+        self.kubectl(&["create", "--raw", path, "-f", &file])
     }
 
     pub fn condition(&self, binding: &str, kind: &str) -> Value {
@@ -464,8 +579,24 @@ impl World {
         self.get(&["jobs", "-l", &format!("trainyard.dev/task={task}")])["items"][0].clone()
     }
 
+    pub fn job_of_attempt(&self, task: &str, attempt: u32) -> Value {
+        let label = format!("trainyard.dev/task={task},trainyard.dev/attempt={attempt}");
+        self.get(&["jobs", "-l", &label])["items"][0].clone()
+    }
+
     pub fn pod_of(&self, task: &str) -> Value {
         self.get(&["pods", "-l", &format!("trainyard.dev/task={task}")])["items"][0].clone()
+    }
+
+    /// The task's pod once the kubelet has told that its container runs, which may be later than the task itself.
+    pub fn running_pod(&self, task: &str) -> Value {
+        wait("the kubelet tells of the container", 30, || {
+            let pod = self.pod_of(task);
+            let all = pod["status"]["containerStatuses"].as_array()?.clone();
+            let started =
+                |status: &Value| status["name"] == "task" && !status["state"]["running"].is_null();
+            all.iter().any(started).then_some(pod)
+        })
     }
 
     // ---- the server
@@ -518,8 +649,25 @@ impl World {
         })
     }
 
+    /// Addresses of page and file server that belong to the server at `url`.
+    pub fn web_and_files(&self, url: &str) -> (String, String) {
+        match &self.foreign {
+            Some(foreign) => (foreign.web.clone(), foreign.files.clone()),
+            None => (url.to_owned(), format!("{url}/files")),
+        }
+    }
+
+    /// What a queue is called on the server: on one that others use too, by a name of our own.
+    pub fn named(&self, queue: &str) -> String {
+        if self.foreign.is_some() {
+            format!("{queue}-{}", self.namespace)
+        } else {
+            queue.to_owned()
+        }
+    }
+
     pub fn queue(&self, name: &str) -> String {
-        self.call("queues.create", &json!({"name": name}))["id"]
+        self.call("queues.create", &json!({"name": self.named(name)}))["id"]
             .as_str()
             .expect("queue id")
             .to_owned()
@@ -528,7 +676,7 @@ impl World {
     pub fn queue_id(&self, name: &str) -> String {
         let found = self.call(
             "queues.get_all",
-            &json!({"name": format!("^{name}$"), "only_fields": ["id"]}),
+            &json!({"name": format!("^{}$", self.named(name)), "only_fields": ["id"]}),
         );
         found["queues"][0]["id"]
             .as_str()
@@ -556,10 +704,12 @@ impl World {
                        "diff": source, "requirements": {}},
         });
         merge(&mut body, patch);
-        self.call("tasks.create", &body)["id"]
-            .as_str()
-            .expect("task id")
-            .to_owned()
+        let created = self.call("tasks.create", &body);
+        let task = created["id"].as_str().expect("task id").to_owned();
+        if let Some(foreign) = &self.foreign {
+            foreign.note(&task);
+        }
+        task
     }
 
     pub fn enqueue(&self, task: &str, queue: &str) {
@@ -671,9 +821,8 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
+        let log = fs::read_to_string(self.dir.path().join("controller.log")).unwrap_or_default();
         if thread::panicking() {
-            let log =
-                fs::read_to_string(self.dir.path().join("controller.log")).unwrap_or_default();
             let tail: Vec<&str> = log.lines().rev().take(40).collect();
             eprintln!(
                 "controller:\n{}",
@@ -689,6 +838,9 @@ impl Drop for World {
             }
         }
         self.kill_controller();
+        if let Some(foreign) = &self.foreign {
+            foreign.clear(self);
+        }
         let _ = self.try_kubectl(&[
             "delete",
             "jobs,pods",
@@ -703,6 +855,11 @@ impl Drop for World {
             &self.namespace.clone(),
             "--wait=false",
         ]);
+        let told = !self.secret.is_empty() && log.contains(&self.secret);
+        assert!(
+            thread::panicking() || !told,
+            "the controller's log names the server's secret key"
+        );
     }
 }
 

@@ -1,9 +1,12 @@
 //! How runs end: by themselves, by failure, by abort, by interruption.
 
+use std::time::{Duration, Instant};
+
 use nix::sys::signal::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::pod::{Pod, family};
+use super::proxy::{Fate, Proxy};
 use super::server::{Server, wait};
 
 #[test]
@@ -20,7 +23,8 @@ fn a_script_that_succeeds_completes_its_task() {
     let after = server.get(&task);
     assert_eq!(after["status"], "completed");
     assert_eq!(after["runtime"]["_trainyard_attempt"], pod.worker());
-    let output = format!("out\nerr\n['TRAINYARD_ATTEMPT']\n{task} 1\n****\n");
+    let output =
+        format!("out\nerr\n['TRAINYARD_ATTEMPT', 'TRAINYARD_DEADLINE_FILE']\n{task} 1\n****\n");
     assert_eq!(server.log(&task), output);
     assert_eq!(pod.stream("task.stdout"), output);
     assert!(
@@ -54,6 +58,81 @@ fn an_exit_code_is_kept_in_task_pod_and_message() {
     assert_eq!(
         (&termination["exit_code"], &termination["reported"]),
         (&json!(3), &json!(true))
+    );
+}
+
+#[test]
+fn all_that_goes_to_the_server_takes_the_proxy_on_the_way_to_it() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server.url, |_| Fate::Pass);
+    let source = "import urllib.request\nprint(urllib.request.getproxies())\n";
+    let task = server.script("proxied", source);
+    let mut pod = Pod::parked(&server, &task);
+    // Nobody but the proxy knows who that is.
+    pod.api = "http://clearml.invalid:8008".to_owned();
+    pod.set("TRAINYARD_SERVER_PROXY", &proxy.url);
+    assert_eq!(pod.run(), 0);
+    assert_eq!(server.get(&task)["status"], "completed");
+    assert_eq!(proxy.count("tasks.started"), 1);
+    assert!(proxy.count("events.add_batch") >= 1);
+    let log = server.log(&task);
+    let way = format!("'http://clearml.invalid': '{}'", proxy.url);
+    assert!(log.contains(&way), "{way}: {log}");
+}
+
+#[test]
+fn a_failure_that_is_tried_again_leaves_its_status_to_the_controller() {
+    let server = Server::start();
+    let task = server.script("again", "print('the last line')\nraise SystemExit(3)\n");
+    let mut pod = Pod::parked(&server, &task);
+    pod.set("TRAINYARD_ON_FAILURE", "controller");
+    assert_eq!(pod.run(), 3);
+    assert_eq!(server.get(&task)["status"], "in_progress");
+    let termination = pod.termination();
+    assert_eq!(
+        (&termination["outcome"], &termination["reported"]),
+        (&json!("failed"), &json!(false))
+    );
+    let log = server.log(&task);
+    assert!(
+        log.contains("the last line\n") && log.contains("exit code 3; it is tried again"),
+        "{log}"
+    );
+    let good = server.script("good", "print('fine')\n");
+    let mut pod = Pod::parked(&server, &good);
+    pod.set("TRAINYARD_ON_FAILURE", "controller");
+    assert_eq!(pod.run(), 0);
+    assert_eq!(server.get(&good)["status"], "completed");
+}
+
+#[test]
+fn a_pod_that_is_ended_while_the_server_is_away_leaves_its_end_to_the_controller() {
+    let server = Server::start();
+    let task = server.script("server away", "open('done', 'w').close()\n");
+    let mut pod = Pod::parked(&server, &task);
+    let sign = pod.path("root/code/done");
+    let proxy = Proxy::start(&server.url, move |_| {
+        if sign.exists() {
+            Fate::Unavailable
+        } else {
+            Fate::Pass
+        }
+    });
+    pod.api = proxy.url.clone();
+    pod.prepare();
+    let (_uplink, mut process) = (pod.uplink(), pod.start());
+    pod.wait_for_file("done");
+    let before = proxy.count("tasks.get_all");
+    wait("it asks for the task before it tells the end", 60, || {
+        (proxy.count("tasks.get_all") > before).then_some(())
+    });
+    process.signal(Signal::SIGTERM);
+    assert_eq!(process.end(30), 0, "{}", pod.stream("task.stderr"));
+    assert_eq!(server.get(&task)["status"], "in_progress");
+    let termination = pod.termination();
+    assert_eq!(
+        (&termination["outcome"], &termination["reported"]),
+        (&json!("completed"), &json!(false))
     );
 }
 
@@ -150,6 +229,83 @@ fn an_abort_is_seen_without_a_controller() {
 }
 
 #[test]
+fn an_abort_during_the_setup_script_leaves_nothing_of_it() {
+    let server = Server::start();
+    let task = server.script("aborted early", "open('ran', 'w').close()\n");
+    let mut pod = Pod::parked(&server, &task);
+    pod.set(
+        "TRAINYARD_SETUP_SCRIPT",
+        "sleep 1000 & echo $$ $! > begun.new; mv begun.new begun; wait",
+    );
+    pod.prepare();
+    let (mut uplink, mut process) = (pod.uplink(), pod.start());
+    pod.wait_for_file("begun");
+    server.call("tasks.stop", &json!({"task": task}));
+    assert_eq!(
+        server.get(&task)["status"],
+        "in_progress",
+        "a live worker runs it"
+    );
+    process.signal(Signal::SIGTERM);
+    assert_eq!(process.end(30), 213);
+    assert_eq!(server.get(&task)["status"], "stopped");
+    assert_eq!(pod.termination()["outcome"], "stopped");
+    let begun = pod.stream("root/code/begun");
+    assert_eq!(begun.split_whitespace().count(), 2, "{begun}");
+    for pid in begun.split_whitespace() {
+        assert!(
+            !std::path::Path::new(&format!("/proc/{pid}")).exists(),
+            "{pid} lives"
+        );
+    }
+    assert!(!pod.path("root/code/ran").exists());
+    uplink.signal(Signal::SIGTERM);
+    assert_eq!(uplink.end(30), 0);
+    let log = server.log(&task);
+    assert!(
+        log.contains("trainyard: the task was aborted before its code was started"),
+        "{log}"
+    );
+}
+
+#[test]
+fn a_callback_that_the_sdk_has_registered_ends_before_sigterm_comes() {
+    let server = Server::start();
+    let source = "import os, signal, time\n\
+        def end(*_):\n    open('told', 'w').close(); os._exit(0)\n\
+        signal.signal(signal.SIGTERM, end)\n\
+        open('ready', 'w').close()\n\
+        time.sleep(1000)\n";
+    let task = server.script("callback", source);
+    let mut pod = Pod::parked(&server, &task);
+    pod.grace = 60;
+    pod.prepare();
+    let (_uplink, mut process) = (pod.uplink(), pod.start());
+    pod.wait_for_file("ready");
+    let set = |values: Value| {
+        server.call(
+            "tasks.edit_runtime",
+            &json!({"task": task, "add_or_update": values}),
+        );
+    };
+    set(json!({"_abort_callback_timeout": 50, "_abort_poll_freq": 5}));
+    server.call("tasks.stop", &json!({"task": task}));
+    process.signal(Signal::SIGTERM);
+    let told = pod.path("root/code/told");
+    let callback = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < callback {
+        assert!(!told.exists(), "the callback is still at work");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(server.get(&task)["status"], "in_progress");
+    set(json!({"_abort_callback_completed": 1}));
+    // Long before the callback's time is over.
+    assert_eq!(process.end(20), 213);
+    assert!(told.exists());
+    assert_eq!(server.get(&task)["status"], "stopped");
+}
+
+#[test]
 fn who_does_not_listen_is_killed_after_the_grace_period_and_the_log_says_so() {
     let server = Server::start();
     let source = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n\
@@ -169,6 +325,35 @@ fn who_does_not_listen_is_killed_after_the_grace_period_and_the_log_says_so() {
         "{}",
         server.log(&task)
     );
+}
+
+#[test]
+fn s46_an_interruption_tells_the_training_its_deadline() {
+    let server = Server::start();
+    let source = "import os, signal, time\n\
+        def end(*_):\n    print('told', *open(os.environ['TRAINYARD_DEADLINE_FILE']).read().split('\\n')); os._exit(0)\n\
+        signal.signal(signal.SIGTERM, end)\n\
+        print(os.path.exists(os.environ['TRAINYARD_DEADLINE_FILE']))\n\
+        open('ready', 'w').close()\n\
+        time.sleep(1000)\n";
+    let task = server.script("deadline", source);
+    let mut pod = Pod::parked(&server, &task);
+    pod.grace = 40;
+    pod.prepare();
+    let (mut uplink, mut process) = (pod.uplink(), pod.start());
+    pod.wait_for_file("ready");
+    let before = jiff::Timestamp::now().as_second();
+    process.signal(Signal::SIGTERM);
+    assert_eq!(process.end(30), 213);
+    uplink.signal(Signal::SIGTERM);
+    uplink.end(30);
+    let log = server.output(&task);
+    let told = log.split_once("told ").expect("the training was told").1;
+    let (until, why) = told.split_once(' ').unwrap();
+    let until: i64 = until.parse().unwrap();
+    assert!(log.starts_with("False\n"), "{log}");
+    assert!((before + 35..=before + 50).contains(&until), "{log}");
+    assert!(why.starts_with("the pod is being ended"), "{log}");
 }
 
 #[test]
@@ -204,7 +389,7 @@ fn after_a_reset_nothing_more_is_written() {
     process.signal(Signal::SIGTERM);
     assert_eq!(process.end(30), 213);
     assert_eq!(server.get(&task)["status"], "created");
-    std::thread::sleep(std::time::Duration::from_secs(1));
+    std::thread::sleep(Duration::from_secs(1));
     assert!(
         !server.log(&task).contains("trainyard:"),
         "{}",
@@ -243,14 +428,20 @@ fn code_that_cannot_be_prepared_fails_the_task_with_one_sentence() {
 #[test]
 fn a_setup_script_runs_first_and_its_failure_fails_the_task() {
     let server = Server::start();
-    let task = server.script("setup", "print(open('made').read())\n");
+    let source = "import os\nprint(open('made').read(), os.environ['SETUP'], os.environ.get('DROPPED'))\n\
+        print('/from/setup' in os.environ['PATH'].split(':'), [n for n in os.environ if n.startswith('TRAINYARD_')])\n";
+    let task = server.script("setup", source);
     let mut pod = Pod::parked(&server, &task);
+    pod.set("DROPPED", "here");
     pod.set(
         "TRAINYARD_SETUP_SCRIPT",
-        "echo -n by-setup > made; echo set up",
+        "printf by-setup > made; echo set up; export SETUP='a \"b\"' PATH=/from/setup:$PATH\nunset DROPPED; exit 0",
     );
-    assert_eq!(pod.run(), 0);
-    assert_eq!(server.output(&task), "set up\nby-setup\n");
+    assert_eq!(pod.run(), 0, "{}", server.log(&task));
+    assert_eq!(
+        server.output(&task),
+        "set up\nby-setup a \"b\" None\nTrue ['TRAINYARD_ATTEMPT', 'TRAINYARD_DEADLINE_FILE']\n"
+    );
     let task = server.script("setup fails", "print('never')\n");
     let mut pod = Pod::parked(&server, &task);
     pod.set("TRAINYARD_SETUP_SCRIPT", "echo no >&2; exit 7");
@@ -266,4 +457,48 @@ fn a_setup_script_runs_first_and_its_failure_fails_the_task() {
     wait("its output is in the log", 5, || {
         server.output(&task).starts_with("no\n").then_some(())
     });
+}
+
+#[test]
+fn a_setup_script_of_the_task_runs_after_the_bindings_and_only_where_that_allows_it() {
+    let server = Server::start();
+    let script = "print(open('made').read())\n";
+    let container = json!({"setup_shell_script": "echo -n ' by-task' >> made; echo set up too"});
+    let task = server.script("setup", script);
+    server.call("tasks.edit", &json!({"task": task, "container": container}));
+    let mut pod = Pod::parked(&server, &task);
+    pod.set("TRAINYARD_SETUP_SCRIPT", "echo -n by-binding > made");
+    pod.set("TRAINYARD_TASK_SETUP_SCRIPT", "allow");
+    assert_eq!(pod.run(), 0);
+    assert_eq!(server.output(&task), "set up too\nby-binding by-task\n");
+    let task = server.script("setup is not allowed", script);
+    server.call("tasks.edit", &json!({"task": task, "container": container}));
+    let mut pod = Pod::parked(&server, &task);
+    pod.set("TRAINYARD_SETUP_SCRIPT", "echo -n by-binding > made");
+    assert_eq!(pod.run(), 0);
+    assert_eq!(server.output(&task), "by-binding\n");
+}
+
+#[test]
+fn the_end_of_a_run_is_not_reported_for_one_that_began_after_it() {
+    let server = Server::start();
+    let source =
+        "import os, time\nopen('began', 'w')\nwhile not os.path.exists('go'): time.sleep(0.01)\n";
+    let task = server.script("superseded", source);
+    let pod = Pod::parked(&server, &task);
+    pod.prepare();
+    let _uplink = pod.uplink();
+    let mut run = pod.start();
+    pod.wait_for_file("began");
+    server.call("tasks.reset", &json!({"task": task, "force": true}));
+    let queue = server.queue("again");
+    server.call("tasks.enqueue", &json!({"task": task, "queue": queue}));
+    server.call(
+        "tasks.edit_runtime",
+        &json!({"task": task, "add_or_update": {"_trainyard_attempt": "another"}}),
+    );
+    server.call("tasks.started", &json!({"task": task}));
+    std::fs::write(pod.path("root/code/go"), "").unwrap();
+    assert_eq!(run.end(60), 0);
+    assert_eq!(server.get(&task)["status"], "in_progress");
 }

@@ -111,3 +111,45 @@ fn of_two_pods_of_one_job_one_runs() {
     assert_eq!(codes, [0, 211]);
     assert_eq!(server.get(&task)["status"], "completed");
 }
+
+/// What the first attempt and the controller's requeue after it leave behind.
+fn requeued(pod: &mut Pod<'_>, server: &Server, task: &str) {
+    let entry = json!({"task": task, "queue": pod.queue});
+    server.call("queues.remove_task", &entry);
+    server.call("tasks.started", &json!({"task": task}));
+    server.call(
+        "tasks.dequeue",
+        &json!({"task": task, "new_status": "queued"}),
+    );
+    server.call(
+        "tasks.enqueue",
+        &json!({"task": task, "queue": pod.queue, "update_execution_queue": false}),
+    );
+    pod.set("TRAINYARD_ATTEMPT", "2");
+}
+
+#[test]
+fn a_task_that_was_requeued_runs_again() {
+    let server = Server::start();
+    let task = server.script("again", "print('ran again')\n");
+    let mut pod = Pod::parked(&server, &task);
+    requeued(&mut pod, &server, &task);
+    assert_eq!(pod.run(), 0, "{}", pod.stream("task.stderr"));
+    assert_eq!(server.get(&task)["status"], "completed");
+    assert_eq!(server.log(&task), "ran again\n");
+}
+
+/// A task that was requeued remembers `queued` as its status before the enqueue: a user's dequeue goes back to that.
+#[test]
+fn a_later_attempt_that_its_user_dequeued_while_it_waited_is_not_started() {
+    let server = Server::start();
+    let task = server.script("dequeued", "open('ran', 'w')\n");
+    let mut pod = Pod::parked(&server, &task);
+    requeued(&mut pod, &server, &task);
+    server.call("tasks.dequeue", &json!({"task": task}));
+    assert_eq!(server.get(&task)["status"], "queued");
+    assert_eq!(pod.run(), 211);
+    assert_eq!(pod.termination()["outcome"], "lost-race");
+    assert_eq!(server.get(&task)["status"], "queued");
+    assert!(!pod.path("root/code/ran").exists());
+}

@@ -72,6 +72,59 @@ fn lines_arrive_while_the_script_runs() {
     process.end(10);
 }
 
+/// The uplink starts after the init container has ended, and may be long in starting.
+#[test]
+fn s21_lines_of_the_init_container_keep_the_time_at_which_they_were_written() {
+    let server = Server::start();
+    let task = server.script("stamped", "print('first')\n");
+    let mut pod = Pod::parked(&server, &task);
+    pod.set("TRAINYARD_NOTES", "one that is told early\nand another");
+    let begun = jiff::Timestamp::now().as_millisecond();
+    pod.prepare();
+    let prepared = jiff::Timestamp::now().as_millisecond();
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(pod.run_prepared(), 0);
+    let events = server.events(&task);
+    let text: String = events.iter().map(|event| event.text.as_str()).collect();
+    assert_eq!(
+        text,
+        "trainyard: one that is told early\ntrainyard: and another\nfirst\n"
+    );
+    for event in &events {
+        let early = (begun..=prepared + 2).contains(&event.time);
+        assert_eq!(early, event.text.starts_with("trainyard: "), "{events:#?}");
+    }
+}
+
+#[test]
+fn s21_lines_that_an_uplink_finds_keep_the_time_at_which_they_were_written() {
+    let server = Server::start();
+    let source = "import time\nfor n in range(6): print(time.time()); time.sleep(1)\n\
+        open('printed', 'w').close()\ntime.sleep(3)\n";
+    let task = server.script("found", source);
+    let pod = Pod::parked(&server, &task);
+    pod.prepare();
+    let mut process = pod.start();
+    pod.wait_for_file("printed");
+    let mut uplink = pod.uplink();
+    assert_eq!(process.end(60), 0);
+    uplink.signal(Signal::SIGTERM);
+    assert_eq!(uplink.end(30), 0);
+    let mut lines = 0;
+    for event in server.events(&task) {
+        for line in event.text.lines() {
+            let printed: f64 = line.parse().unwrap();
+            let late = event.time as f64 / 1000.0 - printed;
+            assert!(
+                (-0.1..2.5).contains(&late),
+                "{line} has an event {late} s later"
+            );
+            lines += 1;
+        }
+    }
+    assert_eq!(lines, 6);
+}
+
 #[test]
 fn every_line_written_before_all_processes_were_killed_is_on_the_server() {
     let server = Server::start();
@@ -222,12 +275,28 @@ fn a_server_that_is_away_when_the_script_ends_gets_all_of_it_later() {
 #[test]
 fn a_task_that_opens_its_own_output_for_writing_is_followed() {
     let server = Server::start();
-    let source = "import time\nprint('before')\ntime.sleep(2)\n\
+    let folder = tempfile::tempdir().unwrap();
+    let gate = folder.path().join("gate");
+    let source = format!(
+        "import os, time\nprint('before')\n\
+        while not os.path.exists('{}'): time.sleep(0.05)\n\
+        time.sleep(0.5)\n\
         with open('/dev/stderr', 'w') as error: error.write('opened anew\\n')\n\
-        print('after, and longer than before')\n";
-    let task = server.script("begun anew", source);
+        print('after, and longer than before')\n",
+        gate.display()
+    );
+    let task = server.script("begun anew", &source);
     let pod = Pod::parked(&server, &task);
-    assert_eq!(pod.run(), 0);
+    // What was not sent yet is lost, as the log says: it opens its output once the first line has arrived.
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            wait("the first line is on the server", 60, || {
+                server.output(&task).contains("before").then_some(())
+            });
+            std::fs::write(&gate, "").unwrap();
+        });
+        assert_eq!(pod.run(), 0);
+    });
     assert_eq!(
         server.output(&task),
         "before\nopened anew\nafter, and longer than before\n"

@@ -6,12 +6,18 @@
     reason = "a scenario that cannot go on has failed"
 )]
 
+mod build;
 mod end;
 mod fence;
+mod kinds;
 mod link;
 mod log;
-mod pod;
+mod matrix;
+pub mod pod;
 mod prepare;
-mod proxy;
-mod server;
+pub mod proxy;
+mod requirements;
+mod s22;
+mod s2_gpus;
+pub mod server;
 mod statistics;

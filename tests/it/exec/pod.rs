@@ -73,7 +73,8 @@ impl<'a> Pod<'a> {
         self.folder.path().join(name)
     }
 
-    fn command(&self, role: &str) -> Command {
+    /// One of its containers, not yet started; by another program if `by` is not empty.
+    fn command(&self, role: &str, by: &[&str]) -> Command {
         let stream = |name: &str| {
             fs::OpenOptions::new()
                 .create(true)
@@ -83,11 +84,19 @@ impl<'a> Pod<'a> {
         };
         // The task's container has nothing but what the init container brought.
         let brought = self.path("root/bin/trainyard");
-        let mut command = Command::new(if role == "task" {
+        let program = if role == "task" {
             &brought
         } else {
             &self.program
-        });
+        };
+        let mut command = match by.split_first() {
+            Some((first, arguments)) => {
+                let mut command = Command::new(first);
+                command.args(arguments).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
         command
             .args(["--in-pod", role])
             .env("TRAINYARD_ROOT", self.path("root"))
@@ -114,17 +123,22 @@ impl<'a> Pod<'a> {
 
     /// Runs the init container to its end.
     pub fn prepare(&self) {
-        let code = Proc::spawn(&mut self.command("prepare")).end(60);
+        let code = Proc::spawn(&mut self.command("prepare", &[])).end(60);
         assert_eq!(code, 0, "prepare: {}", self.stream("prepare.stderr"));
     }
 
     pub fn uplink(&self) -> Proc {
-        Proc::spawn(&mut self.command("uplink"))
+        Proc::spawn(&mut self.command("uplink", &[]))
     }
 
     /// Process 1 of the task's container.
     pub fn start(&self) -> Proc {
-        Proc::spawn(&mut self.command("task"))
+        self.start_by(&[])
+    }
+
+    /// The same, started by another program.
+    pub fn start_by(&self, by: &[&str]) -> Proc {
+        Proc::spawn(&mut self.command("task", by))
     }
 
     /// All three to their end, the way Kubernetes does it; the exit code of the task's container.

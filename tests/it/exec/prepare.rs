@@ -74,6 +74,39 @@ fn code_of_a_branch_with_uncommitted_changes_runs_and_its_commit_is_recorded() {
 }
 
 #[test]
+fn changes_that_do_not_fit_the_commit_fail_the_task_and_name_the_file() {
+    let server = Server::start();
+    let folder = tempfile::tempdir().unwrap();
+    let repository = folder.path();
+    let write = |text: &str| fs::write(repository.join("train.py"), text).unwrap();
+    write("print('first')\n");
+    git(repository, &["init", "--quiet"]);
+    git(repository, &["add", "."]);
+    git(repository, &["commit", "--quiet", "-m", "first"]);
+    write("print('changed')\n");
+    let diff = git(repository, &["diff"]);
+    // Another commit than the one that was changed.
+    write("print('second')\n");
+    git(repository, &["commit", "--quiet", "-a", "-m", "second"]);
+    let script = json!({
+        "binary": "python3", "entry_point": "train.py", "working_dir": ".", "branch": "main",
+        "repository": format!("file://{}", repository.display()), "diff": diff,
+        "version_num": git(repository, &["rev-parse", "HEAD"]),
+    });
+    let task = server.task("does not fit", &script);
+    let pod = Pod::parked(&server, &task);
+    assert_eq!(pod.run(), 212, "{}", server.log(&task));
+    let after = server.get(&task);
+    assert_eq!(after["status"], "failed");
+    let message = after["status_message"].as_str().unwrap();
+    assert!(
+        message.contains("uncommitted changes do not apply: train.py differs at line 1"),
+        "{message}"
+    );
+    assert_eq!(server.output(&task), "", "nothing was run");
+}
+
+#[test]
 fn a_user_without_a_home_gets_one() {
     let server = Server::start();
     let source = "import os, pathlib\nhome = pathlib.Path(os.environ['HOME'])\n(home / 'file').write_text('kept')\nprint('kept')\n";

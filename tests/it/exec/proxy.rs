@@ -1,10 +1,13 @@
 //! A proxy that loses requests and answers on demand, and counts what passes.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
+
+/// How much later than the client's giving up a request reaches the server.
+const LATE: Duration = Duration::from_millis(300);
 
 /// What becomes of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +19,10 @@ pub enum Fate {
     LoseAnswer,
     /// Answered with 503 without asking the server.
     Unavailable,
+    /// Answered with 429 that asks for so many seconds.
+    Patience(u64),
+    /// The client is cut off, and only then the server gets the request.
+    Late,
 }
 
 /// A request that came by.
@@ -90,6 +97,16 @@ fn serve(
         Fate::Unavailable => {
             let answer = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
             return client.write_all(answer.as_bytes()).ok();
+        }
+        Fate::Patience(seconds) => {
+            let answer = format!(
+                "HTTP/1.1 429 Too Many Requests\r\nRetry-After: {seconds}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            );
+            return client.write_all(answer.as_bytes()).ok();
+        }
+        Fate::Late => {
+            let _ = client.shutdown(Shutdown::Both);
+            thread::sleep(LATE);
         }
         Fate::Pass | Fate::LoseAnswer => {}
     }

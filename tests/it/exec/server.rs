@@ -1,7 +1,8 @@
 //! A `trainyard server` of the test's own, and short ways to speak to it.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::thread;
@@ -69,14 +70,23 @@ impl Drop for Proc {
 pub struct Event {
     pub worker: String,
     pub text: String,
+    /// Milliseconds since 1970.
+    pub time: i64,
+}
+
+/// Where the server runs.
+enum Running {
+    /// In this process.
+    Thread(CancellationToken, Option<thread::JoinHandle<()>>),
+    /// Another build's program.
+    Program(Proc),
 }
 
 pub struct Server {
     pub url: String,
     pub access_key: String,
     pub secret_key: String,
-    shutdown: CancellationToken,
-    thread: Option<thread::JoinHandle<()>>,
+    running: Running,
     _folder: TempDir,
     runtime: tokio::runtime::Runtime,
     http: reqwest::Client,
@@ -85,9 +95,14 @@ pub struct Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.shutdown.cancel();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        match &mut self.running {
+            Running::Thread(shutdown, thread) => {
+                shutdown.cancel();
+                if let Some(thread) = thread.take() {
+                    let _ = thread.join();
+                }
+            }
+            Running::Program(program) => program.signal(nix::sys::signal::Signal::SIGTERM),
         }
     }
 }
@@ -99,11 +114,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let options = server::Options {
-            data: folder.path().join("data"),
-            public_url: None,
-            write_conf: None,
-        };
+        let options = server::Options::new(folder.path().join("data"));
         let keys = server::keys_file(&options.data);
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
@@ -117,15 +128,41 @@ impl Server {
                 server::serve(listener, options, stop).await.unwrap();
             });
         });
+        Self::at(url, &keys, folder, Running::Thread(shutdown, Some(thread)))
+    }
+
+    /// The server of this program, as a process: for figures.
+    pub fn of_program(program: &Path) -> Self {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let folder = tempfile::tempdir().unwrap();
+        let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let address = address.unwrap().to_string();
+        let data = folder.path().join("data");
+        let log = fs::File::create(folder.path().join("server.log")).unwrap();
+        let mut command = Command::new(program);
+        command
+            .args(["server", "--listen", &address, "--data"])
+            .arg(&data)
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        let running = Running::Program(Proc::spawn(&mut command));
+        wait("the server answers", 30, || {
+            TcpStream::connect(&address).ok()
+        });
+        let keys = server::keys_file(&data);
+        Self::at(format!("http://{address}"), &keys, folder, running)
+    }
+
+    /// The server at `url`, once it has written its keys.
+    fn at(url: String, keys: &Path, folder: TempDir, running: Running) -> Self {
         let keys: Value = wait("the server has keys", 30, || {
-            serde_json::from_str(&fs::read_to_string(&keys).ok()?).ok()
+            serde_json::from_str(&fs::read_to_string(keys).ok()?).ok()
         });
         Self {
             url,
             access_key: keys["access_key"].as_str().unwrap().to_owned(),
             secret_key: keys["secret_key"].as_str().unwrap().to_owned(),
-            shutdown,
-            thread: Some(thread),
+            running,
             _folder: folder,
             runtime: tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -221,6 +258,7 @@ impl Server {
             events.extend(page.iter().map(|event| Event {
                 worker: event["worker"].as_str().unwrap().to_owned(),
                 text: event["msg"].as_str().unwrap().to_owned(),
+                time: event["timestamp"].as_i64().unwrap(),
             }));
             after = last;
         }

@@ -59,10 +59,11 @@ fn an_sdk_that_has_attached_is_not_doubled() {
         request = urllib.request.Request(os.environ['CLEARML_API_HOST'] + '/tasks.edit_runtime', json.dumps(body).encode(),\n\
             {'Content-Type': 'application/json', 'Authorization': 'Basic ' + base64.b64encode(keys.encode()).decode()})\n\
         urllib.request.urlopen(request).read()\n\
-        time.sleep(3)\n";
+        time.sleep(8)\n";
     let task = server.script("with sdk", source);
     let mut pod = Pod::parked(&server, &task);
-    pod.set("TRAINYARD_REPORT_SECONDS", "1");
+    // The first report comes after three seconds: by then the script has attached.
+    pod.set("TRAINYARD_REPORT_SECONDS", "4");
     assert_eq!(pod.run(), 0, "{}", pod.stream("task.stdout"));
     let plots = plots(&server, &task);
     assert!(plots[":monitor:machine"].is_null(), "{plots}");

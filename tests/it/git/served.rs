@@ -12,17 +12,17 @@ use trainyard::exec::plan::Credentials;
 use super::fixture::{Dest, Origin, git, wanted};
 use super::servers::{Daemon, Server, free_port};
 
-const TOKEN: &str = "canary-5f2b-token";
+pub const TOKEN: &str = "canary-5f2b-token";
 
 /// Notes whether a secret is seen in any command line while it lives.
-struct ProcessList {
+pub struct ProcessList {
     seen: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl ProcessList {
-    fn watch(secret: &'static str) -> Self {
+    pub fn watch(secret: &'static str) -> Self {
         let (seen, stop) = (
             Arc::new(AtomicBool::new(false)),
             Arc::new(AtomicBool::new(false)),
@@ -46,7 +46,7 @@ impl ProcessList {
         }
     }
 
-    fn saw_it(mut self) -> bool {
+    pub fn saw_it(mut self) -> bool {
         self.stop.store(true, Ordering::Relaxed);
         self.thread
             .take()
@@ -58,7 +58,7 @@ impl ProcessList {
 }
 
 /// All that is below a folder, as one text.
-fn contents(folder: &Path) -> String {
+pub fn contents(folder: &Path) -> String {
     let mut text = String::new();
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -72,13 +72,17 @@ fn contents(folder: &Path) -> String {
 }
 
 /// A private repository with a submodule on the same server, both bare below one folder.
-struct Private {
+pub struct Private {
     folder: tempfile::TempDir,
-    commit: String,
+    pub commit: String,
 }
 
 impl Private {
-    async fn new() -> (Self, Server) {
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub async fn new() -> (Self, Server) {
         let folder = tempfile::tempdir().expect("a folder is made");
         let server = Server::start(folder.path(), Some(TOKEN)).await;
         let library = Origin::new();

@@ -12,7 +12,7 @@ use trainyard::exec::plan::{Manager, PlanSettings, plan};
 use trainyard::exec::python::{Python, PythonSettings, make};
 
 /// The uv under test: `TRAINYARD_UV`, else the one in `PATH`.
-fn uv() -> PathBuf {
+pub fn uv() -> PathBuf {
     let uv = std::env::var_os("TRAINYARD_UV").map_or_else(|| PathBuf::from("uv"), PathBuf::from);
     let runs = Command::new(&uv)
         .arg("--version")
@@ -43,10 +43,11 @@ path, name, version, *requires = sys.argv[1:]
 info = f'{name}-{version}.dist-info'
 meta = f'Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n' + ''.join(f'Requires-Dist: {r}\\n' for r in requires)
 with zipfile.ZipFile(f'{path}/{name}-{version}-py3-none-any.whl', 'w') as wheel:
-    wheel.writestr(f'{name}/__init__.py', f'V = {version!r}\\n')
+    code = f'V = {version!r}\\n'
+    wheel.writestr(f'{name}/__init__.py', code)
     wheel.writestr(f'{info}/METADATA', meta)
     wheel.writestr(f'{info}/WHEEL', 'Wheel-Version: 1.0\\nGenerator: x\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n')
-    wheel.writestr(f'{info}/RECORD', f'{name}/__init__.py,,\\n{info}/METADATA,,\\n{info}/WHEEL,,\\n{info}/RECORD,,\\n')
+    wheel.writestr(f'{info}/RECORD', f'{name}/__init__.py,,{len(code)}\\n{info}/METADATA,,\\n{info}/WHEEL,,\\n{info}/RECORD,,\\n')
 ";
     let mut command = Command::new("python3");
     command
@@ -57,10 +58,25 @@ with zipfile.ZipFile(f'{path}/{name}-{version}-py3-none-any.whl', 'w') as wheel:
     assert!(command.status().expect("python3 runs").success());
 }
 
+/// The pip that this machine's Python brings.
+pub fn bundled_pip() -> PathBuf {
+    let find = "import ensurepip, glob, os; print(glob.glob(os.path.dirname(ensurepip.__file__) + '/_bundled/pip-*.whl')[0])";
+    let output = Command::new("python3")
+        .args(["-c", find])
+        .output()
+        .expect("python3 runs");
+    let wheel = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+    assert!(
+        wheel.is_file(),
+        "a bundled pip (apt-get install python3-venv)"
+    );
+    wheel
+}
+
 pub struct Image {
     folder: TempDir,
     pub settings: PythonSettings,
-    pub pip: bool,
+    pub manager: Manager,
 }
 
 /// One preparation that succeeded.
@@ -105,17 +121,20 @@ impl Image {
             uv: uv(),
             cache: path("cache"),
             own: path("own"),
+            alone: false,
+            brought: Vec::new(),
             variables: variables
                 .map(|(name, value)| (name.to_owned(), value))
                 .into(),
             index_url: None,
             index_ca: None,
             limit: Duration::from_mins(2),
+            options: trainyard::exec::python::Options::default(),
         };
         Self {
             folder,
             settings,
-            pip: false,
+            manager: Manager::Auto,
         }
     }
 
@@ -193,17 +212,160 @@ impl Image {
         fs::write(file, text).expect("a file is written");
     }
 
+    /// The text of a file of the checkout.
+    pub fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.folder.path().join("code").join(name)).expect("a file is read")
+    }
+
+    /// Locks the project of the checkout, as its author would.
+    pub fn uv_lock(&self) {
+        let mut command = Command::new(uv());
+        command
+            .args(["lock", "--quiet", "--no-index", "--find-links"])
+            .arg(self.index())
+            .current_dir(self.folder.path().join("code"))
+            .env("UV_CACHE_DIR", self.folder.path().join("lock-cache"));
+        assert!(command.status().expect("uv runs").success());
+    }
+
+    pub fn sha256(&self, wheel: &str) -> String {
+        use sha2::{Digest, Sha256};
+        use std::fmt::Write;
+        let bytes = fs::read(self.index().join(wheel)).expect("a wheel");
+        let mut text = String::new();
+        for byte in Sha256::digest(bytes) {
+            let _ = write!(text, "{byte:02x}");
+        }
+        text
+    }
+
+    /// A wheel with that many bytes of noise.
+    pub fn large_wheel(&self, name: &str, bytes: usize) {
+        wheel(&self.index(), name, "1.0", &[]);
+        let script = "import sys, zipfile, os\nwith zipfile.ZipFile(sys.argv[1], 'a') as w: w.writestr(sys.argv[2] + '/noise', os.urandom(int(sys.argv[3])))";
+        let file = self.index().join(format!("{name}-1.0-py3-none-any.whl"));
+        let mut command = Command::new("python3");
+        command
+            .args(["-c", script])
+            .arg(file)
+            .args([name, &bytes.to_string()]);
+        assert!(command.status().expect("python3 runs").success());
+    }
+
+    /// Bytes of the cache on the disk, each file once.
+    pub fn cache_size(&self) -> u64 {
+        let output = Command::new("du")
+            .arg("-sk")
+            .arg(self.cache())
+            .output()
+            .expect("du runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.split_whitespace()
+            .next()
+            .and_then(|size| size.parse::<u64>().ok())
+            .expect("a size")
+            * 1024
+    }
+
+    /// Folders that stand for an index each: its name, a package, a version. The address, `{}` being the name.
+    pub fn indexes(&self, files: &[(&str, &str, &str)]) -> String {
+        let root = self.folder.path().join("whl");
+        for (index, package, version) in files {
+            let folder = root.join(index).join(package);
+            fs::create_dir_all(&folder).expect("a folder is made");
+            wheel(&folder, package, version, &[]);
+            let file = format!("{package}-{version}-py3-none-any.whl");
+            fs::write(
+                folder.join("index.html"),
+                format!("<a href=\"{file}\">{file}</a>"),
+            )
+            .expect("a page is written");
+        }
+        format!("file://{}/{{}}", root.display())
+    }
+
+    /// A build backend that packs all modules of a folder: no test needs the internet.
+    pub fn bring_build_backend(&self) {
+        const BACKEND: &str = r#"
+import os, re, zipfile
+def _meta():
+    text = open('pyproject.toml').read()
+    get = lambda key: re.search(key + ' = "([^"]*)"', text).group(1)
+    needs = re.search(r'dependencies = \[(.*)\]', text).group(1)
+    lines = ''.join(f'Requires-Dist: {need.strip().strip(chr(34))}\n' for need in needs.split(',') if need.strip())
+    return get('name'), get('version'), lines
+def _wheel(folder, fill):
+    name, version, needs = _meta()
+    info = f'{name}-{version}.dist-info'
+    file = f'{name}-{version}-py3-none-any.whl'
+    with zipfile.ZipFile(os.path.join(folder, file), 'w') as w:
+        fill(w, name)
+        w.writestr(f'{info}/METADATA', f'Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}')
+        w.writestr(f'{info}/WHEEL', 'Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n')
+        w.writestr(f'{info}/RECORD', '')
+    return file
+def _modules(w, name):
+    for module in os.listdir('.'):
+        if module.endswith('.py'): w.write(module)
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    return _wheel(folder, _modules)
+def build_editable(folder, config_settings=None, metadata_directory=None):
+    return _wheel(folder, lambda w, name: w.writestr(f'{name}.pth', os.getcwd()))
+"#;
+        wheel(&self.index(), "backend", "1.0", &[]);
+        // Of two entries of one name, whichever is unpacked last would count.
+        let script = "import sys, zipfile\n\
+            with zipfile.ZipFile(sys.argv[1]) as r: entries = {name: r.read(name) for name in r.namelist()}\n\
+            entries['backend/__init__.py'] = sys.argv[2]\n\
+            with zipfile.ZipFile(sys.argv[1], 'w') as w:\n\
+            \x20 for name, data in entries.items(): w.writestr(name, data)";
+        let mut command = Command::new("python3");
+        command
+            .args(["-W", "ignore", "-c", script])
+            .arg(self.index().join("backend-1.0-py3-none-any.whl"))
+            .arg(BACKEND);
+        assert!(command.status().expect("python3 runs").success());
+    }
+
+    /// A source distribution whose build looks at another package without asking for it, as horovod's looks at PyTorch.
+    pub fn bring_source(&self, name: &str, looks_at: &str) {
+        const WRITE: &str = r#"
+import io, sys, tarfile
+path, name, other = sys.argv[1:]
+maker = r'''
+import os, zipfile, OTHER
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    info, file = 'NAME-1.0.dist-info', 'NAME-1.0-py3-none-any.whl'
+    with zipfile.ZipFile(os.path.join(folder, file), 'w') as w:
+        w.writestr('NAME.py', f'V = "built beside OTHER {OTHER.V}"')
+        w.writestr(f'{info}/METADATA', 'Metadata-Version: 2.1\nName: NAME\nVersion: 1.0\n')
+        w.writestr(f'{info}/WHEEL', 'Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n')
+        w.writestr(f'{info}/RECORD', '')
+    return file
+'''.replace('NAME', name).replace('OTHER', other)
+files = {
+    'PKG-INFO': f'Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n',
+    'pyproject.toml': '[build-system]\nrequires = []\nbuild-backend = "maker"\nbackend-path = ["."]\n',
+    'maker.py': maker,
+}
+with tarfile.open(f'{path}/{name}-1.0.tar.gz', 'w:gz') as source:
+    for file, text in files.items():
+        entry = tarfile.TarInfo(f'{name}-1.0/{file}')
+        entry.size = len(text.encode())
+        source.addfile(entry, io.BytesIO(text.encode()))
+"#;
+        let mut command = Command::new("python3");
+        command
+            .args(["-c", WRITE])
+            .arg(self.index())
+            .args([name, looks_at]);
+        assert!(command.status().expect("python3 runs").success());
+    }
+
     /// Puts the pip of this machine's Python into the index.
     pub fn bring_pip(&self) {
-        let find = "import ensurepip, glob, os; print(glob.glob(os.path.dirname(ensurepip.__file__) + '/_bundled/pip-*.whl')[0])";
-        let output = Command::new("python3")
-            .args(["-c", find])
-            .output()
-            .expect("python3 runs");
-        let wheel = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        let name = Path::new(&wheel)
-            .file_name()
-            .expect("a bundled pip (apt-get install python3-venv)");
+        let wheel = bundled_pip();
+        let name = wheel.file_name().expect("a file");
         fs::copy(&wheel, self.index().join(name)).expect("pip is copied");
     }
 
@@ -216,11 +378,7 @@ impl Image {
     pub async fn make_script(&self, script: Value) -> Result<Run, Failure> {
         let task = json!({"id": "0123456789abcdef0123456789abcdef", "script": script});
         let task = serde_json::from_value(task).expect("a task");
-        let manager = if self.pip {
-            Manager::Pip
-        } else {
-            Manager::Auto
-        };
+        let manager = self.manager;
         let code_root = self.folder.path().join("code");
         let plan = plan(&task, &PlanSettings { manager, code_root }).expect("a plan");
         let mut log = Vec::new();

@@ -19,9 +19,20 @@ use crate::{dirs, http, sh};
 /// A Debian of exactly this name, whatever the host's: its Python decides which wheels fit.
 const SUITE: &str = "bookworm";
 /// What tasks and our own image find in it.
-const PACKAGES: &str = "python3,git,openssh-client,ca-certificates";
+const PACKAGES: &str = "python3,git,git-lfs,openssh-client,ca-certificates";
 /// The static program of Debian's busybox-static.
 const BUSYBOX: &str = "/bin/busybox";
+/// The loader of Debian's musl.
+const MUSL: &str = "/lib/ld-musl-x86_64.so.1";
+/// What a Debian has that is not asked for Python and git.
+const REMOVED: &[&str] = &[
+    "usr/bin/python3",
+    "usr/bin/python3.11",
+    "usr/lib/python3",
+    "usr/lib/python3.11",
+    "usr/bin/git",
+    "usr/lib/git-core",
+];
 /// Folders that no pod reads, emptied so that the image unpacks faster.
 const USELESS: &[&str] = &[
     "usr/share/doc",
@@ -99,6 +110,42 @@ pub fn all() -> Result<Vec<Image>> {
                 command: &["/bin/sh"],
             },
         },
+        Image {
+            name: "debian",
+            layout: at(
+                "debian",
+                sh::short_hash([SUITE, PACKAGES, &USELESS.join(","), &REMOVED.join(",")]),
+            ),
+            make_root: debian_root,
+            settings: Settings {
+                entrypoint: &[],
+                command: &["/bin/bash"],
+            },
+        },
+        Image {
+            name: "distroless",
+            layout: at(
+                "distroless",
+                sh::short_hash([SUITE, PACKAGES, &USELESS.join(","), "1"]),
+            ),
+            make_root: distroless_root,
+            settings: Settings {
+                entrypoint: &["/usr/bin/python3"],
+                command: &[],
+            },
+        },
+        Image {
+            name: "musl",
+            layout: at(
+                "musl",
+                sh::short_hash([fs::read(musl_source())?, fs::read(MUSL)?]),
+            ),
+            make_root: musl_root,
+            settings: Settings {
+                entrypoint: &[],
+                command: &["/bin/sh"],
+            },
+        },
     ])
 }
 
@@ -170,6 +217,79 @@ fn bare_root(root: &Path) -> Result<()> {
         std::os::unix::fs::symlink("busybox", bin.join(name))?;
     }
     Ok(())
+}
+
+/// A Debian as it comes: shell and tools, but neither Python nor git.
+fn debian_root(root: &Path) -> Result<()> {
+    unpack_python(root)?;
+    for path in REMOVED {
+        sh::remove(root.join(path))?;
+    }
+    Ok(())
+}
+
+/// Python and the libraries that it needs; no shell, no tools, no package manager.
+fn distroless_root(root: &Path) -> Result<()> {
+    unpack_python(root)?;
+    for folder in ["usr/bin", "usr/sbin"] {
+        let folder = root.join(folder);
+        let entries = fs::read_dir(&folder)
+            .with_context(|| format!("could not read {}", folder.display()))?;
+        for program in entries {
+            let program = program?;
+            if !program.file_name().to_string_lossy().starts_with("python3") {
+                sh::remove(program.path())?;
+            }
+        }
+    }
+    for folder in [
+        "usr/lib/git-core",
+        "usr/lib/apt",
+        "var/lib/dpkg",
+        "var/lib/apt",
+    ] {
+        sh::remove(root.join(folder))?;
+    }
+    Ok(())
+}
+
+/// The files of the Python image, which is made before those that are less than it.
+fn unpack_python(root: &Path) -> Result<()> {
+    let images = all()?;
+    let python = images
+        .iter()
+        .find(|image| image.name == "python")
+        .context("there is no Python image")?;
+    sh::run(
+        sh::command("tar")
+            .args(["--numeric-owner", "-xf"])
+            .arg(oci::layer(&python.layout)?)
+            .arg("-C")
+            .arg(root),
+    )
+}
+
+fn musl_source() -> PathBuf {
+    dirs::repository().join("tests/cluster/musl/musl.c")
+}
+
+/// musl's loader, which is its library too, a program that needs it, and a shell that needs nothing.
+fn musl_root(root: &Path) -> Result<()> {
+    bare_root(root)?;
+    let lib = root.join("lib");
+    sh::make_dir(&lib)?;
+    sh::run(
+        sh::command("cp")
+            .arg("--dereference")
+            .arg(MUSL)
+            .arg(lib.join("ld-musl-x86_64.so.1")),
+    )?;
+    sh::run(
+        sh::command("musl-gcc")
+            .args(["-Os", "-s", "-o"])
+            .arg(root.join("bin/musl"))
+            .arg(musl_source()),
+    )
 }
 
 /// The Debian mirror of the host's own apt settings.

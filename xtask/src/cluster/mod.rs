@@ -39,7 +39,7 @@ use clap::Subcommand;
 pub use self::daemon::Daemon;
 use self::images::Image;
 use self::layout::{GPUS, NODE, State};
-pub use self::packages::install_missing;
+pub use self::packages::{install_for_tests, install_missing};
 use crate::{index, sh};
 
 /// `cargo xtask cluster`
@@ -185,12 +185,14 @@ pub fn up_with(kubeconfig: Option<&Path>) -> Result<Cluster> {
     let programs = programs::ensure()?;
     let stamp = stamp(&programs);
     let is_current = fs::read_to_string(state.path("stamp")).is_ok_and(|text| text == stamp);
+    let images = images::all()?;
+    images::ensure(&images)?;
     if is_current && status::is_healthy(&state, &programs) {
+        // It may have been started before one of them was added.
+        images::push(&state, &images)?;
         eprintln!("cluster: is up");
         return Ok(local(&state, programs));
     }
-    let images = images::all()?;
-    images::ensure(&images)?;
     let wheels = index::ensure_wheels()?;
     let begin = Instant::now();
     sweep::sweep(&state)?;

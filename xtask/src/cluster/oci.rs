@@ -68,6 +68,20 @@ pub fn write(layout: &Path, root: &Path, tag: &str, settings: &Settings) -> Resu
     )
 }
 
+/// The one layer of a layout that [`write`] has made: its largest blob.
+pub fn layer(layout: &Path) -> Result<std::path::PathBuf> {
+    let blobs = layout.join("blobs/sha256");
+    let mut found = Vec::new();
+    let entries =
+        fs::read_dir(&blobs).with_context(|| format!("could not read {}", blobs.display()))?;
+    for blob in entries {
+        let blob = blob?;
+        found.push((blob.metadata()?.len(), blob.path()));
+    }
+    let largest = found.into_iter().max().context("the image has no layer")?;
+    Ok(largest.1)
+}
+
 /// Stores a document under its digest and returns its descriptor.
 fn blob(blobs: &Path, media_type: &str, document: &Value) -> Result<Value> {
     let text = document.to_string();

@@ -29,16 +29,24 @@ const PACKAGES: &[(&str, Proof)] = &[
     ("busybox-static", Proof::File("/bin/busybox")),
     ("openssl", Proof::Program("openssl")),
     ("gcc", Proof::Program("cc")),
+    ("musl-tools", Proof::Program("musl-gcc")),
     ("libc6-dev", Proof::File("/usr/include/stdlib.h")),
     ("git", Proof::Program("git")),
+    ("git-lfs", Proof::Program("git-lfs")),
     ("python3", Proof::Program("python3")),
     ("python3-venv", Proof::Program("/usr/bin/python3")),
     ("util-linux", Proof::Program("setsid")),
 ];
 
+/// What the tests of the server's page need on top: a browser, and what drives it.
+const BROWSER: &[(&str, Proof)] = &[
+    ("chromium", Proof::Program("chromium")),
+    ("chromium-driver", Proof::Program("chromedriver")),
+];
+
 /// Names of Debian packages that are missing on this machine.
-pub fn missing() -> Vec<&'static str> {
-    PACKAGES
+fn missing(packages: &[(&'static str, Proof)]) -> Vec<&'static str> {
+    packages
         .iter()
         .filter(|(package, proof)| !is_there(package, proof))
         .map(|(package, _)| *package)
@@ -58,7 +66,7 @@ fn is_there(package: &str, proof: &Proof) -> bool {
 
 /// Fails with the one line that installs what is missing.
 pub fn check() -> Result<()> {
-    let missing = missing();
+    let missing = missing(PACKAGES);
     if !missing.is_empty() {
         bail!(
             "missing on this machine: {0}; install with: apt-get install -y {0}",
@@ -71,7 +79,15 @@ pub fn check() -> Result<()> {
 
 /// Installs what is missing, quietly and without what is merely recommended.
 pub fn install_missing() -> Result<()> {
-    let missing = missing();
+    install(&missing(PACKAGES))
+}
+
+/// The same, with the browser.
+pub fn install_for_tests() -> Result<()> {
+    install(&[missing(PACKAGES), missing(BROWSER)].concat())
+}
+
+fn install(missing: &[&str]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
@@ -90,7 +106,7 @@ pub fn install_missing() -> Result<()> {
             quiet,
             "--no-install-recommends",
         ]);
-        command.args(&missing);
+        command.args(missing);
         command
     };
     sh::timed(&format!("installing {}", missing.join(" ")), || {

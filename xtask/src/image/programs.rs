@@ -115,12 +115,14 @@ fn built(folder: &str) -> Result<PathBuf> {
         .join("image/trainyard"))
 }
 
-/// Outside the clone, beside cargo's own build folder where that is given.
+/// Outside the clone and its own, as cargo's build folder; below that one where it is given.
 fn build_folder() -> Result<PathBuf> {
-    match std::env::var_os("CARGO_BUILD_BUILD_DIR").filter(|folder| !folder.is_empty()) {
-        Some(folder) => Ok(dirs::repository().join(folder)),
-        None => Ok(dirs::cache()?.join("build")),
+    let given = std::env::var_os("CARGO_BUILD_BUILD_DIR").filter(|folder| !folder.is_empty());
+    if let Some(folder) = given {
+        return Ok(dirs::repository().join(folder));
     }
+    let clone = dirs::repository().as_os_str().as_encoded_bytes();
+    Ok(dirs::cache()?.join("build").join(sh::short_hash([clone])))
 }
 
 /// Copies a program beside its place and renames it there, so that one that runs is not written to.

@@ -75,53 +75,67 @@ pub fn main(arguments: Arguments) -> Result<()> {
     }
 }
 
-/// The folder of wheels, downloaded when it is not there.
+/// The folder of wheels that pods install from, downloaded when it is not there.
 pub fn ensure_wheels() -> Result<PathBuf> {
-    let requirements = dirs::repository().join("tests/wheels/requirements.txt");
+    ensure_wheels_of("tests/wheels/requirements.txt", Metadata::Beside)
+}
+
+/// Whether an index hands out what wheels say of themselves (PEP 658).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Metadata {
+    Beside,
+    /// Debian's pip with its old resolver, which `clearml-agent` asks for, stumbles over it.
+    Within,
+}
+
+/// The folder of the wheels of a requirements file (below the repository's root) and of all that they need.
+pub fn ensure_wheels_of(requirements: &str, metadata: Metadata) -> Result<PathBuf> {
+    let requirements = dirs::repository().join(requirements);
     let text = fs::read_to_string(&requirements)
         .with_context(|| format!("could not read {}", requirements.display()))?;
     let store = dirs::cache()?.join("wheels");
-    let finished = store.join(sh::short_hash([
-        text.as_str(),
-        PYTHON,
-        &PLATFORMS.join(" "),
-    ]));
+    let platforms = PLATFORMS.join(" ");
+    let mut key = vec![text.as_str(), PYTHON, &platforms];
+    if metadata == Metadata::Within {
+        key.push("within");
+    }
+    let finished = store.join(sh::short_hash(key));
     if finished.is_dir() {
         return Ok(finished);
     }
     let loading = store.join(format!("loading-{}", std::process::id()));
     sh::make_dir(&loading)?;
-    sh::timed(
-        "cluster: downloading Python packages for pods, once",
-        || {
-            let mut pip = sh::command("python3");
-            pip.args([
-                "-m",
-                "pip",
-                "download",
-                "--quiet",
-                "--disable-pip-version-check",
-                "--only-binary=:all:",
-            ]);
-            pip.args([
-                "--implementation",
-                "cp",
-                "--python-version",
-                PYTHON,
-                "--dest",
-            ])
-            .arg(&loading);
-            for platform in PLATFORMS {
-                pip.args(["--platform", &format!("{platform}_x86_64")]);
-            }
-            sh::run(pip.arg("--requirement").arg(&requirements))?;
-            sh::run(
-                sh::command("python3")
-                    .args(["-c", EXTRACT_METADATA])
-                    .arg(&loading),
-            )
-        },
-    )?;
+    sh::timed("downloading Python packages once", || {
+        let mut pip = sh::command("python3");
+        pip.args([
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--only-binary=:all:",
+        ]);
+        pip.args([
+            "--implementation",
+            "cp",
+            "--python-version",
+            PYTHON,
+            "--dest",
+        ])
+        .arg(&loading);
+        for platform in PLATFORMS {
+            pip.args(["--platform", &format!("{platform}_x86_64")]);
+        }
+        sh::run(pip.arg("--requirement").arg(&requirements))?;
+        if metadata == Metadata::Within {
+            return Ok(());
+        }
+        sh::run(
+            sh::command("python3")
+                .args(["-c", EXTRACT_METADATA])
+                .arg(&loading),
+        )
+    })?;
     match fs::rename(&loading, &finished) {
         // Another clone was faster.
         Err(_) if finished.is_dir() => sh::remove(&loading)?,

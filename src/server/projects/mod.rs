@@ -1,4 +1,12 @@
 //! The `projects` service: a tree by `/` in the names (`protocol.md` §2.2).
+//!
+//! ```text
+//! mod.rs    rows, make, read, delete      tree.rs    move, merge, what a deletion would meet
+//! facets.rs what the tasks and models of projects use: tags, parameters, metrics
+//! ```
+
+pub(crate) mod facets;
+pub(crate) mod tree;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde_json::{Value, json};
@@ -286,33 +294,4 @@ pub(crate) fn delete(call: &Call) -> Answer {
         "deleted_tasks": deleted_tasks,
         "urls": urls,
     }))
-}
-
-/// `projects.get_task_tags`, `projects.get_model_tags`: the tags in use.
-pub(crate) fn task_tags(call: &Call) -> Answer {
-    tags_of(call, "tasks")
-}
-
-/// `projects.get_model_tags`
-pub(crate) fn model_tags(call: &Call) -> Answer {
-    tags_of(call, "models")
-}
-
-fn tags_of(call: &Call, table: &str) -> Answer {
-    let projects = call.texts("projects")?;
-    let list = |key: &str| -> Result<Vec<String>, Refusal> {
-        let sql = format!(
-            "SELECT DISTINCT tag.value FROM {table}, json_each({table}.doc, '$.{key}') AS tag
-             WHERE ?1 = '[]' OR project IN (SELECT value FROM json_each(?1)) ORDER BY 1"
-        );
-        let mut statement = call.db.prepare_cached(&sql)?;
-        Ok(statement
-            .query_map([json!(projects).to_string()], |row| row.get(0))?
-            .collect::<Result<_, _>>()?)
-    };
-    let mut answer = json!({"tags": list("tags")?});
-    if call.flag("include_system")? {
-        answer["system_tags"] = json!(list("system_tags")?);
-    }
-    Ok(answer)
 }

@@ -1,0 +1,101 @@
+//! `trainyard render`: the Job that a binding would make of a task.
+
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use serde_json::Value;
+
+use super::{ask, controller, print_error, print_text};
+use crate::controller as program;
+use crate::crd::QueueBinding;
+
+/// Which binding, and which task.
+#[derive(Debug, Args)]
+// Its name would be that of the flags it takes over.
+#[group(skip)]
+pub(super) struct Flags {
+    /// File with a QueueBinding as YAML or JSON, or the name of one in the cluster.
+    #[arg(long, value_name = "FILE|NAME")]
+    binding: String,
+    /// Id of a task, or a file with its document as JSON: then neither server nor cluster is asked.
+    #[arg(long, value_name = "ID|FILE")]
+    task: String,
+    /// Form of the Job.
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Form,
+    #[command(flatten)]
+    controller: controller::Flags,
+}
+
+/// Form of the Job.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Form {
+    #[default]
+    Yaml,
+    Json,
+}
+
+/// Prints the Job; what there is to say about it goes to standard error.
+pub(super) fn main(flags: Flags) -> ExitCode {
+    let form = flags.output;
+    match run(flags) {
+        Ok(program::Preview { job, notes }) => {
+            for note in notes {
+                super::print_note(&note);
+            }
+            let text = match form {
+                Form::Yaml => serde_saphyr::to_string(&job).unwrap_or_default(),
+                Form::Json => format!("{job:#}\n"),
+            };
+            print_text(&text)
+        }
+        Err(error) => {
+            print_error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(flags: Flags) -> Result<program::Preview, String> {
+    let Flags {
+        binding,
+        task,
+        output: _,
+        controller,
+    } = flags;
+    let settings = controller::settings_for_a_question(controller)?;
+    let given = read(&binding)?
+        .map(|value| {
+            serde_path_to_error::deserialize::<_, QueueBinding>(value)
+                .map_err(|error| format!("{binding:?} holds no QueueBinding: {error}"))
+        })
+        .transpose()?;
+    if let Some(document) = read(&task)? {
+        let Some(given) = given else {
+            return Err(format!(
+                "{binding:?} is no file; with a file for --task, --binding has to be one too"
+            ));
+        };
+        return program::preview_offline(settings, &given, &document)
+            .map_err(|error| error.to_string());
+    }
+    let id = task
+        .parse()
+        .map_err(|_| format!("{task:?} is neither a file nor the id of a task"))?;
+    let which = given.map_or(program::Which::Name(binding), |given| {
+        program::Which::Given(Box::new(given))
+    });
+    ask(program::preview(settings, which, &id))
+}
+
+/// The content of a file; nothing if there is none of this name.
+fn read(path: &str) -> Result<Option<Value>, String> {
+    if !std::path::Path::new(path).is_file() {
+        return Ok(None);
+    }
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("could not read {path:?}: {error}"))?;
+    serde_saphyr::from_str(&text)
+        .map(Some)
+        .map_err(|error| format!("{path:?} is not readable: {error}"))
+}

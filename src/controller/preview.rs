@@ -1,0 +1,180 @@
+//! Preview: exactly the Job that a binding would make of a task, without making it; from the server and the cluster, or
+//! from two files alone.
+
+use std::fmt::Write;
+
+use kube::{Api, ResourceExt};
+use serde_json::Value;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::binding::Loop;
+use super::cluster::find;
+use super::dereference;
+use super::explain::AskError;
+use super::{Own, Stage, foresee};
+use crate::config::Settings;
+use crate::crd::QueueBinding;
+use crate::render::{self, Patch, Source, Template};
+use crate::task::{Attempt, QueueId, Task, TaskId, WorkerId};
+
+/// A Job as it would be, and what there is to say about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Preview {
+    pub job: Value,
+    /// What the task asks for and does not get, and what was assumed.
+    pub notes: Vec<String>,
+}
+
+/// Which binding.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Which {
+    /// The one of this name, from the cluster.
+    Name(String),
+    /// As it is written; the cluster is asked for its UID, if it has one of this name.
+    Given(Box<QueueBinding>),
+}
+
+/// The Job of a task that is on the server.
+pub async fn preview(settings: Settings, which: Which, task: &TaskId) -> Result<Preview, AskError> {
+    let stop = CancellationToken::new();
+    let stage = Stage::new(settings, &stop).await?;
+    let mut watches = JoinSet::new();
+    stage.watch(&mut watches, &stop);
+    let preview = preview_on(&stage, which, task).await;
+    stop.cancel();
+    while watches.join_next().await.is_some() {}
+    preview
+}
+
+async fn preview_on(stage: &Stage, which: Which, task: &TaskId) -> Result<Preview, AskError> {
+    let name = match &which {
+        Which::Name(name) => name.clone(),
+        Which::Given(binding) => binding.name_any(),
+    };
+    let namespace = match &which {
+        Which::Given(binding) => binding.namespace(),
+        Which::Name(_) => None,
+    };
+    let namespace = namespace
+        .or_else(|| stage.namespace.clone())
+        .unwrap_or_else(|| stage.context.kube.default_namespace().to_owned());
+    let api: Api<QueueBinding> = Api::namespaced(stage.context.kube.clone(), &namespace);
+    let there = find(api.get_opt(&name))
+        .await
+        .map_err(|error| AskError::List(error.to_string()))?;
+    let mut notes = Vec::new();
+    let binding = match (which, there) {
+        (Which::Name(_), Some(binding)) => binding,
+        (Which::Name(_), None) => {
+            return Err(AskError::Other(format!(
+                "there is no binding {name:?} in namespace {namespace:?}"
+            )));
+        }
+        (Which::Given(mut given), there) => {
+            if there.is_none() && given.metadata.uid.is_none() {
+                notes.push("the binding is not in the cluster: its UID is left empty".to_owned());
+            }
+            given.metadata.namespace = Some(namespace);
+            if let Some(there) = there {
+                given.metadata.uid = there.metadata.uid;
+            }
+            *given
+        }
+    };
+    if !foresee::until_sound(&stage.context).await {
+        notes.push("Jobs and pods could not be listed: earlier attempts are not known".into());
+    }
+    let (rendered, said) = Loop::new(stage.context.clone(), &binding)
+        .job_of(&binding, task)
+        .await
+        .map_err(|trouble| AskError::Other(trouble.message))?;
+    notes.extend(said);
+    Ok(Preview {
+        job: rendered.job,
+        notes,
+    })
+}
+
+/// The Job of a task document, without server and cluster: ids of queues and the binding's UID are unknown then, and
+/// are zeros.
+pub fn preview_offline(
+    settings: Settings,
+    binding: &QueueBinding,
+    document: &Value,
+) -> Result<Preview, AskError> {
+    let own = Own::of(settings);
+    let document = document.get("task").unwrap_or(document);
+    let task: Task = serde_path_to_error::deserialize(document.clone()).map_err(|error| {
+        AskError::Other(format!("the task's document is not readable: {error}"))
+    })?;
+    let source = match (&binding.spec.template, &binding.spec.template_ref) {
+        (_, Some(_)) => {
+            return Err(AskError::Other(
+                "the template is in a ConfigMap (spec.templateRef): give the task's id instead of a file, so that the cluster is asked".into(),
+            ));
+        }
+        (Some(template), None) => Source::Inline(template),
+        (None, None) => Source::BuiltIn,
+    };
+    let patch = binding.spec.queues.first().and_then(|queue| {
+        let value = queue.template_patch.as_ref()?;
+        Some(Patch { queue: 0, value })
+    });
+    let template = Template::check(source, patch, &binding.spec, own.default_image.as_deref())
+        .map_err(|errors| {
+            let mut text = String::from("the template is refused");
+            for error in errors.iter().take(5) {
+                let _ = write!(text, "; {error}");
+            }
+            AskError::Other(text)
+        })?;
+    let zero: QueueId = "0"
+        .repeat(32)
+        .parse()
+        .map_err(|_| AskError::Other("no id".into()))?;
+    let name = binding
+        .spec
+        .queues
+        .first()
+        .map(|queue| queue.name.clone())
+        .unwrap_or_default();
+    let queue = render::Queue {
+        id: task
+            .execution
+            .queue
+            .parse()
+            .unwrap_or_else(|_| zero.clone()),
+        name,
+    };
+    let identity = super::binding::identity(&own.worker, binding);
+    let worker = WorkerId::of_attempt(&identity.worker, &task.id, Attempt::FIRST);
+    let server = dereference::assumed(binding, own.server.as_ref())
+        .map_err(|trouble| AskError::Other(trouble.message))?;
+    let rendered = render::render(&render::Inputs {
+        binding: &super::rendered_binding(binding),
+        spec: &binding.spec,
+        template: &template,
+        task: &task,
+        attempt: Attempt::FIRST,
+        queue: &queue,
+        pending_queue: &zero,
+        project_name: "",
+        worker: &worker,
+        server: &server,
+        settings: &own.images,
+        returned: false,
+        failures: 0,
+        avoid_nodes: &[],
+        remark: None,
+    });
+    let mut notes = vec![
+        "made from files alone: ids of queues, names of projects and earlier attempts are not known"
+            .to_owned(),
+    ];
+    notes.extend(rendered.notes);
+    Ok(Preview {
+        job: rendered.job,
+        notes,
+    })
+}

@@ -1,0 +1,387 @@
+//! The user's `clearml.conf` and its variables, as far as they concern one run.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::failure::Failure;
+use super::git;
+use super::plan::{Manager, Plan};
+use super::python::{Options, TORCH_INDEX};
+use super::settings::{Layout, Settings};
+use super::tool::Log;
+use crate::config::agent::{Agent, From};
+use crate::config::conf::Document;
+use crate::config::env::Environment;
+use crate::pod;
+
+/// Largest file.
+const MOST: u64 = 1 << 20;
+/// Says that nothing is to be installed.
+const SKIP_ENVIRONMENT: &str = "CLEARML_AGENT_SKIP_PYTHON_ENV_INSTALL";
+/// The same; its value may name the interpreter that has all that is needed.
+const SKIP_VENV: &str = "CLEARML_AGENT_SKIP_PIP_VENV_INSTALL";
+
+/// Reads the file that the binding mounts, else what `prepare` has handed on of it, else the one that the image names;
+/// without one, variables alone count.
+pub fn read(inherited: &BTreeMap<String, String>) -> Result<Agent, Failure> {
+    let environment = Environment::of(inherited.clone());
+    let named = environment.alias("CLEARML_CONFIG_FILE");
+    let path = [
+        Some(PathBuf::from(pod::CLEARML_CONF)),
+        Some(Layout::of(inherited).conf()),
+        named.map(|(_, path)| PathBuf::from(path)),
+    ]
+    .into_iter()
+    .flatten()
+    .find(|path| path.is_file());
+    let mut files = Vec::new();
+    if let Some(path) = path {
+        let name = path.display().to_string();
+        let failed = |why: String| {
+            Failure::new(format!("{name}, {why}"))
+                .hint("mend it, or remove environment.clearmlConfRef")
+        };
+        let small = path.metadata().is_ok_and(|found| found.len() <= MOST);
+        let text = std::fs::read_to_string(&path)
+            .ok()
+            .filter(|_| small)
+            .ok_or_else(|| failed(format!("it cannot be read, or is longer than {MOST} bytes")))?;
+        let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
+        let document = Document::read_with(
+            &text,
+            &|name| environment.get(name).map(str::to_owned),
+            &|name| std::fs::read_to_string(folder.join(name)).ok(),
+        )
+        .map_err(|error| failed(error.to_string()))?;
+        files.push((name, document));
+    }
+    Ok(Agent::resolve(&files, &environment))
+}
+
+/// Names what has no effect, once for each run.
+pub fn warn(agent: &Agent, log: &mut Log<'_>) {
+    for (key, from) in &agent.unknown {
+        log(&format!("{key} is no known key ({from}): it has no effect"));
+    }
+    for (key, from, why) in agent.idle() {
+        log(&format!("{key} ({from}) has no effect: {why}"));
+    }
+}
+
+/// The manager of the binding; where that is `auto`, what the configuration names.
+pub fn manager(settings: &Settings, agent: &Agent) -> Result<Manager, Failure> {
+    manager_with(&settings.manager, &settings.inherited, agent)
+}
+
+/// The same of what a binding would say.
+pub fn manager_with(
+    named: &str,
+    variables: &BTreeMap<String, String>,
+    agent: &Agent,
+) -> Result<Manager, Failure> {
+    let of_binding: Manager = named
+        .parse()
+        .map_err(|error| Failure::new(format!("{error}")))?;
+    let skipped = [SKIP_ENVIRONMENT, SKIP_VENV]
+        .iter()
+        .any(|name| switched_on(variables, name).is_some());
+    if skipped {
+        return Ok(Manager::None);
+    }
+    if of_binding != Manager::Auto || !agent.is_set("agent.package_manager.type") {
+        return Ok(of_binding);
+    }
+    let real_pip = agent.is_set("agent.package_manager.uv_replace_pip")
+        && !agent.flag("agent.package_manager.uv_replace_pip");
+    match agent.text("agent.package_manager.type").as_deref() {
+        // Every generated file says pip: uv installs the same, unless its user wants pip itself.
+        Some("pip") if real_pip => Ok(Manager::Pip),
+        Some("pip") | None => Ok(Manager::Auto),
+        Some(named) => named
+            .parse()
+            .map_err(|error| Failure::new(format!("agent.package_manager.type: {error}"))),
+    }
+}
+
+/// The value of a variable, under whichever of its names it is set, unless it says no.
+fn switched_on(variables: &BTreeMap<String, String>, name: &str) -> Option<String> {
+    let environment = Environment::of(variables.clone());
+    let (_, value) = environment.alias(name)?;
+    let value = value.trim();
+    let no = ["", "0", "false", "no", "off", "n", "f"];
+    let no = no.contains(&value.to_ascii_lowercase().as_str());
+    (!no).then(|| value.to_owned())
+}
+
+/// The interpreter that [`SKIP_VENV`] names, where it says more than yes.
+fn interpreter_of_skip(variables: &BTreeMap<String, String>) -> Option<String> {
+    let value = switched_on(variables, SKIP_VENV)?;
+    let yes = ["1", "true", "yes", "on", "y", "t"];
+    let yes = yes.contains(&value.to_ascii_lowercase().as_str());
+    (!yes).then_some(value)
+}
+
+/// What the configuration says about packages.
+pub fn options(settings: &Settings, agent: &Agent) -> Options {
+    let indexed = settings.index_url.is_some();
+    options_with(agent, &settings.inherited, indexed, settings.cache_limit)
+}
+
+/// The same without a pod; `indexed`: packages come from an index that the binding names.
+pub fn options_with(
+    agent: &Agent,
+    variables: &BTreeMap<String, String>,
+    indexed: bool,
+    cache_limit: Option<u64>,
+) -> Options {
+    let of = |key: &str| format!("agent.package_manager.{key}");
+    let default = Options::default();
+    let flags = |key: &str| agent.list(&of(key));
+    let mut options = Options {
+        system_site_packages: agent.flag(&of("system_site_packages")),
+        force_upgrade: agent.flag(&of("force_upgrade")),
+        extra_index_url: flags("extra_index_url"),
+        extra_flags: flags("extra_pip_install_flags"),
+        pip_version: match agent.get(&of("pip_version")) {
+            Some(serde_json::Value::String(one)) => vec![one.clone()],
+            _ => flags("pip_version"),
+        },
+        legacy_resolver: flags("pip_legacy_resolver"),
+        record_conda: agent.flag(&of("conda_full_env_update")),
+        post_packages: flags("post_packages"),
+        post_optional_packages: flags("post_optional_packages"),
+        poetry_arguments: flags("poetry_install_extra_args"),
+        uv_sync_arguments: flags("uv_sync_extra_args"),
+        conda_channels: flags("conda_channels"),
+        torch_index: torch_index(agent, variables, indexed),
+        cuda: None,
+        cache_limit,
+    };
+    if agent.flag(&of("uv_unsafe_best_match")) {
+        options.extra_flags.extend([
+            "--index-strategy".to_owned(),
+            "unsafe-best-match".to_owned(),
+        ]);
+    }
+    if options.conda_channels.is_empty() {
+        options.conda_channels = default.conda_channels;
+    }
+    let named = |key: &str| match agent.origin(key) {
+        From::Default => "default".to_owned(),
+        From::File { .. } => key.to_owned(),
+        From::Variable(name) => name.clone(),
+    };
+    if agent.flag("agent.cpu_only") {
+        options.cuda = Some(("0".to_owned(), named("agent.cpu_only")));
+    } else if let Some(version) = agent.text("agent.cuda_version") {
+        options.cuda = Some((version, named("agent.cuda_version")));
+    }
+    options
+}
+
+/// The Python that the configuration prefers to the one that the task was recorded with, or where it names none.
+pub fn choose_python(plan: &mut Plan, agent: &Agent) {
+    if agent.flag("agent.ignore_requested_python_version") {
+        plan.python = None;
+    }
+    if plan.python.is_none() {
+        let default = agent.text("agent.default_python");
+        plan.python = default.filter(|version| version.contains('.'));
+    }
+    if agent.flag("agent.force_git_root_python_path") {
+        plan.python_root = plan.checkout.as_ref().map(|_| plan.code_root.clone());
+    }
+}
+
+/// What the configuration changes of the container's variables before a Python is looked for.
+pub fn surroundings(
+    plan: &Plan,
+    agent: &Agent,
+    inherited: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    let mut variables = inherited.clone();
+    if let Some(named) = interpreter_of_skip(inherited) {
+        // It alone has the task's packages, whatever version the task was recorded with.
+        variables.insert("LOCAL_PYTHON".to_owned(), named);
+    } else if plan.python.is_none()
+        && let Some(binary) = agent.text("agent.python_binary")
+    {
+        variables.entry("LOCAL_PYTHON".to_owned()).or_insert(binary);
+    }
+    if !agent.flag("agent.docker_use_activated_venv")
+        && let Some(active) = variables.remove("VIRTUAL_ENV")
+        && let Some(path) = variables.get_mut("PATH")
+    {
+        let programs = format!("{}/bin", active.trim_end_matches('/'));
+        let rest: Vec<&str> = path
+            .split(':')
+            .filter(|folder| *folder != programs)
+            .collect();
+        *path = rest.join(":");
+    }
+    variables
+}
+
+/// What the configuration changes of the run itself.
+pub fn adjust(settings: &mut Settings, agent: &Agent) {
+    let seconds = agent.text("agent.abort_callback_max_timeout");
+    if let Some(seconds) = seconds.and_then(|seconds| seconds.parse::<f64>().ok()) {
+        let most = Duration::try_from_secs_f64(seconds).unwrap_or(settings.callback_most);
+        settings.callback_most = most.min(settings.callback_most);
+    }
+    if agent.is_set("agent.resource_monitoring.disk_use_path") {
+        let path = agent.text("agent.resource_monitoring.disk_use_path");
+        let home = settings.inherited.get("HOME").map_or("/", String::as_str);
+        let path = path.map(|path| PathBuf::from(path.replacen('~', home, 1)));
+        settings.disk = path.filter(|path| path.is_dir());
+    }
+}
+
+/// A script of the configuration that runs before the task's own.
+pub fn shell_script(agent: &Agent) -> Option<String> {
+    let script = match agent.get("agent.extra_docker_shell_script")? {
+        Value::String(text) => text.clone(),
+        _ => agent.list("agent.extra_docker_shell_script").join("\n"),
+    };
+    Some(script).filter(|script| !script.trim().is_empty())
+}
+
+/// What the configuration says about git; read where code is checked out.
+pub fn git(agent: &Agent) -> git::Options {
+    let mut logins: Vec<git::Login> = Vec::new();
+    let prefix = agent.flag("agent.git_host_match_prefix");
+    // Of a host with a path only the host counts, unless beginnings of addresses are to be compared.
+    let place = |host: String| {
+        let host = host.trim().trim_end_matches('/').to_owned();
+        let rest = host.split("://").last().unwrap_or(&host).to_owned();
+        match rest.split_once('/') {
+            Some((name, _)) if !prefix => name.to_owned(),
+            _ => host,
+        }
+    };
+    if let Some(password) = agent.text("agent.git_pass") {
+        logins.push(git::Login {
+            username: agent
+                .text("agent.git_user")
+                .unwrap_or_else(|| "git".to_owned())
+                .into(),
+            password: password.into(),
+            host: agent.text("agent.git_host").map(place),
+        });
+    }
+    let extra = agent.get("agent.git.extra_credentials");
+    for one in extra.and_then(Value::as_array).into_iter().flatten() {
+        let text = |key: &str| one.get(key).and_then(Value::as_str).map(str::to_owned);
+        if let (Some(username), Some(password)) = (text("user"), text("pass")) {
+            logins.push(git::Login {
+                username: username.into(),
+                password: password.into(),
+                host: text("host")
+                    .filter(|host| !host.trim().is_empty())
+                    .map(place),
+            });
+        }
+    }
+    let default = git::Options::default();
+    let scheme = agent.text("agent.translate_ssl_replacement_scheme");
+    let translated = scheme.unwrap_or_else(|| "https".to_owned());
+    git::Options {
+        logins,
+        scheme: if agent.flag("agent.git_use_ms_entra_token") {
+            git::Scheme::Bearer
+        } else if agent.flag("agent.git_use_azure_pat") {
+            git::Scheme::Azure
+        } else {
+            git::Scheme::Asked
+        },
+        force_ssh: agent.flag("agent.force_git_ssh_protocol"),
+        ssh_user: agent
+            .text("agent.force_git_ssh_user")
+            .unwrap_or(default.ssh_user),
+        ssh_port: agent
+            .text("agent.force_git_ssh_port")
+            .and_then(|port| port.parse().ok()),
+        translate_ssh: Some(translated).filter(|_| agent.flag("agent.translate_ssh")),
+        fetch_args: fetch_args(agent),
+        cache: agent.flag("agent.vcs_cache.enabled"),
+    }
+}
+
+/// Arguments of `git fetch` beside those that say what is fetched: that is the wanted commit, and no more.
+fn fetch_args(agent: &Agent) -> Vec<String> {
+    if !agent.is_set("agent.git_fetch_args") {
+        return Vec::new();
+    }
+    let what = [
+        "--all",
+        "--multiple",
+        "--recurse-submodules",
+        "--depth",
+        "--unshallow",
+    ];
+    let mut arguments = agent.list("agent.git_fetch_args");
+    arguments.retain(|argument| {
+        argument.starts_with('-')
+            && !what
+                .iter()
+                .any(|option| argument == option || argument.starts_with(&format!("{option}=")))
+    });
+    arguments
+}
+
+/// Where PyTorch's builds are. Where packages come from an index of one's own, no other is asked unless it is named.
+fn torch_index(
+    agent: &Agent,
+    variables: &BTreeMap<String, String>,
+    indexed: bool,
+) -> Option<String> {
+    if agent
+        .text("agent.package_manager.pytorch_resolve")
+        .as_deref()
+        == Some("none")
+    {
+        return None;
+    }
+    if let Some(template) = agent.text("agent.package_manager.extra_index_url_template") {
+        return Some(template);
+    }
+    let own = [
+        "PIP_INDEX_URL",
+        "PIP_NO_INDEX",
+        "UV_INDEX_URL",
+        "UV_DEFAULT_INDEX",
+        "UV_OFFLINE",
+    ]
+    .iter()
+    .any(|name| variables.get(*name).is_some_and(|value| !value.is_empty()));
+    if own || indexed {
+        return None;
+    }
+    let nightly = agent.flag("agent.package_manager.torch_nightly");
+    Some(if nightly {
+        TORCH_INDEX.replace("{}", "nightly/{}")
+    } else {
+        TORCH_INDEX.to_owned()
+    })
+}
+
+/// The requirements that the configuration prefers: those of the repository, or those that the user wrote first (§7.6).
+pub fn choose_requirements(task: &mut crate::task::Task, agent: &Agent) {
+    let requirements = &mut task.script.requirements;
+    if agent.flag("agent.package_manager.force_repo_requirements_txt")
+        && !task.script.repository.trim().is_empty()
+    {
+        requirements.remove("pip");
+        requirements.remove("conda");
+    } else if agent.flag("agent.package_manager.force_original_requirements")
+        && let Some(original) = requirements.get("org_pip").cloned()
+    {
+        requirements.insert("pip".to_owned(), original);
+    }
+}
+
+#[cfg(test)]
+mod tests;

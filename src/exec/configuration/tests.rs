@@ -1,0 +1,108 @@
+use serde_json::json;
+
+use super::*;
+use crate::exec::plan::{PlanSettings, plan};
+
+const TYPE: &str = "agent.package_manager.type";
+const REPLACED: &str = "agent.package_manager.uv_replace_pip";
+
+fn agent(keys: &[(&str, Value)]) -> Agent {
+    let keys = keys
+        .iter()
+        .map(|(path, value)| ((*path).to_owned(), value.clone()));
+    Agent::of_values(keys.collect())
+}
+
+fn variables(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+/// A stand-alone script that was recorded with this program.
+fn recorded_with(binary: &str) -> Plan {
+    let script = json!({"binary": binary, "entry_point": "x.py", "diff": "1"});
+    let task = json!({"id": "0123456789abcdef0123456789abcdef", "script": script});
+    let task = serde_json::from_value(task).unwrap();
+    let settings = PlanSettings {
+        manager: Manager::Auto,
+        code_root: "/trainyard/code".into(),
+    };
+    plan(&task, &settings).unwrap()
+}
+
+#[test]
+fn pip_is_uv_unless_its_user_wants_pip_itself() {
+    for (keys, expected) in [
+        (vec![], Manager::Auto),
+        (vec![(TYPE, json!("pip"))], Manager::Auto),
+        (
+            vec![(TYPE, json!("pip")), (REPLACED, json!(true))],
+            Manager::Auto,
+        ),
+        (
+            vec![(TYPE, json!("pip")), (REPLACED, json!(false))],
+            Manager::Pip,
+        ),
+        (vec![(TYPE, json!("poetry"))], Manager::Poetry),
+        (vec![(TYPE, json!("conda"))], Manager::Conda),
+    ] {
+        let found = manager_with("auto", &variables(&[]), &agent(&keys)).unwrap();
+        assert_eq!(found, expected, "{keys:?}");
+    }
+}
+
+#[test]
+fn the_bindings_word_counts_before_the_configurations() {
+    let of_pip = agent(&[(TYPE, json!("pip")), (REPLACED, json!(false))]);
+    let found = manager_with("poetry", &variables(&[]), &of_pip).unwrap();
+    assert_eq!(found, Manager::Poetry);
+    let unknown = agent(&[(TYPE, json!("npm"))]);
+    let failure = manager_with("auto", &variables(&[]), &unknown).unwrap_err();
+    assert!(failure.sentence.starts_with(TYPE), "{failure}");
+}
+
+#[test]
+fn what_skips_the_making_leaves_the_image_as_it_is() {
+    for (name, value, expected) in [
+        ("CLEARML_AGENT_SKIP_PYTHON_ENV_INSTALL", "1", Manager::None),
+        ("CLEARML_AGENT_SKIP_PIP_VENV_INSTALL", "True", Manager::None),
+        (
+            "CLEARML_AGENT_SKIP_PIP_VENV_INSTALL",
+            "/opt/venv/bin/python",
+            Manager::None,
+        ),
+        ("TRAINS_AGENT_SKIP_PYTHON_ENV_INSTALL", "1", Manager::None),
+        ("JARVIS_AGENT_SKIP_PIP_VENV_INSTALL", "yes", Manager::None),
+        ("CLEARML_AGENT_SKIP_PYTHON_ENV_INSTALL", "0", Manager::Uv),
+        ("CLEARML_AGENT_SKIP_PIP_VENV_INSTALL", "False", Manager::Uv),
+        ("CLEARML_AGENT_SKIP_PIP_VENV_INSTALL", "", Manager::Uv),
+    ] {
+        let found = manager_with("uv", &variables(&[(name, value)]), &agent(&[])).unwrap();
+        assert_eq!(found, expected, "{name}={value}");
+    }
+}
+
+#[test]
+fn the_interpreter_that_is_named_where_the_making_is_skipped_runs_the_task() {
+    let plan = recorded_with("python3.9");
+    let local = |set: &[(&str, &str)]| {
+        let mut variables = surroundings(&plan, &agent(&[]), &variables(set));
+        variables.remove("LOCAL_PYTHON")
+    };
+    let other = ("LOCAL_PYTHON", "python3.8");
+    assert_eq!(
+        local(&[(SKIP_VENV, "/opt/venv/bin/python"), other]).as_deref(),
+        Some("/opt/venv/bin/python")
+    );
+    assert_eq!(
+        local(&[("TRAINS_AGENT_SKIP_PIP_VENV_INSTALL", "python3.12")]).as_deref(),
+        Some("python3.12")
+    );
+    for says_yes_or_no in ["1", "true", "0", ""] {
+        let found = local(&[(SKIP_VENV, says_yes_or_no), other]);
+        assert_eq!(found.as_deref(), Some("python3.8"), "{says_yes_or_no:?}");
+        assert_eq!(local(&[(SKIP_VENV, says_yes_or_no)]), None);
+    }
+}

@@ -1,0 +1,168 @@
+//! The user's `clearml.conf` as the task's container gets it: without the passwords of repositories, which are for the
+//! init container alone.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::failure::Failure;
+use super::spool::write_shared;
+use crate::config::conf::Document;
+
+/// What stands in place of a password.
+const MASKED: &str = "masked";
+const PASSWORD: &str = "agent.git_pass";
+const LOGINS: &str = "agent.git.extra_credentials";
+
+/// Writes the copy, if there is a file. One whose passwords cannot be told from the rest is an error: it is not handed
+/// on.
+pub fn hand_on(
+    from: &Path,
+    to: &Path,
+    inherited: &BTreeMap<String, String>,
+) -> Result<(), Failure> {
+    if !from.is_file() {
+        return Ok(());
+    }
+    let failed = |why: &str| {
+        Failure::new(format!("{}: {why}", from.display()))
+            .hint("move the passwords into the Secret of environment.git.credentialsSecretRef")
+    };
+    let text = fs::read_to_string(from).map_err(|error| failed(&error.to_string()))?;
+    let variable = |name: &str| inherited.get(name).cloned();
+    let copy = without_passwords(&text, &variable).ok_or_else(|| {
+        failed("the passwords of repositories in it cannot be kept from the task's container")
+    })?;
+    write_shared(to, copy.as_bytes())
+        .map_err(|error| Failure::new(format!("{} cannot be written: {error}", to.display())))
+}
+
+/// The text with another word in place of each password; nothing if that cannot be done without changing more.
+fn without_passwords(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Option<String> {
+    let before = Document::read(text, variable).ok()?;
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    if let (Some(password), Some(line)) = (before.text(PASSWORD), before.line(PASSWORD))
+        && !password.is_empty()
+        && let Some(line) = lines.get_mut(line.saturating_sub(1))
+    {
+        *line = line.replace(&password, MASKED);
+    }
+    let first = before.line(LOGINS).unwrap_or(1).saturating_sub(1);
+    for password in passwords(before.get(LOGINS)) {
+        for line in lines.iter_mut().skip(first) {
+            *line = line
+                .replace(&format!("\"{password}\""), &format!("\"{MASKED}\""))
+                .replace(&format!(": {password}"), &format!(": {MASKED}"))
+                .replace(&format!(":{password}"), &format!(":{MASKED}"))
+                .replace(&format!("= {password}"), &format!("= {MASKED}"));
+        }
+    }
+    let copy = lines.join("\n") + "\n";
+    // Nothing of them is left, and everything else is as it was.
+    let after = Document::read(&copy, variable).ok()?;
+    let from_elsewhere = |password: &String| !text.contains(password.as_str());
+    let is_kept = |password: Option<String>| {
+        password
+            .is_some_and(|known| !known.is_empty() && known != MASKED && !from_elsewhere(&known))
+    };
+    if is_kept(after.text(PASSWORD))
+        || passwords(after.get(LOGINS))
+            .into_iter()
+            .any(|known| is_kept(Some(known)))
+    {
+        return None;
+    }
+    (blanked(before.value) == blanked(after.value)).then_some(copy)
+}
+
+/// The passwords among logins of several hosts.
+fn passwords(logins: Option<&Value>) -> Vec<String> {
+    let logins = logins.and_then(Value::as_array);
+    let fields = logins.into_iter().flatten().filter_map(Value::as_object);
+    fields
+        .flatten()
+        .filter(|(name, _)| is_password(name))
+        .filter_map(|(_, value)| value.as_str().map(str::to_owned))
+        .filter(|password| !password.is_empty())
+        .collect()
+}
+
+fn is_password(name: &str) -> bool {
+    name.contains("pass") || name.contains("token")
+}
+
+/// The document with nothing in the places of passwords.
+fn blanked(mut document: Value) -> Value {
+    if let Some(password) = document.pointer_mut("/agent/git_pass") {
+        *password = Value::Null;
+    }
+    let logins = document.pointer_mut("/agent/git/extra_credentials");
+    let logins = logins.and_then(Value::as_array_mut);
+    for login in logins
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_object_mut)
+    {
+        for (_, value) in login.iter_mut().filter(|(name, _)| is_password(name)) {
+            *value = Value::Null;
+        }
+    }
+    document
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn copy(text: &str) -> Option<String> {
+        without_passwords(text, &|name| {
+            (name == "PASS").then(|| "canary-env".to_owned())
+        })
+    }
+
+    #[test]
+    fn passwords_of_repositories_go_and_everything_else_stays() {
+        for text in [
+            "agent.git_user: me\nagent.git_pass: \"canary-1\" # mine\nsdk.aws.s3.secret: canary-1x\n",
+            "agent {\n  git_pass = canary-1\n  package_manager.type: uv\n}\n",
+            "agent { git_user: me, git_pass: canary-1, python_binary: python3 }\n",
+            "agent.git.extra_credentials: [\n  {host: a, user: u, pass: \"canary-1\"}\n  {host: b, token: canary-2}\n]\n",
+            "sdk.development.worker: 3\n",
+            "agent.git_pass: \"\"\n",
+        ] {
+            let copy = copy(text).unwrap_or_else(|| panic!("{text}"));
+            let kept = copy.replace("canary-1x", "");
+            assert!(!kept.contains("canary"), "{text}: {copy}");
+            assert_eq!(copy.lines().count(), text.lines().count());
+        }
+    }
+
+    #[test]
+    fn what_comes_from_a_variable_stands_in_no_file() {
+        let text = "agent.git_pass: ${PASS}\n";
+        assert_eq!(copy(text).as_deref(), Some(text));
+    }
+
+    #[test]
+    fn a_file_whose_passwords_cannot_be_told_from_the_rest_is_not_handed_on() {
+        // The password is the key's own name.
+        assert_eq!(copy("agent.git_pass: git_pass\n"), None);
+        assert_eq!(copy("agent.git_pass: \"\"\"\ncanary\n\"\"\"\n"), None);
+    }
+
+    #[test]
+    fn without_a_file_there_is_nothing_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("a"), folder.path().join("b"));
+        hand_on(&from, &to, &BTreeMap::new()).unwrap();
+        assert!(!to.exists());
+        fs::write(&from, "agent.git_pass: canary-1\nsdk.x: 1\n").unwrap();
+        hand_on(&from, &to, &BTreeMap::new()).unwrap();
+        assert_eq!(
+            fs::read_to_string(&to).unwrap(),
+            "agent.git_pass: masked\nsdk.x: 1\n"
+        );
+    }
+}

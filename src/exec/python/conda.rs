@@ -1,0 +1,367 @@
+//! An environment made by the image's `micromamba`, `mamba` or `conda`; what conda does not list comes from pip's index.
+//!
+//! ```text
+//! the task's conda list, else environment.yml ──▶ create --prefix <cache>/env/<key> ──▶ uv: the list for pip
+//! ```
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use tokio::process::Command;
+
+use super::interpreter::find_program;
+use super::list::{List, package_name};
+use super::store::{Held, Store};
+use super::{Python, PythonSettings, explain, index, project, remote};
+use crate::exec::failure::{Failure, masked, one_line};
+use crate::exec::plan::{Environment, effective_lines};
+use crate::exec::tool::{self, Log};
+
+/// The programs, by preference: the first two solve fast.
+const PROGRAMS: [&str; 3] = ["micromamba", "mamba", "conda"];
+/// Variables in which images say where theirs is.
+const VARIABLES: [&str; 2] = ["MAMBA_EXE", "CONDA_EXE"];
+
+/// What conda is asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Wanted {
+    channels: Vec<String>,
+    specs: Vec<String>,
+    /// Requirements for pip's index.
+    pip: Vec<String>,
+}
+
+/// Part of an `environment.yml`.
+#[derive(Deserialize)]
+struct File {
+    #[serde(default)]
+    channels: Vec<String>,
+    #[serde(default)]
+    dependencies: Vec<Dependency>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Dependency {
+    Spec(String),
+    Pip { pip: Vec<String> },
+}
+
+/// Finds or makes the environment.
+pub(super) async fn make(
+    environment: &Environment,
+    list: &List,
+    python: Option<&str>,
+    settings: &PythonSettings,
+    working_dir: &Path,
+    log: &mut Log<'_>,
+) -> Result<Python, Failure> {
+    let program = program(settings).ok_or_else(|| {
+        Failure::new("the task needs conda, but the image has no micromamba, mamba or conda")
+            .hint("use an image with one of them, or another environment.manager")
+    })?;
+    let mut wanted = wanted(environment, list, python, settings)?;
+    let pip = remote::pinned(&wanted.pip.join("\n"), &settings.brought)?;
+    wanted.pip = pip.lines().map(str::to_owned).collect();
+    let store = Store::of(settings, log);
+    let key = key(&wanted, &program, settings);
+    let recorded = |installed| Some(installed).filter(|_| settings.options.record_conda);
+    if let Ok(Some((folder, installed, held))) = store.ready(&key) {
+        log("the conda environment is in the cache");
+        return Ok(of(folder, recorded(installed), true, held));
+    }
+    let place = store.place(&key, log).await?;
+    if place.is_shared()
+        && let Ok(Some((folder, installed, held))) = store.ready(&key)
+    {
+        log("another task has just made the conda environment");
+        return Ok(of(folder, recorded(installed), true, held));
+    }
+    let place = store.unless_in_use(place, &key, log);
+    place.clear()?;
+    let name = program
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    log(&format!(
+        "making an environment by {name}: {}",
+        wanted.specs.join(" ")
+    ));
+    let mut create = settings.child(&program);
+    create
+        .args([
+            "create",
+            "--yes",
+            "--quiet",
+            "--override-channels",
+            "--prefix",
+        ])
+        .arg(place.folder())
+        .env("CONDA_PKGS_DIRS", store.base().join("conda"))
+        .env("MAMBA_ROOT_PREFIX", store.base().join("mamba"));
+    for channel in &wanted.channels {
+        create.args(["--channel", channel]);
+    }
+    create.args(&wanted.specs);
+    run(create, None, settings, log)
+        .await
+        .map_err(|output| explain_conda(&output))?;
+    let interpreter = place.folder().join("bin/python");
+    let pip = remote::on_disk(&wanted.pip.join("\n"), &settings.brought);
+    if effective_lines(&pip).next().is_some() {
+        if !interpreter.exists() {
+            return Err(Failure::new(
+                "the conda environment has no Python, but packages for it are listed",
+            )
+            .hint("add python to the conda list"));
+        }
+        let mut install = settings.uv(store.base());
+        install
+            .args(["pip", "install", "--python"])
+            .arg(&interpreter)
+            .args(["-r", "-"]);
+        install
+            .args(index::options(settings))
+            .current_dir(working_dir);
+        run(install, Some(&pip), settings, log)
+            .await
+            .map_err(|output| explain::explain(&output))?;
+    }
+    let installed = frozen(&store, &interpreter, settings).await;
+    let held = if place.is_shared() {
+        store.keep(&place, &installed, &format!("{key}-conda"))
+    } else {
+        Held::default()
+    };
+    let folder = place.folder().to_owned();
+    Ok(of(folder, recorded(installed), false, held))
+}
+
+/// The Python packages that conda and uv have installed; nothing depends on it but the record in the task.
+async fn frozen(store: &Store, interpreter: &Path, settings: &PythonSettings) -> Vec<String> {
+    let mut freeze = settings.uv(store.base());
+    freeze
+        .args(["pip", "freeze", "--quiet", "--python"])
+        .arg(interpreter);
+    let frozen = tool::run(freeze, None, settings.limit, &mut |_| {}).await;
+    let frozen = frozen.ok().filter(|ended| ended.status.success());
+    let lines = frozen.map(|ended| ended.output).unwrap_or_default();
+    effective_lines(&lines)
+        .map(|line| remote::recorded(line, &settings.brought))
+        .collect()
+}
+
+fn of(folder: PathBuf, installed: Option<Vec<String>>, reused: bool, held: Held) -> Python {
+    Python {
+        interpreter: Some(folder.join("bin/python")).filter(|python| python.exists()),
+        environment: Some(folder),
+        shared: None,
+        installed,
+        reused,
+        held,
+    }
+}
+
+fn program(settings: &PythonSettings) -> Option<PathBuf> {
+    let path = settings.variables.get("PATH").map_or("", String::as_str);
+    let named = VARIABLES
+        .iter()
+        .filter_map(|name| settings.variables.get(*name));
+    named
+        .map(String::as_str)
+        .chain(PROGRAMS)
+        .find_map(|name| find_program(name, path))
+}
+
+async fn run(
+    command: Command,
+    input: Option<&str>,
+    settings: &PythonSettings,
+    log: &mut Log<'_>,
+) -> Result<(), String> {
+    let mut without_secrets = |line: &str| log(&masked(line));
+    let ended = tool::run(
+        command,
+        input.map(str::as_bytes),
+        settings.limit,
+        &mut without_secrets,
+    )
+    .await
+    .map_err(|trouble| trouble.to_string())?;
+    if ended.status.success() {
+        Ok(())
+    } else {
+        Err(ended.output)
+    }
+}
+
+fn wanted(
+    environment: &Environment,
+    list: &List,
+    python: Option<&str>,
+    settings: &PythonSettings,
+) -> Result<Wanted, Failure> {
+    let mut wanted = match (&environment.conda, project::conda_file(environment)) {
+        (Some(text), _) => of_list(text),
+        (None, Some(file)) => {
+            let text = std::fs::read_to_string(&file).map_err(|error| {
+                Failure::new(format!("could not read {}: {error}", file.display()))
+            })?;
+            of_file(&text)
+                .map_err(|why| Failure::new(format!("{} cannot be read: {why}", file.display())))?
+        }
+        (None, None) => Wanted::default(),
+    };
+    if wanted.channels.is_empty() {
+        wanted.channels.clone_from(&settings.options.conda_channels);
+    }
+    let names: BTreeSet<String> = wanted.specs.iter().map(|spec| name_of(spec)).collect();
+    if !names.contains("python") {
+        wanted.specs.insert(
+            0,
+            python.map_or_else(
+                || "python".to_owned(),
+                |version| format!("python={version}"),
+            ),
+        );
+    }
+    for line in list.text.lines().chain(list.local.lines()) {
+        if line.starts_with('-') || !names.contains(&package_name(line)) {
+            wanted.pip.push(line.to_owned());
+        }
+    }
+    if let Some(bad) = wanted
+        .specs
+        .iter()
+        .chain(&wanted.channels)
+        .find(|word| word.starts_with('-'))
+    {
+        return Err(Failure::new(format!(
+            "{bad:?} is neither a package nor a channel of conda"
+        )));
+    }
+    Ok(wanted)
+}
+
+/// `numpy=1.2`, one a line; `file://` references of the recording machine become the bare package.
+fn of_list(text: &str) -> Wanted {
+    let specs = effective_lines(text)
+        .map(|line| line.split("@ file:").next().unwrap_or(line))
+        .map(|line| line.split_whitespace().collect::<String>())
+        .filter(|line| !line.is_empty());
+    Wanted {
+        specs: specs.collect(),
+        ..Wanted::default()
+    }
+}
+
+fn of_file(text: &str) -> Result<Wanted, String> {
+    let file: File = serde_saphyr::from_str(text).map_err(|error| one_line(&error.to_string()))?;
+    let mut wanted = Wanted {
+        channels: file.channels,
+        ..Wanted::default()
+    };
+    for dependency in file.dependencies {
+        match dependency {
+            Dependency::Spec(spec) => wanted.specs.push(spec.split_whitespace().collect()),
+            Dependency::Pip { pip } => wanted.pip.extend(pip),
+        }
+    }
+    Ok(wanted)
+}
+
+fn name_of(spec: &str) -> String {
+    let spec = spec.rsplit("::").next().unwrap_or(spec);
+    package_name(
+        spec.split(['=', '<', '>', '!', '~', '['])
+            .next()
+            .unwrap_or(spec),
+    )
+}
+
+fn key(wanted: &Wanted, program: &Path, settings: &PythonSettings) -> String {
+    let mut hash = Sha256::new();
+    hash.update(format!(
+        "conda 1 {wanted:?} {} {}",
+        program.display(),
+        index::identity(settings)
+    ));
+    let digest = hash.finalize();
+    digest[..16].iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// The line in which conda or mamba says what it lacks.
+fn explain_conda(output: &str) -> Failure {
+    let lines: Vec<&str> = output
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    let telling = [
+        "does not exist",
+        "nothing provides",
+        "No candidates were found",
+        "PackagesNotFoundError",
+        "conflict",
+        "error",
+        "Error",
+    ];
+    let line = telling
+        .iter()
+        .find_map(|sign| lines.iter().find(|line| line.contains(sign)))
+        .or(lines.last())
+        .copied()
+        .unwrap_or("no reason given");
+    Failure::new(format!(
+        "the conda environment could not be made: {}",
+        masked(&one_line(line))
+    ))
+    .hint("check the packages and agent.package_manager.conda_channels")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_the_task_and_files_of_the_repository_are_read() {
+        assert_eq!(
+            of_list("# c\nnumpy = 1.2=py\npip @ file:///x/pip\n").specs,
+            ["numpy=1.2=py", "pip"]
+        );
+        let file = "name: x\nchannels: [conda-forge]\ndependencies:\n  - python=3.11\n  - numpy >=1\n  - pip:\n    - six==1\n";
+        let wanted = of_file(file).unwrap();
+        assert_eq!(wanted.channels, ["conda-forge"]);
+        assert_eq!(wanted.specs, ["python=3.11", "numpy>=1"]);
+        assert_eq!(wanted.pip, ["six==1"]);
+        assert!(of_file("dependencies: 3").is_err());
+    }
+
+    #[test]
+    fn names_of_specs_are_found() {
+        for (spec, name) in [
+            ("numpy=1", "numpy"),
+            ("conda-forge::Six>=1", "six"),
+            ("a[build=x]", "a"),
+        ] {
+            assert_eq!(name_of(spec), name);
+        }
+    }
+
+    #[test]
+    fn what_conda_lacks_is_named() {
+        let output = "Looking...\nerror    libmamba Could not solve\n  nosuch =* * does not exist (perhaps a typo)\n";
+        assert!(
+            explain_conda(output)
+                .sentence
+                .contains("nosuch =* * does not exist")
+        );
+    }
+}

@@ -1,0 +1,143 @@
+//! Files that go with what named them: artifacts, models and samples of a task that is reset or deleted.
+//!
+//! ```text
+//! reset, delete ──▶ a row per file, in the same transaction ──▶ some time later: file away, then row away
+//! ```
+//!
+//! The rows survive a crash. A file that was written after its row (the task ran again) stays.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+use url::Url;
+
+use super::super::App;
+use super::super::call::Call;
+use super::super::wire::Refusal;
+use super::paths::{decoded, safe};
+use super::{PREFIX, remove};
+
+/// Files taken away at one go.
+const AT_ONCE: i64 = 500;
+
+/// Notes the files of a task's addresses that lie on this server, in the task's own folder (§2.8).
+pub(crate) fn doom(call: &Call, task: &str, urls: &[String]) -> Result<(), Refusal> {
+    for path in urls
+        .iter()
+        .filter_map(|url| own_path(url, task, call.app.files_port))
+    {
+        call.db
+            .prepare_cached("INSERT OR REPLACE INTO doomed_files (path, at) VALUES (?1, ?2)")?
+            .execute((path, call.at.as_millisecond()))?;
+    }
+    Ok(())
+}
+
+/// The path below the folder of files, if the address is one of a file in the task's folder. Clients reach this server
+/// under several names, so the host says nothing; the task's id in the path does. `port` is that of files alone.
+fn own_path(url: &str, task: &str, port: Option<u16>) -> Option<String> {
+    let url = Url::parse(url).ok()?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return None;
+    }
+    let path = if port.is_some() && url.port_or_known_default() == port {
+        url.path().trim_start_matches('/')
+    } else {
+        url.path().split_once(&format!("{PREFIX}/"))?.1
+    };
+    let path = decoded(path).ok()?;
+    let folder = format!(".{task}");
+    path.split('/')
+        .rev()
+        .skip(1)
+        .any(|part| part.ends_with(&folder))
+        .then_some(path)
+}
+
+/// Takes away what was noted at least `linger` ago.
+pub(crate) async fn sweep(app: &Arc<App>, linger: Duration) {
+    let linger = i64::try_from(linger.as_millis()).unwrap_or(i64::MAX);
+    let until = jiff::Timestamp::now()
+        .as_millisecond()
+        .saturating_sub(linger);
+    let due = app.store.read(move |db| {
+        let sql = "SELECT path, at FROM doomed_files WHERE at <= ?1 LIMIT ?2";
+        let mut statement = db.prepare_cached(sql)?;
+        let due = statement
+            .query_map([until, AT_ONCE], |row| {
+                Ok(json!([row.get::<_, String>(0)?, row.get::<_, i64>(1)?]))
+            })?
+            .collect::<Result<Vec<Value>, _>>()?;
+        Ok(due.into())
+    });
+    let Ok(Value::Array(due)) = due.await else {
+        return;
+    };
+    let mut gone = Vec::new();
+    for row in due {
+        let (Some(name), Some(at)) = (row[0].as_str(), row[1].as_i64()) else {
+            continue;
+        };
+        let Ok(path) = safe(&app.files, name) else {
+            gone.push(row);
+            continue;
+        };
+        match remove_if_old(&path, at).await {
+            Ok(()) => gone.push(row),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => gone.push(row),
+            Err(error) => tracing::warn!(path = name, %error, "could not delete a file"),
+        }
+    }
+    if gone.is_empty() {
+        return;
+    }
+    let forgotten = app.store.write(move |db| {
+        let mut statement =
+            db.prepare_cached("DELETE FROM doomed_files WHERE path = ?1 AND at = ?2")?;
+        for row in &gone {
+            statement.execute((row[0].as_str(), row[1].as_i64()))?;
+        }
+        Ok(Value::Null)
+    });
+    if let Err(refusal) = forgotten.await {
+        tracing::warn!(error = refusal.text, "deleted files could not be noted");
+    }
+}
+
+async fn remove_if_old(path: &Path, at: i64) -> std::io::Result<()> {
+    let about = tokio::fs::symlink_metadata(path).await?;
+    let written = about.modified()?.duration_since(UNIX_EPOCH);
+    let newer = written.is_ok_and(|written| i128::from(at) < written.as_millis().cast_signed());
+    if newer { Ok(()) } else { remove(path).await }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_files_of_the_task_itself_are_meant() {
+        let task = "0123456789abcdef0123456789abcdef";
+        let path = |url: &str| own_path(&url.replace("TASK", task), task, Some(8081));
+        assert_eq!(
+            path("http://a:8008/files/p/my%20name.TASK/artifacts/x/x.bin").as_deref(),
+            Some("p/my name.0123456789abcdef0123456789abcdef/artifacts/x/x.bin")
+        );
+        assert!(path("https://b/prefix/files/p/n.TASK/models/m").is_some());
+        assert_eq!(
+            path("http://a:8081/files/n.TASK/models/m").as_deref(),
+            Some("files/n.0123456789abcdef0123456789abcdef/models/m")
+        );
+        for other in [
+            "s3://files/p/n.TASK/models/m",
+            "http://a/files/p/n.otherTASK0/models/m",
+            "http://a/other/p/n.TASK/models/m",
+            "http://a/files/p/n.TASK",
+            "file:///files/p/n.TASK/models/m",
+        ] {
+            assert_eq!(path(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,63 @@
+"""Writes a conda channel: python as a link to this machine's, and small packages for it."""
+import bz2, hashlib, io, json, os, sys, tarfile
+
+root = sys.argv[1]
+version = "%d.%d" % sys.version_info[:2]
+site = "site-packages"
+
+
+def package(subdir, name, number, depends, files, links=(), noarch=None):
+    index = {"name": name, "version": number, "build": "0", "build_number": 0, "depends": depends, "subdir": subdir}
+    if noarch:
+        index["noarch"] = noarch
+    paths = [
+        {"_path": path, "path_type": "hardlink", "sha256": hashlib.sha256(text.encode()).hexdigest(), "size_in_bytes": len(text)}
+        for path, text in files.items()
+    ] + [{"_path": path, "path_type": "softlink"} for path, _ in links]
+    files = dict(files)
+    files["info/index.json"] = json.dumps(index)
+    files["info/paths.json"] = json.dumps({"paths": paths, "paths_version": 1})
+    files["info/files"] = "".join(p["_path"] + "\n" for p in paths)
+    if noarch == "python":
+        files["info/link.json"] = json.dumps({"noarch": {"type": "python"}, "package_metadata_version": 1})
+    os.makedirs(f"{root}/{subdir}", exist_ok=True)
+    file = f"{name}-{number}-0.tar.bz2"
+    with tarfile.open(f"{root}/{subdir}/{file}", "w:bz2") as tar:
+        for path, text in files.items():
+            info = tarfile.TarInfo(path)
+            info.size = len(text)
+            info.mode = 0o644
+            tar.addfile(info, io.BytesIO(text.encode()))
+        for path, target in links:
+            info = tarfile.TarInfo(path)
+            info.type = tarfile.SYMTYPE
+            info.linkname = target
+            tar.addfile(info)
+    data = open(f"{root}/{subdir}/{file}", "rb").read()
+    index |= {"md5": hashlib.md5(data).hexdigest(), "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+    repodata.setdefault(subdir, {})[file] = index
+
+
+repodata = {"noarch": {}, "linux-64": {}}
+home = os.path.dirname(os.path.realpath(sys.executable))
+package("linux-64", "python", version + ".0", [],
+        {"pyvenv.cfg": f"home = {home}\ninclude-system-site-packages = false\nversion = {version}.0\n", f"lib/python{version}/site-packages/README": "conda\n"},
+        [("bin/python", os.path.realpath(sys.executable)), ("bin/python3", "python"), (f"bin/python{version}", "python")])
+
+
+def pure(name, number, depends):
+    info = f"{site}/{name}-{number}.dist-info"
+    package("noarch", name, number, ["python"] + depends, {
+        f"{site}/{name}/__init__.py": f"V = '{number}'\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {number}\n",
+        f"{info}/INSTALLER": "conda\n",
+        f"{info}/RECORD": f"{name}/__init__.py,,\n",
+    }, noarch="python")
+
+
+pure("alpha", "1.0", [])
+pure("alpha", "2.0", [])
+pure("beta", "1.0", ["alpha <2"])
+for subdir, packages in repodata.items():
+    os.makedirs(f"{root}/{subdir}", exist_ok=True)
+    json.dump({"info": {"subdir": subdir}, "packages": packages, "packages.conda": {}, "repodata_version": 1}, open(f"{root}/{subdir}/repodata.json", "w"))

@@ -1,0 +1,34 @@
+"""A `micromamba` as far as an executor calls one, on rattler: its real solver, its real installer."""
+import argparse
+import asyncio
+import os
+import sys
+
+import rattler
+
+
+async def create(prefix, channels, specs):
+    records = await rattler.solve(
+        sources=[rattler.Channel(channel) for channel in channels],
+        specs=[rattler.MatchSpec(spec) for spec in specs],
+        platforms=["linux-64", "noarch"],
+        virtual_packages=rattler.VirtualPackage.detect(),
+    )
+    for record in records:
+        print(f"  + {record.name.normalized} {record.version}")
+    await rattler.install(records, target_prefix=prefix, cache_dir=os.environ.get("CONDA_PKGS_DIRS"), show_progress=False)
+
+
+parser = argparse.ArgumentParser()
+parser.add_argument("command", choices=["create"])
+parser.add_argument("--yes", action="store_true")
+parser.add_argument("--quiet", action="store_true")
+parser.add_argument("--override-channels", action="store_true")
+parser.add_argument("--prefix", required=True)
+parser.add_argument("--channel", action="append", default=[])
+parser.add_argument("specs", nargs="+")
+arguments = parser.parse_args()
+try:
+    asyncio.run(create(arguments.prefix, arguments.channel, arguments.specs))
+except Exception as error:
+    sys.exit(f"error    {error}")

@@ -1,0 +1,285 @@
+//! Size and speed of the controller with many live Jobs, on simulated nodes. `TRAINYARD_BENCH_JOBS` says how many;
+//! 10,000 are the long form. (Beside the incumbent: `bench::incumbent`.)
+
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use k8s_openapi::api::batch::v1::Job;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client, Config, config::KubeConfigOptions, config::Kubeconfig};
+use serde_json::json;
+
+use super::{JobWatch, at_least, figure, percentile};
+use crate::e2e::kwok::Kwok;
+use crate::e2e::s36_scale::{
+    enqueue, live, processor, requests_per_task, resident, until_taken, world,
+};
+use crate::e2e::world::{World, wait};
+
+fn jobs() -> usize {
+    std::env::var("TRAINYARD_BENCH_JOBS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(1000)
+}
+
+fn count(number: usize) -> f64 {
+    f64::from(u32::try_from(number).expect("a count"))
+}
+
+/// How fast so many Jobs were created, and when the last of their pods ran, in seconds after the first write.
+struct Pace {
+    per_second: f64,
+    all_run: f64,
+}
+
+/// A loop that does the same writes: created suspended, then patched; 32 at once. The same pods on the same nodes.
+fn bare_loop(world: &World, kwok: &Kwok, number: usize) -> Pace {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("runtime");
+    let mut pod = kwok.binding_patch()["template"].clone();
+    pod["spec"]["restartPolicy"] = json!("Never");
+    let begun = Instant::now();
+    runtime.block_on(async {
+        let kubeconfig = Kubeconfig::read_from(&world.place.kubeconfig).expect("kubeconfig");
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+            .await
+            .expect("config");
+        let client = Client::try_from(config).expect("client");
+        let jobs: Api<Job> = Api::namespaced(client, &world.namespace);
+        futures::stream::iter(0..number)
+            .for_each_concurrent(32, |i| {
+                let (jobs, pod) = (jobs.clone(), pod.clone());
+                async move {
+                    let name = format!("bare-{i}");
+                    let job: Job = serde_json::from_value(json!({
+                        "metadata": {"name": name, "labels": {"bare": "true"}},
+                        "spec": {"suspend": true, "backoffLimit": 0, "template": pod},
+                    }))
+                    .expect("a Job");
+                    jobs.create(&PostParams::default(), &job)
+                        .await
+                        .expect("created");
+                    let patch = json!({"spec": {"suspend": false}, "metadata": {"labels": {"state": "held"}}});
+                    jobs.patch(&name, &PatchParams::default(), &Patch::Merge(&patch))
+                        .await
+                        .expect("patched");
+                }
+            })
+            .await;
+    });
+    let per_second = count(number) / begun.elapsed().as_secs_f64();
+    wait("all bare Jobs run", 3600, || {
+        (live(world).1 == number).then_some(())
+    });
+    let all_run = begun.elapsed().as_secs_f64();
+    world.kubectl(&["delete", "jobs", "-l", "bare=true", "--wait=false"]);
+    wait("the bare Jobs are gone", 1800, || {
+        (live(world) == (0, 0)).then_some(())
+    });
+    Pace {
+        per_second,
+        all_run,
+    }
+}
+
+fn suspend(world: &World, suspend: bool) {
+    let patch = json!({"spec": {"suspend": suspend}}).to_string();
+    world.kubectl(&["patch", "queuebinding", "gpu", "--type=merge", "-p", &patch]);
+}
+
+/// The same by the controller: queued first, so that the pace is its own and not the enqueuer's.
+fn controlled(world: &World, number: usize) -> Pace {
+    suspend(world, true);
+    std::thread::sleep(Duration::from_secs(3));
+    enqueue(world, number);
+    let begun = Instant::now();
+    suspend(world, false);
+    wait("all Jobs are created", 1800, || {
+        (live(world).0 == number).then_some(())
+    });
+    let per_second = count(number) / begun.elapsed().as_secs_f64();
+    wait("all run", 3600, || (live(world).1 == number).then_some(()));
+    Pace {
+        per_second,
+        all_run: begun.elapsed().as_secs_f64(),
+    }
+}
+
+/// Requests to the server for each task that name this one alone. Looks are a request for entries, and one each for
+/// facts and bodies at most.
+fn named_at_launch(world: &World, number: usize) -> f64 {
+    let of = |action: &str| {
+        let label = format!("action=\"{action}\"");
+        world.metric("trainyard_api_requests_total", &[&label])
+    };
+    let reads = (of("tasks.get_all") - 2.0 * of("queues.get_all")).max(0.0);
+    (of("queues.remove_task") + of("tasks.enqueue") + reads) / count(number)
+}
+
+#[test]
+fn controller_with_many_live_jobs() {
+    let number = jobs();
+    let (mut world, kwok) = world(World::measured("bench-scale"), number / 1500 + 2);
+    let bare = bare_loop(&world, &kwok, number);
+    let ours = controlled(&world, number);
+    let (writes, reads) = requests_per_task(&world, number);
+    let named = named_at_launch(&world, number);
+    at_least(
+        &format!(
+            "Jobs created, {number} queued, in parts of what a bare loop of the same writes creates"
+        ),
+        "%",
+        80.0,
+        &[ours.per_second / bare.per_second * 100.0],
+    );
+    for (name, pace) in [("controller", &ours), ("bare loop", &bare)] {
+        println!(
+            "{name}: {:.1} Jobs created per second, all {number} pods run after {:.1} s",
+            pace.per_second, pace.all_run
+        );
+    }
+    figure(
+        &format!("until the pods of all {number} Jobs run, in parts of the bare loop's time"),
+        "%",
+        100.0,
+        &[ours.all_run / bare.all_run * 100.0],
+    );
+    figure(
+        "writes to the API server per task until it runs",
+        "",
+        3.0,
+        &[writes],
+    );
+    figure(
+        "reads from the API server per task until it runs",
+        "",
+        0.0,
+        &[reads],
+    );
+    figure(
+        "requests to the server that name one task, at its launch",
+        "",
+        3.0,
+        &[named],
+    );
+    std::thread::sleep(Duration::from_secs(20));
+    let goal = if number > 1000 { 64.0 } else { 32.0 };
+    let memory: Vec<f64> = (0..5)
+        .map(|_| {
+            std::thread::sleep(Duration::from_secs(1));
+            resident(&mut world)
+        })
+        .collect();
+    figure(
+        &format!("controller resident memory, {number} live Jobs"),
+        "MiB",
+        goal,
+        &memory,
+    );
+    world.kill_controller();
+    world.start_controller();
+    let taken = until_taken(&world).as_secs_f64();
+    figure(
+        &format!("restart with {number} live Jobs to first Job"),
+        "s",
+        5.0,
+        &[taken],
+    );
+}
+
+/// Seconds from enqueuing to the first sight of the Job, of so many tasks that come after such pauses.
+fn to_job(world: &World, watch: &JobWatch, tasks: usize, pause: impl Fn(u64) -> u64) -> Vec<f64> {
+    let queue = world.queue_id("gpu");
+    let enqueued: Vec<(String, Instant)> = (0..)
+        .take(tasks)
+        .map(|i: u64| {
+            let task = world.create(&format!("bench {i}"), "print('never')\n", &json!({}));
+            std::thread::sleep(Duration::from_millis(pause(i)));
+            let begun = Instant::now();
+            world.call("tasks.enqueue", &json!({"task": task, "queue": queue}));
+            (task, begun)
+        })
+        .collect();
+    let seen = |(task, begun): &(String, Instant)| {
+        let at = wait("the Job is seen", 60, || watch.of(task));
+        at.saturating_duration_since(*begun).as_secs_f64()
+    };
+    enqueued.iter().map(seen).collect()
+}
+
+#[test]
+fn controller_enqueue_to_job_created() {
+    let samples = jobs().min(100);
+    let (world, _kwok) = world(World::measured("bench-launch"), 1);
+    let watch = JobWatch::start(&world);
+    std::thread::sleep(Duration::from_secs(10));
+    // Idle: each comes when nothing is on its way any more, at another moment of the second.
+    let idle = to_job(&world, &watch, samples, |i| 3000 + i * 137 % 1000);
+    figure(
+        "idle enqueue to Job created, p50",
+        "s",
+        1.2,
+        &[percentile(&idle, 50)],
+    );
+    figure(
+        "idle enqueue to Job created, p99",
+        "s",
+        2.5,
+        &[percentile(&idle, 99)],
+    );
+    // Busy: others were taken just before.
+    let busy = to_job(&world, &watch, samples, |i| 60 + i * 37 % 100);
+    figure(
+        "enqueue to Job created, queue busy, p50",
+        "s",
+        0.3,
+        &[percentile(&busy[busy.len() / 10..], 50)],
+    );
+}
+
+#[test]
+fn controller_idle_with_ten_bindings_on_thirty_queues() {
+    let mut world = World::measured("bench-idle");
+    world.start_controller();
+    for binding in 0..10 {
+        let queues: Vec<String> = (0..3).map(|queue| format!("q{binding}-{queue}")).collect();
+        for queue in &queues {
+            world.queue(queue);
+        }
+        let names: Vec<&str> = queues.iter().map(String::as_str).collect();
+        world.bind(&format!("b{binding}"), &names, &json!({}));
+    }
+    for binding in 0..10 {
+        world.until_ready(&format!("b{binding}"));
+    }
+    std::thread::sleep(Duration::from_secs(10));
+    let mut shares = Vec::new();
+    let mut requests = Vec::new();
+    for _ in 0..3 {
+        let (used, asked) = (
+            processor(&mut world),
+            world.metric("trainyard_api_requests_total", &[]),
+        );
+        let begun = Instant::now();
+        std::thread::sleep(Duration::from_secs(20));
+        let seconds = begun.elapsed().as_secs_f64();
+        shares.push((processor(&mut world) - used) / seconds * 100.0);
+        requests.push((world.metric("trainyard_api_requests_total", &[]) - asked) / seconds);
+    }
+    figure(
+        "controller idle, 10 bindings on 30 queues: share of a core",
+        "%",
+        1.0,
+        &shares,
+    );
+    figure(
+        "controller idle, 10 bindings on 30 queues: requests to the server",
+        "/s",
+        1.0,
+        &requests,
+    );
+}

@@ -1,0 +1,383 @@
+//! The work of each stage: what leads the controller past its points. Stages that last longest come first.
+
+use serde_json::{Value, json};
+
+use super::FAREWELL;
+use super::stage::{Act, Plan, Stage, TIMES};
+use crate::e2e::taken::nowhere;
+use crate::e2e::world::World;
+
+const CLAIM: [&str; 7] = [
+    "intend/created",
+    "take/removed",
+    "step/task-read",
+    "park/parked",
+    "release/released",
+    "step/told",
+    "step/job-settled",
+];
+
+pub const PLANS: [Plan; 11] = [
+    Plan {
+        name: "tails",
+        points: &["tail/read", "tail/sent"],
+        is_real: true,
+        work: one_dies,
+    },
+    Plan {
+        name: "ends",
+        points: &["step/job-read", "settle/written"],
+        is_real: false,
+        work: two_die,
+    },
+    Plan {
+        name: "interrupted",
+        points: &["requeue/dequeued"],
+        is_real: false,
+        work: interrupted,
+    },
+    Plan {
+        name: "astray",
+        points: &[
+            "step/jobs-listed",
+            "back/enqueued",
+            "back/moved-to-front",
+            "sweep/queues-read",
+            "dequeue/dequeued",
+        ],
+        is_real: false,
+        work: astray,
+    },
+    Plan {
+        name: "in-order",
+        points: &["back/moved-behind"],
+        is_real: false,
+        work: in_order,
+    },
+    Plan {
+        name: "hopeless",
+        points: &[
+            "refuse/dequeued",
+            "refuse/told",
+            "inquiry/events-read",
+            "explain/written",
+            "give-up/dequeued",
+        ],
+        is_real: false,
+        work: hopeless,
+    },
+    Plan {
+        name: "orphaned",
+        points: &["adopt/written", "adopt/marked"],
+        is_real: false,
+        work: orphaned,
+    },
+    Plan {
+        name: "claims",
+        points: &CLAIM,
+        is_real: false,
+        work: claims,
+    },
+    Plan {
+        name: "begins",
+        points: &[
+            "lease/written",
+            "binding/finalizers-written",
+            "template/dry-run",
+            "resolve/queue-created",
+            "resolve/pending-created",
+            "look/queues-read",
+            "look/tasks-read",
+            "sweep/read",
+            "report/registered",
+            "report/reported",
+            "status/written",
+            "status/event-published",
+            FAREWELL,
+        ],
+        is_real: false,
+        work: begins,
+    },
+    Plan {
+        name: "deleted",
+        points: &[
+            "binding/task-stopped",
+            "binding/job-orphaned",
+            "binding/queue-deleted",
+            "report/unregistered",
+        ],
+        is_real: false,
+        work: deleted,
+    },
+    Plan {
+        name: "aborted",
+        points: &["step/job-deleted", "step/entry-taken", "take-entry/taken"],
+        is_real: false,
+        work: aborted,
+    },
+];
+
+/// Tasks that nothing happens to. One comes after the other: what is done for several at once is died behind once.
+fn claims(stage: &mut Stage) {
+    let name = stage.bind("plain", &json!({}));
+    for _ in 0..16 {
+        let task = stage.run("plain", Act::Ends, &name);
+        stage.expect(&task, "plain", "completed", 1);
+        // The last is died at when they end.
+        if stage.until_spent(3, &CLAIM[..6]) {
+            break;
+        }
+    }
+}
+
+/// Bindings that come: queues are made, queues are missing, a worker is registered, states are written.
+fn begins(stage: &mut Stage) {
+    let once_each = [
+        "binding/finalizers-written",
+        "resolve/queue-created",
+        "resolve/pending-created",
+        "status/written",
+        "status/event-published",
+    ];
+    // Where a death hides what another point waits for, the next binding brings it.
+    for round in 0..14 {
+        if round % 2 == 0 {
+            let name = stage.name("made");
+            let queues = json!([{"name": name, "createIfMissing": true}]);
+            stage.set_binding(&name, &json!({"queues": queues}));
+        } else {
+            let name = stage.name("missing");
+            stage.set_binding(&name, &json!({}));
+        }
+        if stage.until_spent(5, &once_each) {
+            break;
+        }
+    }
+    let name = stage.bind("plain", &json!({}));
+    for round in 0..=TIMES {
+        let task = stage.run("plain", Act::Ends, &name);
+        stage.expect(&task, "plain", "completed", 1);
+        let ends = |world: &World| world.status(&task) == "completed";
+        assert!(stage.until(200, ends), "task {task} is run");
+        if round < TIMES {
+            stage.farewell();
+        }
+    }
+}
+
+/// Pods that are deleted under running tasks, which go back to their queue.
+fn interrupted(stage: &mut Stage) {
+    let name = stage.bind("interrupted", &json!({}));
+    let tasks = [(); 2].map(|()| stage.run("interrupted", Act::StaysOnce, &name));
+    stage.until_begun(&tasks);
+    for (left, task) in [1, 0].into_iter().zip(tasks) {
+        let label = format!("trainyard.dev/task={task}");
+        let delete = [
+            "delete",
+            "pods",
+            "-l",
+            &label,
+            "--force",
+            "--grace-period=0",
+            "--wait=false",
+        ];
+        stage.world.kubectl(&delete);
+        stage.expect(&task, "interrupted", "completed", 2);
+        stage.until_left(120, "requeue/dequeued", left);
+    }
+}
+
+/// A pod that dies as a whole, so that the controller has to write the end.
+fn one_dies(stage: &mut Stage) {
+    die(stage, 1);
+}
+
+fn two_die(stage: &mut Stage) {
+    die(stage, 2);
+}
+
+fn die(stage: &mut Stage, count: usize) {
+    let name = stage.bind("dies", &json!({}));
+    let tasks: Vec<String> = (0..count)
+        .map(|_| stage.run("dies", Act::StaysOnce, &name))
+        .collect();
+    stage.until_begun(&tasks);
+    for task in tasks {
+        stage.die(&task);
+        stage.expect(&task, "dies", "failed", 1);
+        stage.until(200, |world| world.status(&task) == "failed");
+    }
+}
+
+/// Pods that find no node until patience is over, and tasks whose image the registry does not have, which are failed
+/// before anything is made.
+fn hopeless(stage: &mut Stage) {
+    let image = format!("{}/no-such-image:1", stage.world.place.registry);
+    let template = json!({"spec": {"containers": [{"name": "task", "image": image}]}});
+    let refused = json!({"template": template, "imageCheck": "Enforce"});
+    let name = stage.bind("refused", &refused);
+    for _ in 0..4 {
+        let task = stage.run("refused", Act::Ends, &name);
+        stage.expect(&task, "refused", "failed", 0);
+    }
+    stage.until_spent(60, &["refuse/dequeued", "refuse/told"]);
+    let lifecycle = json!({"pendingTimeout": "20s", "onPendingTimeout": "Fail"});
+    let patch = json!({"template": waits(stage), "lifecycle": lifecycle});
+    let name = stage.bind("hopeless", &patch);
+    for left in [1, 0] {
+        let task = stage.run("hopeless", Act::Ends, &name);
+        stage.expect(&task, "hopeless", "failed", 0);
+        stage.until_left(120, "give-up/dequeued", left);
+    }
+}
+
+/// A template whose pods wait for ever.
+fn waits(stage: &Stage) -> Value {
+    nowhere(&stage.world, &json!({}))
+}
+
+/// Tasks that the user stops while their pod waits.
+fn aborted(stage: &mut Stage) {
+    let name = stage.bind("aborted", &json!({"template": waits(stage)}));
+    let pending = pending_queue(stage, &name);
+    for _ in 0..6 {
+        let task = stage.run("aborted", Act::Ends, &name);
+        let waits = |world: &World| entries(world, &pending).contains(&task);
+        assert!(stage.until(60, waits), "task {task} waits");
+        stage.world.call("tasks.stop", &json!({"task": task}));
+        stage.expect(&task, "aborted", "stopped", 0);
+        let is_over = |world: &World| {
+            !entries(world, &pending).contains(&task) && world.job_of(&task).is_null()
+        };
+        assert!(stage.until(90, is_over), "nothing is left of task {task}");
+    }
+}
+
+fn entries(world: &World, queue: &str) -> Vec<String> {
+    let queue = world.call("queues.get_by_id", &json!({"queue": queue}));
+    let entries = queue["queue"]["entries"].as_array().cloned();
+    let all = entries.unwrap_or_default().into_iter();
+    all.filter_map(|entry| entry["task"].as_str().map(str::to_owned))
+        .collect()
+}
+
+/// Tasks that stand pending without a Job, and dequeues that leave a task queued.
+///
+/// A death right behind the entry that a restore takes leaves the one state that nobody has a record of
+/// (`docs/claim.md`, Restore): that point is died at on other ways.
+fn astray(stage: &mut Stage) {
+    let name = stage.bind("astray", &json!({"suspend": true}));
+    let pending = pending_queue(stage, &name);
+    let mut tasks = Vec::new();
+    for _ in 0..5 {
+        let task = stage.run("astray", Act::Ends, &name);
+        let body = json!({"task": task, "queue": pending, "update_execution_queue": false});
+        stage.world.call("tasks.enqueue", &body);
+        let is_back = |world: &World| world.entries(&name).contains(&task);
+        assert!(stage.until(60, is_back), "task {task} is put back");
+        tasks.push(task);
+    }
+    for (left, task) in [1, 0].into_iter().zip(&tasks) {
+        // As after an interruption: the next dequeue leaves it queued (`protocol.md` §5.3).
+        let requeue = json!({"task": task, "new_status": "queued"});
+        stage.world.call("tasks.dequeue", &requeue);
+        stage.world.enqueue(task, &name);
+        stage.world.call("tasks.dequeue", &json!({"task": task}));
+        stage.expect(task, "dequeued", "created", 0);
+        // A process that begins sweeps at once, and nothing else leads to this task.
+        stage.kill();
+        stage.until_left(120, "dequeue/dequeued", left);
+    }
+    for task in &tasks[2..] {
+        stage.expect(task, "astray", "completed", 1);
+    }
+    stage.set_binding(&name, &json!({"suspend": false}));
+}
+
+fn pending_queue(stage: &mut Stage, binding: &str) -> String {
+    let uid = stage.world.get(&["queuebinding", binding])["metadata"]["uid"]
+        .as_str()
+        .expect("binding has a uid")
+        .to_owned();
+    let wanted =
+        json!({"name": format!("^trainyard:{uid}$"), "search_hidden": true, "only_fields": ["id"]});
+    let mut id = None;
+    stage.until(60, |world| {
+        let found = world.call("queues.get_all", &wanted);
+        id = found["queues"][0]["id"].as_str().map(str::to_owned);
+        id.is_some()
+    });
+    id.expect("the binding has a pending queue")
+}
+
+/// Tasks whose pods wait in vain and that go back one after the other, each behind the one that was taken before it.
+/// What a death has forgotten of that order takes two more tasks to come to again.
+fn in_order(stage: &mut Stage) {
+    let lifecycle = json!({"pendingTimeout": "25s", "onPendingTimeout": "Requeue"});
+    for left in [1, 0] {
+        let patch = json!({"template": waits(stage), "lifecycle": lifecycle});
+        let name = stage.bind("in-order", &patch);
+        let pending = pending_queue(stage, &name);
+        for count in [1, 2] {
+            let task = stage.run("in order", Act::Ends, &name);
+            stage.expect(&task, "in order", "queued", 0);
+            let waits = |world: &World| entries(world, &pending).len() == count;
+            assert!(stage.until(60, waits), "task {task} waits");
+            // A turn of its own, and patience of its own.
+            stage.until(3, |_| false);
+        }
+        let suspended = json!({"template": waits(stage), "lifecycle": lifecycle, "suspend": true});
+        stage.set_binding(&name, &suspended);
+        stage.until_left(120, "back/moved-behind", left);
+    }
+}
+
+/// Bindings that are deleted while their tasks run, in rounds: several loops die at once, so that one of them may pass
+/// its point unseen.
+fn deleted(stage: &mut Stage) {
+    for _ in 0..4 {
+        let (mut names, mut all) = (Vec::new(), Vec::new());
+        for (policy, status) in [("Orphan", "completed"), ("Delete", "stopped")] {
+            let name = stage.bind("deleted", &json!({"deletionPolicy": policy}));
+            for _ in 0..2 {
+                let task = stage.run(policy, Act::Lasts(40), &name);
+                stage.expect(&task, policy, status, 1);
+                all.push(task);
+            }
+            names.push(name);
+        }
+        stage.until_begun(&all);
+        for name in &names {
+            stage
+                .world
+                .kubectl(&["delete", "queuebinding", name, "--wait=false"]);
+        }
+        for name in &names {
+            until_gone(stage, name);
+        }
+        if stage.unspent().is_empty() {
+            return;
+        }
+    }
+}
+
+fn until_gone(stage: &mut Stage, binding: &str) {
+    let is_gone = |world: &World| world.get(&["queuebinding", binding]).is_null();
+    assert!(stage.until(200, is_gone), "binding {binding} goes");
+}
+
+/// Runs that outlive their binding and die without a word; one of the same name writes their end.
+fn orphaned(stage: &mut Stage) {
+    let name = stage.bind("orphaned", &json!({}));
+    let tasks = [(); 2].map(|()| stage.run("orphaned", Act::StaysOnce, &name));
+    stage.until_begun(&tasks);
+    stage
+        .world
+        .kubectl(&["delete", "queuebinding", &name, "--wait=false"]);
+    until_gone(stage, &name);
+    for task in &tasks {
+        stage.die(task);
+        stage.expect(task, "orphaned", "failed", 1);
+    }
+    stage.set_binding(&name, &json!({}));
+}

@@ -1,0 +1,240 @@
+//! S31: one queue served by two clusters, a plain `clearml-agent` daemon and the old glue; each of them is killed.
+//!
+//! The first cluster is the real one, with real pods; the second is a control plane of its own (`second`), whose pods are
+//! played. Daemon and glue are the unmodified programs. `TRAINYARD_S31_TASKS` says how many tasks; 1,000 are the long
+//! form.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+use serde_json::json;
+
+use super::glue::{Glue, Packages};
+use super::played::{Part, Player, statuses};
+use super::second::ControlPlane;
+use super::world::{Proc, World};
+
+const QUEUE: &str = "shared";
+
+fn number() -> usize {
+    let text = std::env::var("TRAINYARD_S31_TASKS").ok();
+    text.and_then(|text| text.parse().ok()).unwrap_or(36)
+}
+
+/// Reports who runs it; the glue's pods have their agent on a volume.
+fn source(world: &World) -> String {
+    let (host, port) = world.counter.address.rsplit_once(':').expect("a port");
+    format!(
+        "import os, socket\n\
+         who = 'pod' if 'TRAINYARD_ATTEMPT' in os.environ else 'glue' if os.path.exists('/opt/agent') else 'daemon'\n\
+         c = socket.create_connection(('{host}', {port}), 30)\n\
+         c.sendall((who + ' ' + os.environ['CLEARML_TASK_ID'] + '\\n').encode())\n\
+         assert c.recv(3) == b'ok\\n'\nc.close()\n"
+    )
+}
+
+/// The plain agent on this machine; it installs nothing.
+fn daemon(world: &World) -> Proc {
+    let python = std::env::var("TRAINYARD_E2E_AGENT_PYTHON").expect("the agent's Python is told");
+    let home: PathBuf = world.dir.path().join("daemon");
+    std::fs::create_dir_all(&home).expect("folder is made");
+    let mut command = Command::new(python);
+    command
+        .args([
+            "-m",
+            "clearml_agent",
+            "daemon",
+            "--queue",
+            QUEUE,
+            "--foreground",
+            "--cpu-only",
+        ])
+        .current_dir(&home)
+        .env("HOME", &home)
+        .env("CLEARML_CONFIG_FILE", world.dir.path().join("clearml.conf"))
+        .env("CLEARML_AGENT_SKIP_PYTHON_ENV_INSTALL", "1")
+        .env(
+            "CLEARML_AGENT_SKIP_PIP_VENV_INSTALL",
+            &world.place.sdk_python,
+        )
+        .env("CLEARML_AGENT_QUEUE_POLL_FREQ_SEC", "0.5")
+        .env("CLEARML_AGENT_DISABLE_BOOTSTRAP", "1")
+        .env("CLEARML_WORKER_NAME", "daemon")
+        .env("PYTHONUNBUFFERED", "1");
+    Proc::start(&mut command, &world.dir.path().join("daemon.log"))
+}
+
+/// Whether a task was left by a consumer of the old kind that was killed: started and never ended, or in no queue.
+fn is_left_by_foreign(world: &World, task: &str) -> bool {
+    let known = world.task(task);
+    let status = known["status"].as_str().unwrap_or_default();
+    let worker = known["last_worker"].as_str().unwrap_or_default();
+    let condition = world.condition(QUEUE, "NothingStranded");
+    let told = condition["message"].as_str().unwrap_or_default();
+    // It names the first of them alone.
+    let named = condition["status"] == "False" && (told.contains(task) || !told.starts_with("1 "));
+    match status {
+        "in_progress" => !worker.starts_with("trainyard"),
+        "queued" => {
+            named
+                || world
+                    .entries(&format!("{QUEUE}-pending"))
+                    .iter()
+                    .any(|id| id == task)
+        }
+        _ => false,
+    }
+}
+
+#[test]
+fn s31_two_clusters_a_daemon_and_the_glue_share_a_queue_and_nothing_runs_twice() {
+    let total = number();
+    let mut one = World::new("s31");
+    let second = ControlPlane::start(&one.place);
+    let mut two = one.neighbour(&one.namespace.clone(), &second.kubeconfig);
+    one.queue(QUEUE);
+    let limits = json!({"limits": {"maxConcurrent": 2}});
+    one.start_controller();
+    two.start_controller();
+    one.bind(QUEUE, &[QUEUE], &limits);
+    let mut patch = ControlPlane::binding_patch();
+    super::world::merge(&mut patch, &limits);
+    two.bind(QUEUE, &[QUEUE], &patch);
+    one.until_ready(QUEUE);
+    two.until_ready(QUEUE);
+    let player = Player::start(&two, &second.kubeconfig, |_, _| Part::Completes(3000));
+    let mut agent = daemon(&one);
+    let mut glue = Some(Glue::start(&one, QUEUE, Packages::Skip));
+
+    let begun = Instant::now();
+    let source = source(&one);
+    let tasks: Vec<String> = (0..total)
+        .map(|i| one.run(&format!("task {i}"), &source, QUEUE))
+        .collect();
+    let (mut kills, mut random) = (0_u32, rand::rng());
+    let mut due = begun + Duration::from_secs(4);
+    let limit = begun
+        + Duration::from_secs(240)
+        + Duration::from_secs(2) * u32::try_from(total).expect("a count");
+    let ended = |status: &BTreeMap<String, usize>| -> usize {
+        ["completed", "failed", "stopped"]
+            .iter()
+            .filter_map(|name| status.get(*name))
+            .sum()
+    };
+    let mut changed = (0, begun);
+    loop {
+        let counts: BTreeMap<String, usize> = statuses(&one, &tasks).into_iter().collect();
+        let waiting = one.entries(QUEUE).len();
+        if ended(&counts) == total || Instant::now() > limit {
+            break;
+        }
+        if ended(&counts) != changed.0 {
+            changed = (ended(&counts), Instant::now());
+        }
+        // What is still open then has been left by one that was killed, for good.
+        if waiting == 0 && changed.1.elapsed() > Duration::from_secs(30) {
+            let open = tasks
+                .iter()
+                .filter(|task| ["queued", "in_progress"].contains(&one.status(task).as_str()));
+            if open.clone().all(|task| is_left_by_foreign(&one, task)) {
+                break;
+            }
+        }
+        if Instant::now() > due && waiting > 0 {
+            match kills % 4 {
+                0 => {
+                    one.kill_controller();
+                    one.start_controller();
+                }
+                1 => {
+                    two.kill_controller();
+                    two.start_controller();
+                }
+                2 => {
+                    agent.kill();
+                    agent = daemon(&one);
+                }
+                // Its pods need longer than a kill is away: it dies once it has run something.
+                _ if one
+                    .counter
+                    .lines()
+                    .iter()
+                    .any(|line| line.starts_with("glue ")) =>
+                {
+                    drop(glue.take());
+                    glue = Some(Glue::start(&one, QUEUE, Packages::Skip));
+                }
+                _ => {
+                    one.kill_controller();
+                    one.start_controller();
+                }
+            }
+            kills += 1;
+            due = Instant::now() + Duration::from_millis(random.random_range(2000..5000));
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+
+    let mut ran: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for line in one.counter.lines() {
+        let (who, task) = line.split_once(' ').expect("who and task");
+        ran.entry(task.to_owned()).or_default().push(who.to_owned());
+    }
+    for run in player.runs() {
+        ran.entry(run.task).or_default().push("played".to_owned());
+    }
+    let mut by_whom: BTreeMap<&str, usize> = BTreeMap::new();
+    for who in ran.values().flatten() {
+        *by_whom.entry(who).or_default() += 1;
+    }
+    let doubled: Vec<_> = ran.iter().filter(|(_, who)| who.len() > 1).collect();
+    let (mut left, mut lost) = (Vec::new(), Vec::new());
+    for task in &tasks {
+        match one.status(task).as_str() {
+            "completed" if ran.contains_key(task) => {}
+            _ if is_left_by_foreign(&one, task) => left.push(task),
+            status => lost.push(format!("{task} is {status}")),
+        }
+    }
+    println!(
+        "{total} tasks, {kills} kills in {} s: {by_whom:?}, left by a killed foreign consumer {}, lost {}, doubled {}",
+        begun.elapsed().as_secs(),
+        left.len(),
+        lost.len(),
+        doubled.len()
+    );
+    if !lost.is_empty() {
+        second.tell();
+        eprintln!("daemon: {}", agent.log());
+        eprintln!("glue: {}", glue.as_ref().map(Glue::log).unwrap_or_default());
+    }
+    assert!(doubled.is_empty(), "{doubled:?}");
+    assert!(lost.is_empty(), "{lost:#?}");
+    assert!(kills >= 3, "{kills} kills");
+    for who in ["pod", "played", "daemon", "glue"] {
+        assert!(
+            by_whom.contains_key(who),
+            "{who} has run something: {by_whom:?}"
+        );
+    }
+    // What others have run leaves no Job behind.
+    for world in [&one, &two] {
+        for job in world.jobs() {
+            let task = job["metadata"]["labels"]["trainyard.dev/task"]
+                .as_str()
+                .unwrap_or_default();
+            let foreign = ran
+                .get(task)
+                .is_some_and(|who| who.iter().any(|who| who == "daemon" || who == "glue"));
+            let has_ended = job["status"]["conditions"].to_string().contains("\"True\"");
+            assert!(
+                !foreign || has_ended,
+                "a Job of a task that another ran: {job:#}"
+            );
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! S32: a binding's permits never leak. Calls to both servers fail at random, done or not done; pods die before their
+//! fence, after it, and by hand; users abort. `TRAINYARD_S32_TASKS` says how many tasks pass; 5,000 are the long form.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use http::Method;
+use rand::Rng;
+use serde_json::{Value, json};
+
+use super::gate::{Asked, Fate, Gate};
+use super::kwok::Kwok;
+use super::played::{Part, Player, statuses};
+use super::s36_scale::enqueue;
+use super::world::{World, wait};
+use crate::exec::proxy::{Fate as Lost, Proxy};
+
+const PERMITS: usize = 5;
+
+fn number() -> usize {
+    let text = std::env::var("TRAINYARD_S32_TASKS").ok();
+    text.and_then(|text| text.parse().ok()).unwrap_or(120)
+}
+
+/// What becomes of a task's pod, by the last two digits of its id: a few of 256 in each way.
+fn part(task: &str, attempt: u32) -> Part {
+    match (&task[30..], attempt) {
+        ("00" | "01", _) => Part::DiesBefore,
+        ("02" | "03", 1) => Part::IsDeletedBefore,
+        ("04" | "05" | "06" | "07", 1) => Part::IsDeleted,
+        ("08" | "09" | "0a" | "0b", _) => Part::DiesSilently,
+        (last, _) if last.starts_with('1') => Part::Fails,
+        _ => Part::Completes(200),
+    }
+}
+
+/// One call in so many that changes something fails; half of them are done all the same.
+const ONE_IN: u32 = 60;
+
+/// Fails calls to the API server that name a Job.
+fn cluster_fails(asked: &Asked) -> Fate {
+    let changes = asked.method != Method::GET && asked.path.contains("/jobs");
+    if !changes || !rand::rng().random_ratio(1, ONE_IN) {
+        return Fate::Pass;
+    }
+    if rand::rng().random_bool(0.5) {
+        Fate::Fail
+    } else {
+        Fate::DoneButFail
+    }
+}
+
+/// Fails calls to the ClearML server that a step makes.
+fn server_fails(action: &str) -> Lost {
+    let is_of_step = [
+        "queues.remove_task",
+        "tasks.enqueue",
+        "tasks.dequeue",
+        "tasks.failed",
+    ];
+    let is_of_step = is_of_step.contains(&action) || action.starts_with("queues.move");
+    if !is_of_step || !rand::rng().random_ratio(1, ONE_IN) {
+        return Lost::Pass;
+    }
+    match rand::rng().random_range(0..3) {
+        0 => Lost::LoseRequest,
+        1 => Lost::LoseAnswer,
+        _ => Lost::Unavailable,
+    }
+}
+
+/// Jobs that have not ended: what holds a permit.
+fn holders(world: &World) -> HashSet<String> {
+    let is_held = |job: &&Value| {
+        let conditions = job["status"]["conditions"].as_array();
+        !conditions.is_some_and(|all| {
+            all.iter().any(|known| {
+                (known["type"] == "Complete" || known["type"] == "Failed")
+                    && known["status"] == "True"
+            })
+        })
+    };
+    let jobs = world.jobs();
+    let names = jobs.iter().filter(is_held);
+    names
+        .map(|job| job["metadata"]["name"].to_string())
+        .collect()
+}
+
+/// The limiter's own count.
+fn counted(world: &World) -> usize {
+    let (status, text) = world.probe("/metrics");
+    if status != 200 {
+        return usize::MAX;
+    }
+    let label = format!("binding=\"{}/gpu\"", world.namespace);
+    text.lines()
+        .filter(|line| line.starts_with("trainyard_tasks{") && line.contains(&label))
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<usize>().ok())
+        .sum()
+}
+
+/// Until cluster and limiter say the same; a permit that leaked would differ for ever.
+fn until_they_agree(world: &World) {
+    wait("the limiter's count is the cluster's", 60, || {
+        let before = holders(world);
+        let count = counted(world);
+        let after = holders(world);
+        assert!(after.len() <= PERMITS, "{} hold a permit", after.len());
+        (before == after && count == after.len()).then_some(())
+    });
+}
+
+struct Passed {
+    tasks: Vec<String>,
+    aborted: HashSet<String>,
+}
+
+/// Lets so many tasks pass and aborts some of them; answers how long it took.
+fn pass(world: &World, count: usize, passed: &mut Passed) -> Duration {
+    let begun = Instant::now();
+    let tasks = enqueue(world, count);
+    let limit =
+        Duration::from_secs(240) + Duration::from_secs(2) * u32::try_from(count).expect("a count");
+    let mut checked = Instant::now();
+    for task in tasks.iter().step_by(20) {
+        world.call("tasks.stop", &json!({"task": task}));
+        passed.aborted.insert(task.clone());
+    }
+    loop {
+        let counts = statuses(world, &tasks);
+        let of = |status: &str| counts.get(status).copied().unwrap_or(0);
+        if of("completed") + of("failed") + of("stopped") == count {
+            break;
+        }
+        if begun.elapsed() > limit {
+            let is_open =
+                |task: &&String| ["queued", "in_progress"].contains(&world.status(task).as_str());
+            world.tell(tasks.iter().find(is_open).expect("one is open"));
+            panic!("after {:?}: {counts:?}", begun.elapsed());
+        }
+        if checked.elapsed() > Duration::from_secs(10) {
+            until_they_agree(world);
+            checked = Instant::now();
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    passed.tasks.extend(tasks);
+    begun.elapsed()
+}
+
+#[test]
+fn s32_permits_never_leak_whatever_fails() {
+    let half = number() / 2;
+    let mut world = World::new("s32");
+    let kwok = Kwok::start(&world, 1);
+    let player = Player::start(&world, &world.place.kubeconfig, part);
+    let gate = Gate::start(&world.place.kubeconfig, world.dir.path(), cluster_fails);
+    let proxy = Proxy::start(&world.url, server_fails);
+    let kubeconfig = gate.kubeconfig.display().to_string();
+    world
+        .environment
+        .push(("KUBECONFIG".to_owned(), kubeconfig));
+    let mut patch = kwok.binding_patch();
+    patch["limits"]["maxConcurrent"] = json!(PERMITS);
+    patch["lifecycle"] = json!({"ttlAfterSuccess": "5s", "ttlAfterFailure": "5s"});
+    patch["server"] = json!({"apiUrl": proxy.url});
+    world.queue("gpu");
+    world.start_controller();
+    world.bind("gpu", &["gpu"], &patch);
+    world.until_ready("gpu");
+
+    let mut passed = Passed {
+        tasks: Vec::new(),
+        aborted: HashSet::new(),
+    };
+    let first = pass(&world, half, &mut passed);
+    world.kill_controller();
+    world.start_controller();
+    let second = pass(&world, half, &mut passed);
+    let injected = gate
+        .asked()
+        .iter()
+        .filter(|asked| asked.fate != Fate::Pass)
+        .count();
+
+    // Nothing holds a permit, and all of them are there.
+    wait("no permit is held", 120, || {
+        holders(&world).is_empty().then_some(())
+    });
+    until_they_agree(&world);
+    gate.set(|_| Fate::Pass);
+    drop(player);
+    let stays = enqueue(&world, PERMITS + 3);
+    wait("every permit is used", 120, || {
+        (holders(&world).len() == PERMITS).then_some(())
+    });
+    until_they_agree(&world);
+    assert_eq!(world.entries("gpu").len(), stays.len() - PERMITS);
+
+    println!(
+        "{} tasks, {injected} calls to the API server failed, first half {:.0} s, second half {:.0} s, permits {PERMITS}",
+        passed.tasks.len(),
+        first.as_secs_f64(),
+        second.as_secs_f64()
+    );
+    assert!(injected > 0, "no call to the API server was let fail");
+    for task in &passed.tasks {
+        let (status, expected) = (world.status(task), part(task, 1));
+        let right = match expected {
+            _ if passed.aborted.contains(task) && status == "stopped" => true,
+            Part::Fails | Part::DiesSilently | Part::DiesBefore => status == "failed",
+            Part::Completes(_) | Part::IsDeletedBefore | Part::IsDeleted => status == "completed",
+        };
+        assert!(right, "{task}, {expected:?}, is {status}");
+    }
+    assert!(
+        second < first * 4 + Duration::from_secs(30),
+        "it does not become slower: {first:?}, {second:?}"
+    );
+    drop(kwok);
+}

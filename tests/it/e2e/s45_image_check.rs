@@ -1,0 +1,285 @@
+//! S45: a real registry is asked for an image before its task is taken.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::taken::{nowhere, taken};
+use super::world::{Proc, World, wait};
+
+/// `user:canary-secret`, by bcrypt.
+const HTPASSWD: &str = "user:$2y$05$abcdefghijklmnopqrstuu3PYrq6m/qxbNlTuN4B34JSamOsjZkKu\n";
+
+/// A registry of its own that asks for a password, and images that were pushed to it.
+struct Registry {
+    address: String,
+    _proc: Proc,
+}
+
+impl Registry {
+    fn start(world: &World) -> Self {
+        let port = TcpListener::bind(("127.0.0.1", 0))
+            .and_then(|l| l.local_addr())
+            .expect("a free port")
+            .port();
+        let address = format!("127.0.0.1:{port}");
+        let folder = world.dir.path().join("registry");
+        fs::create_dir_all(&folder).expect("folder is made");
+        fs::write(folder.join("htpasswd"), HTPASSWD).expect("htpasswd is written");
+        let config = json!({
+            "version": "0.1", "storage": {"filesystem": {"rootdirectory": folder.join("data")}},
+            "http": {"addr": address}, "log": {"level": "error"},
+            "auth": {"htpasswd": {"realm": "test", "path": folder.join("htpasswd")}},
+        });
+        let path = folder.join("config.yml");
+        fs::write(&path, config.to_string()).expect("configuration is written");
+        let mut command = Command::new("docker-registry");
+        command
+            .arg("serve")
+            .arg(&path)
+            .env("OTEL_TRACES_EXPORTER", "none");
+        let proc = Proc::start(&mut command, &world.dir.path().join("registry.log"));
+        wait("the registry listens", 20, || {
+            TcpStream::connect(&address).ok()
+        });
+        Self {
+            address,
+            _proc: proc,
+        }
+    }
+
+    /// Pushes an image of one configuration and no layer.
+    fn push(&self, name: &str, architecture: &str) {
+        let config = json!({"os": "linux", "architecture": architecture, "rootfs": {"type": "layers", "diff_ids": []}}).to_string();
+        let digest = digest(&config);
+        let base = format!("http://{}/v2/{name}", self.address);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("runtime");
+        runtime.block_on(async {
+            let http = reqwest::Client::new();
+            let auth = |request: reqwest::RequestBuilder| request.basic_auth("user", Some("canary-secret"));
+            let begun = auth(http.post(format!("{base}/blobs/uploads/"))).send().await.expect("upload begins");
+            let place = begun.headers()["location"].to_str().expect("a location").to_owned();
+            let separator = if place.contains('?') { '&' } else { '?' };
+            let done = auth(http.put(format!("{place}{separator}digest={digest}"))).body(config.clone()).send().await.expect("blob is sent");
+            assert_eq!(done.status(), 201);
+            let kind = "application/vnd.oci.image.manifest.v1+json";
+            let manifest = json!({"schemaVersion": 2, "mediaType": kind, "layers": [],
+                "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest, "size": config.len()}});
+            let pushed = auth(http.put(format!("{base}/manifests/1"))).header("content-type", kind).body(manifest.to_string()).send().await.expect("manifest is sent");
+            assert_eq!(pushed.status(), 201, "{}", pushed.text().await.unwrap_or_default());
+        });
+    }
+}
+
+fn digest(text: &str) -> String {
+    let output = Command::new("sh")
+        .args(["-c", "printf %s \"$1\" | sha256sum", "sh", text])
+        .output()
+        .expect("sha256sum runs");
+    format!(
+        "sha256:{}",
+        String::from_utf8_lossy(&output.stdout)
+            .split(' ')
+            .next()
+            .expect("a sum")
+    )
+}
+
+fn pull_secret(world: &World, registry: &Registry) {
+    let config = json!({"auths": {registry.address.clone(): {"username": "user", "password": "canary-secret"}}});
+    world.apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "pull"},
+        "type": "kubernetes.io/dockerconfigjson", "stringData": {".dockerconfigjson": config.to_string()}}));
+}
+
+fn with_image(world: &World, image: &str) -> String {
+    let task = world.create(image, "print(1)\n", &json!({"container": {"image": image}}));
+    world.enqueue(&task, "gpu");
+    task
+}
+
+fn bind(world: &World, check: &str, secrets: &Value) {
+    let mut template = nowhere(world, &json!({}));
+    template["spec"]["imagePullSecrets"] = secrets.clone();
+    world.bind(
+        "gpu",
+        &["gpu"],
+        &json!({
+            "imageCheck": check, "limits": {"maxConcurrent": 20}, "template": template,
+            "overrides": {"image": {"allow": ["127.0.0.1:*"]}},
+        }),
+    );
+}
+
+fn message(world: &World, task: &str) -> String {
+    world.task(task)["status_message"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+#[test]
+fn enforce_fails_bad_images_at_once_and_holds_up_nobody_else() {
+    let mut world = World::new("s45");
+    let registry = Registry::start(&world);
+    registry.push("team/good", "amd64");
+    registry.push("team/arm", "arm64");
+    pull_secret(&world, &registry);
+    world.start_controller();
+    world.queue("gpu");
+    let of = |name: &str| format!("{}/{name}", registry.address);
+    // One that listens and never answers, and one where nobody listens.
+    let silent = TcpListener::bind(("127.0.0.1", 0)).expect("binds");
+    let silent = format!("{}/x:1", silent.local_addr().expect("an address"));
+    let good_first = with_image(&world, &of("team/good:1"));
+    let missing = with_image(&world, &of("team/missing:1"));
+    let forbidden = with_image(&world, "registry.example/forbidden:1");
+    let other_platform = with_image(&world, &of("team/arm:1"));
+    let down = with_image(&world, "127.0.0.1:1/down:1");
+    let good_last = with_image(&world, &of("team/good:1"));
+    let begun = Instant::now();
+    bind(&world, "Enforce", &json!([{"name": "pull"}]));
+    for (task, cause) in [
+        (&missing, "does not exist in its registry"),
+        (&forbidden, "is not allowed here"),
+        (
+            &other_platform,
+            "is for linux/arm64, and the nodes of this cluster are linux/amd64",
+        ),
+    ] {
+        wait("a bad one is failed", 60, || {
+            (world.status(task) == "failed").then_some(())
+        });
+        assert!(
+            message(&world, task).contains(cause),
+            "{}",
+            message(&world, task)
+        );
+        assert!(
+            world.log(task).iter().any(|line| line.contains(cause)),
+            "{:#?}",
+            world.log(task)
+        );
+        assert!(world.job_of(task).is_null(), "no Job was made");
+    }
+    wait(
+        "the good ones go, and the one whose registry is down",
+        60,
+        || {
+            let now = taken(&world);
+            [&good_first, &good_last, &down]
+                .iter()
+                .all(|task| now.contains(*task))
+                .then_some(())
+        },
+    );
+    println!(
+        "all judged {:.1} s after the binding was made",
+        begun.elapsed().as_secs_f64()
+    );
+    assert_eq!(taken(&world).len(), 3);
+    let notes = world.job_of(&down).to_string();
+    assert!(
+        notes.contains("the image was not checked beforehand"),
+        "{notes}"
+    );
+    // A registry that never answers delays its own task by seconds and a good one behind it by a second at most.
+    let slow = with_image(&world, &silent);
+    let begun = Instant::now();
+    let behind = with_image(&world, &of("team/good:1"));
+    wait("the good one behind it goes", 30, || {
+        taken(&world).contains(&behind).then_some(())
+    });
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
+    wait("the slow one goes unchecked", 60, || {
+        taken(&world).contains(&slow).then_some(())
+    });
+    let log = world.controller().log();
+    assert!(
+        !log.contains("canary-secret")
+            && !world
+                .kubectl(&["get", "jobs", "-o", "yaml"])
+                .contains("canary-secret")
+    );
+}
+
+#[test]
+fn without_a_pull_secret_a_private_image_is_told_by_warn_refused_by_enforce_and_not_asked_for_by_off()
+ {
+    let mut world = World::new("s45warn");
+    let registry = Registry::start(&world);
+    registry.push("team/good", "amd64");
+    world.start_controller();
+    world.queue("gpu");
+    let image = format!("{}/team/good:1", registry.address);
+    bind(&world, "Warn", &json!([]));
+    let warned = with_image(&world, &image);
+    wait("it goes with a warning", 60, || {
+        taken(&world).contains(&warned).then_some(())
+    });
+    let job = world.job_of(&warned).to_string();
+    assert!(
+        job.contains("needs credentials, and no pull secret of the pod has any"),
+        "{job}"
+    );
+    bind(&world, "Enforce", &json!([]));
+    let refused = with_image(&world, &image);
+    wait("it is failed", 60, || {
+        (world.status(&refused) == "failed").then_some(())
+    });
+    assert!(message(&world, &refused).contains("no pull secret of the pod has any"));
+    // The service account's pull secret counts where the pod names none.
+    pull_secret(&world, &registry);
+    world.kubectl(&[
+        "patch",
+        "serviceaccount",
+        "trainyard-task",
+        "-p",
+        r#"{"imagePullSecrets":[{"name":"pull"}]}"#,
+    ]);
+    let other = format!(
+        "{}/team/good@{}",
+        registry.address,
+        manifest_digest(&registry)
+    );
+    let allowed = with_image(&world, &other);
+    wait("it goes with the account's secret", 60, || {
+        taken(&world).contains(&allowed).then_some(())
+    });
+    bind(&world, "Off", &json!([]));
+    let unasked = with_image(&world, &format!("{}/team/missing:1", registry.address));
+    wait("it goes unasked", 60, || {
+        taken(&world).contains(&unasked).then_some(())
+    });
+    assert!(!world.job_of(&unasked).to_string().contains("imageCheck"));
+}
+
+fn manifest_digest(registry: &Registry) -> String {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("runtime");
+    runtime.block_on(async {
+        let url = format!("http://{}/v2/team/good/manifests/1", registry.address);
+        let answer = reqwest::Client::new()
+            .head(url)
+            .basic_auth("user", Some("canary-secret"))
+            .header("accept", "application/vnd.oci.image.manifest.v1+json")
+            .send()
+            .await
+            .expect("asked");
+        answer.headers()["docker-content-digest"]
+            .to_str()
+            .expect("a digest")
+            .to_owned()
+    })
+}

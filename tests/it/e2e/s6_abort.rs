@@ -1,0 +1,151 @@
+//! S6 (a, b, g) and what users do at any moment: abort, dequeue, reset, delete, archive, enqueue again. Pods whose code
+//! has not started are gone within seconds, and nothing is left over.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::world::{World, wait};
+
+/// Five times the stated 3 s: machines are shared.
+const GONE: u64 = 15;
+
+/// A binding whose pods wait for a resource that no node has.
+fn waiting_world(name: &str) -> World {
+    let mut world = World::new(name);
+    world.start_controller();
+    world.queue("gpu");
+    let container = json!({"name": "task", "image": world.place.task_image, "resources": {"limits": {"example.com/unicorn": 1}}});
+    world.bind(
+        "gpu",
+        &["gpu"],
+        &json!({"template": {"spec": {"containers": [container]}}, "limits": {"maxConcurrent": 20}}),
+    );
+    world.until_ready("gpu");
+    world
+}
+
+fn until_pending(world: &World, task: &str) {
+    wait("its pod is there and waits", 60, || {
+        (world.pod_of(task)["status"]["phase"] == "Pending").then_some(())
+    });
+}
+
+fn until_gone(world: &World, task: &str, what: &str) {
+    let begun = Instant::now();
+    wait(&format!("Job and pod are gone after {what}"), GONE, || {
+        (world.job_of(task).is_null() && world.pod_of(task).is_null()).then_some(())
+    });
+    println!("{what}: gone after {:.1} s", begun.elapsed().as_secs_f64());
+}
+
+/// What a user does to a task.
+type Act = fn(&World, &str);
+
+#[test]
+fn s6_a_pod_that_waits_is_gone_within_seconds_whatever_its_user_does() {
+    let world = waiting_world("s6");
+    let act: [(&str, Act); 5] = [
+        ("abort", |world, task| {
+            world.call("tasks.stop", &json!({"task": task}));
+        }),
+        ("dequeue", |world, task| {
+            world.call("tasks.dequeue", &json!({"task": task}));
+        }),
+        ("reset", |world, task| {
+            world.call("tasks.reset", &json!({"task": task, "force": true}));
+        }),
+        ("delete", |world, task| {
+            world.call("tasks.delete", &json!({"task": task, "force": true}));
+        }),
+        ("archive", |world, task| {
+            world.call("tasks.archive", &json!({"tasks": [task]}));
+        }),
+    ];
+    let tasks: Vec<String> = act
+        .iter()
+        .map(|(what, _)| world.run(what, "print('never')\n", "gpu"))
+        .collect();
+    for task in &tasks {
+        until_pending(&world, task);
+    }
+    for ((what, act), task) in act.iter().zip(&tasks) {
+        act(&world, task);
+        until_gone(&world, task, what);
+    }
+    assert_eq!(world.status(&tasks[0]), "stopped");
+    assert_eq!(world.status(&tasks[1]), "created");
+    assert_eq!(world.status(&tasks[2]), "created");
+    assert_eq!(world.status(&tasks[3]), "gone");
+    let queues = world.call(
+        "queues.get_all",
+        &json!({"search_hidden": true, "only_fields": ["id", "name", "entries"]}),
+    );
+    let left: Vec<&Value> = queues["queues"]
+        .as_array()
+        .expect("queues")
+        .iter()
+        .filter(|queue| {
+            queue["entries"]
+                .as_array()
+                .is_some_and(|entries| !entries.is_empty())
+        })
+        .collect();
+    assert!(left.is_empty(), "entries are left: {left:?}");
+}
+
+#[test]
+fn s6_a_task_that_is_reset_and_enqueued_in_the_same_second_runs_once() {
+    let world = World::with_binding("s6-again");
+    let source = world.counter.python("ran") + "import time\ntime.sleep(600)\n";
+    let task = world.create("again", &source, &json!({}));
+    world.enqueue(&task, "gpu");
+    wait("it runs", 90, || {
+        (world.counter.lines().len() == 1).then_some(())
+    });
+    // While it runs: reset, and enqueued at once.
+    world.call("tasks.reset", &json!({"task": task, "force": true}));
+    world.enqueue(&task, "gpu");
+    let begun = Instant::now();
+    wait("it runs again", 150, || {
+        (world.counter.lines().len() == 2).then_some(())
+    });
+    println!(
+        "runs again {:.0} s after the reset",
+        begun.elapsed().as_secs_f64()
+    );
+    std::thread::sleep(Duration::from_secs(2));
+    let pods = world.get(&["pods", "-l", &format!("trainyard.dev/task={task}")]);
+    let running = pods["items"]
+        .as_array()
+        .expect("pods")
+        .iter()
+        .filter(|pod| {
+            pod["status"]["phase"] == "Running" && pod["metadata"]["deletionTimestamp"].is_null()
+        })
+        .count();
+    assert_eq!(running, 1, "one run alone");
+    world.call("tasks.stop", &json!({"task": task}));
+    assert_eq!(world.until_ended(&task, 60)["status"], "stopped");
+    assert_eq!(world.counter.lines().len(), 2);
+}
+
+#[test]
+fn a_task_that_is_moved_to_another_queue_while_it_waits_goes_there() {
+    let world = waiting_world("s6-move");
+    world.queue("other");
+    world.bind("other", &["other"], &json!({}));
+    let task = world.run("moves", &world.counter.python("ran"), "gpu");
+    until_pending(&world, &task);
+    // As the web interface does it: out of one queue, into another.
+    world.call("tasks.dequeue", &json!({"task": task}));
+    world.enqueue(&task, "other");
+    assert_eq!(world.until_ended(&task, 150)["status"], "completed");
+    assert_eq!(world.counter.lines().len(), 1);
+    wait("the Job of the first queue is gone", 60, || {
+        let jobs = world.jobs();
+        jobs.iter()
+            .all(|job| job["metadata"]["labels"]["trainyard.dev/binding"] == "other")
+            .then_some(())
+    });
+}

@@ -1,0 +1,123 @@
+//! S2 with the double of the driver's library: plots of all GPUs for task and worker, whatever `NVIDIA_VISIBLE_DEVICES`
+//! says, and over failures of the driver. That 20 failures in a row do not end them is checked with a clock of its own
+//! in `nvml`.
+
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::pod::Pod;
+use super::server::Server;
+
+/// The driver's library, compiled into a folder of its own.
+fn double() -> TempDir {
+    let library = tempfile::tempdir().unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/nvml/nvml.c");
+    let status = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-o"])
+        .arg(library.path().join("libnvidia-ml.so.1"))
+        .arg(source)
+        .status()
+        .expect("a C compiler is there (apt-get install gcc)");
+    assert!(status.success());
+    library
+}
+
+/// Runs a task of some seconds where the double has twelve GPUs; its plots, and the newest numbers of its worker.
+fn run(library: &Path, seconds: u32, settings: &[(&str, &str)]) -> (Value, Value) {
+    let server = Server::start();
+    let task = server.script("gpus", &format!("import time; time.sleep({seconds})\n"));
+    let mut pod = Pod::parked(&server, &task);
+    pod.set("LD_LIBRARY_PATH", &library.display().to_string());
+    pod.set("NVML_DOUBLE_GPUS", "12");
+    pod.set("TRAINYARD_REPORT_SECONDS", "1");
+    for (name, value) in settings {
+        pod.set(name, value);
+    }
+    let now = jiff::Timestamp::now().as_second();
+    assert_eq!(pod.run(), 0, "{}", pod.stream("task.stderr"));
+    let plots = server.call(
+        "events.scalar_metrics_iter_histogram",
+        &json!({"task": task, "key": "iter"}),
+    );
+    let items = ["gpu_usage", "gpu_memory_used", "gpu_temperature"]
+        .map(|key| json!({"key": key, "aggregation": "avg"}));
+    let worker = server.call(
+        "workers.get_stats",
+        &json!({"worker_ids": [pod.worker()], "from_date": now - 5, "to_date": now + 60, "interval": 1, "items": items,
+                "split_by_resource": true}),
+    );
+    (plots, worker)
+}
+
+fn points(plots: &Value, variant: &str) -> Vec<f64> {
+    let y = plots[":monitor:gpu"][variant]["y"].as_array();
+    y.into_iter().flatten().filter_map(Value::as_f64).collect()
+}
+
+fn assert_graphs(case: &str, plots: &Value, worker: &Value) {
+    for gpu in [0, 2, 11] {
+        for (name, wanted) in [
+            ("utilization", f64::from(gpu) * 10.0 + 7.0),
+            ("mem_used_gb", f64::from(gpu) + 1.0),
+            ("temperature", 40.0 + f64::from(gpu)),
+        ] {
+            let values = points(plots, &format!("gpu_{gpu}_{name}"));
+            assert!(
+                values.len() >= 2,
+                "{case}: gpu_{gpu}_{name} has {values:?}: {plots}"
+            );
+            assert!(
+                values.iter().all(|value| (value - wanted).abs() < 0.1),
+                "{case}: gpu_{gpu}_{name}: {values:?}"
+            );
+        }
+    }
+    let metrics = worker["workers"][0]["metrics"].as_array();
+    for key in ["gpu_usage", "gpu_memory_used", "gpu_temperature"] {
+        let metric = metrics
+            .into_iter()
+            .flatten()
+            .find(|metric| metric["metric"] == key);
+        let stats = metric.unwrap_or_else(|| panic!("{case}: {key} of the worker: {worker}"));
+        let values = stats["stats"][0]["values"].as_array();
+        assert!(
+            values.is_some_and(|values| !values.is_empty()),
+            "{case}: {key}: {stats}"
+        );
+    }
+}
+
+#[test]
+fn s2_gpu_graphs_do_not_depend_on_the_visible_devices() {
+    let library = double();
+    let uuid = "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6";
+    thread::scope(|scope| {
+        for visible in [None, Some("all"), Some("void"), Some(uuid)] {
+            let library = library.path();
+            scope.spawn(move || {
+                let settings: Vec<(&str, &str)> = visible
+                    .map(|value| ("NVIDIA_VISIBLE_DEVICES", value))
+                    .into_iter()
+                    .collect();
+                let (plots, worker) = run(library, 7, &settings);
+                assert_graphs(&format!("{visible:?}"), &plots, &worker);
+            });
+        }
+    });
+}
+
+#[test]
+fn s2_a_driver_that_fails_for_a_moment_does_not_end_the_graphs() {
+    let library = double();
+    // The second question fails; the next is asked some seconds later.
+    let (plots, _) = run(
+        library.path(),
+        14,
+        &[("NVML_DOUBLE_FAIL", "1"), ("NVML_DOUBLE_FAIL_FROM", "1")],
+    );
+    assert!(points(&plots, "gpu_0_utilization").len() >= 2, "{plots}");
+}

@@ -1,0 +1,145 @@
+//! The log: live, coloured, searched, and as long as it may be.
+
+use serde_json::{Value, json};
+
+use super::world::Page;
+
+/// `count` lines of a task, one a second, from a moment on.
+fn lines(task: &str, from: i64, count: i64) -> Vec<Value> {
+    (from..from + count)
+        .map(|number| json!({"type": "log", "task": task, "level": "info", "timestamp": 1_790_000_000_000_i64 + number * 1000, "msg": format!("line {number} of many")}))
+        .collect()
+}
+
+#[test]
+fn new_lines_appear_as_they_arrive_with_their_colours() {
+    let page = Page::open();
+    let id = page.task_in("talks", "in_progress");
+    page.at(&format!("tasks/{id}/log"));
+    page.read("No output yet");
+    page.events(&[json!({"type": "log", "task": id, "timestamp": 1_790_000_000_000_i64, "msg": "\u{1b}[31mred\u{1b}[0m \u{1b}[1mbold\u{1b}[0m \u{1b}[38;2;10;200;30mgreenish\u{1b}[0m \u{1b}]0;title\u{7}end\nsecond line\n"})]);
+    page.read("second line");
+    let colours = page.js(
+        "const of = (text) => [...document.querySelectorAll('.line span')].find((one) => one.textContent === text);
+         return [of('red').className, of('bold').className, of('greenish').style.color, document.querySelector('.line').innerText]",
+    );
+    assert_eq!(
+        colours,
+        json!([
+            "ansi-fg-red",
+            "ansi-bold",
+            "rgb(10, 200, 30)",
+            "red bold greenish end"
+        ])
+    );
+    // A progress bar leaves its last state; the same moment may bring more lines later.
+    page.events(&[json!({"type": "log", "task": id, "timestamp": 1_790_000_000_000_i64, "msg": "10%\r50%\r100%"})]);
+    page.read("100%");
+    page.events(&lines(&id, 10, 3));
+    page.read("line 12 of many");
+    let all = page.texts(".line");
+    assert_eq!(
+        all.iter().filter(|line| line.contains("100%")).count(),
+        1,
+        "{all:?}"
+    );
+    assert_eq!(all.len(), 6, "{all:?}");
+    page.no_errors();
+}
+
+#[test]
+fn following_ends_by_scrolling_up_and_begins_again() {
+    let page = Page::open();
+    let id = page.task_in("talks much", "in_progress");
+    page.events(&lines(&id, 0, 400));
+    page.at(&format!("tasks/{id}/log"));
+    page.read("line 399 of many");
+    let at_end = "const log = document.querySelector('.log'); return log.scrollHeight - log.scrollTop - log.clientHeight < 5";
+    page.wait("the end in view", at_end, &[]);
+    page.js("document.querySelector('.log').scrollTop = 2000");
+    page.wait("the end of following", "return [...document.querySelectorAll('button')].find((one) => one.textContent === 'Follow').getAttribute('aria-pressed') === 'false'", &[]);
+    page.events(&lines(&id, 400, 5));
+    page.read("line 404 of many");
+    assert_eq!(
+        page.js(at_end),
+        false,
+        "the view jumped away from what is read"
+    );
+    page.press_button("Follow");
+    page.wait("the end in view", at_end, &[]);
+    page.events(&lines(&id, 405, 5));
+    page.read("line 409 of many");
+    page.wait("the end in view", at_end, &[]);
+    page.no_errors();
+}
+
+#[test]
+fn a_long_log_is_read_by_pages_and_never_held_whole() {
+    let page = Page::open();
+    let id = page.task_in("long", "completed");
+    page.events(&lines(&id, 0, 60_000));
+    page.at(&format!("tasks/{id}/log"));
+    page.read("line 59999 of many");
+    assert!(page.texts(".line").len() <= 1000);
+    // Upwards, page by page: the window keeps its size, and each line stands once and in order.
+    for _ in 0..16 {
+        page.js("document.querySelector('.log').scrollTop = 0");
+        std::thread::sleep(std::time::Duration::from_millis(150));
+    }
+    page.wait(
+        "the window moved",
+        "return !document.body.innerText.includes('line 59999 of many')",
+        &[],
+    );
+    let numbers: Vec<i64> = page
+        .texts(".line")
+        .iter()
+        .map(|line| line.split(' ').nth(1).unwrap().parse().unwrap())
+        .collect();
+    assert!(numbers.len() <= 7000, "{} lines are held", numbers.len());
+    assert!(
+        numbers.windows(2).all(|pair| pair[1] == pair[0] + 1),
+        "lines are missing or twice"
+    );
+    page.press_button("To the first line");
+    page.read("line 0 of many");
+    page.browser.press(&[], &["\u{E010}"]);
+    page.read("line 59999 of many");
+    page.keep("log");
+    page.no_errors();
+}
+
+#[test]
+fn a_search_reads_the_whole_log_and_leads_to_the_line() {
+    let page = Page::open();
+    let id = page.task_in("searched", "completed");
+    let mut all = lines(&id, 0, 25_000);
+    all[1234]["msg"] = json!("the \u{1b}[31mNeedle\u{1b}[0m <b>in</b> the hay");
+    page.events(&all);
+    page.at(&format!("tasks/{id}/log"));
+    page.read("line 24999 of many");
+    page.fill(".search-box input", "needle <b>");
+    page.read("1 line in 25,000 of 25,000 events");
+    page.click(".results ol button");
+    page.wait("the line in view", "const row = document.querySelector('.line.found'); const box = row?.getBoundingClientRect(); return row?.textContent.includes('Needle') && box.top > 0 && box.bottom < innerHeight", &[]);
+    page.read("line 1233 of many");
+    page.fill(".search-box input", "not in there");
+    page.read("No line holds “not in there”");
+    page.no_errors();
+}
+
+#[test]
+fn the_whole_log_is_downloaded_as_text() {
+    let page = Page::open();
+    let id = page.task_in("kept: a run", "completed");
+    page.events(&lines(&id, 0, 12_000));
+    page.at(&format!("tasks/{id}/log"));
+    page.read("line 11999 of many");
+    let downloads = page.downloads();
+    page.press_button("Download");
+    let all: Vec<String> = (0..12_000)
+        .map(|number| format!("line {number} of many\n"))
+        .collect();
+    downloads.hold("kept_a_run.log", all.concat().as_bytes());
+    page.no_errors();
+}

@@ -1,0 +1,130 @@
+//! conda environments, solved and installed by rattler's real solver and installer from a channel of the test's own: no
+//! test needs a public channel.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::json;
+use trainyard::exec::plan::Manager;
+
+use super::fixture::{Image, wheel};
+
+/// A Python with py-rattler: `TRAINYARD_RATTLER_PYTHON`, else the one in `PATH`.
+fn rattler_python() -> PathBuf {
+    let named = std::env::var_os("TRAINYARD_RATTLER_PYTHON");
+    let python = named.map_or_else(|| PathBuf::from("python3"), PathBuf::from);
+    let has = Command::new(&python)
+        .args(["-c", "import rattler"])
+        .output()
+        .is_ok_and(|output| output.status.success());
+    assert!(
+        has,
+        "{} has no rattler: pip install -r tests/conda/requirements.txt, or name one in TRAINYARD_RATTLER_PYTHON",
+        python.display()
+    );
+    python
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/conda")
+        .join(name)
+}
+
+/// An image with a `micromamba`, and the address of a channel with python, alpha 1.0, alpha 2.0 and a beta that asks for
+/// an alpha below 2.
+fn image() -> (Image, String) {
+    use std::os::unix::fs::PermissionsExt;
+    let image = Image::new();
+    let python = rattler_python();
+    let channel = image.index().parent().unwrap().join("channel");
+    let made = Command::new(&python)
+        .arg(script("channel.py"))
+        .arg(&channel)
+        .status()
+        .unwrap();
+    assert!(made.success());
+    let program = image.index().parent().unwrap().join("bin/micromamba");
+    let text = format!(
+        "#!/bin/sh\nexec {} {} \"$@\"\n",
+        python.display(),
+        script("micromamba.py").display()
+    );
+    fs::write(&program, text).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let channel = format!("file://{}", channel.display());
+    let mut image = image;
+    image.manager = Manager::Conda;
+    image.settings.options.conda_channels = vec![channel.clone()];
+    (image, channel)
+}
+
+#[tokio::test]
+async fn s4_a_conda_list_is_solved_installed_and_found_again() {
+    let (mut image, _) = image();
+    wheel(&image.index(), "gamma", "3.0", &[]);
+    let script = json!({"entry_point": "x.py", "diff": "1",
+        "requirements": {"conda": "# of the task\nbeta = 1.0\n", "pip": "gamma\nbeta==7.0\n"}});
+    let made = image.make_script(script.clone()).await.unwrap();
+    // The solver has chosen the alpha that beta wants; of what conda was asked for pip's list says nothing.
+    let code = "import alpha, beta, gamma; print(alpha.V, beta.V, gamma.V)";
+    assert_eq!(made.run(code), "1.0 1.0 3.0", "{}", made.log);
+    assert!(
+        made.log.contains("making an environment by micromamba"),
+        "{}",
+        made.log
+    );
+    assert!(!made.python.reused);
+    assert_eq!(made.python.installed, None);
+    let again = image.make_script(script.clone()).await.unwrap();
+    assert!(again.python.reused, "{}", again.log);
+    assert_eq!(again.python.environment, made.python.environment);
+    image.settings.options.record_conda = true;
+    let again = image.make_script(script).await.unwrap();
+    let installed = again.python.installed.unwrap();
+    assert!(installed.contains(&"beta==1.0".to_owned()), "{installed:?}");
+}
+
+#[tokio::test]
+async fn s4_an_environment_yml_with_packages_of_pip_is_made() {
+    let (mut image, channel) = image();
+    image.settings.options.conda_channels.clear();
+    wheel(&image.index(), "gamma", "3.0", &[]);
+    image.code(
+        "environment.yml",
+        &format!("name: x\nchannels:\n  - {channel}\ndependencies:\n  - beta\n  - pip:\n    - gamma==3.0\n"),
+    );
+    let script = json!({"entry_point": "x.py", "repository": "https://git.example/a", "version_num": "1".repeat(40)});
+    let made = image.make_script(script).await.unwrap();
+    assert_eq!(
+        made.run("import alpha, beta, gamma; print(alpha.V, beta.V, gamma.V)"),
+        "1.0 1.0 3.0",
+        "{}",
+        made.log
+    );
+}
+
+#[tokio::test]
+async fn what_conda_cannot_solve_is_one_clear_sentence() {
+    let (image, channel) = image();
+    for (list, expected) in [
+        ("nosuch\n", "No candidates were found for nosuch"),
+        ("beta\nalpha=2.0\n", "beta"),
+    ] {
+        let script = json!({"entry_point": "x.py", "diff": "1", "requirements": {"conda": list}});
+        let failure = image.make_script(script).await.unwrap_err();
+        assert!(
+            failure
+                .sentence
+                .starts_with("the conda environment could not be made: ")
+                && failure.sentence.contains(expected),
+            "{failure}"
+        );
+    }
+    let mut image = image;
+    image.settings.options.conda_channels = vec![format!("{channel}-elsewhere")];
+    let script = json!({"entry_point": "x.py", "diff": "1", "requirements": {"conda": "beta\n"}});
+    let failure = image.make_script(script).await.unwrap_err();
+    assert!(failure.sentence.contains("-elsewhere"), "{failure}");
+}
