@@ -5,10 +5,10 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::thread;
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -42,7 +42,10 @@ pub struct Echo {
     first: Arc<OnceLock<Timestamp>>,
     /// A note is about to be written.
     telling: Arc<AtomicBool>,
+    /// How often the spool was looked at.
+    turns: Arc<AtomicU64>,
     finish: Arc<AtomicBool>,
+    thread: Thread,
     done: mpsc::Receiver<()>,
 }
 
@@ -56,6 +59,7 @@ impl Echo {
         let last = Arc::new(Mutex::new(VecDeque::new()));
         let first = Arc::new(OnceLock::new());
         let telling = Arc::new(AtomicBool::new(false));
+        let turns = Arc::new(AtomicU64::new(0));
         let finish = Arc::new(AtomicBool::new(false));
         let (ended, done) = mpsc::channel();
         let mut copy = Copy {
@@ -75,7 +79,8 @@ impl Echo {
             told: None,
         };
         let told = finish.clone();
-        thread::Builder::new()
+        let counted = turns.clone();
+        let hand = thread::Builder::new()
             .name("echo".to_owned())
             .stack_size(128 * 1024)
             .spawn(move || {
@@ -83,11 +88,12 @@ impl Echo {
                 loop {
                     let last_turn = told.load(Ordering::Acquire);
                     let more = copy.turn(last_turn);
+                    counted.fetch_add(1, Ordering::AcqRel);
                     if last_turn && !more {
                         break;
                     }
                     if !more {
-                        thread::sleep(POLL);
+                        thread::park_timeout(POLL);
                     }
                 }
                 let _ = ended.send(());
@@ -96,14 +102,26 @@ impl Echo {
             last,
             first,
             telling,
+            turns,
             finish,
+            thread: hand.thread().clone(),
             done,
         })
     }
 
-    /// Whether a note is about to be written: the log is not closed before.
-    pub fn is_about_to_tell(&self) -> bool {
-        self.telling.load(Ordering::Acquire)
+    /// Has the spool looked at now, however short it is after the last look. The answer is for [`Echo::has_told`].
+    pub fn look(&self) -> u64 {
+        // The turn that runs now may have passed what it would have to see; the one after it has not.
+        let seen = self.turns.load(Ordering::Acquire) + 2;
+        self.thread.unpark();
+        seen
+    }
+
+    /// Whether the look that was asked for is done, and no note about it is still to be written: the log is not closed
+    /// before.
+    pub fn has_told(&self, look: u64) -> bool {
+        self.thread.unpark();
+        self.turns.load(Ordering::Acquire) >= look && !self.telling.load(Ordering::Acquire)
     }
 
     /// When the first line of the task's own output was seen, at most a look of the spool after it was written.
@@ -320,5 +338,34 @@ mod tests {
         assert_eq!(shown.lines().count(), 50_001);
         assert_eq!(last.len(), KEPT_LINES);
         assert_eq!(last.last().unwrap(), "line 49999");
+    }
+
+    #[test]
+    fn an_output_that_is_overwritten_right_before_the_end_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::open(folder.path()).unwrap();
+        let other = Spool::open(folder.path()).unwrap();
+        let shown = Shown::default();
+        let echo = Echo::start(other, Secrets::default(), shown.clone()).unwrap();
+        spool.line("before").unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while shown.0.lock().unwrap().is_empty() {
+            assert!(Instant::now() < deadline, "the first line is shown");
+            thread::sleep(POLL);
+        }
+        let look = || {
+            let look = echo.look();
+            while !echo.has_told(look) {
+                assert!(Instant::now() < deadline, "the look is done");
+                thread::sleep(Duration::from_millis(1));
+            }
+        };
+        look();
+        std::fs::File::create(folder.path().join("log")).unwrap();
+        spool.line("opened anew, and longer than before").unwrap();
+        look();
+        let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+        assert!(log.contains(BEGUN_ANEW), "{log}");
+        echo.finish(Duration::from_secs(20));
     }
 }

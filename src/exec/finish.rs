@@ -62,7 +62,8 @@ impl Closing<'_> {
             self.note(&outcome.message);
         }
         let asked = Instant::now();
-        while self.echo.is_about_to_tell() && asked.elapsed() < FAREWELL {
+        let look = self.echo.look();
+        while !self.echo.has_told(look) && asked.elapsed() < FAREWELL {
             sleep(LAST_LINE_POLL).await;
         }
         let length = self.spool.finish();

@@ -28,7 +28,13 @@ parser.add_argument("--prefix", required=True)
 parser.add_argument("--channel", action="append", default=[])
 parser.add_argument("specs", nargs="+")
 arguments = parser.parse_args()
+failed = None
 try:
     asyncio.run(create(arguments.prefix, arguments.channel, arguments.specs))
 except Exception as error:
-    sys.exit(f"error    {error}")
+    failed = f"error    {error}"
+# rattler's threads outlive the loop, and may want the interpreter while it is taken down.
+sys.stdout.flush()
+if failed:
+    print(failed, file=sys.stderr, flush=True)
+os._exit(1 if failed else 0)

@@ -3,6 +3,7 @@
 //! Each check is one line; the tests of Rust are counted as such. A check that cannot run says why and counts as
 //! failed. The output ends with `N passed, N failed`.
 
+use std::collections::{HashMap, VecDeque};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
@@ -18,6 +19,9 @@ pub struct Arguments {
     /// Only the Rust tests whose path contains this (`claim`, `e2e::`, `e2e::limits`), without the other checks
     #[arg(long, value_name = "PATH")]
     only: Option<String>,
+    /// Long forms too: scenarios that take minutes each, for every change of the claim and for a release
+    #[arg(long)]
+    long: bool,
     /// Leave the cluster running
     #[arg(long)]
     keep: bool,
@@ -30,7 +34,31 @@ pub struct Arguments {
 #[derive(Default)]
 struct Tally {
     passed: usize,
-    failed: Vec<String>,
+    failed: Vec<Failed>,
+    /// Long forms that were not asked for.
+    left: Vec<String>,
+    long: bool,
+}
+
+/// A check or test that did not pass, and the end of what it said.
+struct Failed {
+    name: String,
+    words: Vec<String>,
+}
+
+impl From<String> for Failed {
+    fn from(name: String) -> Self {
+        let words = Vec::new();
+        Self { name, words }
+    }
+}
+
+/// What `cargo test` told.
+#[derive(Default)]
+struct Count {
+    passed: usize,
+    failed: Vec<Failed>,
+    ignored: Vec<String>,
 }
 
 impl Tally {
@@ -45,7 +73,7 @@ impl Tally {
             }
             Err(error) => {
                 println!("   FAILED: {name}: {error:#}");
-                self.failed.push(name.to_owned());
+                self.failed.push(name.to_owned().into());
             }
         }
     }
@@ -54,13 +82,21 @@ impl Tally {
     fn rust_tests(&mut self, name: &str, command: &mut Command) {
         let begun = Instant::now();
         println!("── {name}");
+        if self.long {
+            command.arg("--include-ignored");
+        }
         match count(command) {
-            Ok((passed, failed)) => {
+            Ok(Count {
+                passed,
+                failed,
+                ignored,
+            }) => {
                 self.passed += passed;
                 if passed + failed.len() == 0 {
-                    self.failed.push(format!("{name}: no test ran"));
+                    self.failed.push(format!("{name}: no test ran").into());
                 }
                 self.failed.extend(failed);
+                self.left.extend(ignored);
                 println!(
                     "   {name}: {passed} passed ({:.0} s)",
                     begun.elapsed().as_secs_f64()
@@ -68,7 +104,7 @@ impl Tally {
             }
             Err(error) => {
                 println!("   FAILED: {name}: {error:#}");
-                self.failed.push(name.to_owned());
+                self.failed.push(name.to_owned().into());
             }
         }
     }
@@ -77,7 +113,11 @@ impl Tally {
 /// Runs everything; the exit code says whether all passed.
 pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     let begun = Instant::now();
-    let mut tally = Tally::default();
+    let mut tally = Tally {
+        // Who names a test wants it run.
+        long: arguments.long || arguments.only.is_some(),
+        ..Tally::default()
+    };
     cluster::install_for_tests()?;
     if let Some(only) = &arguments.only {
         let place = if needs_place(only)? {
@@ -103,8 +143,17 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
         everything(&mut tally, arguments);
     }
     println!();
-    for name in &tally.failed {
-        println!("FAILED: {name}");
+    if !tally.left.is_empty() {
+        println!(
+            "left to the long form (cargo xtask test --long): {}",
+            tally.left.join(", ")
+        );
+    }
+    for failed in &tally.failed {
+        println!("FAILED: {}", failed.name);
+        for word in &failed.words {
+            println!("    {word}");
+        }
     }
     println!("took {:.0} s", begun.elapsed().as_secs_f64());
     println!("{} passed, {} failed", tally.passed, tally.failed.len());
@@ -163,13 +212,13 @@ fn everything(tally: &mut Tally, arguments: &Arguments) {
         Ok(place) => place,
         Err(error) => {
             println!("   FAILED: the cluster: {error:#}");
-            tally.failed.push("cluster".to_owned());
+            tally.failed.push("cluster".to_owned().into());
             return;
         }
     };
     tally.rust_tests(
         "unit tests",
-        &mut with(&place, cargo(&["test", "--workspace", "--lib", "--bins"])),
+        &mut with(&place, cargo(&["test", "--workspace", "--lib", "--bins", "--"])),
     );
     tally.rust_tests(
         "integration tests",
@@ -280,12 +329,14 @@ pub fn cargo(arguments: &[&str]) -> Command {
         .args(arguments)
         .current_dir(dirs::repository())
         .env("INSTA_UPDATE", "no")
+        // A test says what is wrong in words.
+        .env("RUST_BACKTRACE", "0")
         .env("CARGO_TERM_COLOR", "never");
     command
 }
 
-/// Runs `cargo test`, shows its output, and gives the number that passed and the names that failed.
-fn count(command: &mut Command) -> Result<(usize, Vec<String>)> {
+/// Runs `cargo test`, shows its output, and gives what passed, what failed with its words, and what was left out.
+fn count(command: &mut Command) -> Result<Count> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -293,27 +344,66 @@ fn count(command: &mut Command) -> Result<(usize, Vec<String>)> {
         .spawn()
         .context("could not start cargo")?;
     let stdout = child.stdout.take().context("cargo has no output")?;
-    let mut passed = 0;
-    let mut failed = Vec::new();
+    let mut told = Count::default();
     let mut closed = false;
+    let mut words = Words::default();
     for line in BufReader::new(stdout).lines() {
         let line = line.context("cargo's output cannot be read")?;
         println!("   {line}");
+        words.hear(&line);
         if let Some(rest) = line.strip_prefix("test ") {
             match rest.rsplit_once(" ... ") {
-                Some((_, "ok")) => passed += 1,
-                Some((name, "FAILED")) => failed.push(name.to_owned()),
+                Some((_, "ok")) => told.passed += 1,
+                Some((name, "FAILED")) => told.failed.push(name.to_owned().into()),
+                Some((name, why)) if why.starts_with("ignored") => {
+                    told.ignored.push(name.to_owned());
+                }
                 _ => {}
             }
         }
         closed |= line.starts_with("test result:");
     }
     let status = child.wait()?;
-    if !status.success() && failed.is_empty() {
+    if !status.success() && told.failed.is_empty() {
         bail!(
             "cargo failed ({status}){}",
             if closed { "" } else { " before any test ran" }
         );
     }
-    Ok((passed, failed))
+    for failed in &mut told.failed {
+        failed.words = words.of(&failed.name);
+    }
+    Ok(told)
+}
+
+/// What failed tests have said: cargo shows it before the next hundred lines, and whoever reads wants it at the end.
+#[derive(Default)]
+struct Words {
+    by_test: HashMap<String, VecDeque<String>>,
+    of: Option<String>,
+}
+
+impl Words {
+    /// Most lines that are kept of one test.
+    const MOST: usize = 30;
+
+    fn hear(&mut self, line: &str) {
+        if let Some(name) = line.strip_prefix("---- ") {
+            self.of = name.strip_suffix(" stdout ----").map(str::to_owned);
+        } else if line == "failures:" || line == "successes:" {
+            self.of = None;
+        } else if let Some(name) = &self.of
+            && !line.is_empty()
+        {
+            let kept = self.by_test.entry(name.clone()).or_default();
+            if kept.len() == Self::MOST {
+                kept.pop_front();
+            }
+            kept.push_back(line.chars().take(500).collect());
+        }
+    }
+
+    fn of(&mut self, test: &str) -> Vec<String> {
+        self.by_test.remove(test).unwrap_or_default().into()
+    }
 }

@@ -12,12 +12,12 @@ use super::FAREWELL;
 use crate::e2e::cgroup::kill_whole_container;
 use crate::e2e::kwok::Kwok;
 use crate::e2e::played::{Part, Player};
-use crate::e2e::world::{World, merge};
+use crate::e2e::world::{PATIENCE, World, merge};
 
 /// How often the controller dies at each point.
 pub const TIMES: u32 = 2;
 /// Seconds until a stage has to be over: quiet times follow each other, on a machine that others use too.
-const LIMIT: u64 = 400;
+const LIMIT: u64 = 900;
 
 /// What a stage dies at, and the work that leads there.
 pub struct Plan {
@@ -225,7 +225,9 @@ impl Stage {
 
     /// Polls while the controller is kept alive; `false` when time is up.
     pub fn until(&mut self, seconds: u64, mut probe: impl FnMut(&World) -> bool) -> bool {
-        let deadline = Instant::now() + Duration::from_secs(seconds);
+        // Short ones are pauses.
+        let patience = if seconds < 60 { 1 } else { PATIENCE };
+        let deadline = Instant::now() + Duration::from_secs(seconds) * patience;
         while Instant::now() < deadline {
             self.revive();
             if probe(&self.world) {
@@ -311,7 +313,7 @@ impl Stage {
 
     /// Waits until the code of these tasks has begun.
     pub fn until_begun(&mut self, tasks: &[String]) {
-        let deadline = Instant::now() + Duration::from_secs(200);
+        let deadline = Instant::now() + Duration::from_secs(200) * PATIENCE;
         loop {
             self.revive();
             let runs = self.runs();
