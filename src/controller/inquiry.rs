@@ -1,15 +1,21 @@
 //! Inquiry: the Events of Jobs and pods that do not start. They alone tell why the cluster refuses a pod (quota,
 //! policy), or what its node is busy with.
+//!
+//! The API server looks through all Events of the namespace for each answer, which is slow just when much is started at
+//! once. So no pass waits for one: they are read beside it, few at a time, and the next pass takes the answers in.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Context;
@@ -23,24 +29,43 @@ const WAITED_S: i64 = 2;
 /// It is asked about again after this long at first, then less and less often, up to [`SELDOM`].
 const SOON: Duration = Duration::from_secs(3);
 const SELDOM: Duration = Duration::from_secs(60);
-/// Jobs asked about in one pass, and Events read of each.
+/// Jobs asked about in one round, how many at once, and Events read of each.
 const MOST: usize = 16;
+const HANDS: usize = 2;
 const EVENTS: u32 = 50;
-/// No pass waits for them any longer.
+/// After a round that took so long the API server is left alone for this many times as long.
+const SHARE: u32 = 4;
+/// No pass that needs them waits for them any longer.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What was read about each Job, by its UID.
+type Answers = Vec<(String, Result<Vec<diagnose::Event>, cluster::Error>)>;
 
 /// When the Events of a Job are read next, and the wait after that, by the Job's UID.
 #[derive(Debug, Default)]
 pub(super) struct Inquiry {
     next: HashMap<String, (Instant, Duration)>,
+    /// The round that is under way, with the time that it took.
+    round: JoinSet<(Answers, Duration)>,
+    /// The next one begins no earlier.
+    rested: Option<Instant>,
+}
+
+/// Whom an inquiry is for.
+pub(super) struct Asker<'a> {
+    pub context: &'a Context,
+    pub namespace: &'a str,
+    /// The binding's loop, woken when answers are there.
+    pub alarm: Arc<Notify>,
+    /// There is no next pass: wait for the answers.
+    pub at_once: bool,
 }
 
 impl Inquiry {
     /// Brings `lore.events` up to date for Jobs that were released and have not started, with their pod if there is one.
     pub async fn ask(
         &mut self,
-        context: &Context,
-        namespace: &str,
+        asker: &Asker<'_>,
         waiting: &[(Arc<Job>, Option<Arc<Pod>>)],
         lore: &mut Lore,
     ) {
@@ -48,9 +73,30 @@ impl Inquiry {
             .iter()
             .filter_map(|(job, _)| job.metadata.uid.as_ref())
             .collect();
-        lore.events.retain(|uid, _| uids.contains(uid));
         self.next.retain(|uid, _| uids.contains(uid));
+        self.take_in(lore);
         let now = Instant::now();
+        if self.round.is_empty() && self.rested.is_none_or(|at| at <= now) {
+            let due = self.due(waiting, now);
+            if !due.is_empty() {
+                self.begin(asker, due);
+            }
+        }
+        if asker.at_once && !self.round.is_empty() {
+            let answers = tokio::time::timeout(PATIENCE, self.round.join_next()).await;
+            if let Ok(Some(Ok((answers, took)))) = answers {
+                self.note(lore, answers, took);
+            }
+        }
+        lore.events.retain(|uid, _| uids.contains(uid));
+    }
+
+    /// UIDs of the Jobs that are asked about now, and of the objects that their Events speak of.
+    fn due(
+        &mut self,
+        waiting: &[(Arc<Job>, Option<Arc<Pod>>)],
+        now: Instant,
+    ) -> Vec<(String, String)> {
         let mut due: Vec<(Instant, String, String)> = waiting
             .iter()
             .filter(|(job, _)| has_waited(job))
@@ -63,25 +109,58 @@ impl Inquiry {
             .collect();
         due.sort();
         due.truncate(MOST);
-        let api: Api<Event> = Api::namespaced(context.kube.clone(), namespace);
-        let reads = due.into_iter().map(|(_, uid, about)| {
-            let (_, wait) = self.next.get(&uid).copied().unwrap_or((now, SOON));
-            self.next
-                .insert(uid.clone(), (now + wait, (wait * 2).min(SELDOM)));
-            let api = &api;
-            async move {
-                let params = ListParams::default()
-                    .fields(&format!("involvedObject.uid={about}"))
-                    .limit(EVENTS);
-                (uid, call(api.list(&params)).await)
-            }
+        for (_, uid, _) in &due {
+            let (_, wait) = self.next.get(uid).copied().unwrap_or((now, SOON));
+            let after = (now + wait, (wait * 2).min(SELDOM));
+            self.next.insert(uid.clone(), after);
+        }
+        due.into_iter()
+            .map(|(_, uid, about)| (uid, about))
+            .collect()
+    }
+
+    /// Begins a round beside the pass.
+    fn begin(&mut self, asker: &Asker<'_>, due: Vec<(String, String)>) {
+        let api: Api<Event> = Api::namespaced(asker.context.kube.clone(), asker.namespace);
+        let alarm = asker.alarm.clone();
+        self.round.spawn(async move {
+            let begun = Instant::now();
+            let answers = futures::stream::iter(due)
+                .map(|(uid, about)| {
+                    let api = &api;
+                    async move {
+                        let params = ListParams::default()
+                            .fields(&format!("involvedObject.uid={about}"))
+                            .limit(EVENTS);
+                        let read = call(api.list(&params)).await;
+                        (uid, read.map(|events| oldest_first(events.items)))
+                    }
+                })
+                .buffer_unordered(HANDS)
+                .collect()
+                .await;
+            alarm.notify_one();
+            (answers, begun.elapsed())
         });
-        let all = tokio::time::timeout(PATIENCE, futures::future::join_all(reads)).await;
-        for (uid, read) in all.into_iter().flatten() {
+    }
+
+    /// Takes in what a round has brought, if it is over.
+    fn take_in(&mut self, lore: &mut Lore) {
+        while let Some(ended) = self.round.try_join_next() {
+            // One that panicked has brought nothing; its Jobs are asked about again at their time.
+            if let Ok((answers, took)) = ended {
+                self.note(lore, answers, took);
+            }
+        }
+    }
+
+    fn note(&mut self, lore: &mut Lore, answers: Answers, took: Duration) {
+        self.rested = Some(Instant::now() + took * SHARE);
+        for (uid, read) in answers {
             match read {
                 Ok(events) => {
                     fault::point!("inquiry/events-read");
-                    lore.events.insert(uid, oldest_first(events.items));
+                    lore.events.insert(uid, events);
                 }
                 Err(error) => {
                     tracing::debug!(job_uid = uid, %error, "events of the Job were not read");

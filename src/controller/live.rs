@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
 use super::Context;
+use super::inquiry::Asker;
 use super::memory::Memory;
 use super::observe::{self, Identity, Objects};
 use super::phases::Phases;
@@ -78,12 +79,13 @@ fn measure(
     }
 }
 
-/// Brings what is known beyond the objects up to date.
+/// Brings what is known beyond the objects up to date; `at_once` for a pass that no other follows.
 pub(super) async fn learn(
     context: &Context,
     memory: &mut Memory,
     (namespace, binding): (&str, &str),
     live: &Live,
+    at_once: bool,
 ) {
     let unsettled: HashSet<String> = live
         .own_unsettled
@@ -137,6 +139,12 @@ pub(super) async fn learn(
             )
         })
         .collect();
-    memory.inquiry.ask(context, namespace, &waiting, lore).await;
+    let asker = Asker {
+        context,
+        namespace,
+        alarm: context.wakers.of(namespace, binding),
+        at_once,
+    };
+    memory.inquiry.ask(&asker, &waiting, lore).await;
     memory.troubles.look(live, &memory.lore, Timestamp::now());
 }

@@ -21,7 +21,7 @@ use crate::task::{QueueId, TaskId};
 /// Entries read of each queue in an ordinary look, at least; a binding without limits starts this many in a pass.
 const ENTRIES: u32 = 100;
 /// Tasks whose bodies are read in one pass.
-pub(super) const CANDIDATES: usize = 64;
+pub(super) const CANDIDATES: usize = 128;
 
 /// What was read of one task.
 #[derive(Debug, Clone, PartialEq, Eq)]

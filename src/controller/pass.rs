@@ -43,7 +43,7 @@ use crate::render::{self, Rendered, Template};
 use crate::task::{QueueId, Status, TaskId};
 
 /// Tasks that are worked on at once.
-const HANDS: usize = 16;
+const HANDS: usize = 32;
 /// A Job that the API server refused is not tried again for this long.
 const REFUSED: Duration = Duration::from_mins(1);
 /// Lengths of long queues are asked for no more often than this.
@@ -168,7 +168,8 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
     offer::learn_project_names(client, memory, projects).await?;
     let live = Live::of(context, identity, &namespace);
     let binding_label = render::LabelValue::of(&scene.binding.name_any());
-    live::learn(context, memory, (&namespace, binding_label.as_str()), &live).await;
+    let whose = (namespace.as_str(), binding_label.as_str());
+    live::learn(context, memory, whose, &live, scene.dry.is_some()).await;
 
     // Observe.
     let index = Index::of(&queues);

@@ -218,7 +218,10 @@ fn everything(tally: &mut Tally, arguments: &Arguments) {
     };
     tally.rust_tests(
         "unit tests",
-        &mut with(&place, cargo(&["test", "--workspace", "--lib", "--bins", "--"])),
+        &mut with(
+            &place,
+            cargo(&["test", "--workspace", "--lib", "--bins", "--"]),
+        ),
     );
     tally.rust_tests(
         "integration tests",

@@ -36,8 +36,10 @@ impl Strip for Job {
 }
 
 impl Strip for Pod {
-    /// Keeps of the spec where the pod runs, and what a diagnosis speaks of: images and limits.
+    /// Keeps of the spec where the pod runs, and what a diagnosis speaks of: images and limits. One that simply runs has
+    /// nothing to diagnose; the event that changes this brings the whole pod again.
     fn strip(&mut self) {
+        let runs = simply_runs(self);
         let named = |container: Container| Container {
             name: container.name,
             image: container.image,
@@ -51,15 +53,40 @@ impl Strip for Pod {
         if let Some(status) = &mut self.status {
             strip_status(status);
         }
-        self.spec = self.spec.take().map(|spec| PodSpec {
-            node_name: spec.node_name,
-            init_containers: spec
-                .init_containers
-                .map(|all| all.into_iter().map(named).collect()),
-            containers: spec.containers.into_iter().map(named).collect(),
-            ..PodSpec::default()
+        self.spec = self.spec.take().map(|spec| match runs {
+            true => PodSpec {
+                node_name: spec.node_name,
+                ..PodSpec::default()
+            },
+            false => PodSpec {
+                node_name: spec.node_name,
+                init_containers: spec
+                    .init_containers
+                    .map(|all| all.into_iter().map(named).collect()),
+                containers: spec.containers.into_iter().map(named).collect(),
+                ..PodSpec::default()
+            },
         });
     }
+}
+
+/// Whether every container of the pod that is no init container runs, for the first time, and nobody has asked for its
+/// end.
+fn simply_runs(pod: &Pod) -> bool {
+    let Some(status) = &pod.status else {
+        return false;
+    };
+    let containers = status.container_statuses.as_deref().unwrap_or_default();
+    status.phase.as_deref() == Some("Running")
+        && pod.metadata.deletion_timestamp.is_none()
+        && !containers.is_empty()
+        && containers.iter().all(|container| {
+            container.restart_count == 0
+                && container
+                    .state
+                    .as_ref()
+                    .is_some_and(|state| state.running.is_some())
+        })
 }
 
 /// There may be ten thousand of them: what nobody reads is not kept.

@@ -156,6 +156,35 @@ fn of_metadata_and_status_only_what_somebody_reads_is_kept() {
 }
 
 #[test]
+fn images_and_limits_are_kept_unless_the_pod_simply_runs() {
+    let runs = json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}});
+    let killed = json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}});
+    let waits = json!({"waiting": {"reason": "CreateContainerConfigError"}});
+    for (state, restarts, deleted, kept) in [
+        (&runs, 0, false, false),
+        (&runs, 1, false, true),
+        (&runs, 0, true, true),
+        (&killed, 0, false, true),
+        (&waits, 0, false, true),
+    ] {
+        let mut pod: Pod = serde_json::from_value(json!({
+            "metadata": {"deletionTimestamp": deleted.then_some("2026-01-01T00:00:00Z")},
+            "spec": {"nodeName": "a", "containers": [{
+                "name": "task", "image": "i", "command": ["x"], "resources": {"limits": {"memory": "1Gi"}}}]},
+            "status": {"phase": "Running", "containerStatuses": [{"name": "task", "image": "i", "imageID": "",
+                "ready": true, "restartCount": restarts, "state": state}]},
+        }))
+        .unwrap();
+        pod.strip();
+        let spec = serde_json::to_value(pod.spec.unwrap()).unwrap();
+        assert_eq!(spec["nodeName"], "a");
+        let limit = &spec["containers"][0]["resources"]["limits"]["memory"];
+        assert_eq!(limit == "1Gi", kept, "{state} {restarts} {deleted}");
+        assert!(spec["containers"][0]["command"].is_null());
+    }
+}
+
+#[test]
 fn the_last_state_of_what_was_deleted_is_handed_out_once() {
     let mirror = mirror();
     mirror.take(Event::Apply(job(TASK, "a", 5)));
