@@ -53,19 +53,15 @@ impl Strip for Pod {
         if let Some(status) = &mut self.status {
             strip_status(status);
         }
-        self.spec = self.spec.take().map(|spec| match runs {
-            true => PodSpec {
-                node_name: spec.node_name,
-                ..PodSpec::default()
-            },
-            false => PodSpec {
-                node_name: spec.node_name,
-                init_containers: spec
-                    .init_containers
-                    .map(|all| all.into_iter().map(named).collect()),
-                containers: spec.containers.into_iter().map(named).collect(),
-                ..PodSpec::default()
-            },
+        let named = |all: Vec<Container>| -> Vec<Container> {
+            let kept = all.into_iter().filter(|_| !runs);
+            kept.map(named).collect()
+        };
+        self.spec = self.spec.take().map(|spec| PodSpec {
+            node_name: spec.node_name,
+            init_containers: spec.init_containers.map(&named),
+            containers: named(spec.containers),
+            ..PodSpec::default()
         });
     }
 }
