@@ -84,7 +84,7 @@ impl Loop {
         let lease = lease::Keeper::new(
             leases,
             format!("trainyard-{name}"),
-            context.settings.identity.clone(),
+            context.shares.clone(),
             owner,
         );
         let writer = Writer::new(api.clone(), context.recorder.clone());
