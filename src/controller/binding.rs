@@ -52,6 +52,8 @@ pub(super) struct Loop {
     pub(super) identity: Identity,
     api: Api<QueueBinding>,
     lease: lease::Keeper,
+    /// Whether we held the Lease when it was last looked at.
+    leads: bool,
     pub(super) connection: Option<Connection>,
     pub(super) checked: Option<Checked>,
     pub(super) resolved: Option<Resolved>,
@@ -82,7 +84,7 @@ impl Loop {
         let lease = lease::Keeper::new(
             leases,
             format!("trainyard-{name}"),
-            context.settings.identity.clone(),
+            context.shares.clone(),
             owner,
         );
         let writer = Writer::new(api.clone(), context.recorder.clone());
@@ -92,6 +94,7 @@ impl Loop {
             identity,
             api,
             lease,
+            leads: false,
             connection: None,
             checked: None,
             resolved: None,
@@ -165,8 +168,11 @@ impl Loop {
         let leads = matches!(held, Ok(true));
         self.context.metrics.leads(&self.label(), leads);
         match held {
-            Ok(true) => {}
-            Ok(false) => return STAND_BY,
+            Ok(true) => self.leads = true,
+            Ok(false) => {
+                self.stand_by();
+                return STAND_BY;
+            }
             Err(error) => {
                 tracing::warn!(namespace = self.namespace, binding = self.name, %error, "lease could not be held");
                 return self.backoff.next(None);
@@ -222,6 +228,16 @@ impl Loop {
             .await;
         self.tell_unsupported(binding).await;
         wait
+    }
+
+    /// Another replica works on the binding, and changes what this one remembers of it and tells.
+    fn stand_by(&mut self) {
+        if std::mem::take(&mut self.leads) {
+            self.memory = Memory::default();
+            self.writer = Writer::new(self.api.clone(), self.context.recorder.clone());
+            self.reporter = Reporter::default();
+            self.context.metrics.stand_by(&self.label());
+        }
     }
 
     /// The server's side: log in, resolve, pass, report.

@@ -1,7 +1,10 @@
 //! One Lease per binding: of several replicas one works on it. It saves work; safety does not rest on it.
 //!
-//! Expiry is judged as client-go does: by the time that has passed on our own clock since the Lease was last seen to
-//! change, never by comparing clocks. Every write carries the resourceVersion that was read.
+//! Expiry is judged as client-go does: by the time that has passed on our own clock since the Lease's spec was last seen
+//! to change, never by comparing clocks. Every write carries the resourceVersion that was read. Several replicas come to
+//! equal shares of the bindings ([`shares`]).
+
+mod shares;
 
 use std::time::Duration;
 
@@ -12,8 +15,11 @@ use kube::Api;
 use kube::api::PostParams;
 use tokio::time::Instant;
 
+use self::shares::{Read, Turn};
 use super::cluster::{self, Error, call};
 use super::fault;
+
+pub(super) use self::shares::Shares;
 
 /// A Lease that has not changed for this long may be taken over.
 const DURATION: Duration = Duration::from_secs(10);
@@ -21,15 +27,17 @@ const DURATION: Duration = Duration::from_secs(10);
 const RENEW: Duration = Duration::from_secs(3);
 /// Others look this often whether it has become free.
 const WATCH: Duration = Duration::from_secs(2);
+/// Annotation that names the replica which would like to have the Lease.
+const WANTED_BY: &str = "trainyard.dev/wanted-by";
 
 /// Our side of one binding's Lease.
 pub(super) struct Keeper {
     api: Api<Lease>,
     name: String,
-    identity: String,
+    shares: Shares,
     owner: OwnerReference,
-    /// The resourceVersion last seen, and when it was first seen.
-    seen: Option<(String, Instant)>,
+    /// The spec last seen, and when it was first seen. A wish of somebody's does not count as a sign of life.
+    seen: Option<(Option<LeaseSpec>, Instant)>,
     held_until: Option<Instant>,
     next_call: Option<Instant>,
     /// As we wrote it last: renewed without being read again.
@@ -37,11 +45,11 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub fn new(api: Api<Lease>, name: String, identity: String, owner: OwnerReference) -> Self {
+    pub fn new(api: Api<Lease>, name: String, shares: Shares, owner: OwnerReference) -> Self {
         Self {
             api,
             name,
-            identity,
+            shares,
             owner,
             seen: None,
             held_until: None,
@@ -50,14 +58,15 @@ impl Keeper {
         }
     }
 
-    /// Whether we hold the Lease, after acquiring or renewing it if that is due.
+    /// Whether we hold the Lease, after acquiring or renewing it if that is due. Asked between passes: where another
+    /// replica is to have the Lease it is given up here, and no pass is cut short.
     pub async fn hold(&mut self) -> Result<bool, Error> {
         let begun = Instant::now();
         if self.next_call.is_some_and(|due| begun < due) {
             return Ok(self.holds(begun));
         }
         if let Some(ours) = self.ours.take() {
-            match self.write(&ours).await {
+            match self.write(&self.claimed(Some(&ours))).await {
                 Ok(lease) => {
                     self.hold_from(lease, begun);
                     return Ok(self.holds(begun));
@@ -71,34 +80,78 @@ impl Keeper {
             }
         }
         let current = cluster::find(self.api.get_opt(&self.name)).await?;
-        let written = match current {
-            None => Some(call(self.api.create(&PostParams::default(), &self.claimed(None))).await),
-            Some(lease) if self.may_take(&lease, begun) => Some(self.write(&lease).await),
-            Some(_) => None,
-        };
-        match written {
-            Some(Ok(lease)) => self.hold_from(lease, begun),
-            // Somebody else was faster: that is the answer.
-            Some(Err(error)) if error.is_conflict() => self.lost(begun),
-            Some(Err(error)) => return Err(error),
-            None => self.lost(begun),
+        match &current {
+            None => self.claim(None, begun).await?,
+            Some(lease) => match self.turn(lease, begun) {
+                Turn::Take => self.claim(Some(lease), begun).await?,
+                Turn::Leave => self.lost(begun),
+                Turn::Ask => {
+                    self.lost(begun);
+                    self.ask(lease).await;
+                }
+                Turn::Give(other) => {
+                    self.lost(begun);
+                    self.give(lease, other).await?;
+                }
+            },
         }
         Ok(self.holds(begun))
     }
 
-    /// Writes the Lease over what was read.
-    async fn write(&self, current: &Lease) -> Result<Lease, Error> {
-        let claimed = self.claimed(Some(current));
-        call(
-            self.api
-                .replace(&self.name, &PostParams::default(), &claimed),
-        )
-        .await
+    /// Takes the Lease, or renews it.
+    async fn claim(&mut self, current: Option<&Lease>, begun: Instant) -> Result<(), Error> {
+        match self.write(&self.claimed(current)).await {
+            Ok(lease) => self.hold_from(lease, begun),
+            // Somebody else was faster: that is the answer.
+            Err(error) if error.is_conflict() => self.lost(begun),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Writes on another replica's Lease that we would like to have it. Nothing rests on that.
+    async fn ask(&self, lease: &Lease) {
+        let mut wanted = lease.clone();
+        let annotations = wanted.metadata.annotations.get_or_insert_default();
+        annotations.insert(WANTED_BY.into(), self.shares.identity().into());
+        match self.write(&wanted).await {
+            Ok(_) => {}
+            // It was renewed meanwhile.
+            Err(error) if error.is_conflict() => self.shares.withdraw(),
+            Err(error) => {
+                tracing::debug!(lease = self.name, %error, "another replica could not be asked for a lease");
+            }
+        }
+    }
+
+    /// Gives the Lease up for the replica that wants it, as its annotation goes on saying.
+    async fn give(&mut self, lease: &Lease, other: &str) -> Result<(), Error> {
+        match self.write(&freed(lease)).await {
+            Ok(free) => {
+                self.note(&free, Instant::now());
+                tracing::info!(lease = self.name, to = other, "lease is handed over");
+                Ok(())
+            }
+            // Somebody has changed it again: the next look tells.
+            Err(error) if error.is_conflict() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes the Lease: over the version that it carries, or as a new one.
+    async fn write(&self, lease: &Lease) -> Result<Lease, Error> {
+        let written = if lease.metadata.resource_version.is_some() {
+            call(self.api.replace(&self.name, &PostParams::default(), lease)).await?
+        } else {
+            call(self.api.create(&PostParams::default(), lease)).await?
+        };
+        fault::point!("lease/written");
+        Ok(written)
     }
 
     fn hold_from(&mut self, lease: Lease, begun: Instant) {
-        fault::point!("lease/written");
         self.note(&lease, begun);
+        self.shares.holds(&self.owner.uid);
         self.held_until = Some(begun + DURATION);
         self.next_call = Some(begun + RENEW);
         self.ours = Some(lease);
@@ -111,14 +164,12 @@ impl Keeper {
         }
         self.held_until = None;
         self.ours = None;
-        let Ok(Some(mut lease)) = cluster::find(self.api.get_opt(&self.name)).await else {
+        let Ok(Some(lease)) = cluster::find(self.api.get_opt(&self.name)).await else {
             return;
         };
-        if holder(&lease) == Some(&self.identity) {
-            if let Some(spec) = lease.spec.as_mut() {
-                spec.holder_identity = None;
-            }
-            let _ = call(self.api.replace(&self.name, &PostParams::default(), &lease)).await;
+        if holder(&lease) == Some(self.shares.identity()) {
+            let free = freed(&lease);
+            let _ = call(self.api.replace(&self.name, &PostParams::default(), &free)).await;
             fault::point!("lease/released");
         }
     }
@@ -133,23 +184,28 @@ impl Keeper {
     }
 
     fn note(&mut self, lease: &Lease, now: Instant) {
-        let version = lease.metadata.resource_version.clone().unwrap_or_default();
-        if self.seen.as_ref().is_none_or(|(seen, _)| *seen != version) {
-            self.seen = Some((version, now));
+        if self
+            .seen
+            .as_ref()
+            .is_none_or(|(seen, _)| *seen != lease.spec)
+        {
+            self.seen = Some((lease.spec.clone(), now));
         }
     }
 
-    /// Ours, nobody's, or unchanged for the whole duration.
-    fn may_take(&mut self, lease: &Lease, now: Instant) -> bool {
+    /// What to do with the Lease that was read.
+    fn turn<'a>(&mut self, lease: &'a Lease, now: Instant) -> Turn<'a> {
         self.note(lease, now);
         let unchanged = self
             .seen
             .as_ref()
             .map_or(Duration::ZERO, |(_, since)| now.duration_since(*since));
-        match holder(lease) {
-            Some(other) if *other != self.identity => unchanged >= DURATION,
-            _ => true,
-        }
+        let read = Read {
+            holder: holder(lease),
+            wanted_by: wanted_by(lease),
+            unchanged,
+        };
+        self.shares.turn(&self.owner.uid, read, now)
     }
 
     fn claimed(&self, current: Option<&Lease>) -> Lease {
@@ -157,8 +213,9 @@ impl Keeper {
         let before = current
             .and_then(|lease| lease.spec.clone())
             .unwrap_or_default();
-        let ours = before.holder_identity.as_ref() == Some(&self.identity);
-        let metadata = current.map_or_else(
+        let identity = self.shares.identity();
+        let ours = before.holder_identity.as_deref() == Some(identity);
+        let mut metadata = current.map_or_else(
             || ObjectMeta {
                 name: Some(self.name.clone()),
                 owner_references: Some(vec![self.owner.clone()]),
@@ -166,10 +223,14 @@ impl Keeper {
             },
             |lease| lease.metadata.clone(),
         );
+        // Who wants it has got it, or is declined.
+        if let Some(annotations) = &mut metadata.annotations {
+            annotations.remove(WANTED_BY);
+        }
         Lease {
             metadata,
             spec: Some(LeaseSpec {
-                holder_identity: Some(self.identity.clone()),
+                holder_identity: Some(identity.to_owned()),
                 lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
                 acquire_time: if ours {
                     before.acquire_time
@@ -184,112 +245,31 @@ impl Keeper {
     }
 }
 
-fn holder(lease: &Lease) -> Option<&String> {
-    lease
-        .spec
-        .as_ref()?
-        .holder_identity
-        .as_ref()
-        .filter(|holder| !holder.is_empty())
+impl Drop for Keeper {
+    /// The binding is gone: it counts no more.
+    fn drop(&mut self) {
+        self.shares.forget(&self.owner.uid);
+    }
+}
+
+fn holder(lease: &Lease) -> Option<&str> {
+    let holder = lease.spec.as_ref()?.holder_identity.as_deref();
+    holder.filter(|holder| !holder.is_empty())
+}
+
+fn wanted_by(lease: &Lease) -> Option<&str> {
+    let annotations = lease.metadata.annotations.as_ref()?;
+    annotations.get(WANTED_BY).map(String::as_str)
+}
+
+/// The same Lease without a holder.
+fn freed(lease: &Lease) -> Lease {
+    let mut free = lease.clone();
+    if let Some(spec) = &mut free.spec {
+        spec.holder_identity = None;
+    }
+    free
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::{Arc, Mutex};
-
-    use axum::extract::State;
-    use axum::http::StatusCode;
-    use axum::response::{IntoResponse, Response};
-    use axum::routing::get;
-    use axum::{Json, Router};
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    type Stored = Arc<Mutex<Option<Value>>>;
-
-    fn status(code: u16) -> Response {
-        let reason = if code == 404 { "NotFound" } else { "Conflict" };
-        let body = json!({"kind": "Status", "metadata": {}, "status": "Failure", "code": code, "reason": reason});
-        (StatusCode::from_u16(code).unwrap(), Json(body)).into_response()
-    }
-
-    async fn read(State(stored): State<Stored>) -> Response {
-        stored
-            .lock()
-            .unwrap()
-            .clone()
-            .map_or_else(|| status(404), |lease| Json(lease).into_response())
-    }
-
-    async fn write(State(stored): State<Stored>, body: String) -> Response {
-        let mut lease: Value = serde_json::from_str(&body).unwrap();
-        let mut stored = stored.lock().unwrap();
-        let version = |lease: &Value| {
-            lease["metadata"]["resourceVersion"]
-                .as_str()
-                .unwrap_or("0")
-                .parse::<u32>()
-                .unwrap()
-        };
-        let current = stored.as_ref().map_or(0, version);
-        if version(&lease) != current {
-            return status(409);
-        }
-        lease["metadata"]["resourceVersion"] = json!((current + 1).to_string());
-        *stored = Some(lease.clone());
-        Json(lease).into_response()
-    }
-
-    /// Two replicas in front of one API server.
-    fn replicas() -> (Keeper, Keeper) {
-        let stored = Stored::default();
-        let all = "/apis/coordination.k8s.io/v1/namespaces/ns/leases";
-        let router = Router::new()
-            .route(all, axum::routing::post(write))
-            .route(&format!("{all}/trainyard-gpu"), get(read).put(write))
-            .with_state(stored);
-        let keeper = |identity: &str| {
-            let api = Api::namespaced(kube::Client::new(router.clone(), "ns"), "ns");
-            Keeper::new(
-                api,
-                "trainyard-gpu".into(),
-                identity.into(),
-                OwnerReference::default(),
-            )
-        };
-        (keeper("a"), keeper("b"))
-    }
-
-    #[tokio::test]
-    async fn one_of_two_replicas_holds_the_lease() {
-        let (mut first, mut second) = replicas();
-        assert!(first.hold().await.unwrap());
-        assert!(!second.hold().await.unwrap());
-        assert!(first.hold().await.unwrap());
-    }
-
-    #[tokio::test]
-    async fn a_lease_that_was_given_back_is_taken_at_once() {
-        let (mut first, mut second) = replicas();
-        assert!(first.hold().await.unwrap());
-        first.release().await;
-        assert!(second.hold().await.unwrap());
-    }
-
-    #[tokio::test]
-    async fn a_lease_that_nobody_renews_is_taken_over_and_its_holder_notices() {
-        let (mut first, mut second) = replicas();
-        assert!(first.hold().await.unwrap());
-        assert!(!second.hold().await.unwrap());
-        // As if the whole duration had passed without a renewal.
-        second.seen = second
-            .seen
-            .take()
-            .map(|(version, since)| (version, since - DURATION));
-        second.next_call = None;
-        assert!(second.hold().await.unwrap());
-        first.next_call = None;
-        assert!(!first.hold().await.unwrap());
-    }
-}
+mod tests;

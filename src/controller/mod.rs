@@ -119,6 +119,8 @@ struct Context {
     images: images::Images,
     /// The servers that bindings are on.
     servers: together::Servers,
+    /// How many bindings each replica works on.
+    shares: lease::Shares,
     wakers: Wakers,
     metrics: Metrics,
     /// What the API server asks for.
@@ -243,6 +245,7 @@ fn context(
         nodes: nodes::Nodes::new(kube.clone(), stop.clone()),
         images,
         servers: together::Servers::default(),
+        shares: lease::Shares::new(&own.identity),
         recorder: Recorder::new(kube.clone(), reporter),
         kube,
         wakers,

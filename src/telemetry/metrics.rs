@@ -280,6 +280,21 @@ impl Metrics {
             .set(signed(counts.running));
     }
 
+    /// Drops the series that say how a binding stands: another replica tells that now. What was counted stays.
+    pub fn stand_by(&self, binding: &str) {
+        let states: [&dyn Forget; 6] = [
+            &self.tasks,
+            &self.queued,
+            &self.pending,
+            &self.stranded,
+            &self.head_seconds,
+            &self.conditions,
+        ];
+        for metric in states {
+            metric.forget(binding);
+        }
+    }
+
     /// Drops every series of a binding that is gone.
     pub fn forget(&self, binding: &str) {
         let labelled: [&dyn Forget; 11] = [
@@ -441,5 +456,19 @@ mod tests {
         let text = metrics.text().unwrap();
         assert!(!text.contains("\"ns/gpu\""), "{text}");
         assert!(text.contains("\"ns/gpu-2\""), "{text}");
+    }
+
+    #[test]
+    fn a_binding_that_another_replica_works_on_keeps_only_what_was_counted() {
+        let metrics = Metrics::new().unwrap();
+        metrics.pass("ns/gpu", "ok", Duration::from_millis(3));
+        metrics.queued("ns/gpu", "default", 7);
+        metrics.condition("ns/gpu", "Ready", 0);
+        metrics.leads("ns/gpu", false);
+        metrics.stand_by("ns/gpu");
+        let text = metrics.text().unwrap();
+        let has = |name: &str| text.contains(&format!("{name}{{binding=\"ns/gpu\""));
+        assert!(has("trainyard_passes_total") && has("trainyard_leader"));
+        assert!(!has("trainyard_queued_tasks") && !has("trainyard_condition"));
     }
 }

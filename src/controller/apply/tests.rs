@@ -187,6 +187,7 @@ impl Stage {
             nodes: crate::controller::nodes::Nodes::new(kube.clone(), CancellationToken::new()),
             images: crate::controller::images::Images::with_defaults(kube.clone()),
             servers: crate::controller::together::Servers::default(),
+            shares: crate::controller::lease::Shares::new("me"),
             metrics: Metrics::new().unwrap(),
             throttle: crate::controller::throttle::Throttle::default(),
             recorder: Recorder::new(

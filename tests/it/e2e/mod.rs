@@ -14,6 +14,7 @@ mod played;
 mod refused;
 mod s10_fault_points;
 mod s11_network_cut;
+mod s11_shares;
 mod s12_many_queues;
 mod s13_capacity;
 mod s14_overrides;

@@ -1,0 +1,80 @@
+//! S11: two replicas share the bindings equally, each task runs once, and the one that is left has them all.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::world::{World, wait};
+
+const BINDINGS: [&str; 6] = ["one", "two", "three", "four", "five", "six"];
+
+/// The holder of each Lease, by the Lease's name.
+fn holders(world: &World) -> BTreeMap<String, String> {
+    let leases = world.get(&["leases"]);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    leases["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|lease| {
+            (
+                text(&lease["metadata"]["name"]),
+                text(&lease["spec"]["holderIdentity"]),
+            )
+        })
+        .collect()
+}
+
+/// Waits until the replicas `first` and `second` hold so many Leases each; gives all holders.
+fn until_held(
+    world: &World,
+    what: &str,
+    seconds: u64,
+    counts: (usize, usize),
+) -> BTreeMap<String, String> {
+    wait(what, seconds, || {
+        let holders = holders(world);
+        let count = |replica: &str| holders.values().filter(|holder| *holder == replica).count();
+        ((count("first"), count("second")) == counts).then_some(holders)
+    })
+}
+
+#[test]
+fn s11_two_replicas_share_the_bindings() {
+    let mut world = World::new("s11shares");
+    let identity = ("TRAINYARD_IDENTITY".to_owned(), "first".to_owned());
+    world.environment.push(identity);
+    world.start_controller();
+    for name in BINDINGS {
+        world.queue(name);
+        world.bind(name, &[name], &json!({}));
+    }
+    for name in BINDINGS {
+        world.until_ready(name);
+    }
+    until_held(&world, "the first replica holds all", 30, (6, 0));
+
+    let (mut second, begun) = (world.replica("second"), Instant::now());
+    let shared = until_held(&world, "each replica holds three", 60, (3, 3));
+    println!(
+        "a second replica to equal shares: {:.1} s",
+        begun.elapsed().as_secs_f64()
+    );
+    let source = world.counter.python("ran");
+    let tasks = BINDINGS.map(|name| world.run(name, &source, name));
+    for task in &tasks {
+        assert_eq!(world.until_ended(task, 180)["status"], "completed");
+    }
+    let ran = world.counter.lines();
+    for task in &tasks {
+        let times = ran.iter().filter(|line| line.contains(task)).count();
+        assert_eq!(times, 1, "task {task} runs once: {ran:?}");
+    }
+    assert_eq!(holders(&world), shared, "nothing moves once it is shared");
+
+    second.kill();
+    let killed = Instant::now();
+    until_held(&world, "the first replica holds all again", 30, (6, 0));
+    println!("takeover: {:.1} s", killed.elapsed().as_secs_f64());
+}
