@@ -2,6 +2,8 @@
 
 use super::Category;
 
+const PULL_SECRET: &str = "give the template an imagePullSecret that may read the image";
+
 /// Words that give a cause away, most telling first; what it means, and what to do.
 const CAUSES: &[(&[&str], Category, &str)] = &[
     (
@@ -18,6 +20,8 @@ const CAUSES: &[(&[&str], Category, &str)] = &[
         Category::ImagePlatform,
         "the image is not made for the node's processor; use one for several platforms, or choose the nodes",
     ),
+    // Before what containerd says beside it, that the repository may not exist: this registry asks for a password.
+    (&["no basic auth"], Category::ImageAccess, PULL_SECRET),
     (
         &[
             "not found",
@@ -37,10 +41,9 @@ const CAUSES: &[(&[&str], Category, &str)] = &[
             "forbidden",
             "denied",
             "authentication required",
-            "no basic auth",
         ],
         Category::ImageAccess,
-        "give the template an imagePullSecret that may read the image",
+        PULL_SECRET,
     ),
     (
         &["x509", "certificate"],
@@ -70,11 +73,22 @@ const CAUSES: &[(&[&str], Category, &str)] = &[
 pub(super) fn pull_failure(message: &str) -> (Category, Option<&'static str>) {
     let lower = message.to_lowercase();
     for (words, category, remedy) in CAUSES {
-        if words.iter().any(|word| lower.contains(word)) {
+        if words.iter().any(|word| has(&lower, word)) {
             return (*category, Some(remedy));
         }
     }
     (Category::ImagePull, None)
+}
+
+/// Whether a message has this word. A status code stands by itself: its digits may be part of an address or a digest.
+fn has(message: &str, word: &str) -> bool {
+    if word.bytes().all(|byte| byte.is_ascii_digit()) {
+        message
+            .split_whitespace()
+            .any(|part| part.trim_matches([',', ';', ':', '.', '(', ')']) == word)
+    } else {
+        message.contains(word)
+    }
 }
 
 #[cfg(test)]
@@ -101,6 +115,11 @@ mod tests {
                 Category::ImageAccess,
             ),
             (
+                "pull access denied, repository does not exist or may require authorization: authorization failed: no \
+              basic auth credentials",
+                Category::ImageAccess,
+            ),
+            (
                 "429 Too Many Requests - Server message: toomanyrequests: You have reached your pull rate limit",
                 Category::ImageRateLimit,
             ),
@@ -123,5 +142,30 @@ mod tests {
             assert!(remedy.is_some(), "{words}");
         }
         assert_eq!(pull_failure("something else"), (Category::ImagePull, None));
+    }
+
+    #[test]
+    fn digits_of_an_address_a_tag_or_a_digest_are_no_status_code() {
+        for (message, category) in [
+            (
+                "failed to resolve reference \"127.0.0.1:42901/i:401\": not found",
+                Category::ImageMissing,
+            ),
+            (
+                "no match for platform in manifest sha256:4290403: not found",
+                Category::ImagePlatform,
+            ),
+            (
+                "dial tcp 10.0.4.29:4031: connect: connection refused",
+                Category::ImagePull,
+            ),
+            (
+                "failed with status code [manifests 401]: 429",
+                Category::ImageRateLimit,
+            ),
+            ("unexpected status (403), no words", Category::ImageAccess),
+        ] {
+            assert_eq!(pull_failure(message).0, category, "{message}");
+        }
     }
 }

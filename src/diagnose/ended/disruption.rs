@@ -33,6 +33,10 @@ pub(super) fn disruption(pod: &Pod) -> Option<Diagnosis> {
                 Category::Evicted,
                 "the node evicted the pod because it ran out of a resource",
             ),
+            Some("TerminationByKubelet") if status.reason.as_deref() == Some("Preempting") => (
+                Category::Preempted,
+                "the pod was preempted by one that the node needs more",
+            ),
             Some("TerminationByKubelet") => (
                 Category::NodeShutdown,
                 "the node ended the pod, as when it shuts down",

@@ -48,6 +48,13 @@ fn with_reason(reason: &str, message: &str) -> Value {
     json!({ "phase": "Failed", "reason": reason, "message": message })
 }
 
+/// What a kubelet that ends a pod writes since Kubernetes 1.26.
+fn by_kubelet(reason: &str) -> Value {
+    let mut status = with_reason(reason, "words");
+    status["conditions"] = disrupted("TerminationByKubelet")["conditions"].clone();
+    status
+}
+
 fn init_failed(name: &str, reason: &str) -> Value {
     json!({ "phase": "Failed", "initContainerStatuses": [{
         "name": name, "image": "i", "imageID": "", "ready": false, "restartCount": 0,
@@ -221,6 +228,20 @@ fn each_end_has_its_category_and_fault() {
             backoff(),
             disrupted("TerminationByKubelet"),
             NodeShutdown,
+            Interruption,
+        ),
+        (
+            "evicted by kubelet",
+            backoff(),
+            by_kubelet("Evicted"),
+            Evicted,
+            Interruption,
+        ),
+        (
+            "preempted by kubelet",
+            backoff(),
+            by_kubelet("Preempting"),
+            Preempted,
             Interruption,
         ),
         (

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::world::{Proc, World, wait};
 
 /// Label and taint of our simulated nodes.
-const NODE: &str = "trainyard.test/simulated";
+pub const NODE: &str = "trainyard.test/simulated";
 
 /// The programs that play kubelets, and their nodes.
 pub struct Kwok {

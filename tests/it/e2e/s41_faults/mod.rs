@@ -1,0 +1,334 @@
+//! S41, what the cluster does: one row for each way in which a pod can fail; the task on the server says which it was.
+//!
+//! S7 (memory), S15 (what does not start) and parts of S9 (what is taken away) are rows of it. All rows run at once,
+//! each on a binding and queue of its own. What one machine cannot bring about, such as the end of a node, happens on
+//! simulated ones.
+
+mod props;
+mod registry;
+mod rows;
+mod simulated;
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use trainyard::diagnose::Category;
+
+use super::kwok::Kwok;
+use super::world::{World, merge, wait};
+use props::Props;
+
+/// How one way to fail is brought about, and what the task has to say then.
+struct Row {
+    /// Name of binding and queue; also of the row.
+    name: &'static str,
+    /// Merged into the pod spec of the template.
+    pod: Value,
+    /// Merged into the container of the task.
+    container: Value,
+    /// Merged into the spec of the binding.
+    spec: Value,
+    /// Merged into the task.
+    task: Value,
+    source: &'static str,
+    act: Act,
+    /// What the task has to be then: `queued` is one that went back.
+    status: &'static str,
+    /// What `docs/failures.md` calls it.
+    category: Category,
+    /// What the status reason has to hold where it is not the category: an end that the pod tells itself, say.
+    reason: &'static str,
+    /// What the status message has to hold, sentence and remedy; of a task that went back the status reason.
+    words: &'static [&'static str],
+    /// What its log has to hold.
+    evidence: &'static [&'static str],
+}
+
+/// What is done to the pod of a row.
+enum Act {
+    Nothing,
+    /// On the real node, once its script has begun.
+    Begun(fn(&World, &str)),
+    /// On a simulated node, once the task is started: what the cluster does to the pod.
+    Simulated(fn(&World, &Value)),
+    /// The same: the status that its kubelet leaves.
+    Leaves(Value),
+}
+
+const SLEEPS: &str = "import time\nprint('begun', flush=True)\ntime.sleep(600)\n";
+
+/// A row in which everything is as usual.
+fn row(name: &'static str, category: Category) -> Row {
+    Row {
+        name,
+        pod: json!({}),
+        container: json!({}),
+        spec: json!({}),
+        task: json!({}),
+        source: SLEEPS,
+        act: Act::Nothing,
+        status: "failed",
+        category,
+        reason: "",
+        words: &[],
+        evidence: &[],
+    }
+}
+
+fn table() -> Vec<Row> {
+    let parts = [
+        rows::own_ends(),
+        rows::bad_images(),
+        rows::does_not_start(),
+        rows::finds_no_place(),
+        rows::taken_away(),
+        simulated::taken_away(),
+        simulated::left_behind(),
+    ];
+    parts.into_iter().flatten().collect()
+}
+
+impl Row {
+    fn reason(&self) -> String {
+        if self.reason.is_empty() {
+            format!("trainyard: {}", self.category.as_str())
+        } else {
+            self.reason.to_owned()
+        }
+    }
+
+    /// Whether the task has come to what it can be judged by.
+    fn is_over(&self, status: &str, reason: &str) -> bool {
+        let went_back = self.status == "queued" && status == "queued";
+        ["failed", "stopped", "completed"].contains(&status)
+            || (went_back && reason.contains(&self.reason()))
+    }
+
+    /// Does to the task's pod what is to be done, if it is time for it; whether it is done.
+    fn act(&self, world: &World, task: &str, status: &str) -> bool {
+        match &self.act {
+            Act::Nothing => true,
+            Act::Begun(act) => {
+                let is_time =
+                    status == "in_progress" && world.log(task).iter().any(|line| line == "begun");
+                if is_time {
+                    act(world, task);
+                }
+                is_time
+            }
+            Act::Simulated(act) => {
+                let pod = simulated::started(world, task);
+                if let Some(pod) = &pod {
+                    act(world, pod);
+                }
+                pod.is_some()
+            }
+            Act::Leaves(status) => {
+                let pod = simulated::started(world, task);
+                if let Some(pod) = &pod {
+                    simulated::leave(world, pod, status);
+                }
+                pod.is_some()
+            }
+        }
+    }
+}
+
+fn binding(world: &World, row: &Row) -> Value {
+    let mut container = json!({"name": "task", "image": world.place.task_image});
+    merge(&mut container, &row.container);
+    let mut pod = json!({"containers": [container]});
+    merge(&mut pod, &row.pod);
+    if let Some(own) = pod["initContainers"].as_array_mut() {
+        for container in own {
+            container["image"] = json!(world.place.task_image);
+        }
+    }
+    let mut spec = json!({"template": {"spec": pod}});
+    merge(&mut spec, &row.spec);
+    world.binding(row.name, &[row.name], &spec)
+}
+
+#[test]
+fn the_table_has_a_row_for_each_category() {
+    let rows = table();
+    assert!(rows.len() >= 25, "only {} rows", rows.len());
+    let names: BTreeSet<&str> = rows.iter().map(|row| row.name).collect();
+    assert_eq!(names.len(), rows.len(), "a name for each row");
+    // No failures, or told to nobody: the task is another's by then.
+    let others = [
+        Category::Completed,
+        Category::Aborted,
+        Category::LostRace,
+        Category::TakenOver,
+    ];
+    for category in Category::ALL {
+        let has_row = rows.iter().any(|row| row.category == category);
+        assert_ne!(has_row, others.contains(&category), "{}", category.as_str());
+    }
+}
+
+#[test]
+fn s41_each_way_to_fail_is_told_in_the_task() {
+    let mut world = World::new("s41");
+    world.start_controller();
+    let _kwok = Kwok::start(&world, simulated::NODES);
+    let props = Props::new(&world);
+    let rows = table();
+    let mut bindings = Vec::new();
+    for row in &rows {
+        world.queue(row.name);
+        bindings.push(props.fill(&binding(&world, row)));
+    }
+    let mut open: Vec<(Row, String, bool)> = Vec::new();
+    for row in rows {
+        let task = world.create(row.name, row.source, &props.fill(&row.task));
+        world.enqueue(&task, row.name);
+        open.push((row, task, false));
+    }
+    world.apply(&json!({"apiVersion": "v1", "kind": "List", "items": bindings}));
+    let begun = Instant::now();
+    let mut faults = Vec::new();
+    while !open.is_empty() && begun.elapsed() < Duration::from_secs(420) {
+        let mut left = Vec::new();
+        for (row, task, acted) in open {
+            let document = world.task(&task);
+            let status = document["status"].as_str().unwrap_or_default();
+            let reason = document["status_reason"].as_str().unwrap_or_default();
+            if row.is_over(status, reason) {
+                faults.extend(judge(&world, &row, &task, &document));
+                let after = begun.elapsed().as_secs();
+                println!("{:>30}: {after:>3} s, {status:9} {reason}", row.name);
+                // What was given back would only go round again.
+                world.kubectl(&["delete", "queuebinding", row.name, "--wait=false"]);
+                continue;
+            }
+            let acted = acted || row.act(&world, &task, status);
+            left.push((row, task, acted));
+        }
+        open = left;
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    for (row, task, _) in &open {
+        world.tell(task);
+        faults.push(format!("{}: has not ended", row.name));
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// What the task does not say of its row.
+fn judge(world: &World, row: &Row, task: &str, document: &Value) -> Vec<String> {
+    let (reason, message) = (
+        document["status_reason"].as_str().unwrap_or_default(),
+        document["status_message"].as_str().unwrap_or_default(),
+    );
+    let mut faults = Vec::new();
+    if !reason.contains(&row.reason()) {
+        faults.push(format!(
+            "{}: reason {reason:?} is not {:?}; {message}",
+            row.name,
+            row.reason()
+        ));
+    }
+    let told = if row.status == "queued" {
+        reason
+    } else {
+        message
+    };
+    for words in row.words {
+        if !told.contains(words) {
+            faults.push(format!("{}: {words:?} is missing in {told:?}", row.name));
+        }
+    }
+    if document["status"] != row.status {
+        faults.push(format!(
+            "{}: status {} is not {:?}",
+            row.name, document["status"], row.status
+        ));
+    }
+    let deadline = Instant::now() + Duration::from_secs(10);
+    for words in row.evidence {
+        loop {
+            let log = world.log(task).join("\n");
+            if log.contains(words) {
+                break;
+            }
+            if Instant::now() > deadline {
+                faults.push(format!(
+                    "{}: {words:?} is missing in the log {log}",
+                    row.name
+                ));
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(300));
+        }
+    }
+    faults
+}
+
+#[test]
+fn s15_a_pod_that_waits_says_why_within_seconds_and_frees_its_place() {
+    let mut world = World::new("s15");
+    world.start_controller();
+    let wanted = [
+        (
+            "bad-image",
+            json!({"image": format!("{}/no-such-image:1", world.place.registry)}),
+            "no-such-image",
+        ),
+        (
+            "unicorn",
+            json!({"resources": {"limits": {"example.com/unicorn": 1}}}),
+            "example.com/unicorn",
+        ),
+        (
+            "bad-secret",
+            json!({"env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "no-such-secret", "key": "x"}}}]}),
+            "no-such-secret",
+        ),
+    ];
+    let mut tasks = Vec::new();
+    for (name, fields, words) in wanted {
+        let mut container = json!({"name": "task", "image": world.place.task_image});
+        merge(&mut container, &fields);
+        let spec = json!({
+            "lifecycle": {"pendingTimeout": "30s", "onPendingTimeout": "Requeue"},
+            "limits": {"maxConcurrent": 1},
+            "template": {"spec": {"containers": [container]}},
+        });
+        world.queue(name);
+        world.bind(name, &[name], &spec);
+        tasks.push((world.run(name, "print('never')\n", name), words, name));
+    }
+    for (task, words, name) in &tasks {
+        let at = wait("the Job is released", 60, || {
+            let job = world.job_of(task);
+            job["status"]["startTime"].as_str()?;
+            Some(Instant::now())
+        });
+        wait(&format!("{name} says why it waits"), 25, || {
+            let document = world.task(task);
+            let message = document["status_message"].as_str().unwrap_or_default();
+            (document["status"] == "queued" && message.contains(words)).then_some(())
+        });
+        println!(
+            "{name}: told {:.1} s after it was seen released",
+            at.elapsed().as_secs_f64()
+        );
+        wait(
+            &format!("the log of {name} has Kubernetes' words"),
+            30,
+            || {
+                let log = world.log(task).join("\n");
+                log.contains("Kubernetes: ").then_some(())
+            },
+        );
+    }
+    // Where there is no room it goes back to its queue when patience is over, and others may go.
+    let (unicorn, ..) = &tasks[1];
+    wait("the one without room is given back", 90, || {
+        let reason = world.task(unicorn)["status_reason"].to_string();
+        reason.contains("trainyard: restored").then_some(())
+    });
+}

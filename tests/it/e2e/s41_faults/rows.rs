@@ -1,0 +1,327 @@
+//! Rows on the real node.
+
+use serde_json::{Value, json};
+use trainyard::diagnose::Category;
+
+use super::{Act, Row, row};
+use crate::e2e::cgroup::kill_whole_container;
+use crate::e2e::kwok::NODE;
+use crate::e2e::world::World;
+
+/// Fails what does not start, once the node has had its time to say why.
+fn soon() -> Value {
+    json!({"lifecycle": {"pendingTimeout": "45s", "onPendingTimeout": "Fail"}})
+}
+
+/// Ends that the script or its pod comes to by itself.
+pub(super) fn own_ends() -> Vec<Row> {
+    vec![
+        Row {
+            source: "raise SystemExit(3)\n",
+            reason: "exit code 3",
+            words: &["exit code 3"],
+            ..row("exit-code", Category::ExitCode)
+        },
+        Row {
+            source: "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n",
+            reason: "SIGSEGV",
+            words: &["SIGSEGV"],
+            ..row("signal", Category::Signal)
+        },
+        Row {
+            source: "import os, signal\nprint('begins', flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n",
+            reason: "SIGKILL",
+            // And not a word of memory.
+            words: &["ended by signal SIGKILL; last lines:"],
+            ..row("signal-kill", Category::Signal)
+        },
+        Row {
+            container: json!({"resources": {"limits": {"memory": "256Mi"}}}),
+            source: "print('begins', flush=True)\nkept = []\nwhile True:\n    kept.append(bytearray(16 << 20))\n",
+            reason: "SIGKILL",
+            words: &["out of memory", "256 MiB"],
+            evidence: &["begins"],
+            ..row("memory", Category::OutOfMemory)
+        },
+        Row {
+            container: json!({"resources": {"limits": {"memory": "256Mi"}}}),
+            source: "import subprocess, sys\n\
+                child = subprocess.run([sys.executable, '-c', 'kept = []\\nwhile True: kept.append(bytearray(16 << 20))'])\n\
+                print('child ended with', child.returncode, flush=True)\nsys.exit(5)\n",
+            reason: "exit code 5",
+            words: &["after a child ran out of memory", "256 MiB"],
+            ..row("memory-of-a-child", Category::ExitCode)
+        },
+        Row {
+            spec: json!({"job": {"activeDeadlineSeconds": 8}}),
+            words: &["longer than its limit of 8 s", "job.activeDeadlineSeconds"],
+            ..row("deadline", Category::Deadline)
+        },
+        Row {
+            task: json!({"script": {
+                "repository": "REPOSITORY", "version_num": "COMMIT", "branch": "main", "entry_point": "train.py",
+            }}),
+            source: "diff --git a/train.py b/train.py\n--- a/train.py\n+++ b/train.py\n\
+                @@ -1 +1 @@\n-print('another')\n+print('changed')\n",
+            reason: "preparation failed",
+            words: &["uncommitted changes do not apply: train.py differs"],
+            ..row("changes", Category::NotPrepared)
+        },
+        Row {
+            task: json!({"script": {"requirements": {"pip": "numpy==99.99.99\n"}}}),
+            reason: "preparation failed",
+            words: &["numpy==99.99.99"],
+            ..row("requirement", Category::NotPrepared)
+        },
+    ]
+}
+
+/// Images that the node does not get.
+pub(super) fn bad_images() -> Vec<Row> {
+    vec![
+        Row {
+            container: json!({"image": "REGISTRY/no-such-image:1"}),
+            words: &["no-such-image:1", "check the image's name and tag"],
+            evidence: &["Kubernetes: Failed"],
+            ..row("image-missing", Category::ImageMissing)
+        },
+        Row {
+            container: json!({"image": "REGISTRY/not-brought:1", "imagePullPolicy": "Never"}),
+            words: &["is not on the node", "set imagePullPolicy"],
+            ..row("image-never-pulled", Category::ImageMissing)
+        },
+        Row {
+            container: json!({"image": "REFUSING/private:1"}),
+            spec: soon(),
+            words: &["private:1", "give the template an imagePullSecret"],
+            ..row("image-access", Category::ImageAccess)
+        },
+        Row {
+            container: json!({"image": "REFUSING/counted:1"}),
+            spec: soon(),
+            words: &["429 Too Many Requests", "use credentials or a mirror"],
+            ..row("image-rate-limit", Category::ImageRateLimit)
+        },
+        Row {
+            container: json!({"image": "REFUSING/foreign:1"}),
+            words: &["foreign:1", "is not made for the node's processor"],
+            ..row("image-platform", Category::ImagePlatform)
+        },
+        Row {
+            container: json!({"image": "127.0.0.1:1/nobody:1"}),
+            spec: soon(),
+            words: &["pendingTimeout", "does not reach the registry"],
+            ..row("image-pull", Category::ImagePull)
+        },
+        Row {
+            container: json!({"image": "No/Such:Name:1"}),
+            words: &["is no image name", "correct the name"],
+            ..row("image-name", Category::ImageName)
+        },
+    ]
+}
+
+/// Pods that have their node and do not start there.
+pub(super) fn does_not_start() -> Vec<Row> {
+    vec![
+        Row {
+            container: json!({"env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "no-such-secret", "key": "x"}}}]}),
+            words: &["no-such-secret", "make the Secret"],
+            ..row("configuration", Category::Configuration)
+        },
+        Row {
+            container: json!({"env": [{"name": "X", "valueFrom": {"configMapKeyRef": {"name": "no-such-map", "key": "x"}}}]}),
+            spec: soon(),
+            words: &["no-such-map", "make the ConfigMap"],
+            ..row("configuration-map", Category::Configuration)
+        },
+        Row {
+            container: json!({"securityContext": {"runAsNonRoot": true}}),
+            spec: soon(),
+            words: &["the image runs as root and the template forbids it"],
+            ..row("configuration-root", Category::Configuration)
+        },
+        Row {
+            pod: json!({"volumes": [{"name": "data", "configMap": {"name": "no-such-map"}}]}),
+            container: json!({"volumeMounts": [{"name": "data", "mountPath": "/data"}]}),
+            spec: soon(),
+            words: &["no-such-map", "make the object"],
+            evidence: &["Kubernetes: FailedMount"],
+            ..row("volume", Category::Volume)
+        },
+        Row {
+            pod: json!({"volumes": [{"name": "data", "hostPath": {"path": "/no/such/folder", "type": "Directory"}}]}),
+            container: json!({"volumeMounts": [{"name": "data", "mountPath": "/data"}]}),
+            spec: soon(),
+            words: &["/no/such/folder", "check the template's volumes"],
+            evidence: &["Kubernetes: FailedMount"],
+            ..row("volume-of-the-node", Category::Volume)
+        },
+        Row {
+            container: json!({"securityContext": {"seccompProfile": {"type": "Localhost", "localhostProfile": "nothing.json"}}}),
+            spec: soon(),
+            words: &["\"task\" cannot be started (CreateContainerError)"],
+            ..row("not-started", Category::NotStarted)
+        },
+        Row {
+            pod: json!({"runtimeClassName": "WORLD"}),
+            spec: soon(),
+            words: &["cannot make the pod's sandbox", "no runtime for"],
+            evidence: &["Kubernetes: FailedCreatePodSandBox"],
+            ..row("not-started-sandbox", Category::NotStarted)
+        },
+        // No folder can lie below a file.
+        Row {
+            pod: json!({"volumes": [{"name": "odd", "emptyDir": {}}]}),
+            container: json!({"volumeMounts": [{"name": "odd", "mountPath": "/etc/passwd/odd"}]}),
+            words: &["\"task\" could not be started", "/etc/passwd/odd"],
+            evidence: &["container task: StartError"],
+            ..row("not-started-mount", Category::NotStarted)
+        },
+        Row {
+            pod: json!({"initContainers": [{"name": "mine", "command": ["python3", "-c", "raise SystemExit(9)"]}]}),
+            words: &["init container \"mine\" failed with exit code 9"],
+            ..row("init-container", Category::NotPrepared)
+        },
+    ]
+}
+
+/// Pods that no node takes, or that are not made at all.
+pub(super) fn finds_no_place() -> Vec<Row> {
+    vec![
+        Row {
+            container: json!({"resources": {"limits": {"example.com/unicorn": 1}}}),
+            spec: soon(),
+            words: &["example.com/unicorn", "add nodes"],
+            evidence: &["Kubernetes: FailedScheduling"],
+            ..row("unschedulable", Category::Unschedulable)
+        },
+        Row {
+            container: json!({"resources": {"limits": {"nvidia.com/gpu": 64}}}),
+            spec: soon(),
+            words: &["no node has enough nvidia.com/gpu free"],
+            ..row("unschedulable-by-gpu", Category::Unschedulable)
+        },
+        Row {
+            pod: json!({"nodeSelector": {"example.com/nowhere": "true"}}),
+            spec: soon(),
+            words: &["node selector"],
+            ..row("unschedulable-by-selector", Category::Unschedulable)
+        },
+        Row {
+            pod: json!({"nodeSelector": {NODE: "WORLD"}}),
+            spec: soon(),
+            words: &["untolerated taint", "give the template a toleration"],
+            ..row("unschedulable-by-taint", Category::Unschedulable)
+        },
+        Row {
+            pod: json!({"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "no-such-claim"}}]}),
+            spec: soon(),
+            words: &["no-such-claim", "check the template's volumes"],
+            ..row("unschedulable-by-claim", Category::Unschedulable)
+        },
+        Row {
+            pod: json!({"schedulingGates": [{"name": "example.com/gate"}]}),
+            spec: soon(),
+            words: &["pendingTimeout", "scheduling gates are not lifted"],
+            ..row("unschedulable-by-gate", Category::Unschedulable)
+        },
+        Row {
+            pod: json!({"nodeSelector": {"example.com/nowhere": "true"}}),
+            spec: json!({"lifecycle": {"pendingTimeout": "25s", "onPendingTimeout": "Requeue"}}),
+            status: "queued",
+            reason: "trainyard: restored",
+            words: &["no node takes the pod", "node selector"],
+            ..row("unschedulable-and-requeued", Category::Unschedulable)
+        },
+        Row {
+            container: json!({"resources": {"limits": {"example.com/dragon": 1}}}),
+            status: "queued",
+            reason: "trainyard: restored",
+            words: &["quota has no room for the pod", "exceeded quota"],
+            evidence: &["Kubernetes: FailedCreate"],
+            ..row("quota", Category::Quota)
+        },
+        Row {
+            pod: json!({"hostname": "refused"}),
+            status: "queued",
+            reason: "trainyard: restored",
+            words: &["the cluster refuses the pod", "no such pods here"],
+            evidence: &["Kubernetes: FailedCreate"],
+            ..row("policy", Category::Policy)
+        },
+        // Past the scheduler, so that it is the kubelet who refuses it.
+        Row {
+            pod: json!({"nodeName": "NODE"}),
+            container: json!({"resources": {"requests": {"cpu": "500"}}}),
+            spec: json!({"lifecycle": {"maxInterruptions": 0}}),
+            reason: "trainyard: interrupted too often, node-refused",
+            words: &["the node refused the pod (OutOfcpu)"],
+            evidence: &["pod reason: OutOfcpu"],
+            ..row("node-refused", Category::NodeRefused)
+        },
+    ]
+}
+
+/// Pods that are taken away from their task.
+pub(super) fn taken_away() -> Vec<Row> {
+    let fail = json!({"lifecycle": {"onInterruption": "Fail"}});
+    vec![
+        Row {
+            spec: fail.clone(),
+            act: Act::Begun(|world, task| {
+                let pod = name_of_pod(world, task);
+                world.kubectl(&["delete", "pod", &pod, "--wait=false"]);
+            }),
+            words: &["was deleted"],
+            ..row("pod-deleted", Category::PodDeleted)
+        },
+        Row {
+            spec: fail.clone(),
+            act: Act::Begun(evict),
+            words: &["evicted"],
+            evidence: &["DisruptionTarget: EvictionByEvictionAPI"],
+            ..row("evicted", Category::Evicted)
+        },
+        Row {
+            spec: json!({"lifecycle": {"onInterruption": "Stop"}}),
+            act: Act::Begun(evict),
+            status: "stopped",
+            words: &["evicted"],
+            ..row("evicted-and-stopped", Category::Evicted)
+        },
+        Row {
+            spec: fail,
+            pod: json!({"volumes": [{"name": "small", "emptyDir": {"sizeLimit": "1Mi"}}]}),
+            container: json!({"volumeMounts": [{"name": "small", "mountPath": "/small"}]}),
+            source: "import time\nprint('begun', flush=True)\nopen('/small/x', 'wb').write(bytes(8 << 20))\ntime.sleep(600)\n",
+            words: &["ran out of a resource"],
+            evidence: &["begun"],
+            ..row("evicted-for-disk", Category::Evicted)
+        },
+        Row {
+            act: Act::Begun(|world, task| kill_whole_container(&world.running_pod(task), "task")),
+            words: &["SIGKILL"],
+            evidence: &["begun", "exit code 137"],
+            ..row("killed", Category::Killed)
+        },
+    ]
+}
+
+fn name_of_pod(world: &World, task: &str) -> String {
+    world.pod_of(task)["metadata"]["name"]
+        .as_str()
+        .expect("the pod has a name")
+        .to_owned()
+}
+
+fn evict(world: &World, task: &str) {
+    let pod = name_of_pod(world, task);
+    world.post(
+        &format!("/api/v1/namespaces/{}/pods/{pod}/eviction", world.namespace),
+        &json!({
+            "apiVersion": "policy/v1", "kind": "Eviction",
+            "metadata": {"name": pod, "namespace": world.namespace},
+        }),
+    );
+}
