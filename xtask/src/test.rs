@@ -7,10 +7,11 @@ use std::collections::{HashMap, VecDeque};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::cluster::leftovers::{self, Held};
 use crate::cluster::{self, Cluster};
 use crate::{dirs, image, sh, tools};
 
@@ -266,11 +267,35 @@ fn everything(tally: &mut Tally, arguments: &Arguments, kubeconfig: Option<&Path
         )
     });
     if !arguments.keep && place.cluster.is_ours() {
-        tally.check("the cluster goes down and leaves nothing", || {
-            cluster::down()?;
-            cluster::leftovers::check()
-        });
+        end(tally, &place.cluster);
     }
+}
+
+/// What is asked of the cluster itself; afterwards it is gone.
+fn end(tally: &mut Tally, cluster: &Cluster) {
+    tally.check("a cluster that was killed comes up again", || {
+        cluster::crash::occupy(cluster)?;
+        let held = Held::now()?;
+        cluster::crash::kill()?;
+        cluster::up(None)?;
+        held.check_gone()?;
+        let begun = Instant::now();
+        cluster::up(None)?;
+        let took = begun.elapsed();
+        if took > Duration::from_secs(20) {
+            bail!(
+                "a cluster that is up takes {:.0} s to be found so",
+                took.as_secs_f64()
+            );
+        }
+        Ok(())
+    });
+    tally.check("the cluster goes down and leaves nothing", || {
+        let held = cluster::crash::occupy(cluster).and_then(|()| Held::now());
+        cluster::down()?;
+        leftovers::check()?;
+        held?.check_gone()
+    });
 }
 
 /// What scenarios need: the cluster, the images, the SDK.

@@ -13,6 +13,7 @@
 //! matter → wait until a pod could run. `down` = the sweep alone.
 
 mod control_plane;
+pub mod crash;
 mod daemon;
 mod external;
 mod images;
