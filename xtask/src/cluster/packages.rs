@@ -16,17 +16,21 @@ enum Proof {
 /// The name of a Debian package, and its proof.
 type Package = (&'static str, Proof);
 
-/// What is needed whatever the cluster is.
+/// What the programs of the image are built with.
+const PROGRAMS: &[Package] = &[
+    ("gcc", Proof::Program("cc")),
+    ("libc6-dev", Proof::File("/usr/include/stdlib.h")),
+    ("python3", Proof::Program("python3")),
+    ("python3-venv", Proof::Program("/usr/bin/python3")),
+];
+
+/// What is needed beside it, whatever the cluster is.
 const PACKAGES: &[Package] = &[
     ("skopeo", Proof::Program("skopeo")),
     ("buildah", Proof::Program("buildah")),
     ("openssl", Proof::Program("openssl")),
-    ("gcc", Proof::Program("cc")),
-    ("libc6-dev", Proof::File("/usr/include/stdlib.h")),
     ("git", Proof::Program("git")),
     ("git-lfs", Proof::Program("git-lfs")),
-    ("python3", Proof::Program("python3")),
-    ("python3-venv", Proof::Program("/usr/bin/python3")),
 ];
 
 /// What the images of tasks are made with.
@@ -80,7 +84,7 @@ fn is_there(package: &str, proof: &Proof) -> bool {
 
 /// Fails with the lines that install what the local cluster lacks.
 pub fn check() -> Result<()> {
-    let missing = missing(&[PACKAGES, IMAGES, CLUSTER]);
+    let missing = missing(&[PROGRAMS, PACKAGES, IMAGES, CLUSTER]);
     both(none(&missing), go().map(drop))
 }
 
@@ -94,13 +98,18 @@ pub fn install_for_tests(kubeconfig: Option<&Path>) -> Result<()> {
     install_with(kubeconfig, BROWSER)
 }
 
+/// What the programs of `dist/` need, for whom packs them by other means.
+pub fn install_for_programs() -> Result<()> {
+    install(&missing(&[PROGRAMS]))
+}
+
 fn install_with(kubeconfig: Option<&Path>, more: &[Package]) -> Result<()> {
     if kubeconfig.is_none() {
-        let missing = missing(&[PACKAGES, IMAGES, CLUSTER, more]);
+        let missing = missing(&[PROGRAMS, PACKAGES, IMAGES, CLUSTER, more]);
         return both(install(&missing), go().map(drop));
     }
     if external::task_image().is_some() {
-        return install(&missing(&[PACKAGES, more]));
+        return install(&missing(&[PROGRAMS, PACKAGES, more]));
     }
     if !is_root() {
         bail!(
@@ -109,7 +118,7 @@ fn install_with(kubeconfig: Option<&Path>, more: &[Package]) -> Result<()> {
             external::TASK_IMAGE
         );
     }
-    install(&missing(&[PACKAGES, IMAGES, more]))
+    install(&missing(&[PROGRAMS, PACKAGES, IMAGES, more]))
 }
 
 /// What apt-get brings and what it does not are told at once.

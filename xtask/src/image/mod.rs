@@ -27,6 +27,7 @@ pub struct Arguments {
 
 pub fn main(arguments: &Arguments) -> Result<()> {
     if arguments.programs {
+        cluster::install_for_programs()?;
         for program in programs()?.all() {
             println!("{}", program.display());
         }
