@@ -208,6 +208,10 @@ pub mod annotation {
     pub const TEMPLATE: &str = "trainyard.dev/template";
     /// Node on which the Job's pod was, once its end is settled; the next attempt may avoid it.
     pub const NODE: &str = "trainyard.dev/node";
+    /// Category of the run's end (`docs/failures.md`), once it is settled.
+    pub const ENDED: &str = "trainyard.dev/ended";
+    /// Exit code of that end, 128 and its number for a signal; absent where nobody could tell.
+    pub const EXIT_CODE: &str = "trainyard.dev/exit-code";
     /// What the Job's pod requests of a node, `cpu=2,nvidia.com/gpu=1`; limits are summed up from it.
     pub const REQUESTS: &str = "trainyard.dev/requests";
 }

@@ -189,6 +189,26 @@ async fn retry_ends_at_its_deadline_and_never_repeats_a_refusal() {
     assert!(error.is(400, 110));
 }
 
+#[test]
+fn waits_grow_to_their_cap_begin_anew_after_a_success_and_never_undercut_the_servers_wish() {
+    let mut backoff = Backoff::new(Duration::from_secs(2));
+    for longest in [250, 500, 1000, 2000, 2000, 2000] {
+        let longest = Duration::from_millis(longest);
+        let wait = backoff.next(None);
+        assert!(
+            (longest / 2..=longest).contains(&wait),
+            "{wait:?} of {longest:?}"
+        );
+    }
+    let asked = Duration::from_secs(7);
+    assert_eq!(backoff.next(Some(asked)), asked, "longer than the cap");
+    let wait = backoff.next(Some(Duration::ZERO));
+    assert!(wait >= Duration::from_secs(1), "{wait:?}");
+    backoff.reset();
+    let wait = backoff.next(None);
+    assert!(wait <= Duration::from_millis(250), "{wait:?}");
+}
+
 #[tokio::test]
 async fn nobody_listening_is_transient_and_undelivered() {
     let port = std::net::TcpListener::bind("127.0.0.1:0")

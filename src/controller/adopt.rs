@@ -178,8 +178,9 @@ async fn write_end(client: &Client, ward: &Ward) -> Result<(), api::Error> {
 /// The end is stored. That this could not be noted is no harm: it is tried again.
 async fn mark(context: &Context, namespace: &str, ward: &Ward) {
     let jobs: Api<Job> = Api::namespaced(context.kube.clone(), namespace);
+    let notes = verdict::notes(&verdict::diagnosis(&ward.job, &ward.pods));
     let patch = json!({
-        "metadata": {"uid": ward.job.uid(), "labels": {label::STATE: state::SETTLED}},
+        "metadata": {"uid": ward.job.uid(), "labels": {label::STATE: state::SETTLED}, "annotations": notes},
     });
     let params = PatchParams {
         field_manager: Some(FIELD_MANAGER.into()),

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use super::Context;
 use super::admit::Waiting;
 use super::cluster::call;
+use super::fault;
 use super::observe;
 use super::pass::Scene;
 use super::status::FIELD_MANAGER;
@@ -239,6 +240,7 @@ pub(super) async fn clear_evicted(context: &Context, namespace: &str, jobs: &[Ar
         };
         match call(api.delete(&job.name_any(), &params)).await {
             Ok(_) => {
+                fault::point!("evicted/job-deleted");
                 tracing::info!(job = %job.name_any(), "Job that was suspended while it ran is deleted");
             }
             Err(error) if error.is_not_found() || error.is_conflict() => {}

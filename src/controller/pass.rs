@@ -123,6 +123,7 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
     );
 
     // Look: entries first, then statuses, then Jobs. What was done since the entries were read is in the latter.
+    let mut laps = Laps::start();
     let about = scene.dry.as_ref().and_then(|dry| dry.about.as_ref());
     let all = about.is_some() || memory.every_queue.due(Instant::now());
     let served = scene.resolved.ids();
@@ -137,6 +138,7 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
     if all {
         memory.every_queue.last = Some(Instant::now());
     }
+    laps.end("entries");
     let before = Live::of(context, identity, &namespace);
     let entered: HashSet<&TaskId> = queues
         .served
@@ -158,6 +160,7 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
     let words = &mut memory.lore.kueue;
     memory.kueue.explain(scene, &held_back, words).await;
     refusal::ask(scene, memory).await;
+    laps.end("sweep");
     let nodes = (spec.capacity == Capacity::FreeResources).then(|| free_nodes(scene, &before));
     let mut room = Room::of(&spec.limits, before.own_unended.iter()).on(nodes);
     let mut offer = Offer::of(scene, memory, &queues, &room);
@@ -166,10 +169,12 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
     let tasks = look::tasks(client, scene.seat, &asked, &offer.tasks()).await?;
     let projects = tasks.bodies.values().map(|body| body.task.project.as_str());
     offer::learn_project_names(client, memory, projects).await?;
+    laps.end("tasks");
     let live = Live::of(context, identity, &namespace);
     let binding_label = render::LabelValue::of(&scene.binding.name_any());
     let whose = (namespace.as_str(), binding_label.as_str());
     live::learn(context, memory, whose, &live, scene.dry.is_some()).await;
+    laps.end("live");
 
     // Observe.
     let index = Index::of(&queues);
@@ -238,6 +243,7 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
         jobs,
         (&memory.troubles, &memory.lore),
     );
+    laps.end("admit");
 
     // Apply.
     let mut passed = Passed {
@@ -283,7 +289,10 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
         .buffer_unordered(if scene.retiring { 1 } else { HANDS })
         .collect()
         .await;
+    laps.end("steps");
     hands.send_lines().await;
+    laps.end("lines");
+    laps.tell(&binding, live.own_unended.len(), passed.admitted);
     take_in(memory, reports, wants_all, &mut passed);
     learn_lengths(client, memory, &queues).await?;
     passed.queues = counters(
@@ -293,6 +302,30 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
         memory,
     );
     Ok(passed)
+}
+
+/// How long the parts of a pass took, for who looks into a slow one (`--log-level debug`).
+struct Laps {
+    last: Instant,
+    done: Vec<(&'static str, u128)>,
+}
+
+impl Laps {
+    fn start() -> Self {
+        Self {
+            last: Instant::now(),
+            done: Vec::new(),
+        }
+    }
+
+    fn end(&mut self, part: &'static str) {
+        self.done.push((part, self.last.elapsed().as_millis()));
+        self.last = Instant::now();
+    }
+
+    fn tell(&self, binding: &str, live: usize, admitted: usize) {
+        tracing::debug!(binding, live, admitted, milliseconds = ?self.done, "pass");
+    }
 }
 
 /// Entries to read of each queue: as many as may be looked past, and some.

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
+use serde_json::{Value, json};
 
 use super::observe::{Lore, owned_by};
 use crate::claim::Cause;
 use crate::diagnose::{self, Diagnosis, Fault, Outcome, Waiting};
+use crate::pod::annotation;
 
 /// Words of evidence that go into a task's log, in lines.
 const EVIDENCE: usize = 20;
@@ -42,6 +44,12 @@ pub(super) fn ended(job: &Job, pods: &[Arc<Pod>]) -> Ended {
         message: diagnosis.message(),
         evidence: diagnosis.evidence.into_iter().take(EVIDENCE).collect(),
     }
+}
+
+/// How a run ended, as annotations of its Job. What nobody could tell is null: a merge leaves it out.
+pub(super) fn notes(end: &Diagnosis) -> Value {
+    let exit_code = end.exit_code.map(|code| code.to_string());
+    json!({annotation::ENDED: end.category.as_str(), annotation::EXIT_CODE: exit_code})
 }
 
 /// A run whose Job is gone.

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Calls that change something on the other side.
-const CHANGES: [&str; 23] = [
+const CHANGES: [&str; 24] = [
     ".remove_from_queue(",
     ".move_queued_task(",
     ".move_to_front(",
@@ -25,6 +25,7 @@ const CHANGES: [&str; 23] = [
     ".patch(&",
     ".patch_status(",
     "jobs().delete(&",
+    "api.delete(&",
     ".replace(",
     ".create(&PostParams",
     ".request(request)",

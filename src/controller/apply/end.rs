@@ -201,6 +201,7 @@ impl Hands<'_> {
         let pods = self.lore.pods_or_remains(job, &case.objects.pods);
         let diagnosis = verdict::diagnosis(job, &pods);
         let category = diagnosis.category;
+        let mut notes = verdict::notes(&diagnosis);
         let first_line = diagnosis.first_line.and_then(|line| {
             let pod = verdict::last_pod(job.metadata.uid.as_deref()?, &pods)?;
             phases::first_line(job, pod, line)
@@ -209,9 +210,10 @@ impl Hands<'_> {
         let node = pods
             .iter()
             .find_map(|pod| pod.spec.as_ref()?.node_name.clone());
+        notes[annotation::NODE] = json!(node);
         let seconds = i32::try_from(ttl.whole_seconds()).unwrap_or(i32::MAX);
         let patch = json!({
-            "metadata": {"uid": job.uid(), "labels": {label::STATE: state::SETTLED}, "annotations": {annotation::NODE: node}},
+            "metadata": {"uid": job.uid(), "labels": {label::STATE: state::SETTLED}, "annotations": notes},
             "spec": {"ttlSecondsAfterFinished": seconds},
         });
         let params = PatchParams {

@@ -535,6 +535,37 @@ async fn a_refusal_to_settle_means_that_somebody_else_has_ended_it() {
         stage.cluster.job()["spec"]["ttlSecondsAfterFinished"],
         86400
     );
+    // Its pod is gone: no exit code can be told.
+    assert_eq!(
+        stage.cluster.job()["metadata"]["annotations"],
+        json!({"trainyard.dev/ended": "pod-deleted"})
+    );
+}
+
+#[tokio::test]
+async fn a_settled_job_carries_category_and_exit_code_of_its_end() {
+    let stage = Stage::new().await;
+    let dead = ended(job("held", false));
+    stage.cluster.put(&dead);
+    let mut case = stage.case(Entry::Nowhere, "failed", &dead);
+    let pod = json!({
+        "metadata": {"name": "pod", "ownerReferences": [
+            {"apiVersion": "batch/v1", "kind": "Job", "name": job_name(), "uid": "job-1"},
+        ]},
+        "spec": {"nodeName": "node-1", "containers": []},
+        "status": {"phase": "Failed", "containerStatuses": [{
+            "name": "task", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+            "state": {"terminated": {"exitCode": 3, "reason": "Error"}},
+        }]},
+    });
+    case.objects.pods = vec![serde_json::from_value(pod).map(Arc::new).unwrap()];
+    let report = stage.carry_out(case).await;
+    assert!(report.fault.is_none(), "{report:?}");
+    assert!(stage.calls().await.is_empty());
+    assert_eq!(
+        stage.cluster.job()["metadata"]["annotations"],
+        json!({"trainyard.dev/ended": "exit-code", "trainyard.dev/exit-code": "3", "trainyard.dev/node": "node-1"})
+    );
 }
 
 #[tokio::test]

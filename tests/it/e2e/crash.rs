@@ -70,6 +70,12 @@ fn each_ran_exactly_once(world: &World, tasks: &[String]) {
             "a Job without task: {}",
             job["metadata"]["name"]
         );
+        assert_eq!(
+            world.status(&task),
+            "completed",
+            "the server's task of {}",
+            job["metadata"]["name"]
+        );
     }
 }
 

@@ -6,6 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::world::{Proc, World, wait};
@@ -98,6 +99,61 @@ pub fn serve_repository(world: &World, files: &[(&str, &str)]) -> Repository {
     }
 }
 
+/// Two GPUs for the tasks of a binding, as the driver's double has them.
+fn two_gpus(world: &World) -> Value {
+    let library = world.dir.path().join("nvml");
+    fs::create_dir_all(&library).expect("folder is made");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/nvml/nvml.c");
+    let status = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-o"])
+        .arg(library.join("libnvidia-ml.so.1"))
+        .arg(&source)
+        .status()
+        .expect("cc runs");
+    assert!(status.success(), "the NVML double compiles");
+    let mut permissions = fs::metadata(world.dir.path())
+        .expect("temp folder")
+        .permissions();
+    std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o755);
+    fs::set_permissions(world.dir.path(), permissions).expect("temp folder is opened");
+    json!({"spec": {
+        "containers": [{
+            "name": "task", "image": world.place.task_image,
+            "env": [{"name": "LD_LIBRARY_PATH", "value": "/opt/nvml"}, {"name": "NVML_DOUBLE_GPUS", "value": "2"}],
+            "volumeMounts": [{"name": "nvml", "mountPath": "/opt/nvml", "readOnly": true}],
+        }],
+        "volumes": [{"name": "nvml", "hostPath": {"path": library.display().to_string()}}],
+    }})
+}
+
+/// Each of these plots of a task has points.
+fn has_points(world: &World, task: &str, plots: &[(&str, &str)]) {
+    let scalars = world.call(
+        "events.scalar_metrics_iter_histogram",
+        &json!({"task": task, "key": "iter"}),
+    );
+    for (metric, variant) in plots {
+        let points = scalars[metric][variant]["y"].as_array().map_or(0, Vec::len);
+        assert!(points >= 1, "{metric} {variant} has no points: {scalars}");
+    }
+}
+
+/// The largest value of a statistic that the task's worker has reported since this second.
+fn most_of_worker(world: &World, task: &str, since: i64, key: &str) -> Option<f64> {
+    let now = Timestamp::now().as_second();
+    let asked = json!({
+        "from_date": since - 60, "to_date": now + 120, "interval": 40,
+        "items": [{"key": key, "aggregation": "max"}],
+    });
+    let stats = world.call("workers.get_stats", &asked);
+    let worker = stats["workers"].as_array()?.iter().find(|worker| {
+        let name = worker["worker"].as_str().unwrap_or_default();
+        name.contains(task)
+    })?;
+    let values = worker["metrics"][0]["stats"][0]["values"].as_array()?;
+    values.iter().filter_map(Value::as_f64).reduce(f64::max)
+}
+
 const READ_BACK: &str = r#"
 import json, sys
 from clearml import Task, Model
@@ -127,7 +183,16 @@ print("RESULT " + json.dumps({
 
 #[test]
 fn an_experiment_of_the_sdk_runs_as_a_job_and_can_be_read_back() {
-    let world = World::with_binding("experiment");
+    let mut world = World::new("experiment");
+    world.start_controller();
+    world.queue("gpu");
+    world.bind(
+        "gpu",
+        &["gpu"],
+        &json!({"monitoring": {"reportPeriod": "1s", "gpu": "auto"}, "template": two_gpus(&world)}),
+    );
+    world.until_ready("gpu");
+    let since = Timestamp::now().as_second();
     let train = include_str!("../../../examples/digits/train.py");
     let repository = serve_repository(&world, &[("train.py", train)]);
     // Uncommitted: one more line of output, and a new file that the SDK does not see (git diff does not show it).
@@ -253,40 +318,45 @@ fn an_experiment_of_the_sdk_runs_as_a_job_and_can_be_read_back() {
         requirements["org_pip"].to_string().contains("clearml"),
         "{requirements}"
     );
+
+    // Host and GPUs: of the worker always, of the task at least until the SDK attaches and draws them itself.
+    for key in [
+        "cpu_usage",
+        "memory_used",
+        "memory_free",
+        "gpu_memory_used",
+        "gpu_temperature",
+    ] {
+        let most = most_of_worker(&world, &task, since, key);
+        assert!(most.is_some_and(|most| most > 0.0), "{key}: {most:?}");
+    }
+    let busiest = most_of_worker(&world, &task, since, "gpu_usage");
+    assert_eq!(
+        busiest,
+        Some(17.0),
+        "what the second GPU of the double says"
+    );
+    has_points(
+        &world,
+        &task,
+        &[
+            (":monitor:machine", "cpu_usage"),
+            (":monitor:machine", "memory_used_gb"),
+            (":monitor:gpu", "gpu_0_utilization"),
+            (":monitor:gpu", "gpu_1_mem_used_gb"),
+        ],
+    );
 }
 
 #[test]
 fn host_and_gpu_statistics_of_a_task_without_the_sdk_are_on_the_server() {
-    let world = World::with_binding("statistics");
-    let library = world.dir.path().join("nvml");
-    fs::create_dir_all(&library).expect("folder is made");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/nvml/nvml.c");
-    let status = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-o"])
-        .arg(library.join("libnvidia-ml.so.1"))
-        .arg(&source)
-        .status()
-        .expect("cc runs");
-    assert!(status.success(), "the NVML double compiles");
-    let mut permissions = fs::metadata(world.dir.path())
-        .expect("temp folder")
-        .permissions();
-    std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o755);
-    fs::set_permissions(world.dir.path(), permissions).expect("temp folder is opened");
+    let mut world = World::new("statistics");
+    world.start_controller();
+    world.queue("gpu");
     world.bind(
         "gpu",
         &["gpu"],
-        &json!({
-            "monitoring": {"reportPeriod": "5s", "gpu": "auto"},
-            "template": {"spec": {
-                "containers": [{
-                    "name": "task", "image": world.place.task_image,
-                    "env": [{"name": "LD_LIBRARY_PATH", "value": "/opt/nvml"}, {"name": "NVML_DOUBLE_GPUS", "value": "2"}],
-                    "volumeMounts": [{"name": "nvml", "mountPath": "/opt/nvml", "readOnly": true}],
-                }],
-                "volumes": [{"name": "nvml", "hostPath": {"path": library.display().to_string()}}],
-            }},
-        }),
+        &json!({"monitoring": {"reportPeriod": "5s", "gpu": "auto"}, "template": two_gpus(&world)}),
     );
     world.until_ready("gpu");
     let task = world.run(
@@ -310,20 +380,17 @@ fn host_and_gpu_statistics_of_a_task_without_the_sdk_are_on_the_server() {
     );
     assert!(busy["id"].as_str().unwrap().contains(&task), "{busy}");
     assert_eq!(world.until_ended(&task, 60)["status"], "completed");
-    let scalars = world.call(
-        "events.scalar_metrics_iter_histogram",
-        &json!({"task": task, "key": "iter"}),
+    has_points(
+        &world,
+        &task,
+        &[
+            (":monitor:machine", "cpu_usage"),
+            (":monitor:machine", "memory_used_gb"),
+            (":monitor:gpu", "gpu_0_utilization"),
+            (":monitor:gpu", "gpu_1_mem_used_gb"),
+            (":monitor:gpu", "gpu_0_temperature"),
+        ],
     );
-    for (metric, variant) in [
-        (":monitor:machine", "cpu_usage"),
-        (":monitor:machine", "memory_used_gb"),
-        (":monitor:gpu", "gpu_0_utilization"),
-        (":monitor:gpu", "gpu_1_mem_used_gb"),
-        (":monitor:gpu", "gpu_0_temperature"),
-    ] {
-        let points = scalars[metric][variant]["y"].as_array().map_or(0, Vec::len);
-        assert!(points >= 1, "{metric} {variant} has no points: {scalars}");
-    }
 }
 
 #[test]

@@ -10,9 +10,10 @@ use super::world::{Proc, World, wait};
 /// Label and taint of our simulated nodes.
 const NODE: &str = "trainyard.test/simulated";
 
-/// The program that plays the kubelet, and its nodes.
+/// The programs that play kubelets, and their nodes.
 pub struct Kwok {
-    _proc: Proc,
+    /// By the name of the kubelet that each plays.
+    programs: Vec<(String, Proc)>,
     name: String,
     nodes: Vec<String>,
     kubectl: std::path::PathBuf,
@@ -22,29 +23,50 @@ pub struct Kwok {
 impl Kwok {
     /// So many nodes, Ready.
     pub fn start(world: &World, count: usize) -> Self {
+        Self::of(world, &vec![world.namespace.clone(); count])
+    }
+
+    /// The same with a program for each node, so that one kubelet can stop alone.
+    pub fn apart(world: &World, count: usize) -> Self {
+        let kubelets: Vec<String> = (0..count).map(|i| node_name(world, i)).collect();
+        Self::of(world, &kubelets)
+    }
+
+    /// A node for each of these; neighbours of one name share a program.
+    fn of(world: &World, kubelets: &[String]) -> Self {
         // Nodes are the whole cluster's: each scenario has its own.
         let name = world.namespace.clone();
         let stages = world.dir.path().join("stages.yaml");
         fs::write(&stages, stages_yaml()).expect("stages are written");
-        let mut command = Command::new(world.place.bin.join("kwok"));
-        command
-            .args(["-v", "WARN", "--kubeconfig", &world.place.kubeconfig])
-            .arg("--config")
-            .arg(&stages)
-            .args([
-                "--manage-all-nodes=false",
-                &format!("--manage-nodes-with-annotation-selector={NODE}={name}"),
-                "--node-lease-duration-seconds=40",
-            ])
-            // Its own settings, not the machine's.
-            .env("HOME", world.dir.path());
-        let proc = Proc::start(&mut command, &world.dir.path().join("kwok.log"));
-        let nodes: Vec<String> = (0..count).map(|i| format!("{name}-{i}")).collect();
-        let objects: Vec<Value> = nodes.iter().map(|node| node_object(node, &name)).collect();
+        let play = |kubelet: &String| {
+            let mut command = Command::new(world.place.bin.join("kwok"));
+            command
+                .args(["-v", "WARN", "--kubeconfig", &world.place.kubeconfig])
+                .arg("--config")
+                .arg(&stages)
+                .args([
+                    "--manage-all-nodes=false",
+                    &format!("--manage-nodes-with-annotation-selector={NODE}={kubelet}"),
+                    "--node-lease-duration-seconds=40",
+                ])
+                // Its own settings, not the machine's.
+                .env("HOME", world.dir.path());
+            let proc = Proc::start(&mut command, &world.dir.path().join("kwok.log"));
+            (kubelet.clone(), proc)
+        };
+        let mut different = kubelets.to_vec();
+        different.dedup();
+        let programs = different.iter().map(play).collect();
+        let nodes: Vec<String> = (0..kubelets.len()).map(|i| node_name(world, i)).collect();
+        let objects: Vec<Value> = nodes
+            .iter()
+            .zip(kubelets)
+            .map(|(node, kubelet)| node_object(node, &name, kubelet))
+            .collect();
         let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
         world.apply(&list);
         let kwok = Self {
-            _proc: proc,
+            programs,
             nodes,
             kubectl: world.place.bin.join("kubectl"),
             kubeconfig: world.place.kubeconfig.clone(),
@@ -59,9 +81,18 @@ impl Kwok {
                         .any(|known| known["type"] == "Ready" && known["status"] == "True")
                 })
             });
-            (ready.count() == count).then_some(())
+            (ready.count() == kubelets.len()).then_some(())
         });
         kwok
+    }
+
+    pub fn nodes(&self) -> &[String] {
+        &self.nodes
+    }
+
+    /// Ends the kubelet of a node that has one of its own: nobody speaks for the node any more, nor ends its pods.
+    pub fn stop(&mut self, node: &str) {
+        self.programs.retain(|(kubelet, _)| kubelet != node);
     }
 
     /// For the spec of a binding: its pods run on these nodes.
@@ -89,13 +120,17 @@ impl Drop for Kwok {
     }
 }
 
-fn node_object(node: &str, name: &str) -> Value {
+fn node_name(world: &World, number: usize) -> String {
+    format!("{}-{number}", world.namespace)
+}
+
+fn node_object(node: &str, name: &str, kubelet: &str) -> Value {
     let room = json!({"cpu": "1000", "memory": "4Ti", "pods": "2000", "nvidia.com/gpu": "1000", "ephemeral-storage": "4Ti"});
     json!({
         "apiVersion": "v1", "kind": "Node",
         "metadata": {
             "name": node,
-            "annotations": {NODE: name, "node.alpha.kubernetes.io/ttl": "0"},
+            "annotations": {NODE: kubelet, "node.alpha.kubernetes.io/ttl": "0"},
             "labels": {NODE: name, "type": "kwok", "kubernetes.io/hostname": node},
         },
         "spec": {"taints": [{"key": NODE, "value": name, "effect": "NoSchedule"}]},

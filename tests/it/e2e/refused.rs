@@ -19,7 +19,7 @@ fn an_invalid_binding_is_refused_with_its_field_path() {
         (json!({"surprise": true}), "spec.surprise"),
         (
             json!({"templateRef": {"name": "x", "key": "y"}}),
-            "template",
+            "spec.templateRef: ",
         ),
     ] {
         let error = world
@@ -71,6 +71,7 @@ fn wrong_credentials_and_a_dead_server_are_conditions_not_crashes() {
     world.start_controller();
     world.queue("gpu");
     let task = world.run("waits", "print('here')\n", "gpu");
+    let document = world.task(&task);
     world.apply(&json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "wrong"},
         "stringData": {"access_key": "NOBODY", "secret_key": "nothing"},
@@ -83,11 +84,20 @@ fn wrong_credentials_and_a_dead_server_are_conditions_not_crashes() {
     wait(
         "CredentialsValid is False with the server's reason",
         60,
-        || (world.condition("gpu", "CredentialsValid")["status"] == "False").then_some(()),
+        || {
+            let condition = world.condition("gpu", "CredentialsValid");
+            let message = condition["message"].as_str().unwrap_or_default();
+            let told = message.contains("refused auth.login: Unauthorized (invalid credentials)");
+            (condition["status"] == "False" && told).then_some(())
+        },
     );
     assert_eq!(world.condition("gpu", "Ready")["status"], "False");
+    // It waits longer and longer between its attempts, and touches nothing in any of them.
+    std::thread::sleep(Duration::from_secs(5));
     assert!(!world.controller().has_ended(), "the controller goes on");
     assert_eq!(world.entries("gpu"), std::slice::from_ref(&task));
+    assert_eq!(document["status"], "queued");
+    assert_eq!(world.task(&task), document, "what waits is untouched");
 
     // The Secret is mended in place: taken up without a restart.
     world.apply(&json!({

@@ -1,17 +1,27 @@
 //! S8: a script that fails ends its task, pod and Job as failed, with the cause, and leaves no process behind.
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::world::{World, wait};
 
-fn job_failed(world: &World, task: &str) -> Value {
-    wait("the Job is Failed", 30, || {
+/// Seconds from the end of the process to the task's final status: five times of what is stated, as a shared machine may
+/// take.
+const LATE: f64 = 5.0;
+
+/// The last that a script prints before it fails: a line, and the time.
+const LAST: &str = "import time\nprint('before')\nprint('end', time.time())\n";
+
+/// The Job of a task once it has failed and its end is settled.
+fn failed_job(world: &World, task: &str) -> Value {
+    wait("the Job is Failed and settled", 30, || {
         let job = world.job_of(task);
         let failed = job["status"]["conditions"].as_array().is_some_and(|all| {
             all.iter()
                 .any(|c| c["type"] == "Failed" && c["status"] == "True")
         });
-        failed.then_some(job)
+        let settled = job["metadata"]["labels"]["trainyard.dev/state"] == "settled";
+        (failed && settled).then_some(job)
     })
 }
 
@@ -26,67 +36,98 @@ fn exit_code_of_pod(world: &World, task: &str) -> Value {
     })
 }
 
+/// How many objects of this kind the task has.
+fn count(world: &World, kind: &str, task: &str) -> usize {
+    let label = format!("trainyard.dev/task={task}");
+    let found = world.get(&[kind, "-l", &label]);
+    found["items"].as_array().map_or(0, Vec::len)
+}
+
+/// Seconds from what the script printed last to the task's final status.
+fn end_to_status(task: &Value, log: &[String]) -> f64 {
+    let end: f64 = log
+        .iter()
+        .find_map(|line| line.strip_prefix("end ")?.parse().ok())
+        .unwrap_or_else(|| panic!("the script told when it ended: {log:#?}"));
+    let changed = task["status_changed"].as_str().expect("a time");
+    let changed: Timestamp = changed.parse().expect("a time by RFC 3339");
+    changed.as_microsecond() as f64 / 1e6 - end
+}
+
 #[test]
 fn s8_failing_scripts_fail_task_pod_and_job_with_the_cause() {
     let world = World::with_binding("s8");
-    let exit = world.run(
-        "exit three",
-        "print('before')\nraise SystemExit(3)\n",
-        "gpu",
-    );
-    let raise = world.run(
-        "exception",
-        "print('before')\nraise ValueError('the reason')\n",
-        "gpu",
-    );
-    let crash = world.run(
-        "segfault",
-        "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n",
-        "gpu",
-    );
-    let reserved = world.run("reserved code", "raise SystemExit(211)\n", "gpu");
+    let cases = [
+        (
+            "exit three",
+            "raise SystemExit(3)\n",
+            "exit code 3",
+            3,
+            "exit-code",
+        ),
+        (
+            "exception",
+            "raise ValueError('the reason')\n",
+            "exit code 1",
+            1,
+            "exit-code",
+        ),
+        (
+            "segfault",
+            "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n",
+            "SIGSEGV",
+            139,
+            "signal",
+        ),
+        // A user's code in our reserved range stays the user's.
+        (
+            "reserved code",
+            "raise SystemExit(211)\n",
+            "exit code 211",
+            211,
+            "exit-code",
+        ),
+    ];
+    let tasks = cases.map(|(name, end, ..)| world.run(name, &format!("{LAST}{end}"), "gpu"));
 
-    let task = world.until_ended(&exit, 120);
-    assert_eq!(task["status"], "failed");
-    let message = format!("{} {}", task["status_reason"], task["status_message"]);
-    assert!(message.contains("exit code 3"), "{message}");
+    for ((name, _, words, code, category), task) in cases.into_iter().zip(&tasks) {
+        let ended = world.until_ended(task, 120);
+        assert_eq!(ended["status"], "failed", "{name}");
+        let message = format!("{} {}", ended["status_reason"], ended["status_message"]);
+        assert!(message.contains(words), "{name}: {message}");
+        assert!(
+            message.contains("before"),
+            "the last lines are in the message of {name}: {message}"
+        );
+        let late = end_to_status(&ended, &world.log(task));
+        println!("{name}: {late:.2} s from the end of the process to the final status");
+        assert!(late < LATE, "{name}: {late} s");
+
+        assert_eq!(exit_code_of_pod(&world, task), code, "{name}");
+        let job = failed_job(&world, task);
+        let notes = &job["metadata"]["annotations"];
+        assert_eq!(notes["trainyard.dev/exit-code"], code.to_string(), "{name}");
+        assert_eq!(notes["trainyard.dev/ended"], category, "{name}");
+    }
+    let log = world.log(&tasks[1]);
     assert!(
-        message.contains("before"),
-        "the last lines are in the message: {message}"
-    );
-    assert_eq!(exit_code_of_pod(&world, &exit), 3);
-    job_failed(&world, &exit);
-
-    let task = world.until_ended(&raise, 60);
-    assert_eq!(task["status"], "failed");
-    assert!(
-        world
-            .log(&raise)
-            .iter()
-            .any(|line| line.contains("ValueError: the reason"))
+        log.iter()
+            .any(|line| line.contains("ValueError: the reason")),
+        "{log:#?}"
     );
 
-    let task = world.until_ended(&crash, 60);
-    assert_eq!(task["status"], "failed");
-    let message = format!("{} {}", task["status_reason"], task["status_message"]);
-    assert!(message.contains("SIGSEGV"), "{message}");
-    assert_eq!(exit_code_of_pod(&world, &crash), 139);
-
-    // A user's code in our reserved range stays the user's.
-    let task = world.until_ended(&reserved, 60);
-    assert_eq!(task["status"], "failed");
-    let message = format!("{} {}", task["status_reason"], task["status_message"]);
-    assert!(message.contains("exit code 211"), "{message}");
-    assert_eq!(exit_code_of_pod(&world, &reserved), 211);
-
-    // No retry: one Job each.
-    assert_eq!(
-        world.get(&["jobs", "-l", &format!("trainyard.dev/task={exit}")])["items"]
-            .as_array()
-            .unwrap()
-            .len(),
-        1
-    );
+    // No retry: one Job each, of the first attempt, and one pod.
+    for task in &tasks {
+        assert_eq!(
+            (count(&world, "jobs", task), count(&world, "pods", task)),
+            (1, 1)
+        );
+        for object in [world.job_of(task), world.pod_of(task)] {
+            let attempt = &object["metadata"]["labels"]["trainyard.dev/attempt"];
+            assert_eq!(attempt, "1", "{object:#}");
+        }
+        assert_eq!(world.status(task), "failed");
+    }
 }
 
 #[test]
@@ -102,6 +143,14 @@ fn s8_background_children_do_not_outlive_the_script() {
         20,
         || (world.pod_of(&task)["status"]["phase"] == "Succeeded").then_some(()),
     );
+}
+
+/// How a task failed is one line of its log, and its status message.
+fn is_told_once(task: &Value, log: &[String]) {
+    let sentence = task["status_message"].as_str().unwrap_or_default();
+    assert!(!sentence.is_empty(), "{task:#}");
+    let lines = log.iter().filter(|line| line.contains(sentence)).count();
+    assert_eq!(lines, 1, "{sentence:?} in {log:#?}");
 }
 
 #[test]
@@ -126,30 +175,20 @@ fn a_missing_commit_and_an_unsatisfiable_requirement_fail_with_one_clear_line() 
     let task = world.until_ended(&missing, 120);
     assert_eq!(task["status"], "failed");
     let log = world.log(&missing);
-    assert!(
-        log.iter().any(
-            |line| line.contains("0123456789abcdef0123456789abcdef01234567")
-                && line.contains("commit")
-        ),
-        "{log:#?}"
+    let sentence = format!(
+        "commit 0123456789abcdef0123456789abcdef01234567 is not in {}",
+        repository.url
     );
-    let task_text = task.to_string();
-    assert!(task_text.contains("0123456789abcdef0123456789abcdef01234567"));
+    let message = task["status_message"].as_str().unwrap_or_default();
+    assert!(message.contains(&sentence), "{message}");
+    is_told_once(&task, &log);
     assert!(!log.iter().any(|line| line.contains("never")));
 
     let task = world.until_ended(&unsatisfiable, 120);
     assert_eq!(task["status"], "failed");
+    let message = task["status_message"].as_str().unwrap_or_default();
+    assert!(message.contains("numpy==99.99.99"), "{message}");
     let log = world.log(&unsatisfiable);
-    assert!(
-        log.iter().any(|line| line.contains("numpy==99.99.99")),
-        "{log:#?}"
-    );
-    assert!(
-        task["status_message"]
-            .as_str()
-            .unwrap()
-            .contains("numpy==99.99.99"),
-        "{}",
-        task["status_message"]
-    );
+    is_told_once(&task, &log);
+    assert!(!log.iter().any(|line| line.contains("never")));
 }

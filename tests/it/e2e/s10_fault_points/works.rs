@@ -17,7 +17,7 @@ const CLAIM: [&str; 7] = [
     "step/job-settled",
 ];
 
-pub const PLANS: [Plan; 11] = [
+pub const PLANS: [Plan; 12] = [
     Plan {
         name: "tails",
         points: &["tail/read", "tail/sent"],
@@ -35,6 +35,12 @@ pub const PLANS: [Plan; 11] = [
         points: &["requeue/dequeued"],
         is_real: false,
         work: interrupted,
+    },
+    Plan {
+        name: "evicted",
+        points: &["evicted/job-deleted"],
+        is_real: false,
+        work: evicted,
     },
     Plan {
         name: "astray",
@@ -184,6 +190,24 @@ fn interrupted(stage: &mut Stage) {
         stage.world.kubectl(&delete);
         stage.expect(&task, "interrupted", "completed", 2);
         stage.until_left(120, "requeue/dequeued", left);
+    }
+}
+
+/// Jobs that somebody suspends while they run, as Kueue does when it takes quota back.
+fn evicted(stage: &mut Stage) {
+    let name = stage.bind("evicted", &json!({}));
+    let tasks = [(); 2].map(|()| stage.run("evicted", Act::StaysOnce, &name));
+    stage.until_begun(&tasks);
+    for (left, task) in [1, 0].into_iter().zip(tasks) {
+        let job = stage.world.job_of(&task)["metadata"]["name"]
+            .as_str()
+            .expect("task has a Job")
+            .to_owned();
+        let suspend = json!({"spec": {"suspend": true}}).to_string();
+        let patch = ["patch", "job", &job, "--type=merge", "-p", &suspend];
+        stage.world.kubectl(&patch);
+        stage.expect(&task, "evicted", "completed", 2);
+        stage.until_left(120, "evicted/job-deleted", left);
     }
 }
 
