@@ -5,6 +5,7 @@ mod config;
 mod controller;
 mod explain;
 mod init;
+mod reference;
 mod render;
 mod retire;
 #[cfg(feature = "server")]
@@ -15,6 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+pub use self::reference::reference;
 use crate::exec;
 
 /// Runs machine-learning experiments from ClearML queues on Kubernetes.
@@ -94,6 +96,7 @@ enum Command {
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Page {
     Queuebinding,
+    CommandLine,
     EnvironmentVariables,
     AgentConfiguration,
 }
@@ -121,6 +124,7 @@ pub fn main() -> ExitCode {
             Command::Crd => print_text(&crate::crd::crd_yaml()),
             Command::Reference { page } => print_text(&match page {
                 Page::Queuebinding => crate::crd::reference(),
+                Page::CommandLine => reference(),
                 Page::EnvironmentVariables => crate::config::env::reference(),
                 Page::AgentConfiguration => crate::config::agent::reference(),
             }),

@@ -1,6 +1,5 @@
 //! `trainyard build`: makes ahead of time what a task runs with, into a folder or for an image.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -58,16 +57,14 @@ pub(super) fn main(flags: &Flags) -> ExitCode {
 }
 
 async fn run(flags: &Flags) -> Result<PathBuf, String> {
-    let variables: BTreeMap<String, String> = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect();
+    let environment = Environment::read();
+    let variables = environment.all();
     let log: &mut Log<'_> = &mut |line: &str| say(line);
     if let Some(order) = &flags.order {
         return build::in_image(order, &variables, log)
             .await
             .map_err(|failure| failure.to_string());
     }
-    let environment = Environment::read();
     let agent = config::read(flags.config_file.as_deref(), &environment)?;
     let (Some(id), Some(target)) = (&flags.id, &flags.target) else {
         return Err("--id and --target are needed".to_owned());

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{ask, controller, print_error, print_text};
 use crate::controller as program;
 use crate::crd::QueueBinding;
+use crate::render;
 
 /// Which binding, and which task.
 #[derive(Debug, Args)]
@@ -95,7 +96,25 @@ fn read(path: &str) -> Result<Option<Value>, String> {
     }
     let text = std::fs::read_to_string(path)
         .map_err(|error| format!("could not read {path:?}: {error}"))?;
-    serde_saphyr::from_str(&text)
+    render::parse_yaml(&text)
         .map(Some)
         .map_err(|error| format!("{path:?} is not readable: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_as_the_cluster_reads_it() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "spec: {defaultMode: 0440}").unwrap();
+        let path = file.path().display().to_string();
+        let value = read(&path).unwrap().unwrap();
+        assert_eq!(value["spec"]["defaultMode"], 288);
+        std::fs::write(file.path(), "a: 1\na: 2\n").unwrap();
+        let error = read(&path).unwrap_err();
+        assert!(error.contains("line") && !error.contains('\n'), "{error}");
+        assert_eq!(read("no such file"), Ok(None));
+    }
 }

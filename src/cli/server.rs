@@ -119,6 +119,7 @@ enum Action {
     },
     /// Makes a data folder from a backup; there must be no server's data in it yet.
     Restore {
+        /// The backup.
         file: PathBuf,
         #[command(flatten)]
         folder: Folder,
@@ -139,7 +140,9 @@ struct Folder {
 enum UserAction {
     /// Adds a user and prints a key pair, once: access key and secret key as JSON.
     Add {
+        /// Name of the user.
         name: String,
+        /// What the user may do.
         #[arg(long, default_value = "user")]
         role: Role,
         /// Days after which the key pair counts no more; default: never.
@@ -150,6 +153,7 @@ enum UserAction {
     },
     /// Adds a further key pair for a user and prints it, once.
     AddKey {
+        /// Name of the user.
         name: String,
         /// Days after which the key pair counts no more; default: never.
         #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36500))]
@@ -164,6 +168,7 @@ enum UserAction {
     },
     /// Takes a user away: keys and tokens count no more, tasks stay.
     Remove {
+        /// Name of the user.
         name: String,
         #[command(flatten)]
         folder: Folder,

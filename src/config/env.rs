@@ -1,9 +1,10 @@
-//! Every environment variable that a program of ours reads, as one documented constant; the only place that reads the
-//! environment. Variables inside a task's pod are [`crate::pod`]'s, and `exec` reads them in one function.
+//! Every environment variable that a program of ours reads, as one documented constant. Variables inside a task's pod are
+//! [`crate::pod`]'s. Nothing else reads the environment but one function of `exec`, which hands a pod's on to the user's
+//! process; `tests/it/layering.rs` holds that.
 //!
 //! `docs/reference/environment-variables.md` is made from this table.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
 /// One environment variable.
@@ -112,7 +113,7 @@ pub(crate) fn fault_folder() -> Option<std::path::PathBuf> {
     std::env::var_os("TRAINYARD_FAULTS").map(Into::into)
 }
 
-/// The environment at the start of the process, reduced to [`ALL`] and what `clearml.conf` may refer to.
+/// The environment at the start of the process: [`ALL`], and what `clearml.conf` or a task's settings may refer to.
 #[derive(Clone, Default)]
 pub struct Environment {
     values: HashMap<String, String>,
@@ -139,6 +140,11 @@ impl Environment {
             .get(name)
             .map(String::as_str)
             .filter(|value| !value.is_empty())
+    }
+
+    /// All of it, for whom it is handed on to.
+    pub fn all(&self) -> BTreeMap<String, String> {
+        self.values.clone().into_iter().collect()
     }
 }
 

@@ -161,7 +161,7 @@ async fn from_map(context: &Context, binding: &QueueBinding) -> Result<Option<Va
     let (bytes, _) = dereference::file(context, &namespace, &file)
         .await
         .map_err(|message| refused("TemplateMissing", format!("spec.templateRef: {message}")))?;
-    let value = render::parse_template(&String::from_utf8_lossy(&bytes)).map_err(|message| {
+    let value = render::parse_yaml(&String::from_utf8_lossy(&bytes)).map_err(|message| {
         refused(
             "NotYaml",
             format!(

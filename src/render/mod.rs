@@ -30,7 +30,7 @@ pub use job::{
 };
 pub use names::{JobName, LabelValue};
 pub use resources::{CLAIMS, pod_requests};
-pub use template::{Patch, Source, Template, TemplateError, merge_templates, parse_template};
+pub use template::{Patch, Source, Template, TemplateError, merge_templates, parse_yaml};
 
 #[cfg(test)]
 mod tests;

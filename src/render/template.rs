@@ -20,7 +20,7 @@ pub enum Source<'a> {
     BuiltIn,
     /// `spec.template`.
     Inline(&'a Value),
-    /// `spec.templateRef`, read from the ConfigMap and parsed by [`parse_template`].
+    /// `spec.templateRef`, read from the ConfigMap and parsed by [`parse_yaml`].
     ConfigMap {
         name: &'a str,
         key: &'a str,
@@ -117,8 +117,8 @@ pub fn merge_templates(template: &Value, patch: &Value) -> Result<Value, Templat
         .map_err(|(path, message)| TemplateError { path, message })
 }
 
-/// Reads a template from the YAML of a ConfigMap; the error names the line.
-pub fn parse_template(yaml: &str) -> Result<Value, String> {
+/// Reads YAML as kubectl does, also what JSON is; the error names the line.
+pub fn parse_yaml(yaml: &str) -> Result<Value, String> {
     let options = serde_saphyr::options! { legacy_octal_numbers: true };
     serde_saphyr::from_str_with_options::<Value>(yaml, options).map_err(|error| {
         let text = error.to_string();

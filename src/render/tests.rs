@@ -538,8 +538,7 @@ fn two_service_accounts_contradict_each_other() {
 
 #[test]
 fn a_template_of_a_config_map_is_named_by_it() {
-    let value =
-        parse_template("apiVersion: v1\nkind: Pod\nspec: {restartPolicy: Always}\n").unwrap();
+    let value = parse_yaml("apiVersion: v1\nkind: Pod\nspec: {restartPolicy: Always}\n").unwrap();
     let source = Source::ConfigMap {
         name: "templates",
         key: "gpu.yaml",
@@ -553,7 +552,7 @@ fn a_template_of_a_config_map_is_named_by_it() {
 
 #[test]
 fn yaml_of_a_template_agrees_with_kubectl() {
-    let value = parse_template("spec: {mode: 0755, on: yes, name: 'no'}").unwrap();
+    let value = parse_yaml("spec: {mode: 0755, on: yes, name: 'no'}").unwrap();
     assert_eq!(
         value,
         json!({ "spec": { "mode": 493, "on": true, "name": "no" } })
@@ -563,7 +562,7 @@ fn yaml_of_a_template_agrees_with_kubectl() {
 #[test]
 fn bad_yaml_is_one_sentence_with_the_line() {
     for yaml in ["a: 1\nb: [", "a: 1\na: 2\n", "- a\nb: c"] {
-        let error = parse_template(yaml).unwrap_err();
+        let error = parse_yaml(yaml).unwrap_err();
         assert!(error.contains("line"), "{error}");
         assert!(!error.contains('\n'), "{error}");
     }

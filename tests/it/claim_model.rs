@@ -3,7 +3,7 @@
 //! A look and its effect are transitions of their own, and so is each call of a step; a crash may follow each. Quiet
 //! time is modelled as "nobody is in a step whose first read is older than the facts". Asserted: no two runs at once,
 //! no run after the user took the task back, no run ended that is somebody else's, and from every state an end can be
-//! reached without anybody's help. `docs/claim.md` has the results; `TRAINYARD_MODEL=full` explores further.
+//! reached without anybody's help. `docs/claim.md` has the results; the long forms, which are ignored, explore further.
 
 #[path = "claim_model/controller.rs"]
 mod controller;
@@ -25,6 +25,8 @@ mod steps;
 mod view;
 #[path = "claim_model/world.rs"]
 mod world;
+
+use std::sync::{Mutex, PoisonError};
 
 use explore::{Found, SECOND_RUN, explore};
 use setup::{ALL, Action, BUT_DELETE_JOB, Fault, Setup, Variant};
@@ -56,17 +58,19 @@ fn clean(setup: &Setup) -> Found {
     found
 }
 
+/// The same for an exploration that takes gigabytes: one at a time.
+fn clean_alone(setup: &Setup) {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    clean(setup);
+}
+
 /// A faulty variant: the exploration has to run into the fault.
 fn finds(fault: Fault, setup: &Setup) {
     let found = run(setup);
     let way = found.fault.as_ref().map_or("", |(_, way)| way);
     let which = found.fault.as_ref().map(|(which, _)| *which);
     assert_eq!(which, Some(fault), "{} after\n{way}", setup.name);
-}
-
-/// The larger explorations, minutes each: `TRAINYARD_MODEL=full`.
-fn full() -> bool {
-    std::env::var("TRAINYARD_MODEL").is_ok_and(|value| value == "full")
 }
 
 /// No user, no pod that never starts, every intent admitted, patience without end: what is left is the claim itself.
@@ -215,15 +219,18 @@ fn two_clusters_on_one_queue_are_clean() {
         attempts: 1,
         ..BARE
     });
-    if full() {
-        clean(&Setup {
-            name: "two clusters, two attempts each, deaths",
-            clusters: 2,
-            controllers: 2,
-            crashes: false,
-            ..BARE
-        });
-    }
+}
+
+#[test]
+#[ignore = "long form: minutes each"]
+fn two_clusters_with_two_attempts_each_are_clean() {
+    clean_alone(&Setup {
+        name: "two clusters, two attempts each, deaths",
+        clusters: 2,
+        controllers: 2,
+        crashes: false,
+        ..BARE
+    });
 }
 
 #[test]
@@ -234,32 +241,35 @@ fn one_controller_alone_and_two_user_actions_are_clean() {
         budget: 2,
         ..BARE
     });
-    if full() {
-        clean(&Setup {
-            name: "one controller alone, two user actions, all that can happen",
-            budget: 2,
-            ends: &[S::Failed],
-            ..Setup::ONE
-        });
-    }
 }
 
 #[test]
-fn the_larger_explorations_are_clean() {
-    if !full() {
-        println!(
-            "claim model: the larger explorations are left out; TRAINYARD_MODEL=full runs them"
-        );
-        return;
-    }
-    clean(&Setup {
+#[ignore = "long form: minutes each"]
+fn one_controller_alone_and_two_user_actions_are_clean_whatever_happens() {
+    clean_alone(&Setup {
+        name: "one controller alone, two user actions, all that can happen",
+        budget: 2,
+        ends: &[S::Failed],
+        ..Setup::ONE
+    });
+}
+
+#[test]
+#[ignore = "long form: minutes each"]
+fn a_plain_agent_and_two_user_actions_beside_one_controller_are_clean() {
+    clean_alone(&Setup {
         name: "one controller and a plain agent, two user actions",
         agent: true,
         actions: ALL,
         budget: 2,
         ..BARE
     });
-    clean(&Setup {
+}
+
+#[test]
+#[ignore = "long form: minutes each"]
+fn two_replicas_and_a_user_action_are_clean() {
+    clean_alone(&Setup {
         name: "two replicas, one user action",
         controllers: 2,
         actions: ALL,

@@ -50,6 +50,17 @@ fn chart_and_kustomization_have_the_same_crds() {
 }
 
 #[test]
+fn reference_of_the_command_line_is_what_is_parsed() {
+    let made = trainyard::cli::reference();
+    let path = "docs/reference/command-line.md";
+    assert_same(
+        path,
+        &made,
+        &format!("cargo run -- reference command-line > {path}"),
+    );
+}
+
+#[test]
 fn reference_of_environment_variables_is_what_the_table_says() {
     let made = trainyard::config::env::reference();
     let path = "docs/reference/environment-variables.md";

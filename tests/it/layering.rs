@@ -1,6 +1,7 @@
 //! Holds the direction of imports: every `crate::` path in `src/` is reduced to an edge between top-level modules and
 //! compared with the table in `docs/architecture.md`, which this test reads. The same table says which module alone may
-//! name a crate of the outside world, and pure files name neither clock, files, network nor processes.
+//! name a crate of the outside world, pure files name neither clock, files, network nor processes, and few files read the
+//! environment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -18,7 +19,7 @@ const PURE: [&str; 13] = [
     "task.rs",
     "pod.rs",
     "crd",
-    "config/conf.rs",
+    "config/conf/",
     "claim/",
     "render/",
     "capacity/",
@@ -41,6 +42,15 @@ const EFFECTS: [&str; 9] = [
     "Instant::now",
     "SystemTime::now",
     "reqwest::",
+];
+
+/// Files that read the environment, and why.
+const READERS: [(&str, &str); 2] = [
+    ("config/env.rs", "names all that is read, for the reference"),
+    (
+        "exec/settings.rs",
+        "hands a pod's variables on to the user's process",
+    ),
 ];
 
 fn root() -> &'static Path {
@@ -245,6 +255,41 @@ fn pure_files_name_no_effects() {
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn the_environment_is_read_where_it_is_said() {
+    let readers: BTreeSet<String> = files()
+        .into_iter()
+        .filter(|(_, lines)| lines.iter().any(|(_, line)| line.contains("env::var")))
+        .map(|(file, _)| file)
+        .collect();
+    let said = BTreeSet::from(READERS.map(|(file, _)| file.to_owned()));
+    assert_eq!(readers, said, "allowed are {READERS:?}");
+}
+
+#[test]
+fn what_is_listed_is_there() {
+    let files = files();
+    for pure in PURE {
+        assert!(
+            files.iter().any(|(file, _)| file.starts_with(pure)),
+            "no file of src begins with {pure:?}: `PURE` names it in vain"
+        );
+    }
+    let rules = rules();
+    for (module, imported) in &rules.may_import {
+        assert!(
+            files.iter().any(|(file, _)| module_of(file) == module),
+            "docs/architecture.md has a row of `{module}`, which is no module of src"
+        );
+        for name in imported {
+            assert!(
+                name == "all" || rules.may_import.contains_key(name),
+                "docs/architecture.md lets `{module}` import `{name}`, which has no row"
+            );
+        }
+    }
 }
 
 #[test]

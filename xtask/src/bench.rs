@@ -30,6 +30,8 @@ pub struct Arguments {
     /// CLEARML_FILES_HOST. The document, whose figures are those of our own server, is left as it is
     #[arg(long, value_name = "URL")]
     server: Option<String>,
+    #[command(flatten)]
+    which: cluster::Which,
 }
 
 /// One figure: name, unit, goal, and the values of the runs.
@@ -159,7 +161,8 @@ pub fn main(arguments: &Arguments) -> Result<()> {
     if let Some(server) = &arguments.server {
         check_given(server)?;
     }
-    cluster::install_missing()?;
+    let kubeconfig = arguments.which.foreign()?;
+    cluster::install_missing(kubeconfig.as_deref())?;
     let only = arguments.name.as_deref().or(arguments.only.as_deref());
     // The other benches measure our own server, or need one that they may kill.
     let only = only.or(arguments.server.is_some().then_some("incumbent"));
@@ -180,7 +183,7 @@ pub fn main(arguments: &Arguments) -> Result<()> {
     } else if only.is_some_and(|only| only.starts_with(SERVER)) {
         command = with_program(command)?;
     } else {
-        command = test::with(&test::prepare()?, command);
+        command = test::with(&test::prepare(kubeconfig.as_deref())?, command);
     }
     if let Some(server) = &arguments.server {
         command.env("TRAINYARD_BENCH_SERVER", server);

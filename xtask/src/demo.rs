@@ -25,6 +25,8 @@ pub struct Arguments {
     /// Number of epochs of the experiment
     #[arg(long, default_value_t = 10)]
     epochs: u32,
+    #[command(flatten)]
+    which: cluster::Which,
 }
 
 const NAMESPACE: &str = "trainyard-demo";
@@ -33,12 +35,13 @@ const STEPS: u32 = 8;
 
 /// Runs the demo.
 pub fn main(arguments: &Arguments) -> Result<()> {
-    cluster::install_missing()?;
-    let was_up = cluster::is_up();
+    let kubeconfig = arguments.which.foreign()?;
+    cluster::install_missing(kubeconfig.as_deref())?;
+    let was_up = cluster::is_up(kubeconfig.as_deref());
     let mut step = Step::default();
 
     step.begin("a Kubernetes cluster");
-    let cluster = cluster::up()?;
+    let cluster = cluster::up(kubeconfig.as_deref())?;
     let result = on_cluster(arguments, &mut step, &cluster);
     if !arguments.keep && !was_up {
         println!("taking the cluster down");
@@ -164,6 +167,7 @@ fn on_cluster(arguments: &Arguments, step: &mut Step, cluster: &Cluster) -> Resu
 
     step.begin("the image");
     let image = image::build(cluster)?;
+    cluster::publish(cluster, Some("python"))?;
 
     step.begin("a ClearML-compatible server");
     let server = start_server(&mut stage)?;
@@ -255,15 +259,24 @@ fn install(stage: &mut Stage, image: &str, server: &Server) -> Result<()> {
 
 fn bind(stage: &Stage) -> Result<()> {
     let cluster = stage.cluster;
+    let environment = match cluster.index_url.as_str() {
+        "" => json!({}),
+        url => json!({"indexUrl": url}),
+    };
+    // Only the node of the local cluster is known to offer any.
+    let resources = if cluster.is_ours() {
+        json!({"limits": {"nvidia.com/gpu": 1}})
+    } else {
+        json!({})
+    };
     stage.apply(&json!({
         "apiVersion": "trainyard.dev/v1alpha1", "kind": "QueueBinding", "metadata": {"name": QUEUE},
         "spec": {
             "queues": [{"name": QUEUE}],
             "limits": {"maxConcurrent": 4},
-            "environment": {"indexUrl": cluster.index_url},
+            "environment": environment,
             "template": {"spec": {"containers": [{
-                "name": "task", "image": format!("{}/python:1", cluster.registry),
-                "resources": {"limits": {"nvidia.com/gpu": 1}},
+                "name": "task", "image": cluster.task_image, "resources": resources,
             }]}},
         },
     }))?;

@@ -1,4 +1,5 @@
-//! Where things are kept: nothing that is built or run lies in the clone, except the programs in `dist/`.
+//! Where things are kept: nothing that is built or run lies in the clone, except programs: those of the image in `dist/`,
+//! and in `target/` cargo's links to what it built.
 
 use std::path::{Path, PathBuf};
 

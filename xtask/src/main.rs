@@ -1,7 +1,7 @@
 //! Developer commands of trainyard; not shipped.
 //!
 //! ```text
-//! cargo xtask cluster up|down|status   a real Kubernetes on this machine, or the one of KUBECONFIG
+//! cargo xtask cluster up|down|status   a real Kubernetes on this machine, or the one of --kubeconfig
 //! cargo xtask image                    the project's image, built and pushed to the cluster's registry
 //! cargo xtask demo                     from nothing to a finished experiment
 //! cargo xtask test                     everything that is checked
@@ -58,10 +58,10 @@ enum Noun {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().noun {
-        Noun::Cluster(arguments) => cluster::main(arguments),
+        Noun::Cluster(arguments) => cluster::main(&arguments),
         Noun::Image(arguments) => image::main(&arguments),
         Noun::Demo(arguments) => demo::main(&arguments),
-        Noun::Test(arguments) => return exit(test::main(&arguments)),
+        Noun::Test(arguments) => return test::main(&arguments),
         Noun::Bench(arguments) => bench::main(&arguments),
         Noun::Index(arguments) => index::main(arguments),
     };

@@ -5,11 +5,13 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::cluster::leftovers::{self, Held};
 use crate::cluster::{self, Cluster};
 use crate::{dirs, image, sh, tools};
 
@@ -28,6 +30,8 @@ pub struct Arguments {
     /// How many scenarios run side by side on the cluster
     #[arg(long, default_value_t = 3)]
     threads: usize,
+    #[command(flatten)]
+    which: cluster::Which,
 }
 
 /// Results so far.
@@ -71,11 +75,17 @@ impl Tally {
                 self.passed += 1;
                 println!("   ok: {name} ({:.0} s)", begun.elapsed().as_secs_f64());
             }
-            Err(error) => {
-                println!("   FAILED: {name}: {error:#}");
-                self.failed.push(name.to_owned().into());
-            }
+            Err(error) => self.fail(name, &error),
         }
+    }
+
+    /// Counts what could not be done as a failed check.
+    fn fail(&mut self, name: &str, error: &anyhow::Error) {
+        println!("   FAILED: {name}: {error:#}");
+        self.failed.push(Failed {
+            name: name.to_owned(),
+            words: vec![format!("{error:#}")],
+        });
     }
 
     /// Runs tests of Rust and counts them one by one.
@@ -102,45 +112,21 @@ impl Tally {
                     begun.elapsed().as_secs_f64()
                 );
             }
-            Err(error) => {
-                println!("   FAILED: {name}: {error:#}");
-                self.failed.push(name.to_owned().into());
-            }
+            Err(error) => self.fail(name, &error),
         }
     }
 }
 
 /// Runs everything; the exit code says whether all passed.
-pub fn main(arguments: &Arguments) -> Result<ExitCode> {
+pub fn main(arguments: &Arguments) -> ExitCode {
     let begun = Instant::now();
     let mut tally = Tally {
         // Who names a test wants it run.
         long: arguments.long || arguments.only.is_some(),
         ..Tally::default()
     };
-    cluster::install_for_tests()?;
-    if let Some(only) = &arguments.only {
-        let place = if needs_place(only)? {
-            Some(prepare()?)
-        } else {
-            None
-        };
-        let mut command = cargo(&[
-            "test",
-            "--package",
-            "trainyard",
-            "--lib",
-            "--test",
-            "it",
-            "--",
-            only,
-            // Figures of a long form, say.
-            "--show-output",
-        ]);
-        arguments_of(&mut command, place.as_ref(), arguments.threads);
-        tally.rust_tests(&format!("tests of {only}"), &mut command);
-    } else {
-        everything(&mut tally, arguments);
+    if let Err(error) = run(&mut tally, arguments) {
+        tally.fail("what the tests need", &error);
     }
     println!();
     if !tally.left.is_empty() {
@@ -157,11 +143,41 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     }
     println!("took {:.0} s", begun.elapsed().as_secs_f64());
     println!("{} passed, {} failed", tally.passed, tally.failed.len());
-    Ok(if tally.failed.is_empty() {
+    if tally.failed.is_empty() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
-    })
+    }
+}
+
+fn run(tally: &mut Tally, arguments: &Arguments) -> Result<()> {
+    let kubeconfig = arguments.which.foreign()?;
+    let kubeconfig = kubeconfig.as_deref();
+    cluster::install_for_tests(kubeconfig)?;
+    let Some(only) = &arguments.only else {
+        everything(tally, arguments, kubeconfig);
+        return Ok(());
+    };
+    let place = if needs_place(only)? {
+        Some(prepare(kubeconfig)?)
+    } else {
+        None
+    };
+    let mut command = cargo(&[
+        "test",
+        "--package",
+        "trainyard",
+        "--lib",
+        "--test",
+        "it",
+        "--",
+        only,
+        // Figures of a long form, say.
+        "--show-output",
+    ]);
+    arguments_of(&mut command, place.as_ref(), arguments.threads);
+    tally.rust_tests(&format!("tests of {only}"), &mut command);
+    Ok(())
 }
 
 /// Whether one of the tests that are asked for uses what [`prepare`] brings: the cluster, its programs, clients' Pythons.
@@ -181,7 +197,7 @@ fn needs_place(only: &str) -> Result<bool> {
         .any(|name| PARTS.iter().any(|part| name.starts_with(part))))
 }
 
-fn everything(tally: &mut Tally, arguments: &Arguments) {
+fn everything(tally: &mut Tally, arguments: &Arguments, kubeconfig: Option<&Path>) {
     tally.check("formatting", || {
         sh::show(&mut cargo(&["fmt", "--all", "--check"]))
     });
@@ -207,12 +223,10 @@ fn everything(tally: &mut Tally, arguments: &Arguments) {
         ]))
     });
     // Some tests use the cluster's helm and uv, so both are there before any test runs.
-    let prepared = prepare();
-    let place = match prepared {
+    let place = match prepare(kubeconfig) {
         Ok(place) => place,
         Err(error) => {
-            println!("   FAILED: the cluster: {error:#}");
-            tally.failed.push("cluster".to_owned().into());
+            tally.fail("the cluster", &error);
             return;
         }
     };
@@ -247,16 +261,41 @@ fn everything(tally: &mut Tally, arguments: &Arguments) {
         let program = std::env::current_exe().context("where is this program")?;
         sh::show(
             Command::new(program)
-                .arg("demo")
+                .args(["demo", "--kubeconfig"])
+                .arg(&place.cluster.kubeconfig)
                 .current_dir(dirs::repository()),
         )
     });
-    if !arguments.keep {
-        tally.check("the cluster goes down and leaves nothing", || {
-            cluster::down()?;
-            cluster::leftovers::check()
-        });
+    if !arguments.keep && place.cluster.is_ours() {
+        end(tally, &place.cluster);
     }
+}
+
+/// What is asked of the cluster itself; afterwards it is gone.
+fn end(tally: &mut Tally, cluster: &Cluster) {
+    tally.check("a cluster that was killed comes up again", || {
+        cluster::crash::occupy(cluster)?;
+        let held = Held::now()?;
+        cluster::crash::kill()?;
+        cluster::up(None)?;
+        held.check_gone()?;
+        let begun = Instant::now();
+        cluster::up(None)?;
+        let took = begun.elapsed();
+        if took > Duration::from_secs(20) {
+            bail!(
+                "a cluster that is up takes {:.0} s to be found so",
+                took.as_secs_f64()
+            );
+        }
+        Ok(())
+    });
+    tally.check("the cluster goes down and leaves nothing", || {
+        let held = cluster::crash::occupy(cluster).and_then(|()| Held::now());
+        cluster::down()?;
+        leftovers::check()?;
+        held?.check_gone()
+    });
 }
 
 /// What scenarios need: the cluster, the images, the SDK.
@@ -271,10 +310,11 @@ pub struct Place {
     program: std::path::PathBuf,
 }
 
-/// Brings up the cluster and builds what scenarios run.
-pub fn prepare() -> Result<Place> {
-    let cluster = cluster::up()?;
+/// Brings up the cluster, or takes that of `kubeconfig`, and builds what scenarios run.
+pub fn prepare(kubeconfig: Option<&Path>) -> Result<Place> {
+    let cluster = cluster::up(kubeconfig)?;
     let image = image::build(&cluster)?;
+    cluster::publish(&cluster, None)?;
     let sdk_python = tools::sdk_python()?;
     let agent_python = tools::agent_python()?;
     let trains_python = tools::trains_python()?;
@@ -299,10 +339,7 @@ pub fn with(place: &Place, mut command: Command) -> Command {
         .env("TRAINYARD_E2E_KUBECONFIG", &cluster.kubeconfig)
         .env("TRAINYARD_E2E_GATEWAY", cluster.gateway.to_string())
         .env("TRAINYARD_E2E_IMAGE", &place.image)
-        .env(
-            "TRAINYARD_E2E_TASK_IMAGE",
-            format!("{}/python:1", cluster.registry),
-        )
+        .env("TRAINYARD_E2E_TASK_IMAGE", &cluster.task_image)
         .env("TRAINYARD_E2E_REGISTRY", &cluster.registry)
         .env("TRAINYARD_E2E_INDEX_URL", &cluster.index_url)
         .env("TRAINYARD_E2E_BIN", &cluster.bin)

@@ -529,6 +529,10 @@ impl World {
             "lifecycle": {"abortGracePeriod": "10s"},
             "template": {"spec": {"containers": [{"name": "task", "image": self.place.task_image}]}},
         });
+        // Somebody else's cluster may have none.
+        if self.place.index_url.is_empty() {
+            spec["environment"] = json!({});
+        }
         merge(&mut spec, patch);
         json!({
             "apiVersion": "trainyard.dev/v1alpha1", "kind": "QueueBinding",

@@ -1,25 +1,48 @@
 //! A cluster that somebody else runs: it is used as it is, never changed by `up` and `down`.
 
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs, UdpSocket};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
 use super::Cluster;
-use crate::sh;
+use crate::{dirs, sh};
+
+/// Names an image with Python that the cluster can pull, so that no image of tasks is made here and pushed.
+pub const TASK_IMAGE: &str = "TRAINYARD_TASK_IMAGE";
+
+/// Programs of this machine that work on the cluster, and where it is told how to install them.
+const PROGRAMS: [(&str, &str); 2] = [
+    ("kubectl", "https://kubernetes.io/docs/tasks/tools/"),
+    ("helm", "https://helm.sh/docs/intro/install/"),
+];
+
+/// The value of [`TASK_IMAGE`].
+pub fn task_image() -> Option<String> {
+    std::env::var(TASK_IMAGE)
+        .ok()
+        .filter(|image| !image.is_empty())
+}
 
 /// Checks that the cluster answers.
 pub fn connect(kubeconfig: &Path) -> Result<Cluster> {
     // kubectl takes a file that is not there for no settings at all; a list of files is left to it.
-    if !kubeconfig.to_string_lossy().contains(':') && !kubeconfig.is_file() {
+    let is_list = kubeconfig.to_string_lossy().contains(':');
+    if !is_list && !kubeconfig.is_file() {
         bail!(
-            "the kubeconfig {} is not there: correct KUBECONFIG, or unset it for a local cluster",
+            "the kubeconfig {} is not there: correct KUBECONFIG or --kubeconfig, or unset it for a local cluster",
             kubeconfig.display()
         );
     }
-    let kubectl = sh::find("kubectl").context(
-        "kubectl is missing on this machine; with KUBECONFIG set the one in PATH is used",
-    )?;
+    // Tests run in another folder.
+    let kubeconfig = &if is_list {
+        kubeconfig.to_owned()
+    } else {
+        std::path::absolute(kubeconfig)?
+    };
+    let bin = programs()?;
     let mut command = sh::command("kubectl");
     command
         .env("KUBECONFIG", kubeconfig)
@@ -33,14 +56,41 @@ pub fn connect(kubeconfig: &Path) -> Result<Cluster> {
         "--output",
         "jsonpath={.clusters[0].cluster.server}",
     ]))?;
+    let registry = std::env::var("TRAINYARD_REGISTRY").unwrap_or_default();
     Ok(Cluster {
         kubeconfig: kubeconfig.to_owned(),
         gateway: address_towards(&server),
-        registry: std::env::var("TRAINYARD_REGISTRY").unwrap_or_default(),
+        task_image: task_image().unwrap_or_else(|| format!("{registry}/python:1")),
+        registry,
         index_url: std::env::var("TRAINYARD_INDEX_URL").unwrap_or_default(),
-        bin: kubectl.parent().map(PathBuf::from).unwrap_or_default(),
+        bin,
         is_ours: false,
     })
+}
+
+/// One folder with all of [`PROGRAMS`], wherever this machine has them.
+fn programs() -> Result<PathBuf> {
+    let folder = dirs::state()?.join("foreign");
+    sh::make_dir(&folder)?;
+    let mut missing = Vec::new();
+    for (name, page) in PROGRAMS {
+        let Some(program) = sh::find(name) else {
+            missing.push(format!(
+                "{name} is missing on this machine; how to install it: {page}"
+            ));
+            continue;
+        };
+        let link = folder.join(name);
+        if fs::read_link(&link).is_ok_and(|target| target == program) {
+            continue;
+        }
+        sh::remove(&link)?;
+        symlink(&program, &link).with_context(|| format!("could not create {}", link.display()))?;
+    }
+    if !missing.is_empty() {
+        bail!("{}", missing.join("; "));
+    }
+    Ok(folder)
 }
 
 /// The address of this machine that packets to the API server leave from: the best guess at how pods reach it.

@@ -334,19 +334,34 @@ pub fn push(state: &State, images: &[Image]) -> Result<()> {
         if is_there && fs::read_to_string(&pushed).is_ok_and(|text| text == wanted) {
             continue;
         }
-        let mut copy = sh::command("skopeo");
-        copy.args([
-            "copy",
-            "--quiet",
-            "--preserve-digests",
-            "--dest-tls-verify=false",
-        ]);
-        copy.arg(format!("oci:{}:1", image.layout.display()))
-            .arg(format!("docker://{}", image.reference()));
-        sh::run(&mut copy)?;
+        copy(image, &image.reference(), false)?;
         sh::write(&pushed, wanted)?;
     }
     Ok(())
+}
+
+/// Pushes to somebody else's registry; layers that it has are not sent again.
+pub fn publish(images: &[Image], registry: &str) -> Result<()> {
+    for image in images {
+        let reference = format!("{registry}/{}:1", image.name);
+        sh::timed(&format!("cluster: pushing {reference}"), || {
+            copy(image, &reference, true)
+        })?;
+    }
+    Ok(())
+}
+
+fn copy(image: &Image, reference: &str, verify_tls: bool) -> Result<()> {
+    let mut copy = sh::command("skopeo");
+    copy.args([
+        "copy",
+        "--quiet",
+        "--preserve-digests",
+        &format!("--dest-tls-verify={verify_tls}"),
+    ]);
+    copy.arg(format!("oci:{}:1", image.layout.display()))
+        .arg(format!("docker://{reference}"));
+    sh::run(&mut copy)
 }
 
 /// Pulls an image into containerd ahead of its first pod; one that is there costs one question to the registry.

@@ -1,5 +1,5 @@
 //! A real Kubernetes on this machine: one node with containerd, kubelet, scheduler, DNS, an image registry and a
-//! package index; or, with KUBECONFIG set, the cluster that it names.
+//! package index; or, with KUBECONFIG set or `--kubeconfig` given, the cluster that it names.
 //!
 //! ```text
 //!                 ┌───────────── this machine, 10.89.0.1 on bridge trainyard0 ─────────────┐
@@ -13,6 +13,7 @@
 //! matter → wait until a pod could run. `down` = the sweep alone.
 
 mod control_plane;
+pub mod crash;
 mod daemon;
 mod external;
 mod images;
@@ -28,6 +29,7 @@ mod registry;
 mod status;
 mod sweep;
 
+use std::ffi::OsString;
 use std::fs;
 use std::net::{IpAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -39,7 +41,7 @@ use clap::Subcommand;
 pub use self::daemon::Daemon;
 use self::images::Image;
 use self::layout::{GPUS, NODE, State};
-pub use self::packages::{install_for_tests, install_missing};
+pub use self::packages::{install_for_programs, install_for_tests, install_missing};
 use crate::{index, sh};
 
 /// `cargo xtask cluster`
@@ -47,9 +49,25 @@ use crate::{index, sh};
 pub struct Arguments {
     #[command(subcommand)]
     verb: Verb,
-    /// Use the cluster of this kubeconfig instead of starting one
+    #[command(flatten)]
+    which: Which,
+}
+
+/// Which cluster is worked on.
+#[derive(clap::Args)]
+pub struct Which {
+    /// Use the cluster of this kubeconfig, with the registry of TRAINYARD_REGISTRY, instead of a local one
     #[arg(long, env = "KUBECONFIG", global = true, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
+    kubeconfig: Option<OsString>,
+}
+
+impl Which {
+    /// The kubeconfig that was typed or set, unless it is that of the local cluster or empty.
+    pub fn foreign(&self) -> Result<Option<PathBuf>> {
+        let own = State::new()?.kubeconfig();
+        let given = self.kubeconfig.clone().map(PathBuf::from);
+        Ok(given.filter(|path| !path.as_os_str().is_empty() && *path != own))
+    }
 }
 
 #[derive(Subcommand, Clone, Copy)]
@@ -62,10 +80,10 @@ enum Verb {
     Status,
 }
 
-pub fn main(arguments: Arguments) -> Result<()> {
-    match (arguments.verb, given(arguments.kubeconfig)?) {
+pub fn main(arguments: &Arguments) -> Result<()> {
+    match (arguments.verb, arguments.which.foreign()?) {
         (Verb::Up, kubeconfig) => {
-            let cluster = up_with(kubeconfig.as_deref())?;
+            let cluster = up(kubeconfig.as_deref())?;
             println!("export KUBECONFIG={}", cluster.kubeconfig.display());
             println!("export PATH={}:$PATH", cluster.bin.display());
             Ok(())
@@ -96,12 +114,6 @@ pub fn main(arguments: Arguments) -> Result<()> {
     }
 }
 
-/// The kubeconfig that was typed or set, unless it is that of the local cluster or empty.
-pub fn given(kubeconfig: Option<PathBuf>) -> Result<Option<PathBuf>> {
-    let own = State::new()?.kubeconfig();
-    Ok(kubeconfig.filter(|path| !path.as_os_str().is_empty() && *path != own))
-}
-
 /// The image of tasks in tests, and the base of the project's own.
 #[derive(Clone, Debug)]
 pub struct BaseImage {
@@ -128,6 +140,18 @@ pub fn pull(reference: &str) -> Result<()> {
     images::pull(&State::new()?, reference)
 }
 
+/// Brings images of tasks into the registry of a foreign cluster: the one of this name, or all. Where the user has named
+/// an image for tasks none is needed.
+pub fn publish(cluster: &Cluster, name: Option<&str>) -> Result<()> {
+    if cluster.is_ours || external::task_image().is_some() {
+        return Ok(());
+    }
+    let mut images = images::all()?;
+    images.retain(|image| name.is_none_or(|name| image.name() == name));
+    images::ensure(&images)?;
+    images::publish(&images, &cluster.registry)
+}
+
 /// A cluster that answers, and how to reach what belongs to it.
 #[derive(Clone, Debug)]
 pub struct Cluster {
@@ -136,6 +160,8 @@ pub struct Cluster {
     pub gateway: IpAddr,
     /// The registry as nodes and buildah name it, such as `127.0.0.1:16500`; empty when a foreign cluster has none.
     pub registry: String,
+    /// An image with Python for tasks.
+    pub task_image: String,
     /// The Python package index as pods name it; empty when a foreign cluster has none.
     pub index_url: String,
     /// The folder of kubectl and helm.
@@ -150,19 +176,9 @@ impl Cluster {
     }
 }
 
-/// The cluster that KUBECONFIG names, or else the local one: when this returns it can run pods.
-pub fn up() -> Result<Cluster> {
-    up_with(foreign()?.as_deref())
-}
-
-/// The kubeconfig of a cluster that is not ours, if KUBECONFIG names one.
-fn foreign() -> Result<Option<PathBuf>> {
-    given(std::env::var_os("KUBECONFIG").map(PathBuf::from))
-}
-
 /// Whether there is nothing to start: the local cluster runs and is well, or another one is to be used.
-pub fn is_up() -> bool {
-    if foreign().is_ok_and(|kubeconfig| kubeconfig.is_some()) {
+pub fn is_up(kubeconfig: Option<&Path>) -> bool {
+    if kubeconfig.is_some() {
         return true;
     }
     State::new().is_ok_and(|state| {
@@ -171,8 +187,8 @@ pub fn is_up() -> bool {
     })
 }
 
-/// The local cluster, or the one of `kubeconfig`.
-pub fn up_with(kubeconfig: Option<&Path>) -> Result<Cluster> {
+/// The cluster of `kubeconfig`, or else the local one: when this returns it can run pods.
+pub fn up(kubeconfig: Option<&Path>) -> Result<Cluster> {
     if let Some(kubeconfig) = kubeconfig {
         let cluster = external::connect(kubeconfig)?;
         eprintln!("cluster: using that of {}", kubeconfig.display());
@@ -210,11 +226,8 @@ pub fn up_with(kubeconfig: Option<&Path>) -> Result<Cluster> {
     Ok(local(&state, programs))
 }
 
-/// Ends the local cluster and takes away what it left; a cluster that KUBECONFIG names is left alone.
+/// Ends the local cluster and takes away what it left.
 pub fn down() -> Result<()> {
-    if foreign()?.is_some() {
-        return Ok(());
-    }
     let state = State::new()?;
     if !state.root().exists() {
         eprintln!("cluster: there is none");
@@ -233,6 +246,7 @@ fn local(state: &State, programs: PathBuf) -> Cluster {
         kubeconfig: state.kubeconfig(),
         gateway: layout::GATEWAY.into(),
         registry: layout::registry(),
+        task_image: format!("{}/python:1", layout::registry()),
         index_url: layout::index_url(),
         bin: programs,
         is_ours: true,

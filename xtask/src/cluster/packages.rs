@@ -1,9 +1,10 @@
 //! What the machine must offer: found by file, so that it does not matter how it was installed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
+use super::external;
 use crate::sh;
 
 /// What proves that a package is there.
@@ -12,8 +13,35 @@ enum Proof {
     File(&'static str),
 }
 
-/// Debian packages that cluster and image need, and what each of them is for.
-const PACKAGES: &[(&str, Proof)] = &[
+/// The name of a Debian package, and its proof.
+type Package = (&'static str, Proof);
+
+/// What the programs of the image are built with.
+const PROGRAMS: &[Package] = &[
+    ("gcc", Proof::Program("cc")),
+    ("libc6-dev", Proof::File("/usr/include/stdlib.h")),
+    ("python3", Proof::Program("python3")),
+    ("python3-venv", Proof::Program("/usr/bin/python3")),
+];
+
+/// What is needed beside it, whatever the cluster is.
+const PACKAGES: &[Package] = &[
+    ("skopeo", Proof::Program("skopeo")),
+    ("buildah", Proof::Program("buildah")),
+    ("openssl", Proof::Program("openssl")),
+    ("git", Proof::Program("git")),
+    ("git-lfs", Proof::Program("git-lfs")),
+];
+
+/// What the images of tasks are made with.
+const IMAGES: &[Package] = &[
+    ("debootstrap", Proof::Program("debootstrap")),
+    ("busybox-static", Proof::File("/bin/busybox")),
+    ("musl-tools", Proof::Program("musl-gcc")),
+];
+
+/// What the local cluster is made of.
+const CLUSTER: &[Package] = &[
     ("containerd", Proof::Program("containerd")),
     ("runc", Proof::Program("runc")),
     (
@@ -23,31 +51,21 @@ const PACKAGES: &[(&str, Proof)] = &[
     ("nftables", Proof::Program("nft")),
     ("iproute2", Proof::Program("ip")),
     ("docker-registry", Proof::Program("docker-registry")),
-    ("skopeo", Proof::Program("skopeo")),
-    ("buildah", Proof::Program("buildah")),
-    ("debootstrap", Proof::Program("debootstrap")),
-    ("busybox-static", Proof::File("/bin/busybox")),
-    ("openssl", Proof::Program("openssl")),
-    ("gcc", Proof::Program("cc")),
-    ("musl-tools", Proof::Program("musl-gcc")),
-    ("libc6-dev", Proof::File("/usr/include/stdlib.h")),
-    ("git", Proof::Program("git")),
-    ("git-lfs", Proof::Program("git-lfs")),
-    ("python3", Proof::Program("python3")),
-    ("python3-venv", Proof::Program("/usr/bin/python3")),
     ("util-linux", Proof::Program("setsid")),
 ];
 
 /// What the tests of the server's page need on top: a browser, and what drives it.
-const BROWSER: &[(&str, Proof)] = &[
+const BROWSER: &[Package] = &[
     ("chromium", Proof::Program("chromium")),
     ("chromium-driver", Proof::Program("chromedriver")),
 ];
 
 /// Names of Debian packages that are missing on this machine.
-fn missing(packages: &[(&'static str, Proof)]) -> Vec<&'static str> {
-    packages
+fn missing(lists: &[&[Package]]) -> Vec<&'static str> {
+    lists
         .iter()
+        .copied()
+        .flatten()
         .filter(|(package, proof)| !is_there(package, proof))
         .map(|(package, _)| *package)
         .collect()
@@ -64,34 +82,68 @@ fn is_there(package: &str, proof: &Proof) -> bool {
     }
 }
 
-/// Fails with the one line that installs what is missing.
+/// Fails with the lines that install what the local cluster lacks.
 pub fn check() -> Result<()> {
-    let missing = missing(PACKAGES);
+    let missing = missing(&[PROGRAMS, PACKAGES, IMAGES, CLUSTER]);
+    both(none(&missing), go().map(drop))
+}
+
+/// Installs what is missing for work on the cluster of `kubeconfig`, or else on the local one.
+pub fn install_missing(kubeconfig: Option<&Path>) -> Result<()> {
+    install_with(kubeconfig, &[])
+}
+
+/// The same, with the browser.
+pub fn install_for_tests(kubeconfig: Option<&Path>) -> Result<()> {
+    install_with(kubeconfig, BROWSER)
+}
+
+/// What the programs of `dist/` need, for whom packs them by other means.
+pub fn install_for_programs() -> Result<()> {
+    install(&missing(&[PROGRAMS]))
+}
+
+fn install_with(kubeconfig: Option<&Path>, more: &[Package]) -> Result<()> {
+    if kubeconfig.is_none() {
+        let missing = missing(&[PROGRAMS, PACKAGES, IMAGES, CLUSTER, more]);
+        return both(install(&missing), go().map(drop));
+    }
+    if external::task_image().is_some() {
+        return install(&missing(&[PROGRAMS, PACKAGES, more]));
+    }
+    if !is_root() {
+        bail!(
+            "the images of tasks are made by debootstrap, which needs root: run it with `sudo -E env PATH=$PATH`, \
+             or set {} to an image with Python that the cluster can pull",
+            external::TASK_IMAGE
+        );
+    }
+    install(&missing(&[PROGRAMS, PACKAGES, IMAGES, more]))
+}
+
+/// What apt-get brings and what it does not are told at once.
+fn both(packages: Result<()>, go: Result<()>) -> Result<()> {
+    match (packages, go) {
+        (Err(packages), Err(go)) => bail!("{packages:#}; {go:#}"),
+        (packages, go) => packages.and(go),
+    }
+}
+
+fn none(missing: &[&str]) -> Result<()> {
     if !missing.is_empty() {
         bail!(
             "missing on this machine: {0}; install with: apt-get install -y {0}",
             missing.join(" ")
         );
     }
-    go()?;
     Ok(())
 }
 
-/// Installs what is missing, quietly and without what is merely recommended.
-pub fn install_missing() -> Result<()> {
-    install(&missing(PACKAGES))
-}
-
-/// The same, with the browser.
-pub fn install_for_tests() -> Result<()> {
-    install(&[missing(PACKAGES), missing(BROWSER)].concat())
-}
-
+/// Quietly, and without what is merely recommended.
 fn install(missing: &[&str]) -> Result<()> {
-    if missing.is_empty() {
-        return Ok(());
+    if missing.is_empty() || !is_root() {
+        return none(missing);
     }
-    require_root("installing packages")?;
     let Some(apt) = sh::find("apt-get") else {
         bail!(
             "missing on this machine: {}; apt-get is not here: install them by hand",
@@ -119,25 +171,64 @@ fn install(missing: &[&str]) -> Result<()> {
     })
 }
 
-/// Go, also where its own installation instructions put it.
-pub fn go() -> Result<std::path::PathBuf> {
-    let usual = Path::new("/usr/local/go/bin/go");
-    match sh::find("go") {
-        Some(go) => Ok(go),
-        None if usual.is_file() => Ok(usual.to_owned()),
-        None => bail!(
-            "Go 1.26 or newer is missing on this machine; install with: \
-             curl -fsSL https://go.dev/dl/go1.26.8.linux-amd64.tar.gz | tar -C /usr/local -xz"
-        ),
+/// Go, also where its own installation instructions put it. From 1.21 on it fetches the version that a module names.
+pub fn go() -> Result<PathBuf> {
+    let usual = PathBuf::from("/usr/local/go/bin/go");
+    let usual = usual.is_file().then_some(usual);
+    let mut old = String::new();
+    for go in sh::find("go").into_iter().chain(usual) {
+        let version = sh::output(sh::command(&go).arg("version").current_dir("/"))?;
+        if minor(&version).is_none_or(|minor| minor >= 21) {
+            return Ok(go);
+        }
+        old = format!(" ({} is too old: {version})", go.display());
     }
+    bail!(
+        "Go 1.26 or newer is missing on this machine{old}; install with: \
+         curl -fsSL https://go.dev/dl/go1.26.8.linux-amd64.tar.gz | tar -C /usr/local -xz"
+    )
+}
+
+/// The 26 of `go version go1.26.8 linux/amd64`.
+fn minor(version: &str) -> Option<u32> {
+    let (_, rest) = version.split_once("go1.")?;
+    let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+    digits.parse().ok()
 }
 
 /// Fails unless run by root.
 pub fn require_root(what: &str) -> Result<()> {
-    if !nix::unistd::Uid::effective().is_root() {
+    if !is_root() {
         bail!(
             "{what} needs root: run it with `sudo -E env PATH=$PATH`, or set KUBECONFIG to a cluster that is there"
         );
     }
     Ok(())
+}
+
+fn is_root() -> bool {
+    nix::unistd::Uid::effective().is_root()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_and_go_are_told_at_once() {
+        let told = both(none(&["runc", "git"]), Err(anyhow::anyhow!("no Go"))).unwrap_err();
+        assert_eq!(
+            told.to_string(),
+            "missing on this machine: runc git; install with: apt-get install -y runc git; no Go"
+        );
+        assert!(both(none(&[]), Ok(())).is_ok());
+        assert!(both(none(&["runc"]), Ok(())).is_err());
+    }
+
+    #[test]
+    fn the_age_of_go_is_read() {
+        assert_eq!(minor("go version go1.26.8 linux/amd64"), Some(26));
+        assert_eq!(minor("go version go1.19 linux/amd64"), Some(19));
+        assert_eq!(minor("go version devel linux/amd64"), None);
+    }
 }

@@ -175,10 +175,17 @@ fn unmount(folder: &Path) {
 }
 
 fn remove_cgroups() {
+    let start = Instant::now();
     for root in node::cgroups() {
-        // The deepest first: a cgroup with children cannot be removed.
-        for group in tree(&root).iter().rev() {
-            let _ = fs::remove_dir(group);
+        // The deepest first: a cgroup with children cannot be removed, nor can one whose processes are still ending.
+        loop {
+            for group in tree(&root).iter().rev() {
+                let _ = fs::remove_dir(group);
+            }
+            if !root.exists() || start.elapsed() > Duration::from_secs(5) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 }

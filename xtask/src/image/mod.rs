@@ -7,7 +7,6 @@ pub mod programs;
 mod symbols;
 
 use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -22,19 +21,19 @@ pub struct Arguments {
     /// Build the programs into dist/ and no image
     #[arg(long)]
     programs: bool,
-    /// Use the cluster of this kubeconfig, with the registry of TRAINYARD_REGISTRY
-    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    which: cluster::Which,
 }
 
 pub fn main(arguments: &Arguments) -> Result<()> {
     if arguments.programs {
+        cluster::install_for_programs()?;
         for program in programs()?.all() {
             println!("{}", program.display());
         }
         return Ok(());
     }
-    let cluster = cluster::up_with(cluster::given(arguments.kubeconfig.clone())?.as_deref())?;
+    let cluster = cluster::up(arguments.which.foreign()?.as_deref())?;
     println!("{}", build(&cluster)?);
     Ok(())
 }
