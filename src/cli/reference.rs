@@ -79,7 +79,7 @@ fn meaning(arg: &Arg) -> String {
     let values: Vec<String> = arg
         .get_possible_values()
         .iter()
-        .filter(|value| !value.is_hide_set())
+        .filter(|value| !value.is_hide_set() && arg.get_action().takes_values())
         .map(|value| format!("`{}`", value.get_name()))
         .collect();
     if !values.is_empty() {

@@ -186,6 +186,13 @@ where
             .collect()
     }
 
+    /// One object, as the watch or a write of ours last told of it.
+    pub fn named(&self, namespace: &str, task: &TaskId, name: &str) -> Option<Arc<K>> {
+        let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
+        let objects = rows.by_task.get(&(namespace.to_owned(), task.clone()))?;
+        objects.get(name).cloned()
+    }
+
     /// The last states of a binding's objects that were deleted since this was asked for.
     pub fn take_gone(&self, namespace: &str, binding: &str) -> Vec<Arc<K>> {
         let mut rows = self.rows.write().unwrap_or_else(PoisonError::into_inner);

@@ -28,7 +28,7 @@ pub struct Arguments {
     #[arg(long)]
     keep: bool,
     /// How many scenarios run side by side on the cluster
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 6)]
     threads: usize,
     #[command(flatten)]
     which: cluster::Which,
@@ -250,7 +250,7 @@ fn everything(tally: &mut Tally, arguments: &Arguments, kubeconfig: Option<&Path
                 "e2e::",
                 "--skip",
                 "bench::",
-                "--test-threads=2",
+                "--test-threads=4",
             ]),
         ),
     );

@@ -1,5 +1,6 @@
 //! The claim: intend, take, park, release.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -27,6 +28,10 @@ const PARKED: &str = "taken by trainyard, waits for its pod";
 const LONGEST_MESSAGE: usize = 500;
 /// How often a release is tried against a Job that changes meanwhile.
 const RELEASE_TRIES: usize = 4;
+/// How long the watch is waited for to tell of a change that the API server knows of, before it is asked: far longer
+/// than it takes, and far shorter than the step's deadline.
+const WATCH_TRIES: usize = 10;
+const WATCH_PAUSE: Duration = Duration::from_millis(20);
 
 impl Hands<'_> {
     /// Creates the suspended Job, from here on the record of the claim.
@@ -192,6 +197,13 @@ impl Hands<'_> {
             },
         };
         let uid = job.uid();
+        // What was noted or seen since saves a patch that is out of date.
+        let name = job.name_any();
+        if let Some(known) = self.context.jobs.named(self.namespace, &case.task, &name)
+            && is_same_intent(&known, uid.as_deref())
+        {
+            job = known.as_ref().clone();
+        }
         for _ in 0..RELEASE_TRIES {
             in_time(case)?;
             let mut patch = json!({
@@ -216,16 +228,37 @@ impl Hands<'_> {
                     return Ok(Next::Done);
                 }
                 Err(error) if error.is_not_found() => return Ok(Next::Done),
-                // The Job's own controller writes its status once it sees it: read again, and look that it still is
-                // the same intent.
-                Err(error) if error.is_conflict() => match self.live_job(case, attempt).await? {
-                    Some(current) if is_same_intent(&current, uid.as_deref()) => job = current,
-                    _ => return Ok(Next::Done),
-                },
+                // The Job's own controller writes its status once it sees it: take what the watch tells of that, or
+                // read again, and look that it still is the same intent.
+                Err(error) if error.is_conflict() => {
+                    let current = match self.newer_job(case, &job).await {
+                        Some(current) => Some(current.as_ref().clone()),
+                        None => self.live_job(case, attempt).await?,
+                    };
+                    match current {
+                        Some(current) if is_same_intent(&current, uid.as_deref()) => job = current,
+                        _ => return Ok(Next::Done),
+                    }
+                }
                 Err(error) => return Err(Fault::Release(error)),
             }
         }
         Ok(Next::Done)
+    }
+}
+
+impl Hands<'_> {
+    /// A newer state of the Job than this one, as the watch tells of it within a moment.
+    async fn newer_job(&self, case: &Case, job: &JobObject) -> Option<Arc<JobObject>> {
+        let (name, version) = (job.name_any(), job.resource_version());
+        for _ in 0..WATCH_TRIES {
+            let known = self.context.jobs.named(self.namespace, &case.task, &name);
+            if let Some(known) = known.filter(|known| known.resource_version() != version) {
+                return Some(known);
+            }
+            tokio::time::sleep(WATCH_PAUSE).await;
+        }
+        None
     }
 }
 

@@ -50,6 +50,7 @@ fn s47_a_task_that_another_consumer_dropped_is_told_and_left_alone() {
 }
 
 #[test]
+#[ignore = "long form: seven minutes of quiet times"]
 fn s47_what_another_consumer_dropped_is_put_back_where_the_binding_asks_for_it() {
     let world = World::with_binding("s47-back");
     world.bind("gpu", &["gpu"], &json!({"suspend": true}));
