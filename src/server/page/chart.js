@@ -37,7 +37,7 @@ export function lineChart({ title, signal, unit = '', zero = false, top }) {
   const svg = s('svg', { class: 'chart-svg', 'aria-hidden': 'true' });
   const tip = h('div', { class: 'tip', hidden: true });
   const legend = h('div', { class: 'legend' });
-  const canvas = h('div', { class: 'canvas', tabindex: '0', role: 'img' }, svg, tip);
+  const canvas = h('div', { class: 'canvas', tabindex: '0', role: 'img', 'aria-label': title }, svg, tip);
   const element = h('div', { class: 'chart' }, canvas, legend);
   const off = new Set();
   let state = { series: [], log: false, smoothing: 0, axis: 'iter' };

@@ -1,8 +1,10 @@
 //! The order of a queue, changed by mouse and by keys; and queues themselves.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
-use super::world::Page;
+use super::world::{PATIENCE, Page};
 
 const ALT: &str = "\u{E00A}";
 const UP: &str = "\u{E013}";
@@ -44,6 +46,17 @@ fn order(page: &Page, queue: &str, tasks: &[String]) -> String {
         .collect()
 }
 
+/// The page shows an order before the server has it.
+fn until_order(page: &Page, queue: &str, tasks: &[String], wanted: &str) {
+    let until = Instant::now() + PATIENCE;
+    let mut found = order(page, queue, tasks);
+    while found != wanted && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(60));
+        found = order(page, queue, tasks);
+    }
+    assert_eq!(found, wanted);
+}
+
 fn handle(id: &str) -> String {
     format!(".entry[data-id=\"{id}\"] .handle")
 }
@@ -65,17 +78,17 @@ fn entries_are_dragged_to_their_place() {
         ".entry .name",
         &["task b", "task c", "task a", "task d", "task e"],
     );
-    assert_eq!(order(&page, &queue, &tasks), "bcade");
+    until_order(&page, &queue, &tasks, "bcade");
     to(4, 1, -6.0);
     page.all_read(
         ".entry .name",
         &["task e", "task b", "task c", "task a", "task d"],
     );
-    assert_eq!(order(&page, &queue, &tasks), "ebcad");
+    until_order(&page, &queue, &tasks, "ebcad");
     // Back where it was: nothing happens, and the entry keeps the focus.
     let start = page.middle(&handle(&tasks[2]));
     page.browser.drag(&[start, (start.0, start.1 + 8.0), start]);
-    assert_eq!(order(&page, &queue, &tasks), "ebcad");
+    until_order(&page, &queue, &tasks, "ebcad");
     page.no_errors();
 }
 
@@ -93,7 +106,7 @@ fn a_drop_counts_from_where_the_entries_stand_by_then() {
         .drag(&[start, (start.0, y + 30.0), (x, y + 6.0)]);
     page.call("queues.get_next_task", json!({"queue": queue}));
     page.all_read(".entry .name", &["task b", "task d", "task c"]);
-    assert_eq!(order(&page, &queue, &tasks), "bdc");
+    until_order(&page, &queue, &tasks, "bdc");
     page.no_errors();
 }
 
@@ -120,7 +133,7 @@ fn keys_move_the_entry_whose_handle_has_the_focus() {
             .collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         page.all_read(".entry .name", &names);
-        assert_eq!(order(&page, &queue, &tasks), wanted);
+        until_order(&page, &queue, &tasks, wanted);
         page.wait(
             "the focus on the handle",
             "return document.activeElement.closest('.entry')?.dataset.id === arguments[0]",
@@ -148,7 +161,7 @@ fn buttons_move_to_front_and_back_and_remove() {
     page.all_read(".entry .name", &["task c", "task b", "task a"]);
     page.press_button("Remove task b from the queue");
     page.all_read(".entry .name", &["task c", "task a"]);
-    assert_eq!(order(&page, &queue, &tasks), "ca");
+    until_order(&page, &queue, &tasks, "ca");
     assert_eq!(page.status(&tasks[1]), "created");
     page.no_errors();
 }

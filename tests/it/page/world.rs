@@ -13,7 +13,7 @@ use super::browser::Browser;
 use crate::server_world::{Client, InProcess, keys, multipart};
 
 /// How long anything may take to appear.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Browsers are large: one at a time.
 static ONE: Mutex<()> = Mutex::new(());
