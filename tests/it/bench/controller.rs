@@ -7,10 +7,10 @@ use futures::StreamExt;
 use k8s_openapi::api::batch::v1::Job;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, Config, config::KubeConfigOptions, config::Kubeconfig};
-use serde_json::json;
+use serde_json::{Value, json};
+use trainyard::pod::label;
 
 use super::{JobWatch, at_least, figure, percentile};
-use crate::e2e::kwok::Kwok;
 use crate::e2e::s36_scale::{
     enqueue, live, processor, requests_per_task, resident, until_taken, world,
 };
@@ -33,15 +33,43 @@ struct Pace {
     all_run: f64,
 }
 
-/// A loop that does the same writes: created suspended, then patched; 32 at once. The same pods on the same nodes.
-fn bare_loop(world: &World, kwok: &Kwok, number: usize) -> Pace {
+/// A Job as the controller makes it, without what only Kubernetes or the controller itself looks at.
+fn sample(world: &World) -> Value {
+    let task = enqueue(world, 1).remove(0);
+    let mut job = wait("a Job to copy", 60, || {
+        let job = world.job_of(&task);
+        (!job.is_null()).then_some(job)
+    });
+    world.call("tasks.stop", &json!({"task": task}));
+    wait("the copied Job is gone", 60, || {
+        (live(world) == (0, 0)).then_some(())
+    });
+    let of_kubernetes = |labels: &mut Value| {
+        if let Some(labels) = labels.as_object_mut() {
+            labels.retain(|name, _| {
+                !name.contains("job-name") && !name.contains("controller-uid") && name != label::TASK
+            });
+        }
+    };
+    job["spec"]["suspend"] = json!(true);
+    job["spec"]["selector"] = Value::Null;
+    of_kubernetes(&mut job["spec"]["template"]["metadata"]["labels"]);
+    of_kubernetes(&mut job["metadata"]["labels"]);
+    job["metadata"]["labels"]["bare"] = json!("true");
+    json!({
+        "metadata": {"labels": job["metadata"]["labels"], "annotations": job["metadata"]["annotations"]},
+        "spec": job["spec"],
+    })
+}
+
+/// A loop that does the same writes of the same Jobs: created suspended, then patched; 32 at once, on the same nodes.
+fn bare_loop(world: &World, number: usize) -> Pace {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .expect("runtime");
-    let mut pod = kwok.binding_patch()["template"].clone();
-    pod["spec"]["restartPolicy"] = json!("Never");
+    let sample = sample(world);
     let begun = Instant::now();
     runtime.block_on(async {
         let kubeconfig = Kubeconfig::read_from(&world.place.kubeconfig).expect("kubeconfig");
@@ -52,14 +80,11 @@ fn bare_loop(world: &World, kwok: &Kwok, number: usize) -> Pace {
         let jobs: Api<Job> = Api::namespaced(client, &world.namespace);
         futures::stream::iter(0..number)
             .for_each_concurrent(32, |i| {
-                let (jobs, pod) = (jobs.clone(), pod.clone());
+                let (jobs, mut job) = (jobs.clone(), sample.clone());
                 async move {
                     let name = format!("bare-{i}");
-                    let job: Job = serde_json::from_value(json!({
-                        "metadata": {"name": name, "labels": {"bare": "true"}},
-                        "spec": {"suspend": true, "backoffLimit": 0, "template": pod},
-                    }))
-                    .expect("a Job");
+                    job["metadata"]["name"] = json!(name);
+                    let job: Job = serde_json::from_value(job).expect("a Job");
                     jobs.create(&PostParams::default(), &job)
                         .await
                         .expect("created");
@@ -127,8 +152,8 @@ fn named_at_launch(world: &World, number: usize) -> f64 {
 #[test]
 fn controller_with_many_live_jobs() {
     let number = jobs();
-    let (mut world, kwok) = world(World::measured("bench-scale"), number / 1500 + 2);
-    let bare = bare_loop(&world, &kwok, number);
+    let (mut world, _kwok) = world(World::measured("bench-scale"), number / 1500 + 2);
+    let bare = bare_loop(&world, number);
     let ours = controlled(&world, number);
     let (writes, reads) = requests_per_task(&world, number);
     let named = named_at_launch(&world, number);
