@@ -227,14 +227,6 @@ pub(super) fn finds_no_place() -> Vec<Row> {
             ..row("unschedulable-by-gate", Category::Unschedulable)
         },
         Row {
-            pod: json!({"nodeSelector": {"example.com/nowhere": "true"}}),
-            spec: json!({"lifecycle": {"pendingTimeout": "25s", "onPendingTimeout": "Requeue"}}),
-            status: "queued",
-            reason: "trainyard: restored",
-            words: &["no node takes the pod", "node selector"],
-            ..row("unschedulable-and-requeued", Category::Unschedulable)
-        },
-        Row {
             container: json!({"resources": {"limits": {"example.com/dragon": 1}}}),
             status: "queued",
             reason: "trainyard: restored",
