@@ -47,7 +47,9 @@ fn sample(world: &World) -> Value {
     let of_kubernetes = |labels: &mut Value| {
         if let Some(labels) = labels.as_object_mut() {
             labels.retain(|name, _| {
-                !name.contains("job-name") && !name.contains("controller-uid") && name != label::TASK
+                !name.contains("job-name")
+                    && !name.contains("controller-uid")
+                    && name != label::TASK
             });
         }
     };
