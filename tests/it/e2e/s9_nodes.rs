@@ -157,7 +157,7 @@ fn lose(world: &World, kwok: &mut Kwok, node: &str) {
 }
 
 #[test]
-#[ignore = "long form"]
+#[ignore = "long form: two minutes of a node that is away"]
 fn s9_tasks_of_a_node_that_stops_reporting_go_back_once_their_pods_are_known_to_be_dead() {
     let mut world = World::new("s9lost");
     let mut kwok = Kwok::apart(&world, 2);
