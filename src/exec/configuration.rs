@@ -19,6 +19,10 @@ use crate::pod;
 
 /// Largest file.
 const MOST: u64 = 1 << 20;
+/// Which package manager the configuration names.
+const TYPE: &str = "agent.package_manager.type";
+/// Whether uv may stand in for pip.
+const REPLACED: &str = "agent.package_manager.uv_replace_pip";
 /// Says that nothing is to be installed.
 const SKIP_ENVIRONMENT: &str = "CLEARML_AGENT_SKIP_PYTHON_ENV_INSTALL";
 /// The same; its value may name the interpreter that has all that is needed.
@@ -62,12 +66,15 @@ pub fn read(inherited: &BTreeMap<String, String>) -> Result<Agent, Failure> {
 }
 
 /// Names what has no effect, once for each run.
-pub fn warn(agent: &Agent, log: &mut Log<'_>) {
+pub fn warn(settings: &Settings, agent: &Agent, log: &mut Log<'_>) {
     for (key, from) in &agent.unknown {
         log(&format!("{key} is no known key ({from}): it has no effect"));
     }
     for (key, from, why) in agent.idle() {
         log(&format!("{key} ({from}) has no effect: {why}"));
+    }
+    if let Some(text) = pip_set_aside(&settings.manager, agent) {
+        log(&text);
     }
 }
 
@@ -91,19 +98,33 @@ pub fn manager_with(
     if skipped {
         return Ok(Manager::None);
     }
-    if of_binding != Manager::Auto || !agent.is_set("agent.package_manager.type") {
+    if of_binding != Manager::Auto {
         return Ok(of_binding);
     }
-    let real_pip = agent.is_set("agent.package_manager.uv_replace_pip")
-        && !agent.flag("agent.package_manager.uv_replace_pip");
-    match agent.text("agent.package_manager.type").as_deref() {
-        // Every generated file says pip: uv installs the same, unless its user wants pip itself.
-        Some("pip") if real_pip => Ok(Manager::Pip),
+    match agent.text(TYPE).as_deref() {
+        // Every generated file and the default say pip: uv installs the same, unless its user wants pip itself.
+        Some("pip") | None if wants_pip(agent) => Ok(Manager::Pip),
         Some("pip") | None => Ok(Manager::Auto),
         Some(named) => named
             .parse()
-            .map_err(|error| Failure::new(format!("agent.package_manager.type: {error}"))),
+            .map_err(|error| Failure::new(format!("{TYPE}: {error}"))),
     }
+}
+
+/// Whether somebody has said that uv may not stand in for pip.
+fn wants_pip(agent: &Agent) -> bool {
+    let said = agent.is_set(REPLACED) && agent.text(REPLACED).is_some();
+    said && !agent.flag(REPLACED)
+}
+
+/// What the log says where pip itself is wanted, but another manager is named as well: that one stays.
+fn pip_set_aside(named: &str, agent: &Agent) -> Option<String> {
+    let chosen = agent.text(TYPE).filter(|chosen| chosen != "pip")?;
+    let counts = matches!(named.parse::<Manager>(), Ok(Manager::Auto));
+    (counts && wants_pip(agent)).then(|| {
+        let (replaced, named) = (agent.origin(REPLACED), agent.origin(TYPE));
+        format!("{REPLACED} ({replaced}) has no effect: {TYPE} ({named}) is {chosen}")
+    })
 }
 
 /// The value of a variable, under whichever of its names it is set, unless it says no.

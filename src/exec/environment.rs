@@ -69,7 +69,7 @@ pub async fn make(
     for text in &plan.notes {
         note(text);
     }
-    configuration::warn(&agent, &mut |text: &str| note(text));
+    configuration::warn(settings, &agent, &mut |text: &str| note(text));
     let mut settings = settings.clone();
     settings.inherited = sections::variables(&agent, task, &settings.inherited);
     let home = start::variables(&plan, &settings, None);

@@ -3,14 +3,20 @@ use serde_json::json;
 use super::*;
 use crate::exec::plan::{PlanSettings, plan};
 
-const TYPE: &str = "agent.package_manager.type";
-const REPLACED: &str = "agent.package_manager.uv_replace_pip";
+const REPLACED_VARIABLE: &str = "CLEARML_AGENT__AGENT__PACKAGE_MANAGER__UV_REPLACE_PIP";
 
 fn agent(keys: &[(&str, Value)]) -> Agent {
     let keys = keys
         .iter()
         .map(|(path, value)| ((*path).to_owned(), value.clone()));
     Agent::of_values(keys.collect())
+}
+
+/// What this file and these variables say.
+fn configured(text: &str, set: &[(&str, &str)]) -> Agent {
+    let document = Document::read(text, &|_| None).unwrap();
+    let files = [("/clearml.conf".to_owned(), document)];
+    Agent::resolve(&files, &Environment::of(variables(set)))
 }
 
 fn variables(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -45,11 +51,71 @@ fn pip_is_uv_unless_its_user_wants_pip_itself() {
             vec![(TYPE, json!("pip")), (REPLACED, json!(false))],
             Manager::Pip,
         ),
+        (vec![(REPLACED, json!(false))], Manager::Pip),
+        (vec![(REPLACED, json!(true))], Manager::Auto),
+        (vec![(REPLACED, json!(null))], Manager::Auto),
+        (vec![(REPLACED, json!(""))], Manager::Auto),
+        (
+            vec![(TYPE, json!("uv")), (REPLACED, json!(false))],
+            Manager::Uv,
+        ),
+        (
+            vec![(TYPE, json!("conda")), (REPLACED, json!(false))],
+            Manager::Conda,
+        ),
         (vec![(TYPE, json!("poetry"))], Manager::Poetry),
         (vec![(TYPE, json!("conda"))], Manager::Conda),
     ] {
         let found = manager_with("auto", &variables(&[]), &agent(&keys)).unwrap();
         assert_eq!(found, expected, "{keys:?}");
+    }
+}
+
+#[test]
+fn pip_itself_is_wanted_by_file_or_by_variable() {
+    for (text, set, expected) in [
+        ("", vec![], Manager::Auto),
+        (
+            "agent.package_manager.uv_replace_pip: false",
+            vec![],
+            Manager::Pip,
+        ),
+        ("", vec![(REPLACED_VARIABLE, "false")], Manager::Pip),
+        ("", vec![(REPLACED_VARIABLE, "0")], Manager::Pip),
+        ("", vec![(REPLACED_VARIABLE, "")], Manager::Auto),
+        (
+            "agent.package_manager.uv_replace_pip: false",
+            vec![(REPLACED_VARIABLE, "true")],
+            Manager::Auto,
+        ),
+        (
+            "agent.package_manager { type: pip, uv_replace_pip: false }",
+            vec![("CLEARML_AGENT_FORCE_UV", "1")],
+            Manager::Uv,
+        ),
+    ] {
+        let agent = configured(text, &set);
+        let found = manager_with("auto", &variables(&[]), &agent).unwrap();
+        assert_eq!(found, expected, "{text} {set:?}");
+    }
+}
+
+#[test]
+fn pip_that_another_manager_sets_aside_is_told() {
+    let text = "agent.package_manager {\n  type: uv\n  uv_replace_pip: false\n}";
+    let of_uv = configured(text, &[]);
+    let told = "agent.package_manager.uv_replace_pip (/clearml.conf, line 3) has no effect: \
+                agent.package_manager.type (/clearml.conf, line 2) is uv";
+    assert_eq!(pip_set_aside("auto", &of_uv).as_deref(), Some(told));
+    // There the binding's word counts, whatever the configuration says.
+    assert_eq!(pip_set_aside("pip", &of_uv), None);
+    for keys in [
+        vec![(REPLACED, json!(false))],
+        vec![(TYPE, json!("pip")), (REPLACED, json!(false))],
+        vec![(TYPE, json!("uv")), (REPLACED, json!(true))],
+        vec![(TYPE, json!("uv"))],
+    ] {
+        assert_eq!(pip_set_aside("auto", &agent(&keys)), None, "{keys:?}");
     }
 }
 
