@@ -375,7 +375,8 @@ fn document(table: &str) -> String {
         "# Benchmarks\n\n\
          Made by `cargo xtask bench` on the cluster of `cargo xtask cluster up`:\n\
          {machine}; control plane, node,\n\
-         server, controller and tasks are all on them; controller-manager with `--kube-api-qps 1000`.\n\
+         server, controller and tasks are all on them; controller-manager with `--kube-api-qps 1000`,\n\
+         `--concurrent-job-syncs` as it comes (5).\n\
          The programs are those of the image (profile `image`: optimised for size, not for speed).\n\n{table}\n\
          \"Container start\" is the start of the container's process 1, read from `/proc` by the script itself. Tests\n\
          assert behaviour only; these figures are kept here. A pod sends 7 requests before user code (goal ≤ 7), 5 of them from\n\

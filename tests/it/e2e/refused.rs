@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::world::{World, wait};
 
@@ -42,19 +42,20 @@ fn a_template_that_the_cluster_refuses_is_a_condition_and_its_tasks_wait() {
     );
     wait("TemplateValid is False", 60, || {
         let condition = world.condition("gpu", "TemplateValid");
-        let told = condition["message"]
-            .as_str()
-            .unwrap_or_default()
-            .contains("spec.surprise")
-            || condition["message"]
-                .as_str()
-                .unwrap_or_default()
-                .contains("surprise");
-        (condition["status"] == "False" && told).then_some(())
+        let message = condition["message"].as_str().unwrap_or_default();
+        (condition["status"] == "False" && message.contains("spec.surprise")).then_some(())
     });
-    wait("an Event tells it too", 30, || {
-        let events = world.kubectl(&["get", "events"]);
-        events.contains("surprise").then_some(())
+    wait("an Event of the binding tells it too", 30, || {
+        let events = world.get(&["events"]);
+        let told = |event: &Value| {
+            event["involvedObject"]["kind"] == "QueueBinding"
+                && event["involvedObject"]["name"] == "gpu"
+                && event["message"]
+                    .as_str()
+                    .is_some_and(|text| text.contains("spec.surprise"))
+        };
+        let mut events = events["items"].as_array().into_iter().flatten();
+        events.any(told).then_some(())
     });
     assert_eq!(world.entries("gpu"), std::slice::from_ref(&task));
     assert_eq!(world.status(&task), "queued");
@@ -158,7 +159,7 @@ fn a_template_in_a_config_map_is_told_by_map_key_and_field_and_mended_in_place()
         format!("spec:\n  {more}\n  containers:\n  - name: task\n    image: {image}\n")
     };
     map("pod.yaml", &with("surprise: 1"));
-    until_told(&["surprise"]);
+    until_told(&["spec.surprise"]);
     map("pod.yaml", &with("hostname: mended"));
     assert_eq!(world.until_ended(&task, 150)["status"], "completed");
     let pod = world.job_of(&task)["spec"]["template"]["spec"].clone();

@@ -58,9 +58,12 @@ with zipfile.ZipFile(f'{path}/{name}-{version}-py3-none-any.whl', 'w') as wheel:
     assert!(command.status().expect("python3 runs").success());
 }
 
-/// The pip that this machine's Python brings.
+/// The pip that this machine's Python brings; Debian keeps it in a folder of its own.
 pub fn bundled_pip() -> PathBuf {
-    let find = "import ensurepip, glob, os; print(glob.glob(os.path.dirname(ensurepip.__file__) + '/_bundled/pip-*.whl')[0])";
+    let find = "import ensurepip, glob, os
+folders = [os.path.dirname(ensurepip.__file__) + '/_bundled', '/usr/share/python-wheels']
+print(*[wheel for folder in folders for wheel in glob.glob(folder + '/pip-*.whl')][:1])
+";
     let output = Command::new("python3")
         .args(["-c", find])
         .output()

@@ -11,6 +11,8 @@ use crate::sh;
 enum Proof {
     Program(&'static str),
     File(&'static str),
+    /// Code that the first Python of the path runs without an error.
+    Python(&'static str),
 }
 
 /// The name of a Debian package, and its proof.
@@ -21,7 +23,8 @@ const PROGRAMS: &[Package] = &[
     ("gcc", Proof::Program("cc")),
     ("libc6-dev", Proof::File("/usr/include/stdlib.h")),
     ("python3", Proof::Program("python3")),
-    ("python3-venv", Proof::Program("/usr/bin/python3")),
+    ("python3-venv", Proof::Python("import ensurepip, venv")),
+    ("python3-pip", Proof::Python("import pip")),
 ];
 
 /// What is needed beside it, whatever the cluster is.
@@ -54,10 +57,17 @@ const CLUSTER: &[Package] = &[
     ("util-linux", Proof::Program("setsid")),
 ];
 
-/// What the tests of the server's page need on top: a browser, and what drives it.
-const BROWSER: &[Package] = &[
+/// What tests need on top: a browser for the server's page, what drives it, and what a client of 2020 is compiled with,
+/// since parts of it are published as source alone.
+const TESTS: &[Package] = &[
     ("chromium", Proof::Program("chromium")),
     ("chromium-driver", Proof::Program("chromedriver")),
+    (
+        "python3-dev",
+        Proof::Python(
+            "import os, sysconfig; os.stat(os.path.join(sysconfig.get_path('include'), 'Python.h'))",
+        ),
+    ),
 ];
 
 /// Names of Debian packages that are missing on this machine.
@@ -66,17 +76,14 @@ fn missing(lists: &[&[Package]]) -> Vec<&'static str> {
         .iter()
         .copied()
         .flatten()
-        .filter(|(package, proof)| !is_there(package, proof))
+        .filter(|(_, proof)| !is_there(proof))
         .map(|(package, _)| *package)
         .collect()
 }
 
-fn is_there(package: &str, proof: &Proof) -> bool {
+fn is_there(proof: &Proof) -> bool {
     match proof {
-        // Debian splits what `python3 -m venv` needs into a package of its own.
-        _ if package == "python3-venv" => {
-            sh::succeeds(sh::command("python3").args(["-c", "import ensurepip, venv"]))
-        }
+        Proof::Python(code) => sh::succeeds(sh::command("python3").args(["-c", code])),
         Proof::Program(program) => sh::find(program).is_some(),
         Proof::File(path) => Path::new(path).exists(),
     }
@@ -93,9 +100,9 @@ pub fn install_missing(kubeconfig: Option<&Path>) -> Result<()> {
     install_with(kubeconfig, &[])
 }
 
-/// The same, with the browser.
+/// The same, with what tests need.
 pub fn install_for_tests(kubeconfig: Option<&Path>) -> Result<()> {
-    install_with(kubeconfig, BROWSER)
+    install_with(kubeconfig, TESTS)
 }
 
 /// What the programs of `dist/` need, for whom packs them by other means.
