@@ -1,7 +1,8 @@
 //! S57: the server under its clients' load, killed by SIGKILL: nothing acknowledged is lost, and it is back at once.
 //!
 //! The other parts of S57: equal answers to the recorded questions in `server_facts.rs` and `server_traffic.rs`, the
-//! clients themselves in `clients/` (one of them over a kill: `clients::s57`), differences in `docs/compatibility.md`.
+//! clients themselves in `clients/` (one of them over a kill: `clients::s57`), each single write in `server_kills.rs`,
+//! differences in `docs/compatibility.md`.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 use crate::server_world::{Client, Program, multipart};
 
 /// Lines that a run reports at once, and the points of its curve.
-const LINES: usize = 20;
+pub const LINES: usize = 20;
 
 /// What the clients were told is stored.
 #[derive(Default)]
@@ -109,7 +110,7 @@ async fn run(client: Client, queue: String, done: Arc<AtomicUsize>) -> Stored {
     stored
 }
 
-fn report(task: &str) -> String {
+pub fn report(task: &str) -> String {
     let lines = (0..LINES).flat_map(|i| {
         [
             json!({"type": "log", "task": task, "msg": format!("line {i} of {task}"), "timestamp": 1000 + i}),
@@ -120,7 +121,7 @@ fn report(task: &str) -> String {
     lines.join("\n")
 }
 
-fn contents(file: &str) -> Vec<u8> {
+pub fn contents(file: &str) -> Vec<u8> {
     file.bytes().cycle().take(300_000).collect()
 }
 

@@ -1,5 +1,5 @@
 //! What the server cannot store stops it with the reason; its secrets stay its owner's. What survives a kill is in
-//! `s57_server.rs`.
+//! `s57_server.rs` and `server_kills.rs`.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::server_world::{Client, Program};
+use crate::server_world::{Client, Program, multipart};
 
 fn contains(bytes: &[u8], text: &str) -> bool {
     bytes
@@ -139,14 +139,39 @@ fn a_second_server_on_the_same_folder_is_refused() {
     assert!(text.contains("another trainyard server"), "{text}");
 }
 
-#[test]
-fn a_full_disk_stops_the_server_with_the_reason() {
-    let data = tempfile::tempdir().unwrap();
-    // Files may not grow beyond 2 MiB: for the database the disk is then full.
+/// The program, whose files may not grow beyond 2 MiB: for it the disk is then full.
+fn on_a_small_disk(data: &Path) -> Program {
     let mut shell = Command::new("sh");
     let limited = "trap '' XFSZ; ulimit -f 4096; exec \"$0\" \"$@\"";
     shell.args(["-c", limited, env!("CARGO_BIN_EXE_trainyard")]);
-    let server = Program::start_by(&mut shell, data.path());
+    Program::start_by(&mut shell, data)
+}
+
+#[test]
+fn an_upload_whose_last_byte_finds_no_room_is_not_acknowledged() {
+    let data = tempfile::tempdir().unwrap();
+    let server = on_a_small_disk(data.path());
+    let client = server.client();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    for (size, fits) in [(2 << 20, true), ((2 << 20) + 1, false)] {
+        let (kind, body) = multipart(&format!("p/{size}"), &vec![b'x'; size]);
+        let request = client
+            .request(reqwest::Method::POST, "files")
+            .header("Content-Type", kind)
+            .body(body);
+        let status = runtime.block_on(request.send()).unwrap().status();
+        assert_eq!(status == 200, fits, "{size} bytes: {status}");
+        let request = client.request(reqwest::Method::GET, &format!("files/p/{size}"));
+        let status = runtime.block_on(request.send()).unwrap().status().as_u16();
+        assert_eq!(status, if fits { 200 } else { 404 }, "{size} bytes");
+    }
+    runtime.block_on(client.call("debug.ping", json!({})));
+}
+
+#[test]
+fn a_full_disk_stops_the_server_with_the_reason() {
+    let data = tempfile::tempdir().unwrap();
+    let server = on_a_small_disk(data.path());
     let client = server.client();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {

@@ -86,7 +86,7 @@ pub(crate) async fn sweep(app: &Arc<App>, linger: Duration) {
         };
         match remove_if_old(&path, at).await {
             Ok(()) => gone.push(row),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => gone.push(row),
+            Err(error) if is_nowhere(&error) => gone.push(row),
             Err(error) => tracing::warn!(path = name, %error, "could not delete a file"),
         }
     }
@@ -104,6 +104,12 @@ pub(crate) async fn sweep(app: &Arc<App>, linger: Duration) {
     if let Err(refusal) = forgotten.await {
         tracing::warn!(error = refusal.text, "deleted files could not be noted");
     }
+}
+
+/// No such file; nor can there be one where a part of its path is a file by now.
+fn is_nowhere(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | NotADirectory)
 }
 
 async fn remove_if_old(path: &Path, at: i64) -> std::io::Result<()> {

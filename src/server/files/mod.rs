@@ -12,11 +12,13 @@ use std::fs;
 use std::io::SeekFrom;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::body::Body;
 use axum::extract::multipart::Field;
 use axum::extract::{FromRequest as _, Multipart, Request, State};
 use axum::response::Response;
+use futures::StreamExt as _;
 use http::{HeaderMap, Method, StatusCode, header};
 use serde_json::{Value, json};
 use tokio::fs::File;
@@ -31,6 +33,9 @@ pub(crate) const PREFIX: &str = "/files";
 
 /// How much of a file is in memory.
 const CHUNK: usize = 128 << 10;
+
+/// The most of an upload that may arrive before a part begins or goes on: so much of it is in memory.
+const LARGEST_HEAD: usize = 2 << 20;
 
 /// The largest list for `delete_many`.
 const LARGEST_LIST: usize = 4 << 20;
@@ -99,7 +104,10 @@ fn json_answer(body: &Value) -> Response {
 
 fn failed(what: &str, path: &Path, error: &std::io::Error) -> Failure {
     match error.kind() {
-        std::io::ErrorKind::NotFound => (StatusCode::NOT_FOUND, "no such file".to_owned()),
+        // Below a file there is none either.
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => {
+            (StatusCode::NOT_FOUND, "no such file".to_owned())
+        }
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => (
             StatusCode::INSUFFICIENT_STORAGE,
             format!("could not {what}: the server's disk is full"),
@@ -124,29 +132,55 @@ async fn upload(app: &App, request: Request) -> Result<Response, Failure> {
             format!("the upload cannot be read: {why}"),
         )
     };
+    let waiting = Arc::new(AtomicUsize::new(0));
+    let request = request.map(|body| bounded(body, Arc::clone(&waiting)));
     let mut parts = Multipart::from_request(request, &())
         .await
         .map_err(|error| unreadable(error.body_text()))?;
     let mut stored = Vec::new();
-    while let Some(part) = parts
+    while let Some(mut part) = parts
         .next_field()
         .await
         .map_err(|error| unreadable(error.body_text()))?
     {
-        let Some(name) = part
+        waiting.store(0, Ordering::Relaxed);
+        let name = part
             .name()
-            .map(|name| name.trim_start_matches('/').to_owned())
-        else {
+            .map(|name| name.trim_start_matches('/').to_owned());
+        let Some(name) = name.filter(|_| part.file_name().is_some()) else {
+            while next_chunk(&mut part, &waiting).await?.is_some() {}
             continue;
         };
-        if part.file_name().is_none() {
-            continue;
-        }
         let target = safe(&app.files, &name)?;
-        store(app, part, &target).await?;
+        store(app, part, &target, &waiting).await?;
         stored.push(name);
     }
     Ok(json_answer(&json!(stored)))
+}
+
+/// The body, until more than [`LARGEST_HEAD`] of it was taken without being used. What reads the parts keeps all that
+/// comes before a part's contents, however much that is.
+fn bounded(body: Body, waiting: Arc<AtomicUsize>) -> Body {
+    Body::from_stream(body.into_data_stream().map(move |chunk| {
+        let chunk = chunk.map_err(std::io::Error::other)?;
+        let before = waiting.fetch_add(chunk.len(), Ordering::Relaxed);
+        if before + chunk.len() > LARGEST_HEAD {
+            return Err(std::io::Error::other("a part's head is too long"));
+        }
+        Ok(chunk)
+    }))
+}
+
+async fn next_chunk(
+    part: &mut Field<'_>,
+    waiting: &AtomicUsize,
+) -> Result<Option<axum::body::Bytes>, Failure> {
+    let chunk = part.chunk().await.map_err(|error| {
+        let text = format!("the upload broke off: {error}");
+        (StatusCode::BAD_REQUEST, text)
+    })?;
+    waiting.store(0, Ordering::Relaxed);
+    Ok(chunk)
 }
 
 /// A file on its way in; what is still there when the value goes was cut off, and goes too.
@@ -159,17 +193,17 @@ impl Drop for Arriving {
 }
 
 /// Streams a part beside the tree, then moves it to its place.
-async fn store(app: &App, mut part: Field<'_>, target: &Path) -> Result<(), Failure> {
+async fn store(
+    app: &App,
+    mut part: Field<'_>,
+    target: &Path,
+    waiting: &AtomicUsize,
+) -> Result<(), Failure> {
     let new = Arriving(app.uploads.join(new_id()));
     let broken = |error: &std::io::Error| failed("store the file", target, error);
     let mut file = File::create(&new.0).await.map_err(|error| broken(&error))?;
     let mut size = 0_u64;
-    loop {
-        let chunk = part.chunk().await.map_err(|error| {
-            let text = format!("the upload broke off: {error}");
-            (StatusCode::BAD_REQUEST, text)
-        })?;
-        let Some(chunk) = chunk else { break };
+    while let Some(chunk) = next_chunk(&mut part, waiting).await? {
         size += chunk.len() as u64;
         if size > app.largest_file {
             let text = format!("the file is larger than {} bytes", app.largest_file);
@@ -179,6 +213,8 @@ async fn store(app: &App, mut part: Field<'_>, target: &Path) -> Result<(), Fail
             .await
             .map_err(|error| broken(&error))?;
     }
+    // What went wrong with the last write is told by this alone.
+    file.flush().await.map_err(|error| broken(&error))?;
     file.sync_all().await.map_err(|error| broken(&error))?;
     let (root, to) = (app.files.clone(), target.to_owned());
     let placed = tokio::task::spawn_blocking(move || place(&new.0, &to, &root)).await;
