@@ -92,8 +92,12 @@ impl Sight<'_> {
                 facts.status_changed.clone(),
             ),
         };
+        let running = match &task_fact {
+            TaskFact::Found(state) if state.status == Status::InProgress => state.run_of(),
+            _ => None,
+        };
         let jobs = if self.sound {
-            JobsFact::Known(self.jobs(task))
+            JobsFact::Known(self.jobs(task, running))
         } else {
             JobsFact::Unknown
         };
@@ -163,15 +167,27 @@ impl Sight<'_> {
         })
     }
 
-    fn jobs(&self, task: &TaskId) -> Vec<Job> {
+    /// `running`: the attempt that the task says it runs as.
+    fn jobs(&self, task: &TaskId, running: Option<Attempt>) -> Vec<Job> {
         let Some(objects) = self.objects.get(task) else {
             return Vec::new();
         };
-        let mut jobs: Vec<Job> = objects
-            .jobs
-            .iter()
-            .filter_map(|job| job_fact(self.identity, job, &objects.pods, self.lore, self.cause))
-            .collect();
+        let fact = |job: &Arc<JobObject>| {
+            let mut fact = job_fact(self.identity, job, &objects.pods, self.lore, self.cause)?;
+            // Nobody may have seen the pod that ran: a controller that starts after the eviction knows it by the task.
+            if running == Some(fact.attempt)
+                && fact.held()
+                && is_evicted(job)
+                && !objects
+                    .pods
+                    .iter()
+                    .any(|pod| owned_by(pod, job.metadata.uid.as_deref().unwrap_or_default()))
+            {
+                fact.state = JobState::Ended(Cause::Interruption);
+            }
+            Some(fact)
+        };
+        let mut jobs: Vec<Job> = objects.jobs.iter().filter_map(fact).collect();
         for pod in &objects.pods {
             let Some(attempt) = attempt_of(pod.labels().get(label::ATTEMPT)) else {
                 continue;

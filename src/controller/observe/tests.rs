@@ -397,3 +397,32 @@ fn a_released_job_that_is_suspended_without_pods_is_evicted_and_one_that_never_r
     // Suspended a moment ago, and its controller has not seen it: pods may still run.
     assert!(!is_evicted(&job("held", json!({ "active": 0 }))));
 }
+
+#[test]
+fn an_eviction_that_no_controller_saw_is_known_by_the_task_that_says_it_runs() {
+    let evicted = json!({
+        "spec": {"suspend": true},
+        "status": {"conditions": [{"type": "Suspended", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]},
+    });
+    let state_of = |status: Status, attempt: u32, pods: Vec<Arc<Pod>>| {
+        let mut read = facts_in(status);
+        let worker = WorkerId::of_attempt(&identity().worker, &id(TASK), Attempt(attempt));
+        read.mark = Some(worker);
+        let objects = Objects {
+            jobs: vec![job(&evicted)],
+            pods,
+            ..Objects::default()
+        };
+        jobs_of(&facts(&queues(&[], &[]), Read::Found(read), objects))[0].state
+    };
+    let over = JobState::Ended(Cause::Interruption);
+    assert_eq!(state_of(Status::InProgress, 1, Vec::new()), over);
+    // Its pod is still there; another attempt runs; it waits for quota and never ran.
+    for (status, attempt, pods) in [
+        (Status::InProgress, 1, vec![pod(&json!({}))]),
+        (Status::InProgress, 2, Vec::new()),
+        (Status::Queued, 1, Vec::new()),
+    ] {
+        assert_eq!(state_of(status, attempt, pods), JobState::Held);
+    }
+}
