@@ -411,7 +411,6 @@ fn an_eviction_that_no_controller_saw_is_known_by_the_task_that_says_it_runs() {
         let objects = Objects {
             jobs: vec![job(&evicted)],
             pods,
-            ..Objects::default()
         };
         jobs_of(&facts(&queues(&[], &[]), Read::Found(read), objects))[0].state
     };
