@@ -6,7 +6,6 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt;
 
 use crate::capacity::{self, Ask, Free, InUse, Limits, Wait};
@@ -69,7 +68,7 @@ pub(super) struct Room {
 
 impl Room {
     /// The limits, and what these Jobs use of them.
-    pub fn of<'a>(limits: &LimitsSpec, jobs: impl Iterator<Item = &'a Arc<Job>>) -> Self {
+    pub fn of<'a>(limits: &LimitsSpec, jobs: impl Iterator<Item = &'a Arc<JobRow>>) -> Self {
         let mut in_use = InUse::default();
         for job in jobs {
             in_use.add(&ask_of(job));
@@ -124,12 +123,9 @@ impl Room {
 }
 
 /// What a Job occupies of the limits, and whose it is.
-pub(super) fn ask_of(job: &Job) -> Ask {
-    let text = job
-        .annotations()
-        .get(annotation::REQUESTS)
-        .map_or("", String::as_str);
-    let label = |name: &str| job.labels().get(name).cloned().unwrap_or_default();
+pub(super) fn ask_of(job: &JobRow) -> Ask {
+    let text = job.annotation(annotation::REQUESTS).unwrap_or_default();
+    let label = |name: &str| job.label(name).unwrap_or_default().to_owned();
     Ask {
         need: Resources::from_annotation(text).unwrap_or_default(),
         user: label(label::USER),
@@ -310,7 +306,7 @@ mod tests {
         Head::Ready { ask, overtaken: 0 }
     }
 
-    fn job(gpus: u32) -> Arc<Job> {
+    fn job(gpus: u32) -> Arc<JobRow> {
         let annotations = json!({"trainyard.dev/requests": format!("cpu=1,nvidia.com/gpu={gpus}")});
         Arc::new(serde_json::from_value(json!({"metadata": {"annotations": annotations}})).unwrap())
     }

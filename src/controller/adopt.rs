@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams};
-use kube::{Api, ResourceExt};
+use kube::Api;
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::cluster::call;
-use super::observe::{self, Identity};
+use super::observe::Identity;
+use super::row::{JobRow, PodRow};
 use super::status::FIELD_MANAGER;
 use super::{Context, fault, verdict};
 use crate::api::{self, Client, Facts};
@@ -39,8 +39,8 @@ pub(super) struct Adoption {
 struct Ward {
     task: TaskId,
     attempt: Attempt,
-    job: Arc<Job>,
-    pods: Vec<Arc<Pod>>,
+    job: Arc<JobRow>,
+    pods: Vec<Arc<PodRow>>,
 }
 
 impl Adoption {
@@ -59,8 +59,8 @@ impl Adoption {
         }
         self.next = Some(now + PERIOD);
         let wards = wards(context, namespace, binding_label);
-        let uids: Vec<String> = wards.iter().filter_map(|ward| ward.job.uid()).collect();
-        self.seen.retain(|uid, _| uids.contains(uid));
+        let uids: Vec<&str> = wards.iter().map(|ward| &*ward.job.uid).collect();
+        self.seen.retain(|uid, _| uids.contains(&uid.as_str()));
         for ward in wards {
             self.one(context, client, identity, namespace, &ward)
                 .await?;
@@ -86,10 +86,9 @@ impl Adoption {
             .first()
             .filter(|facts| facts.status == Status::InProgress && is_run_of(identity, facts, ward));
         if let Some(facts) = runs {
-            let uid = ward.job.uid().unwrap_or_default();
             let (_, since) = self
                 .seen
-                .entry(uid.clone())
+                .entry(ward.job.uid.to_string())
                 .and_modify(|known| {
                     if known.0 != facts.status_changed {
                         *known = (facts.status_changed.clone(), read_at);
@@ -118,14 +117,13 @@ fn wards(context: &Context, namespace: &str, binding_label: &str) -> Vec<Ward> {
     let pods = context.pods.in_namespace(namespace);
     let jobs = context.jobs.in_namespace(namespace).into_iter();
     jobs.filter(|(_, job)| {
-        let labels = job.labels();
-        job.owner_references().is_empty()
-            && observe::has_ended(job)
-            && labels.get(label::BINDING).map(String::as_str) == Some(binding_label)
-            && labels.get(label::STATE).map(String::as_str) == Some(state::HELD)
+        job.owners.is_empty()
+            && job.has_ended()
+            && job.label(label::BINDING) == Some(binding_label)
+            && job.label(label::STATE) == Some(state::HELD)
     })
     .filter_map(|(task, job)| {
-        let attempt = Attempt(job.labels().get(label::ATTEMPT)?.parse().ok()?);
+        let attempt = Attempt(job.label(label::ATTEMPT)?.parse().ok()?);
         let own = pods
             .iter()
             .filter(|(of, _)| *of == task)
@@ -180,13 +178,13 @@ async fn mark(context: &Context, namespace: &str, ward: &Ward) {
     let jobs: Api<Job> = Api::namespaced(context.kube.clone(), namespace);
     let notes = verdict::notes(&verdict::diagnosis(&ward.job, &ward.pods));
     let patch = json!({
-        "metadata": {"uid": ward.job.uid(), "labels": {label::STATE: state::SETTLED}, "annotations": notes},
+        "metadata": {"uid": ward.job.uid, "labels": {label::STATE: state::SETTLED}, "annotations": notes},
     });
     let params = PatchParams {
         field_manager: Some(FIELD_MANAGER.into()),
         ..PatchParams::default()
     };
-    let answer = call(jobs.patch(&ward.job.name_any(), &params, &Patch::Merge(&patch))).await;
+    let answer = call(jobs.patch(&ward.job.name, &params, &Patch::Merge(&patch))).await;
     fault::point!("adopt/marked");
     match answer {
         Ok(job) => context.jobs.note(job),
@@ -204,7 +202,7 @@ mod tests {
         Ward {
             task: "0123456789abcdef0123456789abcdef".parse().unwrap(),
             attempt: Attempt(2),
-            job: Arc::new(Job::default()),
+            job: Arc::new(JobRow::default()),
             pods: Vec::new(),
         }
     }

@@ -210,7 +210,7 @@ fn answer(
     lore: &Lore,
 ) -> String {
     let waits = || {
-        let job = seen.case.objects.jobs.iter().find(|job| !has_ended(job))?;
+        let job = seen.case.objects.jobs.iter().find(|job| !job.has_ended())?;
         Some(verdict::waiting(job, &seen.case.objects.pods, lore)?.message())
     };
     let ended = || {
@@ -219,8 +219,8 @@ fn answer(
             .objects
             .jobs
             .iter()
-            .filter(|job| has_ended(job))
-            .max_by_key(|job| job.creation_timestamp())?;
+            .filter(|job| job.has_ended())
+            .max_by_key(|job| job.created)?;
         let pods = lore.pods_or_remains(job, &seen.case.objects.pods);
         Some(verdict::diagnosis(job, &pods).message())
     };
@@ -351,38 +351,28 @@ fn facts(binding: &QueueBinding, foresight: &Foresight, seen: &Foreseen, lore: &
         add("admission", reason.clone());
     }
     for job in &seen.case.objects.jobs {
-        let suspended = job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true);
-        let state = if has_ended(job) {
+        let state = if job.has_ended() {
             "ended"
-        } else if suspended {
+        } else if job.is_suspended() {
             "not released"
         } else {
             "released"
         };
-        add("job", format!("{}: {state}", job.name_any()));
-        if has_ended(job) {
+        add("job", format!("{}: {state}", job.name));
+        if job.has_ended() {
             let pods = lore.pods_or_remains(job, &seen.case.objects.pods);
             for line in verdict::ended(job, &pods).evidence {
                 add("evidence", line);
             }
         }
-        let uid = job.uid().unwrap_or_default();
-        for event in lore.events.get(&uid).into_iter().flatten().rev().take(5) {
+        for event in lore.events.get(&*job.uid).into_iter().flatten().rev().take(5) {
             add("event", format!("{}: {}", event.reason, event.message));
         }
     }
     for pod in &seen.case.objects.pods {
-        let phase = pod
-            .status
-            .as_ref()
-            .and_then(|status| status.phase.as_deref())
-            .unwrap_or("unknown");
-        let node = pod
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.node_name.as_deref())
-            .unwrap_or("no node");
-        add("pod", format!("{}: {phase}, {node}", pod.name_any()));
+        let phase = pod.phase().unwrap_or("unknown");
+        let node = pod.node().unwrap_or("no node");
+        add("pod", format!("{}: {phase}, {node}", pod.name));
     }
     for fact in &mut facts {
         fact.found = cluster::bounded(&fact.found);

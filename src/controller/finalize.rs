@@ -13,6 +13,7 @@ use super::cluster::{Error, call};
 use super::fault;
 use super::observe::{self, Identity};
 use super::resolve::Resolved;
+use super::row::JobRow;
 use super::status::FIELD_MANAGER;
 use crate::api::Client;
 use crate::crd::{DeletionPolicy, QueueBinding};
@@ -83,9 +84,9 @@ pub(super) async fn stop_running(
         binding.name_any()
     );
     let mut left = false;
-    for (task, job) in running.iter().filter(|(_, job)| !observe::has_ended(job)) {
+    for (task, job) in running.iter().filter(|(_, job)| !job.has_ended()) {
         left = true;
-        if job.metadata.deletion_timestamp.is_none() {
+        if !job.is_deleting() {
             // A refusal means that it has ended, or does not run yet: passes bring the latter back.
             let _ = client
                 .stopped(task, "trainyard: binding deleted", &message)
@@ -111,14 +112,14 @@ pub(super) async fn clean_up(
         // Nobody will settle it any more: its pod reports for itself, and the Job goes when that has ended.
         let seconds = binding.spec.lifecycle.ttl_after_failure.whole_seconds();
         let patch = json!({
-            "metadata": {"uid": job.uid(), "ownerReferences": null},
+            "metadata": {"uid": job.uid, "ownerReferences": null},
             "spec": {"ttlSecondsAfterFinished": i32::try_from(seconds).unwrap_or(i32::MAX)},
         });
         let params = PatchParams {
             field_manager: Some(FIELD_MANAGER.into()),
             ..PatchParams::default()
         };
-        match call(jobs.patch(&job.name_any(), &params, &Patch::Merge(&patch))).await {
+        match call(jobs.patch(&job.name, &params, &Patch::Merge(&patch))).await {
             Ok(orphan) => {
                 fault::point!("binding/job-orphaned");
                 context.jobs.note(orphan);
@@ -141,7 +142,7 @@ pub(super) fn own_jobs(
     context: &Context,
     binding: &QueueBinding,
     identity: &Identity,
-) -> Vec<(TaskId, Arc<Job>)> {
+) -> Vec<(TaskId, Arc<JobRow>)> {
     let namespace = binding.namespace().unwrap_or_default();
     let mut jobs = context.jobs.in_namespace(&namespace);
     jobs.retain(|(_, job)| observe::is_ours(identity, job));

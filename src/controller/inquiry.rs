@@ -10,10 +10,9 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use jiff::Timestamp;
-use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::api::core::v1::Event;
+use kube::Api;
 use kube::api::ListParams;
-use kube::{Api, ResourceExt as _};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -22,6 +21,7 @@ use super::Context;
 use super::cluster::{self, call};
 use super::fault;
 use super::observe::Lore;
+use super::row::{JobRow, PodRow};
 use crate::diagnose;
 
 /// A Job that has not started for this long is asked about.
@@ -66,14 +66,11 @@ impl Inquiry {
     pub async fn ask(
         &mut self,
         asker: &Asker<'_>,
-        waiting: &[(Arc<Job>, Option<Arc<Pod>>)],
+        waiting: &[(Arc<JobRow>, Option<Arc<PodRow>>)],
         lore: &mut Lore,
     ) {
-        let uids: HashSet<&String> = waiting
-            .iter()
-            .filter_map(|(job, _)| job.metadata.uid.as_ref())
-            .collect();
-        self.next.retain(|uid, _| uids.contains(uid));
+        let uids: HashSet<&str> = waiting.iter().map(|(job, _)| &*job.uid).collect();
+        self.next.retain(|uid, _| uids.contains(uid.as_str()));
         self.take_in(lore);
         let now = Instant::now();
         if self.round.is_empty() && self.rested.is_none_or(|at| at <= now) {
@@ -88,21 +85,21 @@ impl Inquiry {
                 self.note(lore, answers, took);
             }
         }
-        lore.events.retain(|uid, _| uids.contains(uid));
+        lore.events.retain(|uid, _| uids.contains(uid.as_str()));
     }
 
     /// UIDs of the Jobs that are asked about now, and of the objects that their Events speak of.
     fn due(
         &mut self,
-        waiting: &[(Arc<Job>, Option<Arc<Pod>>)],
+        waiting: &[(Arc<JobRow>, Option<Arc<PodRow>>)],
         now: Instant,
     ) -> Vec<(String, String)> {
         let mut due: Vec<(Instant, String, String)> = waiting
             .iter()
             .filter(|(job, _)| has_waited(job))
             .filter_map(|(job, pod)| {
-                let uid = job.uid()?;
-                let about = pod.as_ref().map_or_else(|| job.uid(), |pod| pod.uid())?;
+                let uid = job.uid.to_string();
+                let about = pod.as_ref().map_or(&job.uid, |pod| &pod.uid).to_string();
                 let at = self.next.get(&uid).map_or(now, |(at, _)| *at);
                 (at <= now).then_some((at, uid, about))
             })
@@ -170,12 +167,9 @@ impl Inquiry {
     }
 }
 
-fn has_waited(job: &Job) -> bool {
-    let began = job
-        .status
-        .as_ref()
-        .and_then(|status| status.start_time.as_ref());
-    began.is_some_and(|began| Timestamp::now().duration_since(began.0).as_secs() >= WAITED_S)
+fn has_waited(job: &JobRow) -> bool {
+    job.started()
+        .is_some_and(|began| Timestamp::now().duration_since(began).as_secs() >= WAITED_S)
 }
 
 fn oldest_first(mut events: Vec<Event>) -> Vec<diagnose::Event> {

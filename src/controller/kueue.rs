@@ -168,14 +168,10 @@ impl Kueue {
     pub async fn explain(
         &mut self,
         scene: &Scene<'_>,
-        waiting: &[Arc<Job>],
+        waiting: &[Arc<JobRow>],
         words: &mut HashMap<String, String>,
     ) {
-        let waits = |uid: &String| {
-            waiting
-                .iter()
-                .any(|job| job.metadata.uid.as_ref() == Some(uid))
-        };
+        let waits = |uid: &String| waiting.iter().any(|job| *job.uid == **uid);
         words.retain(|uid, _| waits(uid));
         let now = Instant::now();
         let Some(version) = self.version else { return };
@@ -208,44 +204,40 @@ impl Kueue {
 }
 
 /// Released Jobs that Kueue holds back.
-pub(super) fn held_back(jobs: &[Arc<Job>]) -> Vec<Arc<Job>> {
+pub(super) fn held_back(jobs: &[Arc<JobRow>]) -> Vec<Arc<JobRow>> {
     jobs.iter()
-        .filter(|job| job.labels().contains_key(QUEUE_LABEL) && is_suspended(job))
-        .filter(|job| job.labels().get(label::STATE).map(String::as_str) == Some(state::HELD))
+        .filter(|job| job.label(QUEUE_LABEL).is_some() && job.is_suspended())
+        .filter(|job| job.label(label::STATE) == Some(state::HELD))
         .cloned()
         .collect()
 }
 
-fn is_suspended(job: &Job) -> bool {
-    job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true)
-}
-
 /// Deletes Jobs that were suspended while they ran (Kueue evicted them) once their tasks are requeued or settled: another
 /// attempt is a Job of its own, and this one must not run again.
-pub(super) async fn clear_evicted(context: &Context, namespace: &str, jobs: &[Arc<Job>]) {
-    let settled = |job: &&Arc<Job>| {
-        job.labels().get(label::STATE).map(String::as_str) == Some(state::SETTLED)
-            && is_suspended(job)
-            && !observe::has_ended(job)
-            && job.metadata.deletion_timestamp.is_none()
+pub(super) async fn clear_evicted(context: &Context, namespace: &str, jobs: &[Arc<JobRow>]) {
+    let settled = |job: &&Arc<JobRow>| {
+        job.label(label::STATE) == Some(state::SETTLED)
+            && job.is_suspended()
+            && !job.has_ended()
+            && !job.is_deleting()
     };
     let api: Api<Job> = Api::namespaced(context.kube.clone(), namespace);
     for job in jobs.iter().filter(settled) {
         let params = DeleteParams {
             preconditions: Some(Preconditions {
-                uid: job.uid(),
+                uid: Some(job.uid.to_string()),
                 resource_version: None,
             }),
             ..DeleteParams::foreground()
         };
-        match call(api.delete(&job.name_any(), &params)).await {
+        match call(api.delete(&job.name, &params)).await {
             Ok(_) => {
                 fault::point!("evicted/job-deleted");
-                tracing::info!(job = %job.name_any(), "Job that was suspended while it ran is deleted");
+                tracing::info!(job = %job.name, "Job that was suspended while it ran is deleted");
             }
             Err(error) if error.is_not_found() || error.is_conflict() => {}
             Err(error) => {
-                tracing::warn!(job = %job.name_any(), %error, "suspended Job could not be deleted");
+                tracing::warn!(job = %job.name, %error, "suspended Job could not be deleted");
             }
         }
     }

@@ -4,15 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
 
 use super::Context;
 use super::inquiry::Asker;
 use super::memory::Memory;
 use super::observe::{self, Identity, Objects};
 use super::phases::Phases;
+use super::row::{JobRow, PodRow};
 use crate::pod::label;
 use crate::task::TaskId;
 
@@ -20,7 +18,7 @@ use crate::task::TaskId;
 pub(super) struct Live {
     pub objects: HashMap<TaskId, Objects>,
     /// This binding's Jobs that have not ended: what its limits are summed up from.
-    pub own_unended: Vec<Arc<Job>>,
+    pub own_unended: Vec<Arc<JobRow>>,
     /// Tasks of this binding's Jobs that something may still have to be done about.
     pub own_unsettled: HashSet<TaskId>,
 }
@@ -32,9 +30,8 @@ impl Live {
         let mut own_unsettled = HashSet::new();
         for (task, job) in context.jobs.in_namespace(namespace) {
             if observe::is_ours(identity, &job) {
-                let ended = observe::has_ended(&job);
-                let settled = job.labels().get(label::STATE).map(String::as_str)
-                    == Some(crate::pod::state::SETTLED);
+                let ended = job.has_ended();
+                let settled = job.label(label::STATE) == Some(crate::pod::state::SETTLED);
                 if !ended {
                     own_unended.push(job.clone());
                 }
@@ -62,16 +59,16 @@ fn measure(
     namespace: &str,
     live: &Live,
     job_uid: &str,
-    pod: &Pod,
+    pod: &PodRow,
 ) {
     let Some(job) = live
         .own_unended
         .iter()
-        .find(|job| job.metadata.uid.as_deref() == Some(job_uid))
+        .find(|job| *job.uid == *job_uid)
     else {
         return;
     };
-    let binding = job.labels().get(label::BINDING).map_or("", String::as_str);
+    let binding = job.label(label::BINDING).unwrap_or_default();
     for (phase, seconds) in phases.of(job, pod) {
         context
             .metrics
@@ -92,51 +89,38 @@ pub(super) async fn learn(
         .iter()
         .filter_map(|task| live.objects.get(task))
         .flat_map(|objects| &objects.jobs)
-        .filter_map(|job| job.uid())
+        .map(|job| job.uid.to_string())
         .collect();
     let lore = &mut memory.lore;
     for pod in context.pods.take_gone(namespace, binding) {
-        for owner in pod.owner_references() {
-            lore.remains.insert(owner.uid.clone(), pod.clone());
+        for owner in &pod.owners {
+            lore.remains.insert(owner.to_string(), pod.clone());
         }
     }
     lore.remains.retain(|uid, _| unsettled.contains(uid));
     let uids: HashSet<String> = live
         .own_unended
         .iter()
-        .filter_map(|job| job.uid())
+        .map(|job| job.uid.to_string())
         .collect();
     lore.started.retain(|uid| uids.contains(uid));
-    let mut pod_of: HashMap<&str, &Arc<Pod>> = HashMap::new();
+    let mut pod_of: HashMap<&str, &Arc<PodRow>> = HashMap::new();
     for pod in live.objects.values().flat_map(|objects| &objects.pods) {
-        for owner in pod.owner_references() {
-            pod_of.insert(&owner.uid, pod);
-            if uids.contains(&owner.uid)
-                && observe::task_container_started(pod)
-                && lore.started.insert(owner.uid.clone())
+        for owner in &pod.owners {
+            pod_of.insert(owner, pod);
+            if uids.contains(&**owner) && pod.has_started() && lore.started.insert(owner.to_string())
             {
-                measure(context, &memory.phases, namespace, live, &owner.uid, pod);
+                measure(context, &memory.phases, namespace, live, owner, pod);
             }
         }
     }
-    let released = |job: &&Arc<Job>| job.spec.as_ref().and_then(|spec| spec.suspend) == Some(false);
-    let waiting: Vec<(Arc<Job>, Option<Arc<Pod>>)> = live
+    let waiting: Vec<(Arc<JobRow>, Option<Arc<PodRow>>)> = live
         .own_unended
         .iter()
-        .filter(released)
-        .filter(|job| {
-            job.metadata
-                .uid
-                .as_ref()
-                .is_some_and(|uid| !lore.started.contains(uid))
-        })
+        .filter(|job| !job.is_suspended() && !lore.started.contains(&*job.uid))
         .map(|job| {
-            (
-                job.clone(),
-                pod_of
-                    .get(job.metadata.uid.as_deref().unwrap_or_default())
-                    .map(|pod| (*pod).clone()),
-            )
+            let pod = pod_of.get(&*job.uid).map(|pod| (*pod).clone());
+            (job.clone(), pod)
         })
         .collect();
     let asker = Asker {

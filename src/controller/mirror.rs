@@ -1,32 +1,27 @@
 //! What the watches last told of Jobs and Pods, indexed by task: the cluster's half of an observation.
 //!
 //! ```text
-//! watch ──▶ strip ──▶ rows by (namespace, task) ──▶ passes read
-//! own writes ──note──▶     │ change
-//!                          └──▶ wakes the binding's loop
+//! watch ──▶ rows by (namespace, task) ──▶ passes read
+//! own writes ──note──▶   │ change
+//!                        └──▶ wakes the binding's loop
 //! ```
 //!
-//! Managed fields and specs are dropped before storing. Own writes are noted at once, so that a pass never misses what
-//! the pass before it did while the watch lags behind.
-
-mod strip;
+//! Own writes are noted at once, so that a pass never misses what the pass before it did while the watch lags behind.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
-use kube::{Api, Resource, ResourceExt};
-use serde::de::DeserializeOwned;
+use kube::{Api, Resource, ResourceExt as _};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::strip::Strip;
 use super::cluster::{self, Once};
+use super::row::Row;
 use crate::pod::label;
 use crate::task::TaskId;
 use crate::telemetry::admin::{Health, Readiness};
@@ -42,8 +37,8 @@ const BURIED: Duration = Duration::from_secs(60);
 const MOST_GONE: usize = 1000;
 
 type Alarms = HashMap<(String, String), Arc<Notify>>;
-/// (namespace, task) -> object name -> object.
-type ByTask<K> = BTreeMap<(String, TaskId), BTreeMap<String, Arc<K>>>;
+/// namespace -> task -> rows, of which a task has one or two.
+type ByTask<R> = HashMap<String, BTreeMap<TaskId, Vec<Arc<R>>>>;
 
 /// Loops to wake when something of their binding has changed, by (namespace, binding).
 #[derive(Debug, Clone, Default)]
@@ -77,12 +72,12 @@ impl Wakers {
 
 /// Objects of one kind that carry a task's label. Cheap to clone.
 #[derive(Debug)]
-pub(super) struct Mirror<K> {
-    rows: Arc<RwLock<Rows<K>>>,
+pub(super) struct Mirror<R> {
+    rows: Arc<RwLock<Rows<R>>>,
     wakers: Wakers,
 }
 
-impl<K> Clone for Mirror<K> {
+impl<R> Clone for Mirror<R> {
     fn clone(&self) -> Self {
         Self {
             rows: self.rows.clone(),
@@ -92,14 +87,14 @@ impl<K> Clone for Mirror<K> {
 }
 
 #[derive(Debug)]
-struct Rows<K> {
-    by_task: ByTask<K>,
+struct Rows<R> {
+    by_task: ByTask<R>,
     /// What a relist has brought so far.
-    incoming: Option<ByTask<K>>,
+    incoming: Option<ByTask<R>>,
     synced: bool,
     failures: Failures,
     /// Last states of deleted objects by (namespace, binding), until they are asked for.
-    gone: HashMap<(String, String), Vec<Arc<K>>>,
+    gone: HashMap<(String, String), Vec<Arc<R>>>,
     buried: Buried,
 }
 
@@ -112,22 +107,20 @@ struct Buried {
 }
 
 impl Buried {
-    fn add(&mut self, uid: Option<&String>, now: Instant) {
+    fn add(&mut self, uid: &str, now: Instant) {
         while let Some((_, uid)) = self
             .order
             .pop_front_if(|(at, _)| now.duration_since(*at) > BURIED)
         {
             self.uids.remove(&uid);
         }
-        if let Some(uid) = uid
-            && self.uids.insert(uid.clone())
-        {
-            self.order.push_back((now, uid.clone()));
+        if !uid.is_empty() && self.uids.insert(uid.to_owned()) {
+            self.order.push_back((now, uid.to_owned()));
         }
     }
 
-    fn holds(&self, uid: Option<&String>) -> bool {
-        uid.is_some_and(|uid| self.uids.contains(uid))
+    fn holds(&self, uid: &str) -> bool {
+        self.uids.contains(uid)
     }
 }
 
@@ -137,20 +130,10 @@ struct Failures {
     last: Option<Instant>,
 }
 
-impl<K> Mirror<K>
-where
-    K: Resource<DynamicType = ()>
-        + Strip
-        + Clone
-        + Debug
-        + DeserializeOwned
-        + Send
-        + Sync
-        + 'static,
-{
+impl<R: Row> Mirror<R> {
     pub fn new(wakers: Wakers) -> Self {
         let rows = Rows {
-            by_task: BTreeMap::new(),
+            by_task: HashMap::new(),
             incoming: None,
             synced: false,
             failures: Failures::default(),
@@ -170,31 +153,26 @@ where
     }
 
     /// All objects of a namespace that carry the label of a task, with that task.
-    pub fn in_namespace(&self, namespace: &str) -> Vec<(TaskId, Arc<K>)> {
+    pub fn in_namespace(&self, namespace: &str) -> Vec<(TaskId, Arc<R>)> {
         let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
-        let Ok(lowest) = "0".repeat(32).parse::<TaskId>() else {
-            return Vec::new();
-        };
-        rows.by_task
-            .range((namespace.to_owned(), lowest)..)
-            .take_while(|((ns, _), _)| ns == namespace)
-            .flat_map(|((_, task), objects)| {
-                objects
-                    .values()
-                    .map(|object| (task.clone(), object.clone()))
-            })
+        let of_namespace = rows.by_task.get(namespace).into_iter().flatten();
+        of_namespace
+            .flat_map(|(task, rows)| rows.iter().map(|row| (task.clone(), row.clone())))
             .collect()
     }
 
     /// One object, as the watch or a write of ours last told of it.
-    pub fn named(&self, namespace: &str, task: &TaskId, name: &str) -> Option<Arc<K>> {
+    pub fn named(&self, namespace: &str, task: &TaskId, name: &str) -> Option<Arc<R>> {
         let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
-        let objects = rows.by_task.get(&(namespace.to_owned(), task.clone()))?;
-        objects.get(name).cloned()
+        let of_task = rows.by_task.get(namespace)?.get(task)?;
+        of_task
+            .iter()
+            .find(|row| *row.head().name == *name)
+            .cloned()
     }
 
     /// The last states of a binding's objects that were deleted since this was asked for.
-    pub fn take_gone(&self, namespace: &str, binding: &str) -> Vec<Arc<K>> {
+    pub fn take_gone(&self, namespace: &str, binding: &str) -> Vec<Arc<R>> {
         let mut rows = self.rows.write().unwrap_or_else(PoisonError::into_inner);
         rows.gone
             .remove(&(namespace.to_owned(), binding.to_owned()))
@@ -203,18 +181,21 @@ where
 
     /// Notes an object that the API server has just answered to a write of ours, unless the watch has told of its end
     /// meanwhile.
-    pub fn note(&self, mut object: K) {
-        object.strip();
+    pub fn note(&self, object: R::Object) {
+        let Some(keys) = Keys::of(&object) else {
+            return;
+        };
+        let row = R::of(object);
         let mut rows = self.rows.write().unwrap_or_else(PoisonError::into_inner);
-        if !rows.buried.holds(object.meta().uid.as_ref()) {
-            rows.apply(object);
+        if !rows.buried.holds(&row.head().uid) {
+            rows.apply(keys, row);
         }
     }
 
     /// Keeps the rows in step with the cluster until `shutdown`.
     pub async fn run(
         self,
-        api: Api<K>,
+        api: Api<R::Object>,
         config: watcher::Config,
         part: &'static str,
         readiness: Readiness,
@@ -228,14 +209,13 @@ where
         };
         let events = watch(api, config.page_size(PAGE))
             .default_backoff()
-            .map_ok(|event| event.modify(Strip::strip))
             .take_until(shutdown.cancelled_owned());
         self.follow(events, part, &readiness).await;
     }
 
     async fn follow(
         &self,
-        events: impl Stream<Item = Result<Event<K>, watcher::Error>>,
+        events: impl Stream<Item = Result<Event<R::Object>, watcher::Error>>,
         part: &'static str,
         readiness: &Readiness,
     ) {
@@ -265,24 +245,32 @@ where
     }
 
     /// Takes one event in; answers whether the list is complete.
-    fn take(&self, event: Event<K>) -> bool {
-        let mut wake = Vec::new();
+    fn take(&self, event: Event<R::Object>) -> bool {
+        let mut wake = None;
         let complete = {
             let mut rows = self.rows.write().unwrap_or_else(PoisonError::into_inner);
             rows.failures = Failures::default();
             match event {
-                Event::Apply(object) => wake.extend(rows.apply(object)),
-                Event::Delete(object) => wake.extend(rows.delete(&object)),
-                Event::Init => rows.incoming = Some(BTreeMap::new()),
+                Event::Apply(object) => {
+                    if let Some(keys) = Keys::of(&object) {
+                        wake = rows.apply(keys, R::of(object));
+                    }
+                }
+                Event::Delete(object) => {
+                    if let Some(keys) = Keys::of(&object) {
+                        wake = Some(rows.delete(keys, R::of(object)));
+                    }
+                }
+                Event::Init => rows.incoming = Some(HashMap::new()),
                 Event::InitApply(object) => {
-                    wake.extend(owner(&object));
-                    if let (Some((key, _)), Some(incoming)) =
-                        (keys(&object), rows.incoming.as_mut())
+                    if let (Some(keys), Some(incoming)) =
+                        (Keys::of(&object), rows.incoming.as_mut())
                     {
-                        incoming
-                            .entry(key)
-                            .or_default()
-                            .insert(object.name_any(), Arc::new(object));
+                        wake = Some(keys.owner());
+                        let of_namespace = incoming.entry(keys.namespace).or_default();
+                        let of_task = of_namespace.entry(keys.task).or_default();
+                        of_task.reserve_exact(1);
+                        of_task.push(Arc::new(R::of(object)));
                     }
                 }
                 Event::InitDone => {
@@ -292,27 +280,33 @@ where
             }
             rows.synced
         };
-        for (namespace, binding) in wake {
+        if let Some((namespace, binding)) = wake {
             self.wakers.wake(&namespace, &binding);
         }
         complete
     }
 }
 
-impl<K: Resource<DynamicType = ()> + Clone> Rows<K> {
+impl<R: Row> Rows<R> {
     /// Stores the object unless a newer version of it is known; answers whose it is.
-    fn apply(&mut self, object: K) -> Option<(String, String)> {
-        let ((namespace, task), binding) = keys(&object)?;
-        let owner = (namespace.clone(), binding);
-        let objects = self.by_task.entry((namespace, task)).or_default();
-        let name = object.name_any();
-        if let Some(known) = objects.get(&name)
-            && known.meta().uid == object.meta().uid
-            && version(known.as_ref()) > version(&object)
-        {
-            return None;
+    fn apply(&mut self, keys: Keys, row: R) -> Option<(String, String)> {
+        let owner = keys.owner();
+        let of_namespace = self.by_task.entry(keys.namespace).or_default();
+        let of_task = of_namespace.entry(keys.task).or_default();
+        let head = row.head();
+        let known = of_task
+            .iter_mut()
+            .find(|known| known.head().name == head.name);
+        match known {
+            Some(known) if known.head().uid == head.uid && known.head().version() > head.version() => {
+                return None;
+            }
+            Some(known) => *known = Arc::new(row),
+            None => {
+                of_task.reserve_exact(1);
+                of_task.push(Arc::new(row));
+            }
         }
-        objects.insert(name, Arc::new(object));
         Some(owner)
     }
 
@@ -323,40 +317,50 @@ impl<K: Resource<DynamicType = ()> + Clone> Rows<K> {
         };
         let now = Instant::now();
         let before = std::mem::replace(&mut self.by_task, incoming);
-        for (key, objects) in before {
-            let left = self.by_task.get(&key);
-            for (name, object) in objects {
+        let before = before.into_iter().flat_map(|(namespace, tasks)| {
+            tasks
+                .into_iter()
+                .map(move |(task, rows)| (namespace.clone(), task, rows))
+        });
+        for (namespace, task, rows) in before {
+            let left = self
+                .by_task
+                .get(&namespace)
+                .and_then(|tasks| tasks.get(&task));
+            for row in rows {
+                let head = row.head();
                 let stays = left
-                    .and_then(|objects| objects.get(&name))
-                    .is_some_and(|known| known.meta().uid == object.meta().uid);
+                    .into_iter()
+                    .flatten()
+                    .any(|known| known.head().name == head.name && known.head().uid == head.uid);
                 // A Job that was made since the list began is not in it either: its own event follows.
-                if !stays && object.meta().deletion_timestamp.is_some() {
-                    self.buried.add(object.meta().uid.as_ref(), now);
+                if !stays && head.is_deleting() {
+                    self.buried.add(&head.uid, now);
                 }
             }
         }
     }
 
-    fn delete(&mut self, object: &K) -> Option<(String, String)> {
-        let (key, binding) = keys(object)?;
-        self.buried.add(object.meta().uid.as_ref(), Instant::now());
-        let owner = (key.0.clone(), binding);
+    /// Answers whose it was.
+    fn delete(&mut self, keys: Keys, row: R) -> (String, String) {
+        let owner = keys.owner();
+        self.buried.add(&row.head().uid, Instant::now());
+        if let Some(of_namespace) = self.by_task.get_mut(&keys.namespace)
+            && let Some(of_task) = of_namespace.get_mut(&keys.task)
+        {
+            let head = row.head();
+            of_task.retain(|known| {
+                known.head().name != head.name || known.head().uid != head.uid
+            });
+            if of_task.is_empty() {
+                of_namespace.remove(&keys.task);
+            }
+        }
         let gone = self.gone.entry(owner.clone()).or_default();
         if gone.len() < MOST_GONE {
-            gone.push(Arc::new(object.clone()));
+            gone.push(Arc::new(row));
         }
-        let objects = self.by_task.get_mut(&key)?;
-        let name = object.name_any();
-        if objects
-            .get(&name)
-            .is_some_and(|known| known.meta().uid == object.meta().uid)
-        {
-            objects.remove(&name);
-        }
-        if objects.is_empty() {
-            self.by_task.remove(&key);
-        }
-        Some(owner)
+        owner
     }
 }
 
@@ -391,27 +395,28 @@ impl Failures {
     }
 }
 
-/// (namespace, task) and binding of an object; `None` for what is not ours to look at.
-fn keys<K: Resource<DynamicType = ()>>(object: &K) -> Option<((String, TaskId), String)> {
-    let labels = object.labels();
-    let task = labels.get(label::TASK)?.parse().ok()?;
-    let binding = labels.get(label::BINDING).cloned().unwrap_or_default();
-    Some(((object.namespace()?, task), binding))
+/// Where an object belongs.
+struct Keys {
+    namespace: String,
+    task: TaskId,
+    binding: String,
 }
 
-fn owner<K: Resource<DynamicType = ()>>(object: &K) -> Option<(String, String)> {
-    let ((namespace, _), binding) = keys(object)?;
-    Some((namespace, binding))
-}
+impl Keys {
+    /// `None` for what is not ours to look at.
+    fn of(object: &impl Resource<DynamicType = ()>) -> Option<Self> {
+        let labels = object.labels();
+        Some(Self {
+            namespace: object.namespace()?,
+            task: labels.get(label::TASK)?.parse().ok()?,
+            binding: labels.get(label::BINDING).cloned().unwrap_or_default(),
+        })
+    }
 
-/// Versions of one object can be compared as numbers; where one cannot be read, the later message wins.
-fn version<K: Resource>(object: &K) -> u64 {
-    object
-        .meta()
-        .resource_version
-        .as_ref()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(0)
+    /// (namespace, binding)
+    fn owner(&self) -> (String, String) {
+        (self.namespace.clone(), self.binding.clone())
+    }
 }
 
 #[cfg(test)]

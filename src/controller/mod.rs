@@ -111,8 +111,8 @@ pub enum Error {
 /// What every loop uses.
 struct Context {
     kube: Client,
-    jobs: Mirror<Job>,
-    pods: Mirror<Pod>,
+    jobs: Mirror<JobRow>,
+    pods: Mirror<PodRow>,
     /// Nodes and what runs on them, for bindings that ask for it.
     nodes: nodes::Nodes,
     /// What image registries have said.

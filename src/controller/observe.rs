@@ -4,11 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::batch::v1::Job as JobObject;
-use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
 
 use super::look::{Index, Queues, Read};
+use super::row::{JobRow, PodRow};
 use super::verdict;
 use crate::api;
 use crate::claim::{
@@ -30,15 +28,14 @@ pub(super) struct Identity {
 
 impl Lore {
     /// The pods of a Job; where all are gone, what was last seen of one.
-    pub fn pods_or_remains(&self, job: &JobObject, pods: &[Arc<Pod>]) -> Vec<Arc<Pod>> {
-        let uid = job.metadata.uid.as_deref().unwrap_or_default();
-        let own: Vec<Arc<Pod>> = pods
+    pub fn pods_or_remains(&self, job: &JobRow, pods: &[Arc<PodRow>]) -> Vec<Arc<PodRow>> {
+        let own: Vec<Arc<PodRow>> = pods
             .iter()
-            .filter(|pod| owned_by(pod, uid))
+            .filter(|pod| pod.is_owned_by(&job.uid))
             .cloned()
             .collect();
         if own.is_empty() {
-            self.remains.get(uid).cloned().into_iter().collect()
+            self.remains.get(&*job.uid).cloned().into_iter().collect()
         } else {
             own
         }
@@ -48,8 +45,8 @@ impl Lore {
 /// Jobs and pods of one task.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Objects {
-    pub jobs: Vec<Arc<JobObject>>,
-    pub pods: Vec<Arc<Pod>>,
+    pub jobs: Vec<Arc<JobRow>>,
+    pub pods: Vec<Arc<PodRow>>,
 }
 
 /// What is known of Jobs beyond the objects themselves.
@@ -58,7 +55,7 @@ pub(super) struct Lore {
     /// UIDs of Jobs whose task container was seen to run, now or earlier.
     pub started: HashSet<String>,
     /// Last states of pods that were deleted while their Job is not done with, by the Job's UID: who took them away.
-    pub remains: HashMap<String, Arc<Pod>>,
+    pub remains: HashMap<String, Arc<PodRow>>,
     /// Events about Jobs that do not start and about their pods, by the Job's UID, oldest first.
     pub events: HashMap<String, Vec<diagnose::Event>>,
     /// What Kueue says of released Jobs that it holds back, by the Job's UID.
@@ -76,7 +73,7 @@ pub(super) struct Sight<'a> {
     pub sound: bool,
     pub lore: &'a Lore,
     /// Why a Job ended.
-    pub cause: &'a (dyn Fn(&JobObject, &[Arc<Pod>]) -> Cause + Sync),
+    pub cause: &'a (dyn Fn(&JobRow, &[Arc<PodRow>]) -> Cause + Sync),
 }
 
 impl Sight<'_> {
@@ -172,24 +169,18 @@ impl Sight<'_> {
         let Some(objects) = self.objects.get(task) else {
             return Vec::new();
         };
-        let fact = |job: &Arc<JobObject>| {
-            let mut fact = job_fact(self.identity, job, &objects.pods, self.lore, self.cause)?;
+        let fact = |job: &Arc<JobRow>| {
+            let mut known = job_fact(self.identity, job, &objects.pods, self.lore, self.cause)?;
+            let has_pods = objects.pods.iter().any(|pod| pod.is_owned_by(&job.uid));
             // Nobody may have seen the pod that ran: a controller that starts after the eviction knows it by the task.
-            if running == Some(fact.attempt)
-                && fact.held()
-                && is_evicted(job)
-                && !objects
-                    .pods
-                    .iter()
-                    .any(|pod| owned_by(pod, job.metadata.uid.as_deref().unwrap_or_default()))
-            {
-                fact.state = JobState::Ended(Cause::Interruption);
+            if running == Some(known.attempt) && known.held() && job.is_evicted() && !has_pods {
+                known.state = JobState::Ended(Cause::Interruption);
             }
-            Some(fact)
+            Some(known)
         };
         let mut jobs: Vec<Job> = objects.jobs.iter().filter_map(fact).collect();
         for pod in &objects.pods {
-            let Some(attempt) = attempt_of(pod.labels().get(label::ATTEMPT)) else {
+            let Some(attempt) = attempt_of(pod.attempt()) else {
                 continue;
             };
             if !jobs.iter().any(|job| job.attempt == attempt) {
@@ -237,44 +228,36 @@ fn by(identity: &Identity, task: &TaskId, worker: Option<&WorkerId>) -> By {
 }
 
 /// Whether this binding owns the Job.
-pub(super) fn is_ours(identity: &Identity, job: &JobObject) -> bool {
-    job.owner_references()
-        .iter()
-        .any(|owner| owner.uid == identity.uid)
+pub(super) fn is_ours(identity: &Identity, job: &JobRow) -> bool {
+    job.is_owned_by(&identity.uid)
 }
 
 /// The fact that a Job object states; `None` if it carries no attempt.
 pub(super) fn job_fact(
     identity: &Identity,
-    job: &JobObject,
-    pods: &[Arc<Pod>],
+    job: &JobRow,
+    pods: &[Arc<PodRow>],
     lore: &Lore,
-    cause: &(dyn Fn(&JobObject, &[Arc<Pod>]) -> Cause + Sync),
+    cause: &(dyn Fn(&JobRow, &[Arc<PodRow>]) -> Cause + Sync),
 ) -> Option<Job> {
-    let attempt = attempt_of(job.labels().get(label::ATTEMPT))?;
-    let uid = job.uid().unwrap_or_default();
-    let label_state = job.labels().get(label::STATE).map(String::as_str);
-    let suspended = job
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.suspend)
-        .unwrap_or(false);
+    let attempt = attempt_of(job.label(label::ATTEMPT))?;
+    let label_state = job.label(label::STATE);
     let number = |name| {
-        let text = job.annotations().get(name);
+        let text = job.annotation(name);
         text.and_then(|text| text.parse().ok()).unwrap_or(0)
     };
-    let own_pods: Vec<Arc<Pod>> = pods
+    let own_pods: Vec<Arc<PodRow>> = pods
         .iter()
-        .filter(|pod| owned_by(pod, &uid))
+        .filter(|pod| pod.is_owned_by(&job.uid))
         .cloned()
         .collect();
-    let job_state = if has_ended(job) {
+    let job_state = if job.has_ended() {
         JobState::Ended(cause(job, &own_pods))
-    } else if suspended && label_state == Some(state::INTENT) {
+    } else if job.is_suspended() && label_state == Some(state::INTENT) {
         JobState::Intent
-    } else if is_evicted(job)
+    } else if job.is_evicted()
         && own_pods.is_empty()
-        && (lore.started.contains(&uid) || label_state == Some(state::SETTLED))
+        && (lore.started.contains(&*job.uid) || label_state == Some(state::SETTLED))
     {
         // Suspended while it ran, by Kueue or by hand: its pod is gone, and the next attempt is a Job of its own.
         JobState::Ended(Cause::Interruption)
@@ -282,11 +265,11 @@ pub(super) fn job_fact(
         JobState::Held
     };
     let started =
-        lore.started.contains(&uid) || own_pods.iter().any(|pod| task_container_started(pod));
+        lore.started.contains(&*job.uid) || own_pods.iter().any(|pod| pod.has_started());
     Some(Job {
         attempt,
         state: job_state,
-        presence: if job.metadata.deletion_timestamp.is_some() {
+        presence: if job.is_deleting() {
             Presence::Deleting
         } else {
             Presence::Present
@@ -296,98 +279,35 @@ pub(super) fn job_fact(
         refused: own_pods.is_empty()
             && lore
                 .events
-                .get(&uid)
+                .get(&*job.uid)
                 .is_some_and(|events| verdict::is_refused(events)),
         settled: label_state == Some(state::SETTLED),
-        returned: job.annotations().contains_key(annotation::RETURNED),
+        returned: job.annotation(annotation::RETURNED).is_some(),
         requeues: number(annotation::REQUEUES),
         failures: number(annotation::FAILURES),
-        created_at: job
-            .creation_timestamp()
-            .map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+        created_at: job.created.unwrap_or(Timestamp::UNIX_EPOCH),
     })
 }
 
 /// A pod that has outlived its Job object: it counts as the Job until it is gone too.
-fn pod_without_job(attempt: Attempt, pod: &Pod) -> Job {
+fn pod_without_job(attempt: Attempt, pod: &PodRow) -> Job {
     Job {
         attempt,
         state: JobState::Held,
         presence: Presence::PodOnly,
         other_binding: false,
-        started: task_container_started(pod),
+        started: pod.has_started(),
         refused: false,
         settled: false,
         returned: false,
         requeues: 0,
         failures: 0,
-        created_at: pod
-            .creation_timestamp()
-            .map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+        created_at: pod.created.unwrap_or(Timestamp::UNIX_EPOCH),
     }
 }
 
-fn attempt_of(text: Option<&String>) -> Option<Attempt> {
+fn attempt_of(text: Option<&str>) -> Option<Attempt> {
     text?.parse().ok().map(Attempt)
-}
-
-/// Complete or failed; its pods have ended then.
-pub(super) fn has_ended(job: &JobObject) -> bool {
-    job.status
-        .iter()
-        .flat_map(|status| status.conditions.iter().flatten())
-        .any(|condition| {
-            matches!(condition.type_.as_str(), "Complete" | "Failed") && condition.status == "True"
-        })
-}
-
-/// Suspended after its release, by Kueue that evicts it or by hand, and no pod of it is left. Where the task says that this
-/// attempt ran, the attempt is over: another pod of it would not pass the fence, since the entry is no longer pending.
-pub(super) fn is_evicted(job: &JobObject) -> bool {
-    let released = job.labels().get(label::STATE).map(String::as_str) != Some(state::INTENT);
-    let suspended = job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true);
-    job.status.as_ref().is_some_and(|status| {
-        let seen = status
-            .conditions
-            .iter()
-            .flatten()
-            .any(|condition| condition.type_ == "Suspended" && condition.status == "True");
-        let pods = status.active.unwrap_or(0) + status.terminating.unwrap_or(0);
-        released && suspended && seen && pods == 0
-    })
-}
-
-pub(super) fn owned_by(pod: &Pod, job_uid: &str) -> bool {
-    pod.owner_references()
-        .iter()
-        .any(|owner| owner.uid == job_uid)
-}
-
-/// Whether the container that runs the experiment runs or has run; init containers and the sidecar do not count.
-pub(super) fn task_container_started(pod: &Pod) -> bool {
-    let Some(status) = &pod.status else {
-        return false;
-    };
-    let main = pod
-        .annotations()
-        .get("kubectl.kubernetes.io/default-container")
-        .map_or(crate::pod::TASK, String::as_str);
-    status
-        .container_statuses
-        .iter()
-        .flatten()
-        .filter(|container| container.name == main)
-        .any(|container| {
-            let began = |state: &k8s_openapi::api::core::v1::ContainerState| {
-                state.running.is_some()
-                    || state
-                        .terminated
-                        .as_ref()
-                        .is_some_and(|end| end.started_at.is_some())
-            };
-            container.state.as_ref().is_some_and(began)
-                || container.last_state.as_ref().is_some_and(began)
-        })
 }
 
 /// Since when each task's facts have been the same, by our own clock. In memory: a restart starts the waits again.

@@ -8,8 +8,6 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use tokio::time::Instant;
 
@@ -434,13 +432,9 @@ pub(super) fn nodes_of(objects: Option<&Objects>) -> Vec<String> {
         return Vec::new();
     };
     // A pod that was taken away is gone; where it was stands on its Job.
-    let noted = |job: &Arc<Job>| job.annotations().get(annotation::NODE).cloned();
-    let node = |pod: &Arc<Pod>| pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
-    let mut nodes: Vec<String> = jobs
-        .iter()
-        .filter_map(noted)
-        .chain(pods.iter().filter_map(node))
-        .collect();
+    let noted = jobs.iter().filter_map(|job| job.annotation(annotation::NODE));
+    let known = pods.iter().filter_map(|pod| pod.node());
+    let mut nodes: Vec<String> = noted.chain(known).map(str::to_owned).collect();
     nodes.sort();
     nodes.dedup();
     nodes

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt;
 use tokio::time::Instant;
 
@@ -27,6 +26,7 @@ use super::patience::Troubles;
 use super::refusal;
 use super::refuse;
 use super::resolve::Resolved;
+use super::row::JobRow;
 use super::together::Seat;
 use super::turn::Turn;
 use super::validate::Templates;
@@ -342,7 +342,7 @@ fn entries_wanted(spec: &QueueBindingSpec) -> u32 {
 /// What is free on the nodes, less what this binding's Jobs will take whose pods are not there yet.
 fn free_nodes(scene: &Scene<'_>, live: &Live) -> Result<Free, Waiting> {
     let without_pod = live.own_unended.iter().filter_map(|job| {
-        let task: TaskId = job.labels().get(label::TASK)?.parse().ok()?;
+        let task: TaskId = job.label(label::TASK)?.parse().ok()?;
         let pods = live
             .objects
             .get(&task)
@@ -465,8 +465,7 @@ fn cases(
 
 /// An intent that is there already was admitted when it was written; limits may have been lowered since.
 fn still_fits(spec: &QueueBindingSpec, live: &Live, task: &TaskId) -> Admission {
-    let of_task =
-        |job: &&Arc<Job>| job.labels().get(label::TASK).map(String::as_str) == Some(task.as_str());
+    let of_task = |job: &&Arc<JobRow>| job.label(label::TASK) == Some(task.as_str());
     let room = Room::of(
         &spec.limits,
         live.own_unended.iter().filter(|job| !of_task(job)),
@@ -603,15 +602,8 @@ async fn learn_lengths(
 /// Tasks of each served queue by what their Jobs do.
 fn counters(scene: &Scene<'_>, queues: &Queues, live: &Live, memory: &Memory) -> Vec<QueueStatus> {
     let one = |queue: &api::QueueEntries| {
-        let of_queue = |job: &&Arc<Job>| {
-            job.labels().get(label::QUEUE).map(String::as_str) == Some(queue.id.as_str())
-        };
-        let started = |job: &&Arc<Job>| {
-            job.metadata
-                .uid
-                .as_ref()
-                .is_some_and(|uid| memory.lore.started.contains(uid))
-        };
+        let of_queue = |job: &&Arc<JobRow>| job.label(label::QUEUE) == Some(queue.id.as_str());
+        let started = |job: &&Arc<JobRow>| memory.lore.started.contains(&*job.uid);
         let all = live.own_unended.iter().filter(of_queue).count();
         let running = live
             .own_unended

@@ -6,11 +6,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::batch::v1::Job;
-use kube::ResourceExt;
 
 use super::live::Live;
-use super::observe::{self, Lore, Objects};
+use super::observe::{Lore, Objects};
+use super::row::JobRow;
 use super::verdict;
 use crate::claim::{Cause, OnPendingTimeout, Policy};
 use crate::diagnose::{Category, Patience, patience};
@@ -26,9 +25,9 @@ impl Troubles {
     pub fn look(&mut self, live: &Live, lore: &Lore, now: Timestamp) {
         let mut seen = HashMap::new();
         for job in &live.own_unended {
-            let Some(uid) = job.uid().filter(|uid| !lore.started.contains(uid)) else {
+            if lore.started.contains(&*job.uid) {
                 continue;
-            };
+            }
             let pods = task_of(job)
                 .and_then(|task| live.objects.get(&task))
                 .map(|objects| objects.pods.as_slice())
@@ -38,10 +37,10 @@ impl Troubles {
             };
             let since = self
                 .by_job
-                .get(&uid)
+                .get(&*job.uid)
                 .filter(|(category, _)| *category == waiting.category)
                 .map_or(now, |(_, since)| *since);
-            seen.insert(uid, (waiting.category, since));
+            seen.insert(job.uid.to_string(), (waiting.category, since));
         }
         self.by_job = seen;
     }
@@ -58,13 +57,10 @@ impl Troubles {
     /// The policy for the task of these Jobs: patience ends earlier where waiting is of little use, and what failed by
     /// its own fault before its code began is not tried again.
     pub fn policy(&self, objects: &Objects, lore: &Lore, policy: Policy) -> Policy {
-        let youngest = objects
-            .jobs
-            .iter()
-            .max_by_key(|job| job.creation_timestamp());
+        let youngest = objects.jobs.iter().max_by_key(|job| job.created);
         match youngest {
             None => policy,
-            Some(job) if observe::has_ended(job) => {
+            Some(job) if job.has_ended() => {
                 match verdict::cause(job, &lore.pods_or_remains(job, &objects.pods)) {
                     Cause::Task | Cause::Failure => Policy {
                         max_interruptions: 0,
@@ -77,9 +73,8 @@ impl Troubles {
         }
     }
 
-    fn while_waiting(&self, job: &Job, policy: Policy) -> Policy {
-        let uid = job.metadata.uid.as_deref().unwrap_or_default();
-        let Some((category, since)) = self.by_job.get(uid) else {
+    fn while_waiting(&self, job: &JobRow, policy: Policy) -> Policy {
+        let Some((category, since)) = self.by_job.get(&*job.uid) else {
             return policy;
         };
         let (most, fails) = match patience(*category) {
@@ -88,7 +83,7 @@ impl Troubles {
             Patience::ThenFail(most) => (most, true),
         };
         // `decide` counts from the creation of the Job.
-        let created = job.creation_timestamp().map_or(*since, |time| time.0);
+        let created = job.created.unwrap_or(*since);
         let most = since.duration_since(created) + signed(most);
         if most >= policy.pending_timeout {
             return policy;
@@ -105,8 +100,8 @@ impl Troubles {
     }
 }
 
-fn task_of(job: &Job) -> Option<crate::task::TaskId> {
-    job.labels().get(crate::pod::label::TASK)?.parse().ok()
+fn task_of(job: &JobRow) -> Option<crate::task::TaskId> {
+    job.label(crate::pod::label::TASK)?.parse().ok()
 }
 
 fn signed(duration: Duration) -> SignedDuration {
@@ -119,6 +114,7 @@ mod tests {
 
     use super::*;
     use crate::claim::{Admission, OnInterruption};
+    use crate::controller::row::Row;
 
     fn policy() -> Policy {
         Policy {
@@ -134,11 +130,9 @@ mod tests {
         }
     }
 
-    fn job() -> Job {
-        serde_json::from_value(
-            json!({"metadata": {"uid": "j", "creationTimestamp": "2026-01-01T00:00:00Z"}}),
-        )
-        .unwrap()
+    fn job() -> JobRow {
+        let job = json!({"metadata": {"uid": "j", "creationTimestamp": "2026-01-01T00:00:00Z"}});
+        JobRow::of(serde_json::from_value(job).unwrap())
     }
 
     fn after(category: Category, seconds: i64) -> Policy {

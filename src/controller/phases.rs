@@ -9,11 +9,8 @@
 //! keeps whole seconds.
 
 use jiff::Timestamp;
-use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ContainerState, Pod};
-use kube::ResourceExt;
 
-use crate::pod;
+use super::row::{JobRow, PodRow};
 
 /// Since when this process looks: what began before was measured by the one before it.
 #[derive(Debug)]
@@ -31,7 +28,7 @@ impl Default for Phases {
 
 impl Phases {
     /// The phases of a task whose container runs, in seconds; none if that was so before this process began.
-    pub fn of(&self, job: &Job, pod: &Pod) -> Vec<(&'static str, f64)> {
+    pub fn of(&self, job: &JobRow, pod: &PodRow) -> Vec<(&'static str, f64)> {
         let times = times(job, pod);
         match times.last() {
             Some((_, Some(started))) if *started >= self.since => lengths(&times),
@@ -41,49 +38,20 @@ impl Phases {
 }
 
 /// From the start of the task's process to the first line of its output, in seconds.
-pub(super) fn first_line(job: &Job, pod: &Pod, line: Timestamp) -> Option<f64> {
+pub(super) fn first_line(job: &JobRow, pod: &PodRow, line: Timestamp) -> Option<f64> {
     let started = times(job, pod).last().and_then(|(_, started)| *started)?;
     Some(line.duration_since(started).as_secs_f64().max(0.0))
 }
 
 /// When each phase ended, as far as it is known.
-fn times(job: &Job, pod: &Pod) -> [(&'static str, Option<Timestamp>); 5] {
-    let status = pod.status.as_ref();
-    let released = job
-        .status
-        .as_ref()
-        .and_then(|status| status.start_time.as_ref());
-    let scheduled = status
-        .and_then(|status| status.conditions.as_ref())
-        .and_then(|all| all.iter().find(|known| known.type_ == "PodScheduled"))
-        .filter(|scheduled| scheduled.status == "True")
-        .and_then(|scheduled| scheduled.last_transition_time.as_ref());
-    let prepared = status
-        .and_then(|status| status.init_container_statuses.as_ref())
-        .and_then(|all| all.iter().find(|known| known.name == pod::PREPARE))
-        .and_then(|prepare| prepare.state.as_ref()?.terminated.as_ref())
-        .and_then(|end| end.finished_at.as_ref());
-    let main = pod
-        .annotations()
-        .get("kubectl.kubernetes.io/default-container")
-        .map_or(pod::TASK, String::as_str);
-    let began = |state: &ContainerState| {
-        let running = state
-            .running
-            .as_ref()
-            .and_then(|running| running.started_at.clone());
-        running.or_else(|| state.terminated.as_ref()?.started_at.clone())
-    };
-    let started = status
-        .and_then(|status| status.container_statuses.as_ref())
-        .and_then(|all| all.iter().find(|known| known.name == main))
-        .and_then(|task| began(task.state.as_ref()?));
+fn times(job: &JobRow, pod: &PodRow) -> [(&'static str, Option<Timestamp>); 5] {
+    let times = pod.times();
     [
-        ("created", job.creation_timestamp().map(|time| time.0)),
-        ("claimed", released.map(|time| time.0)),
-        ("scheduled", scheduled.map(|time| time.0)),
-        ("prepared", prepared.map(|time| time.0)),
-        ("started", started.map(|time| time.0)),
+        ("created", job.created),
+        ("claimed", job.started()),
+        ("scheduled", times.scheduled),
+        ("prepared", times.prepared),
+        ("started", times.began),
     ]
 }
 
@@ -104,13 +72,18 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::controller::row::Row;
 
-    fn objects() -> (Job, Pod) {
+    fn objects() -> (JobRow, PodRow) {
+        objects_with(|_| {})
+    }
+
+    fn objects_with(change: impl Fn(&mut serde_json::Value)) -> (JobRow, PodRow) {
         let job = json!({
             "metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"},
             "status": {"startTime": "2026-01-01T00:00:01Z"},
         });
-        let pod = json!({
+        let mut pod = json!({
             "metadata": {},
             "status": {
                 "conditions": [{"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-01T00:00:03Z"}],
@@ -120,9 +93,10 @@ mod tests {
                     "state": {"running": {"startedAt": "2026-01-01T00:00:15Z"}}}],
             },
         });
+        change(&mut pod);
         (
-            serde_json::from_value(job).unwrap(),
-            serde_json::from_value(pod).unwrap(),
+            JobRow::of(serde_json::from_value(job).unwrap()),
+            PodRow::of(serde_json::from_value(pod).unwrap()),
         )
     }
 
@@ -162,8 +136,7 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_left_out() {
-        let (job, mut pod) = objects();
-        pod.status.as_mut().unwrap().init_container_statuses = None;
+        let (job, pod) = objects_with(|pod| pod["status"]["initContainerStatuses"] = json!(null));
         let phases = since("2026-01-01T00:00:00Z").of(&job, &pod);
         assert_eq!(phases, [("claimed", 1.0), ("scheduled", 2.0)]);
     }

@@ -7,10 +7,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::batch::v1::Job;
-use kube::ResourceExt;
 use tokio::sync::Mutex;
 
+use super::row::JobRow;
 use crate::api::QueueEntries;
 use crate::pod::annotation;
 use crate::task::{QueueId, TaskId};
@@ -26,14 +25,15 @@ impl Turn {
     }
 
     /// What the Job says; one that was made before turns were kept goes by its own time.
-    pub fn of(job: &Job) -> Option<Self> {
-        let noted = job.annotations().get(annotation::TURN).cloned().map(Self);
-        noted.or_else(|| Some(Self::new(job.creation_timestamp()?.0, 0)))
+    pub fn of(job: &JobRow) -> Option<Self> {
+        let noted = job.annotation(annotation::TURN);
+        let noted = noted.map(|text| Self(text.to_owned()));
+        noted.or_else(|| Some(Self::new(job.created?, 0)))
     }
 
     /// The turn of a task by the last of its Jobs.
-    pub fn last(jobs: &[Arc<Job>]) -> Option<Self> {
-        let last = jobs.iter().max_by_key(|job| job.creation_timestamp())?;
+    pub fn last(jobs: &[Arc<JobRow>]) -> Option<Self> {
+        let last = jobs.iter().max_by_key(|job| job.created)?;
         Self::of(last)
     }
 

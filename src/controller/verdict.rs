@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
 use serde_json::{Value, json};
 
-use super::observe::{Lore, owned_by};
+use super::observe::Lore;
+use super::row::{JobRow, PodRow};
 use crate::claim::Cause;
 use crate::diagnose::{self, Diagnosis, Fault, Outcome, Waiting};
 use crate::pod::annotation;
@@ -26,7 +24,7 @@ pub(super) struct Ended {
 }
 
 /// Whose fault the end was.
-pub(super) fn cause(job: &Job, pods: &[Arc<Pod>]) -> Cause {
+pub(super) fn cause(job: &JobRow, pods: &[Arc<PodRow>]) -> Cause {
     let diagnosis = diagnosis(job, pods);
     match (diagnosis.fault, diagnosis.outcome) {
         (Fault::Interruption, _) => Cause::Interruption,
@@ -36,7 +34,7 @@ pub(super) fn cause(job: &Job, pods: &[Arc<Pod>]) -> Cause {
 }
 
 /// How the run of an ended Job ended.
-pub(super) fn ended(job: &Job, pods: &[Arc<Pod>]) -> Ended {
+pub(super) fn ended(job: &JobRow, pods: &[Arc<PodRow>]) -> Ended {
     let diagnosis = diagnosis(job, pods);
     Ended {
         outcome: diagnosis.outcome,
@@ -63,10 +61,10 @@ pub(super) fn lost() -> Ended {
 }
 
 /// Why a released Job's task container has not started; nothing if it simply is on its way.
-pub(super) fn waiting(job: &Job, pods: &[Arc<Pod>], lore: &Lore) -> Option<Waiting> {
-    let uid = job.uid().unwrap_or_default();
-    let events = lore.events.get(&uid).map(Vec::as_slice).unwrap_or_default();
-    diagnose::waiting(last_pod(&uid, pods), events)
+pub(super) fn waiting(job: &JobRow, pods: &[Arc<PodRow>], lore: &Lore) -> Option<Waiting> {
+    let events = lore.events.get(&*job.uid);
+    let pod = last_pod(&job.uid, pods).map(PodRow::object);
+    diagnose::waiting(pod.as_ref(), events.map(Vec::as_slice).unwrap_or_default())
 }
 
 /// Whether the cluster has accepted the Job and refuses its pod.
@@ -74,14 +72,15 @@ pub(super) fn is_refused(events: &[diagnose::Event]) -> bool {
     diagnose::waiting(None, events).is_some_and(|waiting| waiting.refused)
 }
 
-pub(super) fn diagnosis(job: &Job, pods: &[Arc<Pod>]) -> Diagnosis {
-    diagnose::ended(job, last_pod(&job.uid().unwrap_or_default(), pods))
+pub(super) fn diagnosis(job: &JobRow, pods: &[Arc<PodRow>]) -> Diagnosis {
+    let pod = last_pod(&job.uid, pods).map(PodRow::object);
+    diagnose::ended(&job.object(), pod.as_ref())
 }
 
 /// The youngest pod of a Job.
-pub(super) fn last_pod<'a>(job_uid: &str, pods: &'a [Arc<Pod>]) -> Option<&'a Pod> {
+pub(super) fn last_pod<'a>(job_uid: &str, pods: &'a [Arc<PodRow>]) -> Option<&'a PodRow> {
     pods.iter()
-        .filter(|pod| owned_by(pod, job_uid))
-        .max_by_key(|pod| pod.creation_timestamp())
+        .filter(|pod| pod.is_owned_by(job_uid))
+        .max_by_key(|pod| pod.created)
         .map(AsRef::as_ref)
 }

@@ -8,7 +8,8 @@ use super::{Case, Hands, Next, Report, in_time};
 use crate::claim::observed::{REASON_REQUEUED, REASON_RESTORED, REASON_RETRIED};
 use crate::claim::{GiveUpReason, JobsFact, TaskFact};
 use crate::controller::cluster::call;
-use crate::controller::{fault, observe, verdict};
+use crate::controller::row::{JobRow, Row as _, task_container_started};
+use crate::controller::{fault, verdict};
 use crate::diagnose::{Category, Fault, Patience, patience};
 use crate::pod::label;
 use crate::task::{Attempt, QueueId, Status, TaskId};
@@ -47,7 +48,7 @@ impl Hands<'_> {
             format!("{REASON_REQUEUED}, {why}")
         };
         let job = self.live_job(case, attempt).await?;
-        let is_over = |job: &_| observe::has_ended(job) || observe::is_evicted(job);
+        let is_over = |job: &JobRow| job.has_ended() || job.is_evicted();
         let ended = job.as_ref().is_none_or(is_over);
         let (live, unwritten) = self.read(case).await?;
         match live {
@@ -171,12 +172,12 @@ impl Hands<'_> {
         let Some(attempt) = attempt else {
             return Ok(Next::Done);
         };
-        if let Some(job) = Self::known_job(case, attempt).filter(|job| observe::has_ended(job)) {
+        if let Some(job) = Self::known_job(case, attempt).filter(|job| job.has_ended()) {
             let evidence = self.ended(job, case).evidence;
             self.tell_evidence(&evidence, case).await;
         }
         match self.live_job(case, attempt).await? {
-            Some(job) if observe::has_ended(&job) => {
+            Some(job) if job.has_ended() => {
                 self.mark_settled(&job, self.spec.lifecycle.ttl_after_failure, case)
                     .await?;
             }
@@ -237,7 +238,10 @@ impl Hands<'_> {
         in_time(case)?;
         let jobs = call(self.jobs().list(&of_task(&case.task))).await?;
         fault::point!("step/jobs-listed");
-        Ok(jobs.items.iter().any(|job| !observe::has_ended(job)))
+        Ok(jobs
+            .items
+            .into_iter()
+            .any(|job| !JobRow::of(job).has_ended()))
     }
 
     /// Whether the experiment's container of any pod of the task has started and may still run, asked of the API server.
@@ -248,7 +252,7 @@ impl Hands<'_> {
         Ok(pods
             .items
             .iter()
-            .any(|pod| observe::task_container_started(pod) && !is_over(pod)))
+            .any(|pod| task_container_started(pod) && !is_over(pod)))
     }
 }
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job as JobObject;
-use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
@@ -15,6 +14,7 @@ use crate::controller::cluster::{self, call, find};
 use crate::controller::fault;
 use crate::controller::kueue;
 use crate::controller::observe::{self, Objects};
+use crate::controller::row::{JobRow, Row as _};
 use crate::controller::status::FIELD_MANAGER;
 use crate::controller::turn::Turn;
 use crate::controller::verdict;
@@ -91,7 +91,8 @@ impl Hands<'_> {
             Err(error) => return Err(error.into()),
         };
         self.context.jobs.note(job.clone());
-        if !observe::is_ours(self.identity, &job) || job.metadata.deletion_timestamp.is_some() {
+        let job = JobRow::of(job);
+        if !observe::is_ours(self.identity, &job) || job.is_deleting() {
             return Ok(Next::Done);
         }
         if let (JobsFact::Known(jobs), Some(fact)) = (
@@ -102,7 +103,7 @@ impl Hands<'_> {
             let intent = fact.state == JobState::Intent;
             jobs.push(fact);
             case.objects = Objects {
-                jobs: vec![job.into()],
+                jobs: vec![Arc::new(job)],
                 pods: Vec::new(),
             };
             return Ok(if intent { Next::Again } else { Next::Done });
@@ -190,36 +191,30 @@ impl Hands<'_> {
         report: &mut Report,
     ) -> Result<Next, Fault> {
         let mut job = match Self::known_job(case, attempt) {
-            Some(known) => known.as_ref().clone(),
+            Some(known) => known.clone(),
             None => match self.live_job(case, attempt).await? {
-                Some(job) => job,
+                Some(job) => Arc::new(job),
                 None => return Ok(Next::Done),
             },
         };
-        let uid = job.uid();
+        let (name, uid) = (job.name.clone(), job.uid.clone());
         // What was noted or seen since saves a patch that is out of date.
-        let name = job.name_any();
         if let Some(known) = self.context.jobs.named(self.namespace, &case.task, &name)
-            && is_same_intent(&known, uid.as_deref())
+            && is_same_intent(&known, &uid)
         {
-            job = known.as_ref().clone();
+            job = known;
         }
         for _ in 0..RELEASE_TRIES {
             in_time(case)?;
             let mut patch = json!({
-                "metadata": {"resourceVersion": job.resource_version(), "uid": uid, "labels": {label::STATE: state::HELD}},
+                "metadata": {"resourceVersion": job.resource_version, "uid": uid, "labels": {label::STATE: state::HELD}},
             });
             kueue::release(self.spec, &mut patch);
             let params = PatchParams {
                 field_manager: Some(FIELD_MANAGER.into()),
                 ..PatchParams::default()
             };
-            match call(
-                self.jobs()
-                    .patch(&job.name_any(), &params, &Patch::Merge(&patch)),
-            )
-            .await
-            {
+            match call(self.jobs().patch(&name, &params, &Patch::Merge(&patch))).await {
                 Ok(released) => {
                     fault::point!("release/released");
                     self.context.jobs.note(released);
@@ -232,11 +227,11 @@ impl Hands<'_> {
                 // read again, and look that it still is the same intent.
                 Err(error) if error.is_conflict() => {
                     let current = match self.newer_job(case, &job).await {
-                        Some(current) => Some(current.as_ref().clone()),
-                        None => self.live_job(case, attempt).await?,
+                        Some(current) => Some(current),
+                        None => self.live_job(case, attempt).await?.map(Arc::new),
                     };
                     match current {
-                        Some(current) if is_same_intent(&current, uid.as_deref()) => job = current,
+                        Some(current) if is_same_intent(&current, &uid) => job = current,
                         _ => return Ok(Next::Done),
                     }
                 }
@@ -249,11 +244,11 @@ impl Hands<'_> {
 
 impl Hands<'_> {
     /// A newer state of the Job than this one, as the watch tells of it within a moment.
-    async fn newer_job(&self, case: &Case, job: &JobObject) -> Option<Arc<JobObject>> {
-        let (name, version) = (job.name_any(), job.resource_version());
+    async fn newer_job(&self, case: &Case, job: &JobRow) -> Option<Arc<JobRow>> {
         for _ in 0..WATCH_TRIES {
-            let known = self.context.jobs.named(self.namespace, &case.task, &name);
-            if let Some(known) = known.filter(|known| known.resource_version() != version) {
+            let known = self.context.jobs.named(self.namespace, &case.task, &job.name);
+            if let Some(known) = known.filter(|known| known.resource_version != job.resource_version)
+            {
                 return Some(known);
             }
             tokio::time::sleep(WATCH_PAUSE).await;
@@ -269,8 +264,6 @@ fn told(case: &Case) -> Option<String> {
     (!notes.is_empty()).then(|| message.chars().take(LONGEST_MESSAGE).collect())
 }
 
-fn is_same_intent(job: &JobObject, uid: Option<&str>) -> bool {
-    job.uid().as_deref() == uid
-        && job.metadata.deletion_timestamp.is_none()
-        && job.labels().get(label::STATE).map(String::as_str) == Some(state::INTENT)
+fn is_same_intent(job: &JobRow, uid: &str) -> bool {
+    *job.uid == *uid && !job.is_deleting() && job.label(label::STATE) == Some(state::INTENT)
 }

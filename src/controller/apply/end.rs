@@ -1,16 +1,15 @@
 //! Ends: withdrawing Jobs, settling what a pod could not report, taking leftovers away.
 
-use k8s_openapi::api::batch::v1::Job as JobObject;
-use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
 use serde_json::json;
 
 use super::{Case, Fault, Hands, Next, in_time};
 use crate::claim::{Settlement, Step, TaskFact, TaskState};
 use crate::controller::cluster::call;
+use crate::controller::row::JobRow;
 use crate::controller::status::FIELD_MANAGER;
 use crate::controller::verdict::{self, Ended};
-use crate::controller::{fault, observe, phases};
+use crate::controller::{fault, phases};
 use crate::crd::Period;
 use crate::diagnose::{Diagnosis, Outcome};
 use crate::pod::{annotation, label, state};
@@ -47,12 +46,12 @@ impl Hands<'_> {
         let params = DeleteParams {
             propagation_policy: Some(PropagationPolicy::Foreground),
             preconditions: Some(Preconditions {
-                uid: job.uid(),
-                resource_version: job.resource_version(),
+                uid: Some(job.uid.to_string()),
+                resource_version: Some(job.resource_version.to_string()),
             }),
             ..DeleteParams::default()
         };
-        match call(self.jobs().delete(&job.name_any(), &params)).await {
+        match call(self.jobs().delete(&job.name, &params)).await {
             Ok(answer) => {
                 fault::point!("step/job-deleted");
                 if let Some(deleting) = answer.left() {
@@ -82,7 +81,7 @@ impl Hands<'_> {
         let job = self.live_job(case, attempt).await?;
         if job
             .as_ref()
-            .is_some_and(|job| !observe::has_ended(job) && !observe::is_evicted(job))
+            .is_some_and(|job| !job.has_ended() && !job.is_evicted())
         {
             return Ok(Next::Done);
         }
@@ -139,12 +138,12 @@ impl Hands<'_> {
     }
 
     /// How the run of an ended Job ended.
-    pub(super) fn ended(&self, job: &JobObject, case: &Case) -> Ended {
+    pub(super) fn ended(&self, job: &JobRow, case: &Case) -> Ended {
         verdict::ended(job, &self.lore.pods_or_remains(job, &case.objects.pods))
     }
 
     /// The same with all that is known of it.
-    pub(super) fn diagnosis(&self, job: &JobObject, case: &Case) -> Diagnosis {
+    pub(super) fn diagnosis(&self, job: &JobRow, case: &Case) -> Diagnosis {
         verdict::diagnosis(job, &self.lore.pods_or_remains(job, &case.objects.pods))
     }
 
@@ -194,7 +193,7 @@ impl Hands<'_> {
     /// from being marked.
     pub(super) async fn mark_settled(
         &self,
-        job: &JobObject,
+        job: &JobRow,
         ttl: Period,
         case: &Case,
     ) -> Result<(), Fault> {
@@ -203,17 +202,15 @@ impl Hands<'_> {
         let category = diagnosis.category;
         let mut notes = verdict::notes(&diagnosis);
         let first_line = diagnosis.first_line.and_then(|line| {
-            let pod = verdict::last_pod(job.metadata.uid.as_deref()?, &pods)?;
+            let pod = verdict::last_pod(&job.uid, &pods)?;
             phases::first_line(job, pod, line)
         });
         // The next attempt may be meant to avoid it, when the pod is long gone.
-        let node = pods
-            .iter()
-            .find_map(|pod| pod.spec.as_ref()?.node_name.clone());
+        let node = pods.iter().find_map(|pod| pod.node());
         notes[annotation::NODE] = json!(node);
         let seconds = i32::try_from(ttl.whole_seconds()).unwrap_or(i32::MAX);
         let patch = json!({
-            "metadata": {"uid": job.uid(), "labels": {label::STATE: state::SETTLED}, "annotations": notes},
+            "metadata": {"uid": job.uid, "labels": {label::STATE: state::SETTLED}, "annotations": notes},
             "spec": {"ttlSecondsAfterFinished": seconds},
         });
         let params = PatchParams {
@@ -222,7 +219,7 @@ impl Hands<'_> {
         };
         match call(
             self.jobs()
-                .patch(&job.name_any(), &params, &Patch::Merge(&patch)),
+                .patch(&job.name, &params, &Patch::Merge(&patch)),
         )
         .await
         {

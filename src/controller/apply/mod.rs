@@ -20,13 +20,14 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job as JobObject;
-use kube::{Api, ResourceExt};
+use kube::Api;
 
 use super::Context;
 use super::cluster::{self, find};
 use super::fault;
 use super::observe::{self, Identity, Lore, Objects};
 use super::resolve::Resolved;
+use super::row::{JobRow, Row as _};
 use super::turn::{self, Returned, Turn};
 use crate::api;
 use crate::claim::{self as rules, Observed, Policy, Step, TaskFact, ThisPass, UserQueue, decide};
@@ -308,21 +309,22 @@ impl Hands<'_> {
     }
 
     /// The Job of an attempt as the API server has it now, if it is ours.
-    async fn live_job(&self, case: &Case, attempt: Attempt) -> Result<Option<JobObject>, Fault> {
+    async fn live_job(&self, case: &Case, attempt: Attempt) -> Result<Option<JobRow>, Fault> {
         in_time(case)?;
         let name = JobName::of(&case.task, attempt);
         let job = find(self.jobs().get_opt(name.as_str())).await?;
         fault::point!("step/job-read");
+        let job = job.map(JobRow::of);
         Ok(job.filter(|job| observe::is_ours(self.identity, job)))
     }
 
     /// The Job of an attempt as it was observed.
-    fn known_job(case: &Case, attempt: Attempt) -> Option<&Arc<JobObject>> {
+    fn known_job(case: &Case, attempt: Attempt) -> Option<&Arc<JobRow>> {
         let name = JobName::of(&case.task, attempt);
         case.objects
             .jobs
             .iter()
-            .find(|job| job.name_any() == name.as_str())
+            .find(|job| *job.name == *name.as_str())
     }
 
     /// Takes the entry out of the pending queue; `false`: somebody else did, and the step ends here.

@@ -13,12 +13,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::LogParams;
-use kube::{Api, ResourceExt};
+use kube::Api;
 
 use super::{Case, Hands};
 use crate::api::{Event, LogLine};
+use crate::controller::row::PodRow;
 use crate::controller::{fault, verdict};
-use crate::pod;
 use crate::render::JobName;
 use crate::task::{Attempt, WorkerId};
 
@@ -50,12 +50,11 @@ impl Hands<'_> {
         let Some(job) = Self::known_job(case, attempt) else {
             return false;
         };
-        let uid = job.uid().unwrap_or_default();
-        let Some(pod) = verdict::last_pod(&uid, &case.objects.pods) else {
+        let Some(pod) = verdict::last_pod(&job.uid, &case.objects.pods) else {
             return false;
         };
         // A pod whose executor came to its end had the sidecar send everything.
-        if verdict::diagnosis(job, &case.objects.pods).reported || !self.told.is_new_tail(&uid) {
+        if verdict::diagnosis(job, &case.objects.pods).reported || !self.told.is_new_tail(&job.uid) {
             return false;
         }
         let read = tokio::time::timeout(PATIENCE, self.missing(attempt, pod, case)).await;
@@ -92,21 +91,22 @@ impl Hands<'_> {
     }
 
     /// The lines of the container that the server lacks.
-    async fn missing(&self, attempt: Attempt, pod: &Pod, case: &Case) -> Result<Vec<Line>, String> {
+    async fn missing(
+        &self,
+        attempt: Attempt,
+        pod: &PodRow,
+        case: &Case,
+    ) -> Result<Vec<Line>, String> {
         let pods: Api<Pod> = Api::namespaced(self.context.kube.clone(), self.namespace);
-        let container = pod
-            .annotations()
-            .get("kubectl.kubernetes.io/default-container")
-            .map_or(pod::TASK, String::as_str);
         let params = LogParams {
-            container: Some(container.to_owned()),
+            container: Some(pod.main().to_owned()),
             tail_lines: Some(LINES),
             limit_bytes: Some(BYTES),
             timestamps: true,
             ..LogParams::default()
         };
         let text = pods
-            .logs(&pod.name_any(), &params)
+            .logs(&pod.name, &params)
             .await
             .map_err(|error| error.to_string())?;
         fault::point!("tail/read");

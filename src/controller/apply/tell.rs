@@ -4,12 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
-use k8s_openapi::api::batch::v1::Job as JobObject;
-use kube::ResourceExt;
 
 use super::{Case, Fault, Hands, Next, in_time};
 use crate::api::Event;
 use crate::claim::{TaskFact, Why};
+use crate::controller::row::JobRow;
 use crate::controller::{fault, verdict};
 use crate::pod::label;
 use crate::render::JobName;
@@ -103,14 +102,12 @@ impl Hands<'_> {
         let Some(job) = Self::known_job(case, *attempt) else {
             return Ok(Next::Done);
         };
-        let created = job
-            .creation_timestamp()
-            .map_or(Timestamp::now(), |time| time.0);
+        let created = job.created.unwrap_or_else(Timestamp::now);
         if Timestamp::now().duration_since(created).as_secs() < WORTH_A_WORD_S {
             return Ok(Next::Done);
         }
         self.tell_events(job, case).await;
-        let of_kueue = job.uid().and_then(|uid| self.lore.kueue.get(&uid).cloned());
+        let of_kueue = self.lore.kueue.get(&*job.uid).cloned();
         let Some(message) = of_kueue.or_else(|| {
             verdict::waiting(job, &case.objects.pods, self.lore).map(|waiting| waiting.message())
         }) else {
@@ -132,9 +129,8 @@ impl Hands<'_> {
     }
 
     /// What Kubernetes warns of while the pod waits, in the task's own log.
-    async fn tell_events(&self, job: &JobObject, case: &Case) {
-        let uid = job.uid().unwrap_or_default();
-        let events = self.lore.events.get(&uid).into_iter().flatten();
+    async fn tell_events(&self, job: &JobRow, case: &Case) {
+        let events = self.lore.events.get(&*job.uid).into_iter().flatten();
         let lines = events
             .filter(|event| event.warning)
             .map(|event| format!("Kubernetes: {}: {}\n", event.reason, event.message));
@@ -148,7 +144,7 @@ impl Hands<'_> {
     pub(super) fn tell_taken(&self, attempt: Attempt, case: &Case) {
         let job = JobName::of(&case.task, attempt);
         let queue_id: Option<QueueId> = Self::known_job(case, attempt)
-            .and_then(|job| job.labels().get(label::QUEUE)?.parse().ok());
+            .and_then(|job| job.label(label::QUEUE)?.parse().ok());
         let queue = queue_id
             .as_ref()
             .map_or("(unknown)", |id| self.queue_name(id));
