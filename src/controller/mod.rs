@@ -42,6 +42,7 @@ mod refuse;
 mod report;
 mod resolve;
 mod retire;
+mod scene;
 mod shadow;
 mod status;
 mod sweep;

@@ -20,7 +20,7 @@ use super::live::Live;
 use super::look::{CANDIDATES, Queues};
 use super::memory::{Known, Memory};
 use super::observe::Objects;
-use super::pass::Scene;
+use super::scene::Scene;
 use crate::api::{self, Client, QueueEntries};
 use crate::capacity::{Ask, Placement};
 use crate::claim::order;
