@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::binding::Loop;
 use super::cluster::{self, call};
 use super::foresee::{self, Foreseen, Foresight};
-use super::observe::{Lore, has_ended};
+use super::observe::Lore;
 use super::shadow::phase_word;
 use super::{Error, Stage, scoped, verdict};
 use crate::claim::{Admission, Entry, Phase, Step, TaskFact, UserQueue, Why};
@@ -365,7 +365,14 @@ fn facts(binding: &QueueBinding, foresight: &Foresight, seen: &Foreseen, lore: &
                 add("evidence", line);
             }
         }
-        for event in lore.events.get(&*job.uid).into_iter().flatten().rev().take(5) {
+        for event in lore
+            .events
+            .get(&*job.uid)
+            .into_iter()
+            .flatten()
+            .rev()
+            .take(5)
+        {
             add("event", format!("{}: {}", event.reason, event.message));
         }
     }

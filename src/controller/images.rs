@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::cluster::{call, find};
-use super::pass::Scene;
+use super::scene::Scene;
 use crate::config::RegistrySettings;
 use crate::crd::ImageCheck;
 use crate::image::{Answer, Answers, Finding, Keyring, Platform, Reference, Registry};

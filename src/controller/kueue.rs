@@ -24,7 +24,7 @@ use super::admit::Waiting;
 use super::cluster::call;
 use super::fault;
 use super::observe;
-use super::pass::Scene;
+use super::scene::Scene;
 use super::status::FIELD_MANAGER;
 use crate::crd::{Capacity, QueueBindingSpec};
 use crate::pod::{label, state};

@@ -61,11 +61,7 @@ fn measure(
     job_uid: &str,
     pod: &PodRow,
 ) {
-    let Some(job) = live
-        .own_unended
-        .iter()
-        .find(|job| *job.uid == *job_uid)
-    else {
+    let Some(job) = live.own_unended.iter().find(|job| *job.uid == *job_uid) else {
         return;
     };
     let binding = job.label(label::BINDING).unwrap_or_default();
@@ -108,7 +104,9 @@ pub(super) async fn learn(
     for pod in live.objects.values().flat_map(|objects| &objects.pods) {
         for owner in &pod.owners {
             pod_of.insert(owner, pod);
-            if uids.contains(&**owner) && pod.has_started() && lore.started.insert(owner.to_string())
+            if uids.contains(&**owner)
+                && pod.has_started()
+                && lore.started.insert(owner.to_string())
             {
                 measure(context, &memory.phases, namespace, live, owner, pod);
             }

@@ -298,7 +298,9 @@ impl<R: Row> Rows<R> {
             .iter_mut()
             .find(|known| known.head().name == head.name);
         match known {
-            Some(known) if known.head().uid == head.uid && known.head().version() > head.version() => {
+            Some(known)
+                if known.head().uid == head.uid && known.head().version() > head.version() =>
+            {
                 return None;
             }
             Some(known) => *known = Arc::new(row),
@@ -349,9 +351,7 @@ impl<R: Row> Rows<R> {
             && let Some(of_task) = of_namespace.get_mut(&keys.task)
         {
             let head = row.head();
-            of_task.retain(|known| {
-                known.head().name != head.name || known.head().uid != head.uid
-            });
+            of_task.retain(|known| known.head().name != head.name || known.head().uid != head.uid);
             if of_task.is_empty() {
                 of_namespace.remove(&keys.task);
             }

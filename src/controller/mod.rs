@@ -28,6 +28,7 @@ mod kueue;
 mod lease;
 mod live;
 mod look;
+mod loops;
 mod memory;
 mod mirror;
 mod nodes;
@@ -42,6 +43,8 @@ mod refuse;
 mod report;
 mod resolve;
 mod retire;
+mod row;
+mod scene;
 mod shadow;
 mod status;
 mod sweep;
@@ -57,22 +60,16 @@ pub use preview::{Preview, Which, preview, preview_offline};
 pub use retire::{RetireError, retire};
 pub use shadow::{Deed, shadow};
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
-use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
 use kube::client::Body;
 use kube::client::retry::RetryPolicy;
 use kube::core::NamespaceResourceScope;
-use kube::runtime::WatchStreamExt;
 use kube::runtime::events::{Recorder, Reporter};
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::buffer::BufferLayer;
@@ -82,17 +79,17 @@ use crate::claim;
 use crate::config::{Credentials, Scope, ServerSettings, Setting, Settings, TaskPodSettings};
 use crate::crd::QueueBinding;
 use crate::render;
-use crate::telemetry::admin::{self, Health, Readiness};
+use crate::telemetry::admin::{self, Readiness};
 use crate::telemetry::metrics::Metrics;
+use loops::Loops;
 use mirror::{Mirror, Wakers};
+use row::{JobRow, PodRow};
 use throttle::{Throttle, Throttling};
 
 /// Jobs and pods of ours.
 const OURS: &str = "app.kubernetes.io/managed-by=trainyard,app.kubernetes.io/component=task";
 /// Requests to the API server that may wait for their connection at once.
 const AT_ONCE: usize = 1024;
-/// How long loops may take to end their pass at shutdown.
-const FAREWELL: Duration = Duration::from_secs(9);
 
 /// Why the controller could not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -392,185 +389,4 @@ fn rendered_binding(binding: &QueueBinding) -> render::Binding {
         namespace: binding.namespace().unwrap_or_default(),
         uid: binding.uid().unwrap_or_default(),
     }
-}
-
-/// The loops that run, by namespace and name of their binding.
-struct Loops {
-    context: Arc<Context>,
-    running: HashMap<(String, String), Running>,
-    tasks: JoinSet<()>,
-    /// Bindings that the relist in progress has named so far.
-    listed: Vec<(String, String)>,
-}
-
-struct Running {
-    uid: Option<String>,
-    bindings: watch::Sender<Arc<QueueBinding>>,
-    stop: CancellationToken,
-}
-
-impl Loops {
-    fn new(context: Arc<Context>) -> Self {
-        Self {
-            context,
-            running: HashMap::new(),
-            tasks: JoinSet::new(),
-            listed: Vec::new(),
-        }
-    }
-
-    /// Starts and stops loops as bindings come and go, until `shutdown`; then waits for them.
-    async fn follow(
-        mut self,
-        api: Api<QueueBinding>,
-        readiness: &Readiness,
-        shutdown: &CancellationToken,
-    ) {
-        const PART: &str = "queuebindings";
-        readiness.set(PART, Health::Waiting("not listed yet".into()));
-        let mut events = watcher(api, watcher::Config::default())
-            .default_backoff()
-            .boxed();
-        let (mut failing, mut listed) = (cluster::Once::default(), false);
-        loop {
-            tokio::select! {
-                () = shutdown.cancelled() => break,
-                event = events.next() => match event {
-                    Some(Ok(event)) => {
-                        failing.over();
-                        if matches!(event, Event::InitDone) {
-                            listed = true;
-                            readiness.set(PART, Health::Ready);
-                        }
-                        self.take(event);
-                    }
-                    Some(Err(error)) => {
-                        let error = cluster::watch_failure(&error);
-                        if failing.is_new(&error) {
-                            tracing::warn!(watch = PART, error, "watch failed, trying again");
-                        }
-                        if !listed {
-                            readiness.set(PART, Health::Waiting(error));
-                        }
-                    }
-                    None => break,
-                },
-                Some(ended) = self.tasks.join_next() => self.restart_after_panic(&ended),
-            }
-        }
-        for running in self.running.values() {
-            running.stop.cancel();
-        }
-        let all_ended = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(FAREWELL, all_ended).await.is_err() {
-            tracing::warn!("a pass did not end in time");
-        }
-    }
-
-    fn take(&mut self, event: Event<QueueBinding>) {
-        match event {
-            Event::Apply(binding) => self.apply(binding),
-            Event::Delete(binding) => self.stop(&key(&binding)),
-            Event::Init => self.listed.clear(),
-            Event::InitApply(binding) => {
-                self.listed.push(key(&binding));
-                self.apply(binding);
-            }
-            Event::InitDone => {
-                let gone: Vec<_> = self
-                    .running
-                    .keys()
-                    .filter(|key| !self.listed.contains(key))
-                    .cloned()
-                    .collect();
-                for key in gone {
-                    self.stop(&key);
-                }
-            }
-        }
-    }
-
-    fn apply(&mut self, mut binding: QueueBinding) {
-        binding.metadata.managed_fields = None;
-        let key = key(&binding);
-        // A binding of the same name that was made anew is another one.
-        if self
-            .running
-            .get(&key)
-            .is_some_and(|running| running.uid != binding.uid())
-        {
-            self.stop(&key);
-        }
-        match self.running.get(&key) {
-            Some(running) => {
-                let binding = Arc::new(binding);
-                // Our own writes of the status come back too; they are no reason to look again.
-                running.bindings.send_if_modified(|known| {
-                    let worth_it = known.metadata.generation != binding.metadata.generation
-                        || known.metadata.deletion_timestamp != binding.metadata.deletion_timestamp
-                        || known.metadata.finalizers != binding.metadata.finalizers;
-                    *known = binding;
-                    worth_it
-                });
-            }
-            None => self.start(key, binding),
-        }
-    }
-
-    fn start(&mut self, key: (String, String), binding: QueueBinding) {
-        tracing::info!(namespace = key.0, binding = key.1, "binding is served");
-        let alarm = self
-            .context
-            .wakers
-            .of(&key.0, render::LabelValue::of(&key.1).as_str());
-        let stop = CancellationToken::new();
-        let serve = binding::Loop::new(self.context.clone(), &binding);
-        let uid = binding.uid();
-        let (sender, receiver) = watch::channel(Arc::new(binding));
-        self.tasks.spawn(serve.run(receiver, alarm, stop.clone()));
-        self.running.insert(
-            key,
-            Running {
-                uid,
-                bindings: sender,
-                stop,
-            },
-        );
-    }
-
-    fn stop(&mut self, key: &(String, String)) {
-        if let Some(running) = self.running.remove(key) {
-            tracing::info!(
-                namespace = key.0,
-                binding = key.1,
-                "binding is no longer served"
-            );
-            running.stop.cancel();
-            self.context
-                .wakers
-                .forget(&key.0, render::LabelValue::of(&key.1).as_str());
-        }
-    }
-
-    /// A loop that panicked is a fault of ours; it starts anew, the others never noticed.
-    fn restart_after_panic(&mut self, ended: &Result<(), tokio::task::JoinError>) {
-        let Err(error) = ended else { return };
-        tracing::error!(%error, "the loop of a binding panicked, it is started again");
-        let dead: Vec<_> = self
-            .running
-            .iter()
-            .filter(|(_, running)| running.bindings.is_closed())
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in dead {
-            if let Some(running) = self.running.remove(&key) {
-                let binding = running.bindings.borrow().as_ref().clone();
-                self.start(key, binding);
-            }
-        }
-    }
-}
-
-fn key(binding: &QueueBinding) -> (String, String) {
-    (binding.namespace().unwrap_or_default(), binding.name_any())
 }

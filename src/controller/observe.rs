@@ -264,8 +264,7 @@ pub(super) fn job_fact(
     } else {
         JobState::Held
     };
-    let started =
-        lore.started.contains(&*job.uid) || own_pods.iter().any(|pod| pod.has_started());
+    let started = lore.started.contains(&*job.uid) || own_pods.iter().any(|pod| pod.has_started());
     Some(Job {
         attempt,
         state: job_state,

@@ -18,7 +18,7 @@ use super::live::Live;
 use super::look::{CANDIDATES, Queues};
 use super::memory::{Known, Memory};
 use super::observe::Objects;
-use super::pass::Scene;
+use super::scene::Scene;
 use crate::api::{self, Client, QueueEntries};
 use crate::capacity::{Ask, Placement};
 use crate::claim::order;
@@ -432,7 +432,9 @@ pub(super) fn nodes_of(objects: Option<&Objects>) -> Vec<String> {
         return Vec::new();
     };
     // A pod that was taken away is gone; where it was stands on its Job.
-    let noted = jobs.iter().filter_map(|job| job.annotation(annotation::NODE));
+    let noted = jobs
+        .iter()
+        .filter_map(|job| job.annotation(annotation::NODE));
     let known = pods.iter().filter_map(|pod| pod.node());
     let mut nodes: Vec<String> = noted.chain(known).map(str::to_owned).collect();
     nodes.sort();

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::admit::Waiting;
 use super::memory::Memory;
-use super::pass::Scene;
+use super::scene::Scene;
 use super::validate;
 use crate::task::QueueId;
 

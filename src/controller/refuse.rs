@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 
 use super::fault;
-use super::pass::Scene;
+use super::scene::Scene;
 use crate::api::{Error, Event};
 use crate::claim::{Observed, STEP_DEADLINE};
 use crate::task::{Status, TaskId};

@@ -74,12 +74,12 @@ impl Head {
 struct Notes(Box<[(Box<str>, Box<str>)]>);
 
 impl Notes {
-    fn of(
-        all: Option<BTreeMap<String, String>>,
-        keep: impl Fn(&str) -> bool,
-    ) -> Self {
+    fn of(all: Option<BTreeMap<String, String>>, keep: impl Fn(&str) -> bool) -> Self {
         let kept = all.into_iter().flatten().filter(|(name, _)| keep(name));
-        Self(kept.map(|(name, text)| (name.into(), text.into())).collect())
+        Self(
+            kept.map(|(name, text)| (name.into(), text.into()))
+                .collect(),
+        )
     }
 
     fn get(&self, name: &str) -> Option<&str> {

@@ -10,6 +10,7 @@
 //! Environments are named after what they were made from and lie beside uv's cache, so that files are hard links and
 //! nothing is copied. The image itself is never changed.
 
+mod answers;
 mod conda;
 mod explain;
 mod index;

@@ -1,5 +1,8 @@
 //! Every known key with its default, its variables, and what it does (`protocol.md` §8.1, §8.2).
 
+/// Names of variables; one with a word is a switch that means this word.
+type Variables = &'static [(&'static str, Option<&'static str>)];
+
 /// What a key does here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
@@ -16,8 +19,8 @@ pub struct Key {
     pub path: &'static str,
     /// As JSON.
     pub default: &'static str,
-    /// Variables that set it; one with a word is a switch that means this word.
-    pub variables: &'static [(&'static str, Option<&'static str>)],
+    /// Variables that set it.
+    pub variables: Variables,
     pub secret: bool,
     effect: Use,
 }
@@ -32,21 +35,11 @@ const fn key(path: &'static str, default: &'static str) -> Key {
     }
 }
 
-const fn of(
-    path: &'static str,
-    default: &'static str,
-    variables: &'static [(&'static str, Option<&'static str>)],
-) -> Key {
-    Key {
-        variables,
-        ..key(path, default)
-    }
+const fn of(path: &'static str, default: &'static str, variables: Variables) -> Key {
+    key(path, default).set_by(variables)
 }
 
-const fn secret(
-    path: &'static str,
-    variables: &'static [(&'static str, Option<&'static str>)],
-) -> Key {
+const fn secret(path: &'static str, variables: Variables) -> Key {
     Key {
         secret: true,
         ..of(path, "null", variables)
@@ -66,6 +59,9 @@ const CACHE: &str = "the cache is environment.cache of the binding";
 const HTTP: &str = "requests are repeated and limited as each of them needs";
 const TRUST: &str = "certificates are always checked; server.caBundleRef of the binding adds to those that are trusted";
 const WORKER: &str = "a pod's worker id names its attempt";
+const LINKS: &str = "builds are taken from an index, not from a page of links";
+const NEAREST: &str = "the nearest lock counts, from the working directory up";
+const MASKED: &str = "secrets are always masked";
 const NO_LOSS: &str = "text stays on the volume until the server has it";
 
 /// All of them, by section.
@@ -81,10 +77,7 @@ pub const ALL: &[Key] = &[
         "api.credentials.secret_key",
         &[("CLEARML_API_SECRET_KEY", None)],
     ),
-    Key {
-        variables: &[("CLEARML_API_HOST_VERIFY_CERT", None)],
-        ..idle("api.verify_certificate", "true", TRUST)
-    },
+    idle("api.verify_certificate", "true", TRUST).set_by(&[("CLEARML_API_HOST_VERIFY_CERT", None)]),
     idle("api.auth.token_expiration_threshold_sec", "43200", HTTP),
     idle("api.auth.request_token_expiration_sec", "null", HTTP),
     idle("api.http.max_req_size", "15728640", HTTP),
@@ -96,20 +89,12 @@ pub const ALL: &[Key] = &[
     idle("api.http.retries.backoff_factor", "1.0", HTTP),
     idle("api.http.retries.backoff_max", "120", HTTP),
     idle("api.http.wait_on_maintenance_forever", "true", HTTP),
-    Key {
-        variables: &[("CLEARML_API_DEFAULT_REQ_METHOD", None)],
-        ..idle("api.http.default_method", "\"get\"", HTTP)
-    },
+    idle("api.http.default_method", "\"get\"", HTTP)
+        .set_by(&[("CLEARML_API_DEFAULT_REQ_METHOD", None)]),
     idle("api.http.pool_maxsize", "512", HTTP),
     idle("api.http.pool_connections", "512", HTTP),
-    Key {
-        variables: &[("CLEARML_WORKER_ID", None)],
-        ..idle("agent.worker_id", "\"\"", WORKER)
-    },
-    Key {
-        variables: &[("CLEARML_WORKER_NAME", None)],
-        ..idle("agent.worker_name", "\"\"", WORKER)
-    },
+    idle("agent.worker_id", "\"\"", WORKER).set_by(&[("CLEARML_WORKER_ID", None)]),
+    idle("agent.worker_name", "\"\"", WORKER).set_by(&[("CLEARML_WORKER_NAME", None)]),
     of(
         "agent.git_user",
         "\"\"",
@@ -188,16 +173,8 @@ pub const ALL: &[Key] = &[
     ),
     key("agent.package_manager.torch_nightly", "false"),
     key("agent.package_manager.extra_index_url_template", "null"),
-    idle(
-        "agent.package_manager.torch_page",
-        "null",
-        "builds are taken from an index, not from a page of links",
-    ),
-    idle(
-        "agent.package_manager.torch_nightly_page",
-        "null",
-        "builds are taken from an index, not from a page of links",
-    ),
+    idle("agent.package_manager.torch_page", "null", LINKS),
+    idle("agent.package_manager.torch_nightly_page", "null", LINKS),
     key(
         "agent.package_manager.conda_channels",
         "[\"pytorch\", \"conda-forge\", \"nvidia\", \"defaults\"]",
@@ -231,7 +208,7 @@ pub const ALL: &[Key] = &[
     idle(
         "agent.package_manager.poetry_files_from_repo_working_dir",
         "false",
-        "the nearest lock counts, from the working directory up",
+        NEAREST,
     ),
     idle(
         "agent.package_manager.uv_version",
@@ -254,20 +231,18 @@ pub const ALL: &[Key] = &[
     idle(
         "agent.package_manager.uv_files_from_repo_working_dir",
         "false",
-        "the nearest lock counts, from the working directory up",
+        NEAREST,
     ),
     idle("agent.venvs_dir", "\"~/.clearml/venvs-builds\"", CACHE),
     idle("agent.venvs_cache.max_entries", "10", CACHE),
     idle("agent.venvs_cache.free_space_threshold_gb", "2.0", CACHE),
     idle("agent.venvs_cache.lock_timeout", "30", CACHE),
-    Key {
-        variables: &[("CLEARML_AGENT_VENV_CACHE_PATH", None)],
-        ..idle(
-            "agent.venvs_cache.path",
-            "\"~/.clearml/venvs-cache\"",
-            CACHE,
-        )
-    },
+    idle(
+        "agent.venvs_cache.path",
+        "\"~/.clearml/venvs-cache\"",
+        CACHE,
+    )
+    .set_by(&[("CLEARML_AGENT_VENV_CACHE_PATH", None)]),
     idle("agent.venv_update.enabled", "false", CACHE),
     key("agent.vcs_cache.enabled", "true"),
     idle("agent.vcs_cache.path", "\"~/.clearml/vcs-cache\"", CACHE),
@@ -292,22 +267,18 @@ pub const ALL: &[Key] = &[
         "\"~/.clearml/apt-cache\"",
         CONTAINERS,
     ),
-    Key {
-        variables: &[("CLEARML_DOCKER_IMAGE", None)],
-        ..idle(
-            "agent.default_docker.image",
-            "null",
-            "the image is the binding's template's, else TRAINYARD_DEFAULT_IMAGE of the controller",
-        )
-    },
+    idle(
+        "agent.default_docker.image",
+        "null",
+        "the image is the binding's template's, else TRAINYARD_DEFAULT_IMAGE of the controller",
+    )
+    .set_by(&[("CLEARML_DOCKER_IMAGE", None)]),
     idle("agent.default_docker.arguments", "null", CONTAINERS),
     idle("agent.default_docker.match_rules", "null", CONTAINERS),
     idle("agent.default_docker.update_back_task", "true", CONTAINERS),
     idle("agent.disable_task_docker_override", "false", CONTAINERS),
-    Key {
-        variables: &[("CLEARML_AGENT_EXTRA_DOCKER_ARGS", None)],
-        ..idle("agent.extra_docker_arguments", "null", CONTAINERS)
-    },
+    idle("agent.extra_docker_arguments", "null", CONTAINERS)
+        .set_by(&[("CLEARML_AGENT_EXTRA_DOCKER_ARGS", None)]),
     key("agent.extra_docker_shell_script", "null"),
     idle("agent.docker_init_bash_script", "null", CONTAINERS),
     idle("agent.docker_preprocess_bash_script", "null", CONTAINERS),
@@ -371,29 +342,23 @@ pub const ALL: &[Key] = &[
     idle("agent.debug", "false", "see TRAINYARD_LOG"),
     idle("agent.log_files_buffering", "null", NO_LOSS),
     idle("agent.standalone_mode", "false", DAEMON),
-    idle(
-        "agent.sanitize_config_printout.keys",
-        "null",
-        "secrets are always masked",
-    ),
+    idle("agent.sanitize_config_printout.keys", "null", MASKED),
     idle(
         "agent.sanitize_config_printout.packages_sources_keys",
         "null",
-        "secrets are always masked",
+        MASKED,
     ),
     of(
         "agent.cuda_version",
         "null",
         &[("CLEARML_CUDA_VERSION", None)],
     ),
-    Key {
-        variables: &[("CLEARML_CUDNN_VERSION", None)],
-        ..idle(
-            "agent.cudnn_version",
-            "null",
-            "builds of PyTorch bring the cuDNN that they are made for",
-        )
-    },
+    idle(
+        "agent.cudnn_version",
+        "null",
+        "builds of PyTorch bring the cuDNN that they are made for",
+    )
+    .set_by(&[("CLEARML_CUDNN_VERSION", None)]),
     of("agent.cpu_only", "false", &[("CLEARML_CPU_ONLY", None)]),
     key("agent.enable_task_env", "false"),
     idle(
@@ -410,17 +375,19 @@ pub const ALL: &[Key] = &[
     idle("agent.truncate_task_output_files", "false", NO_LOSS),
     key("agent.apply_environment", "true"),
     key("agent.apply_files", "true"),
-    Key {
-        variables: &[("CLEARML_AGENT_CUSTOM_BUILD_SCRIPT", None)],
-        ..idle(
-            "agent.custom_build_script",
-            "\"\"",
-            "an image that is built as it should be, with environment.manager: none, does the same",
-        )
-    },
+    idle(
+        "agent.custom_build_script",
+        "\"\"",
+        "an image that is built as it should be, with environment.manager: none, does the same",
+    )
+    .set_by(&[("CLEARML_AGENT_CUSTOM_BUILD_SCRIPT", None)]),
 ];
 
 impl Key {
+    const fn set_by(self, variables: Variables) -> Self {
+        Self { variables, ..self }
+    }
+
     /// What it does here.
     pub fn effect(&self) -> Use {
         self.effect

@@ -246,8 +246,12 @@ impl Hands<'_> {
     /// A newer state of the Job than this one, as the watch tells of it within a moment.
     async fn newer_job(&self, case: &Case, job: &JobRow) -> Option<Arc<JobRow>> {
         for _ in 0..WATCH_TRIES {
-            let known = self.context.jobs.named(self.namespace, &case.task, &job.name);
-            if let Some(known) = known.filter(|known| known.resource_version != job.resource_version)
+            let known = self
+                .context
+                .jobs
+                .named(self.namespace, &case.task, &job.name);
+            if let Some(known) =
+                known.filter(|known| known.resource_version != job.resource_version)
             {
                 return Some(known);
             }

@@ -217,12 +217,7 @@ impl Hands<'_> {
             field_manager: Some(FIELD_MANAGER.into()),
             ..PatchParams::default()
         };
-        match call(
-            self.jobs()
-                .patch(&job.name, &params, &Patch::Merge(&patch)),
-        )
-        .await
-        {
+        match call(self.jobs().patch(&job.name, &params, &Patch::Merge(&patch))).await {
             Ok(settled) => {
                 fault::point!("step/job-settled");
                 self.context.metrics.ended(&self.label(), category.as_str());

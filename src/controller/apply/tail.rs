@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::LogParams;
 use kube::Api;
+use kube::api::LogParams;
 
 use super::{Case, Hands};
 use crate::api::{Event, LogLine};
@@ -54,7 +54,8 @@ impl Hands<'_> {
             return false;
         };
         // A pod whose executor came to its end had the sidecar send everything.
-        if verdict::diagnosis(job, &case.objects.pods).reported || !self.told.is_new_tail(&job.uid) {
+        if verdict::diagnosis(job, &case.objects.pods).reported || !self.told.is_new_tail(&job.uid)
+        {
             return false;
         }
         let read = tokio::time::timeout(PATIENCE, self.missing(attempt, pod, case)).await;

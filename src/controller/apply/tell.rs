@@ -143,8 +143,8 @@ impl Hands<'_> {
     /// One line in the task's own log. What it asked for and does not get, the pod tells.
     pub(super) fn tell_taken(&self, attempt: Attempt, case: &Case) {
         let job = JobName::of(&case.task, attempt);
-        let queue_id: Option<QueueId> = Self::known_job(case, attempt)
-            .and_then(|job| job.label(label::QUEUE)?.parse().ok());
+        let queue_id: Option<QueueId> =
+            Self::known_job(case, attempt).and_then(|job| job.label(label::QUEUE)?.parse().ok());
         let queue = queue_id
             .as_ref()
             .map_or("(unknown)", |id| self.queue_name(id));

@@ -18,6 +18,7 @@ use wiremock::{Mock, MockServer, ResponseTemplate};
 use super::*;
 use crate::claim::{Admission, Entry, JobsFact, OnInterruption, OnPendingTimeout};
 use crate::controller::mirror::{Mirror, Wakers};
+use crate::controller::row::PodRow;
 use crate::controller::{Own, verdict};
 use crate::render;
 use crate::task::WorkerId;
@@ -256,7 +257,7 @@ impl Stage {
     }
 
     fn case(&self, entry: Entry, status: &str, job: &Value) -> Case {
-        let object: Arc<JobObject> = Arc::new(serde_json::from_value(job.clone()).unwrap());
+        let object = Arc::new(JobRow::of(serde_json::from_value(job.clone()).unwrap()));
         let facts = self.facts(status);
         let fact = observe::job_fact(&identity(), &object, &[], &Lore::default(), &verdict::cause)
             .unwrap();
@@ -559,7 +560,8 @@ async fn a_settled_job_carries_category_and_exit_code_of_its_end() {
             "state": {"terminated": {"exitCode": 3, "reason": "Error"}},
         }]},
     });
-    case.objects.pods = vec![serde_json::from_value(pod).map(Arc::new).unwrap()];
+    let pod = PodRow::of(serde_json::from_value(pod).unwrap());
+    case.objects.pods = vec![Arc::new(pod)];
     let report = stage.carry_out(case).await;
     assert!(report.fault.is_none(), "{report:?}");
     assert!(stage.calls().await.is_empty());

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::api::{Entry as ServerEntry, QueueEntries};
 use crate::claim::Phase;
+use crate::controller::row::Row;
 
 const TASK: &str = "0123456789abcdef0123456789abcdef";
 const UID: &str = "6d8d0b0e-0000-0000-0000-000000000000";
@@ -66,7 +67,7 @@ fn facts_in(status: Status) -> api::Facts {
     }
 }
 
-fn job(changes: &Value) -> Arc<JobObject> {
+fn job(changes: &Value) -> Arc<JobRow> {
     let mut job = json!({
         "metadata": {
             "name": format!("ty-{TASK}-1"), "namespace": "ns", "uid": "job-1",
@@ -77,10 +78,10 @@ fn job(changes: &Value) -> Arc<JobObject> {
         "spec": {"suspend": false, "template": {}},
     });
     merge(&mut job, changes);
-    Arc::new(serde_json::from_value(job).unwrap())
+    Arc::new(JobRow::of(serde_json::from_value(job).unwrap()))
 }
 
-fn pod(changes: &Value) -> Arc<Pod> {
+fn pod(changes: &Value) -> Arc<PodRow> {
     let mut pod = json!({
         "metadata": {
             "name": "pod", "namespace": "ns", "labels": {"trainyard.dev/task": TASK, "trainyard.dev/attempt": "1"},
@@ -88,7 +89,7 @@ fn pod(changes: &Value) -> Arc<Pod> {
         },
     });
     merge(&mut pod, changes);
-    Arc::new(serde_json::from_value(pod).unwrap())
+    Arc::new(PodRow::of(serde_json::from_value(pod).unwrap()))
 }
 
 fn merge(into: &mut Value, changes: &Value) {
@@ -377,34 +378,12 @@ fn unknown_facts_neither_confirm_nor_end_what_was_seen_before() {
 }
 
 #[test]
-fn a_released_job_that_is_suspended_without_pods_is_evicted_and_one_that_never_ran_only_waits() {
-    let job = |state: &str, status: serde_json::Value| -> JobObject {
-        serde_json::from_value(json!({
-            "metadata": { "labels": { "trainyard.dev/state": state } },
-            "spec": { "suspend": true }, "status": status,
-        }))
-        .unwrap()
-    };
-    let suspended = json!([{ "type": "Suspended", "status": "True" }]);
-    let none_left = json!({ "conditions": suspended });
-    assert!(is_evicted(&job("held", none_left.clone())));
-    assert!(!is_evicted(&job("intent", none_left)));
-    for left in ["active", "terminating"] {
-        let mut status = json!({ "conditions": suspended });
-        status[left] = 1.into();
-        assert!(!is_evicted(&job("held", status)), "{left}");
-    }
-    // Suspended a moment ago, and its controller has not seen it: pods may still run.
-    assert!(!is_evicted(&job("held", json!({ "active": 0 }))));
-}
-
-#[test]
 fn an_eviction_that_no_controller_saw_is_known_by_the_task_that_says_it_runs() {
     let evicted = json!({
         "spec": {"suspend": true},
         "status": {"conditions": [{"type": "Suspended", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]},
     });
-    let state_of = |status: Status, attempt: u32, pods: Vec<Arc<Pod>>| {
+    let state_of = |status: Status, attempt: u32, pods: Vec<Arc<PodRow>>| {
         let mut read = facts_in(status);
         let worker = WorkerId::of_attempt(&identity().worker, &id(TASK), Attempt(attempt));
         read.mark = Some(worker);

@@ -88,9 +88,7 @@ impl JobRow {
     }
 
     fn holds(&self, condition: &str) -> bool {
-        self.conditions
-            .iter()
-            .any(|known| known.type_ == condition)
+        self.conditions.iter().any(|known| known.type_ == condition)
     }
 
     /// Complete or failed; its pods have ended then.
@@ -149,7 +147,10 @@ mod tests {
             },
             "spec": {"suspend": true, "template": {"spec": {"containers": [{"name": "task"}]}}},
         }));
-        assert_eq!((row.label(label::TASK), row.label("team")), (Some("t"), None));
+        assert_eq!(
+            (row.label(label::TASK), row.label("team")),
+            (Some("t"), None)
+        );
         assert_eq!(row.label(QUEUE_LABEL), Some("q"));
         assert_eq!(row.annotation(annotation::TURN), Some("now"));
         assert_eq!(row.annotation("long"), None);
@@ -169,7 +170,8 @@ mod tests {
     }
 
     #[test]
-    fn a_released_job_that_is_suspended_without_pods_is_evicted_and_one_that_never_ran_only_waits() {
+    fn a_released_job_that_is_suspended_without_pods_is_evicted_and_one_that_never_ran_only_waits()
+    {
         let job = |state: &str, status: Value| {
             row(json!({
                 "metadata": { "labels": { "trainyard.dev/state": state } },

@@ -383,7 +383,10 @@ mod tests {
                 "restartCount": 0, "state": {"running": {"startedAt": "2026-01-01T00:00:15Z"}}}]},
         })));
         assert!(row.whole.is_none() && row.has_started() && row.is_owned_by("job"));
-        assert_eq!((row.attempt(), row.main(), row.phase()), (Some("2"), "main", Some("Running")));
+        assert_eq!(
+            (row.attempt(), row.main(), row.phase()),
+            (Some("2"), "main", Some("Running"))
+        );
         let again = row.object();
         assert!(task_container_started(&again) && simply_runs(&again));
         assert_eq!(again.metadata.uid.as_deref(), Some("u"));

@@ -1,12 +1,14 @@
 //! The requirement list as the installer gets it, and its key.
 
+mod line;
+
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use self::line::{Line, absolute, logical_lines, plain_git, there};
 use crate::exec::failure::Failure;
 use crate::exec::plan::{Requirements, effective_lines};
 
@@ -172,86 +174,6 @@ impl List {
     }
 }
 
-/// What a line of a requirement file is.
-enum Line<'a> {
-    File(&'a str),
-    Constraints(&'a str),
-    Editable(&'a str),
-    EditableGit(&'a str),
-    Path(&'a str),
-    Reference(&'a str, &'a str),
-    Other,
-}
-
-impl<'a> Line<'a> {
-    fn of(line: &'a str) -> Self {
-        let remote = |path: &str| path.contains("://") && !path.starts_with("file:");
-        if let Some(file) = argument(line, "-r", "--requirement").filter(|file| !remote(file)) {
-            return Self::File(file);
-        }
-        if let Some(file) = argument(line, "-c", "--constraint").filter(|file| !remote(file)) {
-            return Self::Constraints(file);
-        }
-        if let Some(source) = argument(line, "-e", "--editable") {
-            return if source.starts_with("git+") {
-                Self::EditableGit(source)
-            } else {
-                Self::Editable(source)
-            };
-        }
-        let path = ["./", "../", "/", "file:"]
-            .iter()
-            .any(|start| line.starts_with(start));
-        if path || line == "." {
-            return Self::Path(line);
-        }
-        match line.split_once('@') {
-            Some((package, path)) if !remote(path.trim()) && is_path(path.trim()) => {
-                Self::Reference(package.trim(), path.trim())
-            }
-            _ => Self::Other,
-        }
-    }
-}
-
-fn is_path(text: &str) -> bool {
-    ["./", "../", "/", "file:"]
-        .iter()
-        .any(|start| text.starts_with(start))
-}
-
-/// What follows an option in any of its spellings.
-fn argument<'a>(line: &'a str, short: &str, long: &str) -> Option<&'a str> {
-    let rest = match line.strip_prefix(long) {
-        Some(rest) if rest.starts_with(['=', ' ', '\t']) => rest,
-        _ => line
-            .strip_prefix(short)
-            .filter(|_| !line.starts_with("--"))?,
-    };
-    Some(rest.trim_start_matches('=').trim()).filter(|value| !value.is_empty())
-}
-
-/// The file or folder of a requirement, without `file://`, extras and markers.
-fn place(path: &str) -> &str {
-    let path = path
-        .strip_prefix("file://")
-        .or(path.strip_prefix("file:"))
-        .unwrap_or(path);
-    path.split(['[', ';', '#']).next().unwrap_or(path).trim()
-}
-
-fn there(folder: &Path, path: &str) -> bool {
-    folder.join(place(path)).exists()
-}
-
-fn absolute(folder: &Path, path: &str) -> String {
-    let place = place(path);
-    let rest = path.split_once(place).map_or("", |(_, rest)| rest);
-    let joined = folder.join(place);
-    let joined = joined.canonicalize().unwrap_or(joined);
-    format!("{}{rest}", joined.display())
-}
-
 fn read(file: &Path) -> Result<String, Failure> {
     let failed = |why: String| {
         Failure::new(format!(
@@ -273,33 +195,6 @@ fn read(file: &Path) -> Result<String, Failure> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Lines with their continuations, without comments.
-fn logical_lines(text: &str) -> Vec<String> {
-    let mut lines = Vec::new();
-    let mut open = String::new();
-    for line in text.lines() {
-        let line = line.trim();
-        let line = line.split(" #").next().unwrap_or(line).trim_end();
-        if line.starts_with('#') {
-            continue;
-        }
-        if let Some(begun) = line.strip_suffix('\\') {
-            open.push_str(begun.trim_end());
-            open.push(' ');
-            continue;
-        }
-        open.push_str(line);
-        if !open.trim().is_empty() {
-            lines.push(open.trim().to_owned());
-        }
-        open.clear();
-    }
-    if !open.trim().is_empty() {
-        lines.push(open.trim().to_owned());
-    }
-    lines
-}
-
 fn push(text: &mut String, line: &str) {
     text.push_str(line);
     text.push('\n');
@@ -311,16 +206,6 @@ fn without_blanks(line: &str) -> String {
         return line.to_owned();
     }
     line.split_whitespace().collect()
-}
-
-/// An editable git checkout as a plain one: `name @ git+https://…`.
-fn plain_git(source: &str) -> String {
-    match source.split_once("#egg=") {
-        Some((address, name)) => {
-            format!("{} @ {address}", name.split('&').next().unwrap_or(name))
-        }
-        None => source.to_owned(),
-    }
 }
 
 /// Of `clearml` the last line counts (§7.6).
@@ -343,101 +228,6 @@ pub(super) fn package_name(line: &str) -> String {
         .find(|c: char| !(c.is_alphanumeric() || "-_.".contains(c)))
         .unwrap_or(line.len());
     line[..end].to_ascii_lowercase().replace(['_', '.'], "-")
-}
-
-#[derive(Deserialize)]
-struct Package {
-    name: String,
-    version: String,
-}
-
-/// The installed versions (`uv pip list --format json`) of the packages that `listed` names.
-pub(super) fn versions(json: &str, listed: &str) -> Option<Vec<String>> {
-    let installed: Vec<Package> = serde_json::from_str(json.trim()).ok()?;
-    let listed: BTreeSet<String> = effective_lines(listed).map(package_name).collect();
-    let named = installed
-        .into_iter()
-        .filter(|package| listed.contains(&package_name(&package.name)));
-    Some(
-        named
-            .map(|package| format!("{}=={}", package.name, package.version))
-            .collect(),
-    )
-}
-
-/// What is recorded in the task: all of the environment (`frozen`), and the listed packages that the image brings.
-pub(super) fn installed(frozen: &str, of_the_image: Vec<String>) -> Vec<String> {
-    let mut installed: Vec<String> = effective_lines(frozen).map(str::to_owned).collect();
-    let names: BTreeSet<String> = installed.iter().map(|line| package_name(line)).collect();
-    let rest = of_the_image
-        .into_iter()
-        .filter(|line| !names.contains(&package_name(line)));
-    installed.extend(rest);
-    installed.sort_by_key(|line| line.to_ascii_lowercase());
-    installed
-}
-
-/// What `uv pip install --dry-run` would install.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Additions {
-    /// From an index: `name==version`.
-    pub indexed: Vec<(String, String)>,
-    /// From somewhere else: name, and where from.
-    pub others: Vec<(String, String)>,
-}
-
-impl Additions {
-    pub(super) fn is_empty(&self) -> bool {
-        self.indexed.is_empty() && self.others.is_empty()
-    }
-
-    pub(super) fn names(&self) -> BTreeSet<String> {
-        self.indexed
-            .iter()
-            .chain(&self.others)
-            .map(|(name, _)| package_name(name))
-            .collect()
-    }
-
-    /// One exact version a line.
-    pub(super) fn text(&self) -> String {
-        let lines = self
-            .indexed
-            .iter()
-            .map(|(name, version)| format!("{name}=={version}\n"));
-        lines.collect()
-    }
-}
-
-/// Reads what uv says that it would change.
-pub(super) fn additions(output: &str) -> Additions {
-    let mut additions = Additions::default();
-    for line in output.lines().map(str::trim) {
-        let Some(package) = line.strip_prefix("+ ").or_else(|| line.strip_prefix("~ ")) else {
-            continue;
-        };
-        match package.split_once(" (from ") {
-            Some((package, from)) => {
-                let name = package.split("==").next().unwrap_or(package);
-                additions
-                    .others
-                    .push((name.to_owned(), from.trim_end_matches(')').to_owned()));
-            }
-            // What is not built yet has no version.
-            None => match (package.split_once(" @ "), package.split_once("==")) {
-                (Some((name, from)), _) => {
-                    additions.others.push((name.to_owned(), from.to_owned()));
-                }
-                (None, Some((name, version))) => {
-                    additions
-                        .indexed
-                        .push((name.to_owned(), version.to_owned()));
-                }
-                (None, None) => {}
-            },
-        }
-    }
-    additions
 }
 
 #[cfg(test)]
@@ -551,41 +341,5 @@ mod tests {
         std::fs::write(root.path().join("requirements.txt"), "# nothing").unwrap();
         std::fs::write(sub.join("requirements.txt"), "--pre\n").unwrap();
         assert!(List::read(&folders, &sub).unwrap().is_empty());
-    }
-
-    #[test]
-    fn of_an_image_only_the_listed_packages_count() {
-        let json = r#"[{"name":"Torch_Vision","version":"1"},{"name":"six","version":"2"}]"#;
-        let of_the_image = versions(json, "torch-vision>=0\nalpha\n").unwrap();
-        assert_eq!(of_the_image, ["Torch_Vision==1"]);
-        assert_eq!(
-            installed("alpha==1\n", of_the_image),
-            ["alpha==1", "Torch_Vision==1"]
-        );
-        assert_eq!(installed("six==3\n", vec!["Six==2".to_owned()]), ["six==3"]);
-    }
-
-    #[test]
-    fn what_uv_would_change_is_read() {
-        let output = "Resolved 2 packages in 1ms\n - attrs==26\n + attrs==23.1\n ~ six==1\n + lib==0.1 (from file:///x/lib)\n + new @ git+https://h/new@c0\n";
-        let found = additions(output);
-        assert_eq!(found.text(), "attrs==23.1\nsix==1\n");
-        assert_eq!(
-            found.others,
-            [
-                ("lib".to_owned(), "file:///x/lib".to_owned()),
-                ("new".to_owned(), "git+https://h/new@c0".to_owned())
-            ]
-        );
-        assert!(additions("Would make no changes\n").is_empty());
-        let list = List::of_text("--pre\nattrs==23.1 --hash=sha256:aa\nother\n");
-        assert_eq!(
-            list.hashed(&found.text()),
-            "attrs==23.1 --hash=sha256:aa\nsix==1\n"
-        );
-        assert_eq!(
-            list.only(&found.names()),
-            "--pre\nattrs==23.1 --hash=sha256:aa\n"
-        );
     }
 }

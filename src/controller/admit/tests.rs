@@ -1,0 +1,294 @@
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::*;
+use crate::controller::row::{JobRow, Row};
+use crate::crd::{LimitsSpec, Quantity, Resources};
+
+fn queue(number: u32) -> QueueId {
+    format!("{number:032x}").parse().unwrap()
+}
+
+fn task(number: u32) -> TaskId {
+    format!("{number:032x}").parse().unwrap()
+}
+
+fn limits(max: Option<i32>, gpus: Option<&str>) -> LimitsSpec {
+    serde_json::from_value(match gpus {
+        Some(gpus) => json!({"maxConcurrent": max, "resources": {"nvidia.com/gpu": gpus}}),
+        None => json!({"maxConcurrent": max}),
+    })
+    .unwrap()
+}
+
+fn need(gpus: i64) -> Ask {
+    let need = Resources::from_iter([("nvidia.com/gpu".to_owned(), Quantity::whole(gpus))]);
+    Ask {
+        need,
+        ..Ask::default()
+    }
+}
+
+fn ready(ask: Ask) -> Head {
+    Head::Ready { ask, overtaken: 0 }
+}
+
+fn job(gpus: u32) -> Arc<JobRow> {
+    let annotations = json!({"trainyard.dev/requests": format!("cpu=1,nvidia.com/gpu={gpus}")});
+    let job = json!({"metadata": {"annotations": annotations}});
+    Arc::new(JobRow::of(serde_json::from_value(job).unwrap()))
+}
+
+#[test]
+fn room_is_what_observed_jobs_leave() {
+    let room = Room::of(&limits(Some(3), Some("4")), [job(1), job(2)].iter());
+    assert_eq!(room.free(), Some(1));
+    assert_eq!(room.fits(&need(1)), Ok(()));
+    assert_eq!(room.fits(&need(2)).unwrap_err().reason, "LimitReached");
+    assert_eq!(room.fits(&need(5)).unwrap_err().reason, "NeverFits");
+    assert_eq!(room.full(), Ok(()));
+    assert!(
+        Room::of(&limits(Some(2), None), [job(1), job(2)].iter())
+            .full()
+            .is_err()
+    );
+}
+
+fn by_priority<'a>(
+    lanes: &'a [Lane],
+    lookahead: usize,
+    aged: &'a HashMap<TaskId, Timestamp>,
+) -> Rules<'a> {
+    Rules {
+        strategy: Strategy::Priority,
+        lanes,
+        lookahead,
+        aged,
+    }
+}
+
+/// Two queues of two tasks each, those of the second one aged; the tasks that go where each asks for so many.
+fn with_aged(limits: &LimitsSpec, asks: [i64; 4], lookahead: usize) -> Admitted {
+    let lanes = [0, 1].map(|number| Lane {
+        queue: queue(number),
+        weight: 1,
+    });
+    let queues = HashMap::from([0, 1].map(|number| {
+        let tasks = (0..2).map(|place| task(number * 2 + place)).collect();
+        (queue(number), tasks)
+    }));
+    let since = Timestamp::from_second(5).unwrap();
+    let aged = HashMap::from([(task(2), since), (task(3), since)]);
+    let mut room = Room::of(limits, [].iter());
+    let asked = |id: &TaskId| (0..4).find(|number| task(*number) == *id).unwrap();
+    admit(
+        &by_priority(&lanes, lookahead, &aged),
+        &mut Turns::default(),
+        queues,
+        &mut room,
+        |id| ready(need(asks[asked(id) as usize])),
+    )
+}
+
+#[test]
+fn who_has_waited_too_long_goes_before_the_queues_above() {
+    let admitted = with_aged(&limits(Some(3), None), [0; 4], 0);
+    assert_eq!(admitted.tasks, [task(2), task(3), task(0)]);
+}
+
+#[test]
+fn nobody_goes_before_an_aged_task_that_a_limit_of_the_binding_holds_up() {
+    let two = limits(None, Some("2"));
+    let admitted = with_aged(&two, [1, 1, 1, 2], 9);
+    assert_eq!(admitted.tasks, [task(2)], "the room is kept for task 3");
+    assert_eq!(admitted.waiting.unwrap().reason, "LimitReached");
+    let never = with_aged(&two, [1, 1, 8, 1], 9);
+    assert_eq!(
+        never.tasks,
+        [task(0), task(1)],
+        "what can never go holds up its own queue alone"
+    );
+}
+
+fn run(lengths: &[u32], room: &mut Room, head: impl FnMut(&TaskId) -> Head) -> Admitted {
+    let lanes: Vec<Lane> = (0..)
+        .zip(lengths)
+        .map(|(i, _)| Lane {
+            queue: queue(i),
+            weight: 1,
+        })
+        .collect();
+    let queues = (0..)
+        .zip(lengths)
+        .map(|(i, n)| (queue(i), (0..*n).map(|k| task(i * 100 + k)).collect()))
+        .collect();
+    admit(
+        &by_priority(&lanes, 0, &HashMap::new()),
+        &mut Turns::default(),
+        queues,
+        room,
+        head,
+    )
+}
+
+#[test]
+fn tasks_go_in_order_until_the_room_is_used_up() {
+    let mut room = Room::of(&limits(Some(2), None), [].iter());
+    let admitted = run(&[1, 5], &mut room, |_| ready(Ask::default()));
+    assert_eq!(admitted.tasks, [task(0), task(100)]);
+    assert!(
+        admitted
+            .waiting
+            .unwrap()
+            .message
+            .contains("one of 2 running tasks")
+    );
+}
+
+#[test]
+fn a_head_that_does_not_fit_holds_its_own_queue_alone() {
+    let mut room = Room::of(&limits(None, Some("2")), [].iter());
+    let admitted = run(&[2, 2], &mut room, |id| {
+        ready(need(if *id == task(0) { 8 } else { 1 }))
+    });
+    assert_eq!(admitted.tasks, [task(100), task(101)]);
+}
+
+#[test]
+fn an_entry_that_is_not_on_offer_holds_nobody() {
+    let mut room = Room::of(&limits(Some(1), None), [].iter());
+    let admitted = run(&[3], &mut room, |id| {
+        if *id == task(0) {
+            Head::Skip
+        } else {
+            ready(Ask::default())
+        }
+    });
+    assert_eq!(admitted.tasks, [task(1)]);
+}
+
+/// One queue of tasks that ask for so many GPUs and belong to these users, in passes that free nothing.
+fn one_queue(asks: &[(i64, &str)], limits: &LimitsSpec, lookahead: usize) -> (Vec<u32>, Admitted) {
+    let lanes = [Lane {
+        queue: queue(0),
+        weight: 1,
+    }];
+    let tasks: VecDeque<TaskId> = (0..).zip(asks).map(|(number, _)| task(number)).collect();
+    let all = tasks.clone();
+    let mut room = Room::of(limits, [].iter());
+    let queues = HashMap::from([(queue(0), tasks)]);
+    let admitted = admit(
+        &by_priority(&lanes, lookahead, &HashMap::new()),
+        &mut Turns::default(),
+        queues,
+        &mut room,
+        |id| {
+            let (gpus, user) = asks[all.iter().position(|task| task == id).unwrap()];
+            ready(Ask {
+                user: user.into(),
+                ..need(gpus)
+            })
+        },
+    );
+    let number =
+        |id: &TaskId| u32::try_from(all.iter().position(|task| task == id).unwrap()).unwrap();
+    (admitted.tasks.iter().map(number).collect(), admitted)
+}
+
+#[test]
+fn lookahead_tries_so_many_behind_a_head_that_cannot_fit() {
+    let four = limits(None, Some("4"));
+    let asks = [(1, ""), (8, ""), (1, ""), (1, ""), (1, "")];
+    assert_eq!(one_queue(&asks, &four, 0).0, [0]);
+    assert_eq!(one_queue(&asks, &four, 1).0, [0, 2]);
+    let (order, admitted) = one_queue(&asks, &four, 2);
+    assert_eq!(order, [0, 2, 3]);
+    assert_eq!(admitted.overtaken, HashMap::from([(task(1), 2)]));
+    assert_eq!(one_queue(&asks, &four, 9).0, [0, 2, 3, 4]);
+}
+
+#[test]
+fn who_was_overtaken_often_enough_is_overtaken_no_more() {
+    let lanes = [Lane {
+        queue: queue(0),
+        weight: 1,
+    }];
+    let queues = HashMap::from([(queue(0), (0..3).map(task).collect())]);
+    let mut room = Room::of(&limits(None, Some("4")), [].iter());
+    let admitted = admit(
+        &by_priority(&lanes, 2, &HashMap::new()),
+        &mut Turns::default(),
+        queues,
+        &mut room,
+        |id| Head::Ready {
+            ask: need(if *id == task(0) { 8 } else { 1 }),
+            overtaken: usize::from(*id == task(0)),
+        },
+    );
+    assert_eq!(admitted.tasks, [task(1)]);
+    assert_eq!(admitted.overtaken[&task(0)], 2);
+}
+
+#[test]
+fn a_user_at_the_limit_holds_up_nobody_else() {
+    let limits: LimitsSpec =
+        serde_json::from_value(json!({"perUser": {"maxConcurrent": 1}})).unwrap();
+    let asks = [(0, "ann"), (0, "ann"), (0, "bob"), (0, "ann"), (0, "bob")];
+    let (order, admitted) = one_queue(&asks, &limits, 0);
+    assert_eq!(order, [0, 2]);
+    let waiting = admitted.waiting.unwrap();
+    assert!(
+        waiting.own && waiting.message.contains("limits.perUser.maxConcurrent"),
+        "{waiting:?}"
+    );
+}
+
+#[test]
+fn a_head_that_is_not_judged_yet_holds_its_queue() {
+    let mut room = Room::of(&limits(None, None), [].iter());
+    let admitted = run(&[2, 1], &mut room, |id| {
+        if *id == task(0) {
+            Head::Hold
+        } else {
+            ready(Ask::default())
+        }
+    });
+    assert_eq!(admitted.tasks, [task(100)]);
+}
+
+/// The rule in other words, for one queue without users: go through the queue once; a task goes if it fits what is
+/// left and everybody before it who stays may still be overtaken.
+fn model(asks: &[i64], mut free: i64, lookahead: usize) -> Vec<u32> {
+    let mut gone = Vec::new();
+    let mut stays: Vec<usize> = Vec::new();
+    for (place, asked) in asks.iter().enumerate() {
+        if let Some(first) = stays.first() {
+            let overtakes =
+                |stayed: &usize| gone.iter().filter(|went| **went as usize > *stayed).count();
+            if place - first > lookahead
+                || stays.iter().any(|stayed| overtakes(stayed) >= lookahead)
+            {
+                break;
+            }
+        }
+        if *asked <= free {
+            free -= asked;
+            gone.push(u32::try_from(place).unwrap());
+        } else {
+            stays.push(place);
+        }
+    }
+    gone
+}
+
+proptest::proptest! {
+    #[test]
+    fn the_order_within_a_queue_is_the_models(
+        asks in proptest::collection::vec(1_i64..6, 0..14), free in 0_i64..12, lookahead in 0_usize..6,
+    ) {
+        let limits = limits(None, Some(&free.to_string()));
+        let with_user: Vec<(i64, &str)> = asks.iter().map(|asked| (*asked, "")).collect();
+        proptest::prop_assert_eq!(one_queue(&with_user, &limits, lookahead).0, model(&asks, free, lookahead));
+    }
+}
