@@ -113,8 +113,7 @@ pub fn manager_with(
 
 /// Whether somebody has said that uv may not stand in for pip.
 fn wants_pip(agent: &Agent) -> bool {
-    let said = agent.is_set(REPLACED) && agent.text(REPLACED).is_some();
-    said && !agent.flag(REPLACED)
+    agent.text(REPLACED).is_some() && !agent.flag(REPLACED)
 }
 
 /// What the log says where pip itself is wanted, but another manager is named as well: that one stays.
@@ -122,8 +121,8 @@ fn pip_set_aside(named: &str, agent: &Agent) -> Option<String> {
     let chosen = agent.text(TYPE).filter(|chosen| chosen != "pip")?;
     let counts = matches!(named.parse::<Manager>(), Ok(Manager::Auto));
     (counts && wants_pip(agent)).then(|| {
-        let (replaced, named) = (agent.origin(REPLACED), agent.origin(TYPE));
-        format!("{REPLACED} ({replaced}) has no effect: {TYPE} ({named}) is {chosen}")
+        let (replaced, instead) = (agent.origin(REPLACED), agent.origin(TYPE));
+        format!("{REPLACED} ({replaced}) has no effect: {TYPE} ({instead}) is {chosen}")
     })
 }
 

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::e2e::s1_first_task::{READY, install, ready_after, uninstall};
 use crate::e2e::world::{World, wait};
 
 mod server;
@@ -131,6 +132,23 @@ fn idle_enqueue_to_job_created() {
         world.until_ended(&task, 60);
     }
     figure("idle enqueue to Job created", "s", 1.2, &values);
+}
+
+#[test]
+fn installation_to_ready_controller() {
+    let world = World::measured("bench-install");
+    let mut values = Vec::new();
+    for _ in 0..3 {
+        install(&world);
+        values.push(f64::from(ready_after(&world)));
+        uninstall(&world);
+    }
+    figure(
+        "controller's pod, start to ready (in whole seconds)",
+        "s",
+        f64::from(READY),
+        &values,
+    );
 }
 
 /// Python that prints how long ago process 1 of the container started, and the memory of process 1.

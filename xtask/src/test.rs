@@ -250,7 +250,8 @@ fn everything(tally: &mut Tally, arguments: &Arguments, kubeconfig: Option<&Path
                 "e2e::",
                 "--skip",
                 "bench::",
-                "--test-threads=4",
+                // They wait for time-outs more than they compute.
+                "--test-threads=6",
             ]),
         ),
     );

@@ -207,13 +207,8 @@ fn wanted(
 ) -> Result<Wanted, Failure> {
     let mut wanted = match (&environment.conda, project::conda_file(environment)) {
         (Some(text), _) => of_list(text),
-        (None, Some(file)) => {
-            let text = std::fs::read_to_string(&file).map_err(|error| {
-                Failure::new(format!("could not read {}: {error}", file.display()))
-            })?;
-            of_file(&text)
-                .map_err(|why| Failure::new(format!("{} cannot be read: {why}", file.display())))?
-        }
+        (None, Some(file)) => of_file(&project::text(&file)?)
+            .map_err(|why| Failure::new(format!("{} cannot be read: {why}", file.display())))?,
         (None, None) => Wanted::default(),
     };
     if wanted.channels.is_empty() {

@@ -50,7 +50,7 @@ pub(super) fn choose(environment: &Environment) -> Source {
     let poetry_lock = || nearest("poetry.lock").map(Source::PoetryLock);
     let project = || {
         let folder = nearest("pyproject.toml")?;
-        let text = std::fs::read_to_string(folder.join("pyproject.toml")).ok()?;
+        let text = text(&folder.join("pyproject.toml")).ok()?;
         let names_packages = text
             .lines()
             .map(str::trim)
@@ -290,7 +290,8 @@ fn registries(lock: &str) -> Vec<&str> {
     found
 }
 
-fn text(file: &Path) -> Result<String, Failure> {
+/// A file of the repository, unless it is too long.
+pub(super) fn text(file: &Path) -> Result<String, Failure> {
     let failed = |why: String| Failure::new(format!("{} cannot be read: {why}", file.display()));
     let size = file
         .metadata()

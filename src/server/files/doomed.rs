@@ -72,8 +72,16 @@ pub(crate) async fn sweep(app: &Arc<App>, linger: Duration) {
             .collect::<Result<Vec<Value>, _>>()?;
         Ok(due.into())
     });
-    let Ok(Value::Array(due)) = due.await else {
-        return;
+    let due = match due.await {
+        Ok(Value::Array(due)) => due,
+        Ok(_) => return,
+        Err(refusal) => {
+            tracing::warn!(
+                error = refusal.text,
+                "files that are to go could not be read"
+            );
+            return;
+        }
     };
     let mut gone = Vec::new();
     for row in due {

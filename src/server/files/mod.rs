@@ -148,6 +148,7 @@ async fn upload(app: &App, request: Request) -> Result<Response, Failure> {
             .name()
             .map(|name| name.trim_start_matches('/').to_owned());
         let Some(name) = name.filter(|_| part.file_name().is_some()) else {
+            // Else it would be passed over as part of the next one's head.
             while next_chunk(&mut part, &waiting).await?.is_some() {}
             continue;
         };

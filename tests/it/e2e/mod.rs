@@ -20,7 +20,7 @@ mod s13_capacity;
 mod s14_overrides;
 mod s16_pipelines;
 mod s17_closed_network;
-mod s1_first_task;
+pub mod s1_first_task;
 mod s20_burst;
 mod s21_log_latency;
 mod s27_suspend_and_delete;

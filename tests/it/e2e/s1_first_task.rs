@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use super::world::{World, wait};
 
-/// The stated figure: the controller's pod is ready in so many seconds; five times of it are allowed.
-const READY: i64 = 5;
+/// The stated figure: the controller's pod is ready in so many seconds; five times of it are allowed here.
+pub const READY: u32 = 5;
 
 fn helm(world: &World, args: &[&str]) -> String {
     let home = world.dir.path().join("helm");
@@ -34,8 +34,10 @@ fn helm(world: &World, args: &[&str]) -> String {
     text
 }
 
-/// The chart with one binding in its values.
-pub fn install(world: &World, bindings: &Value) {
+/// The chart with the binding `default` in its values.
+pub fn install(world: &World) {
+    let mut binding = world.binding("default", &["default"], &json!({}))["spec"].clone();
+    binding.as_object_mut().expect("spec").remove("server");
     let chart = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("charts/trainyard")
         .display()
@@ -46,7 +48,7 @@ pub fn install(world: &World, bindings: &Value) {
         "server": {"apiUrl": world.url, "webUrl": world.url, "filesUrl": format!("{}/files", world.url),
                    "credentialsSecretRef": {"name": "clearml-credentials"}},
         "taskServiceAccount": {"create": false, "name": "trainyard-task"},
-        "bindings": bindings,
+        "bindings": [{"name": "default", "spec": binding}],
     });
     let file = world.dir.path().join("values.json");
     std::fs::write(&file, values.to_string()).expect("values are written");
@@ -66,7 +68,15 @@ pub fn install(world: &World, bindings: &Value) {
     );
 }
 
-/// The controller's pod.
+/// The release and its pods are gone when this returns.
+pub fn uninstall(world: &World) {
+    helm(world, &["uninstall", "trainyard", "--wait"]);
+    wait("the controller's pod is gone", 60, || {
+        controller(world).is_null().then_some(())
+    });
+}
+
+/// The controller's pod; null if there is none.
 fn controller(world: &World) -> Value {
     let label = "app.kubernetes.io/name=trainyard,app.kubernetes.io/component=controller";
     world.get(&["pods", "-l", label])["items"][0].clone()
@@ -79,8 +89,9 @@ fn second(time: &Value) -> i64 {
     time.as_second()
 }
 
-/// Seconds from the start of a pod until it was ready.
-fn ready_after(pod: &Value) -> i64 {
+/// Seconds from the start of the controller's pod until it was ready, whole ones as Kubernetes notes them.
+pub fn ready_after(world: &World) -> u32 {
+    let pod = controller(world);
     let conditions = pod["status"]["conditions"].as_array();
     let ready = conditions
         .and_then(|all| {
@@ -88,7 +99,8 @@ fn ready_after(pod: &Value) -> i64 {
                 .find(|known| known["type"] == "Ready" && known["status"] == "True")
         })
         .expect("the pod is ready");
-    second(&ready["lastTransitionTime"]) - second(&pod["status"]["startTime"])
+    let seconds = second(&ready["lastTransitionTime"]) - second(&pod["status"]["startTime"]);
+    u32::try_from(seconds).expect("a pod is ready after its start")
 }
 
 /// What stands below the head of a column.
@@ -238,13 +250,8 @@ fn a_wrong_key_touches_nothing(world: &World) {
 #[test]
 fn s1_a_first_task_runs_after_helm_install() {
     let world = World::new("s1");
-    let mut binding = world.binding("default", &["default"], &json!({}))["spec"].clone();
-    binding.as_object_mut().expect("spec").remove("server");
-    let begun = Instant::now();
-    install(&world, &json!([{"name": "default", "spec": binding}]));
-    let installed = begun.elapsed();
-    let ready = ready_after(&controller(&world));
-    println!("helm install {installed:?}, the controller was ready after {ready} s");
+    install(&world);
+    let ready = ready_after(&world);
     assert!(
         ready <= READY * 5,
         "the controller was ready after {ready} s"
@@ -271,5 +278,5 @@ fn s1_a_first_task_runs_after_helm_install() {
         !objects.contains(&world.secret),
         "the secret key is in a spec"
     );
-    helm(&world, &["uninstall", "trainyard", "--wait"]);
+    uninstall(&world);
 }

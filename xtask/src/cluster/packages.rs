@@ -191,7 +191,7 @@ pub fn go() -> Result<PathBuf> {
         old = format!(" ({} is too old: {version})", go.display());
     }
     bail!(
-        "Go 1.26 or newer is missing on this machine{old}; install with: \
+        "Go 1.21 or newer is missing on this machine{old}; install with: \
          curl -fsSL https://go.dev/dl/go1.26.8.linux-amd64.tar.gz | tar -C /usr/local -xz"
     )
 }
