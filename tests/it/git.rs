@@ -5,6 +5,8 @@ pub mod fixture;
 mod mirrors;
 pub mod served;
 pub mod servers;
+mod ssh;
+mod sshd;
 
 use std::time::Duration;
 

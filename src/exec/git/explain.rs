@@ -115,12 +115,12 @@ const CAUSES: [Cause; 9] = [
             "Failed to connect",
             "Couldn't connect",
             "Connection refused",
-            "Connection timed out",
-            "Operation timed out",
+            " timed out",
             "Connection reset",
             "Operation too slow",
             "unable to connect",
             "No route to host",
+            "Network is unreachable",
         ],
         course: Course::TryAgain,
         sentence: "the server of {url} cannot be reached",
@@ -132,6 +132,7 @@ const CAUSES: [Cause; 9] = [
             "returned error: 429",
             "RPC failed",
             "early EOF",
+            "Connection closed by",
         ],
         course: Course::TryAgain,
         sentence: "the server of {url} broke the transfer off",
@@ -161,12 +162,16 @@ const REFUSALS: [&str; 7] = [
     "terminal prompts disabled",
 ];
 /// The same by ssh.
-const KEY_REFUSALS: [&str; 4] = [
+const KEY_REFUSALS: [&str; 5] = [
     "Permission denied (",
+    "Too many authentication failures",
     "Load key ",
     "invalid format",
     "error in libcrypto",
 ];
+
+/// What git adds when another program reaches the server for it; the cause stands before.
+const ADDED: &str = "fatal: Could not read from remote repository";
 
 /// The sentence for a commit that is not there.
 pub(super) fn missing_commit(commit: &str, url: &str) -> Failure {
@@ -224,7 +229,7 @@ pub(super) fn explain(output: &str, wanted: &Checkout, given: bool) -> Explained
         None => Explained {
             failure: Failure::new(format!("git could not read {url}: {}", last_words(output))),
             course: Course::SearchOn,
-            elsewhere: false,
+            elsewhere: has(&[ADDED]),
         },
     }
 }
@@ -240,17 +245,17 @@ fn missing_name(wanted: &Checkout) -> Failure {
         .hint("push it, or name another one in the task")
 }
 
-/// The last error line, else the last line.
+/// The last error line, else the last line; of what was said before git added that it could not read.
 fn last_words(output: &str) -> String {
-    let said = |prefix: &str| {
-        output
-            .lines()
-            .rev()
-            .find(|line| line.trim_start().starts_with(prefix))
-    };
-    let line = said("fatal:")
-        .or_else(|| said("error:"))
-        .or_else(|| output.lines().last());
+    let told = output
+        .split(ADDED)
+        .next()
+        .filter(|told| !told.trim().is_empty())
+        .unwrap_or(output);
+    let last = |fits: &dyn Fn(&str) -> bool| told.lines().rev().find(|line| fits(line.trim()));
+    let line = last(&|line| line.starts_with("fatal:"))
+        .or_else(|| last(&|line| line.starts_with("error:")))
+        .or_else(|| last(&|line| !line.is_empty()));
     masked(&one_line(line.unwrap_or("no reason given")))
 }
 
@@ -319,6 +324,60 @@ mod tests {
         ] {
             let explained = explain(output, &wanted(Revision::Commit("abc".into())), given);
             assert_eq!(explained.failure.sentence, expected, "{output}");
+        }
+    }
+
+    /// In its words and with its ends of lines, before what git adds.
+    #[test]
+    fn what_openssh_says_is_understood() {
+        let url = "https://git.example/a";
+        let host_key = format!("the ssh host key of {url} is not known or has changed");
+        let refused = format!("the server of {url} refused the ssh key");
+        let broken = format!("the server of {url} broke the transfer off");
+        let unreachable = format!("the server of {url} cannot be reached");
+        for (said, expected) in [
+            (
+                "No ED25519 host key is known for [h]:2222 and you have requested strict checking.\r\n\
+                 Host key verification failed.",
+                &host_key,
+            ),
+            (
+                "@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\r\n\
+                 Host key for h has changed and you have requested strict checking.\r\n\
+                 Host key verification failed.",
+                &host_key,
+            ),
+            ("git@h: Permission denied (publickey).", &refused),
+            (
+                "Received disconnect from 10.0.0.1 port 22:2: Too many authentication failures\r\n\
+                 Disconnected from 10.0.0.1 port 22",
+                &refused,
+            ),
+            (
+                "kex_exchange_identification: Connection closed by remote host\r\n\
+                 Connection closed by 10.0.0.1 port 22",
+                &broken,
+            ),
+            ("Connection to 10.0.0.1 port 22 timed out", &unreachable),
+            (
+                "ssh: connect to host h port 22: Network is unreachable",
+                &unreachable,
+            ),
+            (
+                "Unable to negotiate with 10.0.0.1 port 22: no matching host key type found. Their offer: ssh-dss",
+                &format!(
+                    "git could not read {url}: Unable to negotiate with 10.0.0.1 port 22: no matching host key type \
+                     found. Their offer: ssh-dss"
+                ),
+            ),
+        ] {
+            let output = format!(
+                "{said}\r\n{ADDED}.\n\nPlease make sure you have the correct access rights\n\
+                 and the repository exists.\n"
+            );
+            let explained = explain(&output, &wanted(Revision::Default), true);
+            assert_eq!(&explained.failure.sentence, expected, "{output}");
+            assert!(explained.elsewhere, "no copy of ours is to blame: {output}");
         }
     }
 

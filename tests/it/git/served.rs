@@ -83,8 +83,14 @@ impl Private {
     }
 
     pub async fn new() -> (Self, Server) {
+        let private = Self::bare();
+        let server = Server::start(private.path(), Some(TOKEN)).await;
+        (private, server)
+    }
+
+    /// The repositories alone.
+    pub fn bare() -> Self {
         let folder = tempfile::tempdir().expect("a folder is made");
-        let server = Server::start(folder.path(), Some(TOKEN)).await;
         let library = Origin::new();
         library.commit("lib.py", "A = 1\n");
         let origin = Origin::new();
@@ -112,7 +118,7 @@ impl Private {
                 &["clone", "--quiet", "--bare", &from.url(), name],
             );
         }
-        (Self { folder, commit }, server)
+        Self { folder, commit }
     }
 }
 
