@@ -14,6 +14,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use serde_json::{Map, Value, json};
 
+use crate::process::{peak, resident};
 use crate::server_world::{Client, Program};
 
 /// Requests of one run.
@@ -176,14 +177,6 @@ enum Body {
     Raw(Vec<u8>),
 }
 
-/// What the server occupies in MiB: now (`VmRSS`) or at the most so far (`VmHWM`).
-fn memory(server: &Program, which: &str) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.id())).unwrap();
-    let line = status.lines().find(|line| line.starts_with(which)).unwrap();
-    let kib: f64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-    kib / 1024.0
-}
-
 /// Internal errors that the real server gives too, for the same requests (§1.2, §2.4, §3.4); `docs/compatibility.md`
 /// names them.
 fn is_recorded(answer: &Value) -> bool {
@@ -254,7 +247,7 @@ fn no_request_brings_the_server_into_trouble() {
         prop_assert!(status < 500 || is_recorded(&answer), "{endpoint}: {answer}");
         Ok(())
     });
-    let occupied = memory(&server, "VmRSS");
+    let occupied = resident(server.id());
     if let Err(error) = result {
         panic!("{error}");
     }
@@ -663,7 +656,7 @@ fn an_upload_in_which_no_part_begins_is_not_kept_in_memory() {
             assert_eq!(answer.status(), 400);
         }
     }
-    let occupied = memory(&server, "VmHWM");
+    let occupied = peak(server.id());
     assert!(occupied < MEMORY, "the server occupied {occupied} MiB");
     runtime.block_on(client.call("debug.ping", json!({})));
 }
