@@ -15,7 +15,7 @@ use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use serde_json::{Map, Value, json};
 
 use crate::process::{peak, resident};
-use crate::server_world::{Client, Program};
+use crate::server_world::{Alone, Client, Program};
 
 /// Requests of one run.
 const CASES: u32 = 4000;
@@ -177,6 +177,15 @@ enum Body {
     Raw(Vec<u8>),
 }
 
+fn runner(cases: u32) -> TestRunner {
+    TestRunner::new(Config {
+        cases,
+        failure_persistence: None,
+        max_shrink_iters: 200,
+        ..Config::default()
+    })
+}
+
 /// Internal errors that the real server gives too, for the same requests (§1.2, §2.4, §3.4); `docs/compatibility.md`
 /// names them.
 fn is_recorded(answer: &Value) -> bool {
@@ -192,13 +201,11 @@ fn is_recorded(answer: &Value) -> bool {
 
 #[test]
 fn no_request_brings_the_server_into_trouble() {
-    let data = tempfile::tempdir().unwrap();
-    let server = Program::start(data.path());
-    let client = server.client();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let alone = Alone::start();
+    let client = &alone.client;
     let (keys, mut texts) = vocabulary();
     // Ids that exist are the way past the first check of most endpoints.
-    let ids = runtime.block_on(objects(&client));
+    let ids = alone.block_on(objects(client));
     for id in ids {
         texts.extend(std::iter::repeat_n(id, 20));
     }
@@ -213,12 +220,7 @@ fn no_request_brings_the_server_into_trouble() {
     ];
     let version = prop::sample::select(vec!["", "v2.23/", "v2.5/", "v1.7/", "v999.0/"]);
     let asked = (prop::sample::select(endpoints()), version, body);
-    let mut runner = TestRunner::new(Config {
-        cases: CASES,
-        failure_persistence: None,
-        max_shrink_iters: 200,
-        ..Config::default()
-    });
+    let mut runner = runner(CASES);
     let result = runner.run(&asked, |(endpoint, version, body)| {
         let (kind, bytes) = match body {
             Body::Members(value) => ("application/json", value.to_string().into_bytes()),
@@ -232,7 +234,7 @@ fn no_request_brings_the_server_into_trouble() {
             .request(reqwest::Method::POST, &format!("{version}{endpoint}"))
             .header("Content-Type", kind)
             .body(bytes);
-        let (status, answer) = runtime.block_on(async {
+        let (status, answer) = alone.block_on(async {
             let answer = request
                 .send()
                 .await
@@ -247,12 +249,12 @@ fn no_request_brings_the_server_into_trouble() {
         prop_assert!(status < 500 || is_recorded(&answer), "{endpoint}: {answer}");
         Ok(())
     });
-    let occupied = resident(server.id());
+    let occupied = resident(alone.server.id());
     if let Err(error) = result {
         panic!("{error}");
     }
     assert!(occupied < MEMORY, "the server occupies {occupied} MiB");
-    let pong = runtime.block_on(client.call("debug.ping", json!({})));
+    let pong = alone.block_on(client.call("debug.ping", json!({})));
     assert_eq!(pong["msg"], "ClearML server");
 }
 
@@ -568,12 +570,7 @@ fn no_upload_brings_the_server_into_trouble_or_leaves_its_folder() {
         }),
         1 => prop::collection::vec(any::<u8>(), 0..500),
     ];
-    let mut runner = TestRunner::new(Config {
-        cases: UPLOADS,
-        failure_persistence: None,
-        max_shrink_iters: 200,
-        ..Config::default()
-    });
+    let mut runner = runner(UPLOADS);
     let (answered, stored) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
     let result = runner.run(&(content_type(), body, end), |(kind, mut body, end)| {
         if !matches!(end, End::Open) {
@@ -638,10 +635,8 @@ fn no_upload_brings_the_server_into_trouble_or_leaves_its_folder() {
 
 #[test]
 fn an_upload_in_which_no_part_begins_is_not_kept_in_memory() {
-    let data = tempfile::tempdir().unwrap();
-    let server = Program::start(data.path());
-    let client = server.client();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let alone = Alone::start();
+    let client = &alone.client;
     // Neither the first edge nor the end of a part's head ever comes.
     for begin in ["", "--edge\r\nX-Long: "] {
         let chunks = std::iter::once(begin.as_bytes().to_vec())
@@ -652,11 +647,11 @@ fn an_upload_in_which_no_part_begins_is_not_kept_in_memory() {
             .header("Content-Type", "multipart/form-data; boundary=edge")
             .body(reqwest::Body::wrap_stream(futures::stream::iter(chunks)));
         // The server may go before all was sent.
-        if let Ok(answer) = runtime.block_on(request.send()) {
+        if let Ok(answer) = alone.block_on(request.send()) {
             assert_eq!(answer.status(), 400);
         }
     }
-    let occupied = peak(server.id());
+    let occupied = peak(alone.server.id());
     assert!(occupied < MEMORY, "the server occupied {occupied} MiB");
-    runtime.block_on(client.call("debug.ping", json!({})));
+    alone.block_on(client.call("debug.ping", json!({})));
 }
