@@ -10,7 +10,7 @@ use super::proxy::{Fate, Proxy};
 use super::server::{Proc, Server, wait};
 
 /// What the termination message says of the end, and whether the server was told.
-fn tells(pod: &Pod, outcome: &str, reported: bool) {
+fn tells(pod: &Pod<'_>, outcome: &str, reported: bool) {
     let termination = pod.termination();
     assert_eq!(
         (&termination["outcome"], &termination["reported"]),
@@ -27,7 +27,7 @@ fn are_gone(pids: &str) {
 }
 
 /// Aborts a task that a live worker runs, as its user and then the controller do.
-fn abort(pod: &Pod, process: &mut Proc) {
+fn abort(pod: &Pod<'_>, process: &mut Proc) {
     let status = || pod.server.get(&pod.task)["status"].clone();
     pod.server.call("tasks.stop", &json!({"task": pod.task}));
     assert_eq!(status(), "in_progress", "a live worker runs it");
