@@ -12,12 +12,14 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use serde_json::json;
+use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::e2e::s1_first_task::{READY, install, ready_after, uninstall};
 use crate::e2e::world::{World, wait};
+use crate::process::resident;
 
 mod server;
 
@@ -50,8 +52,8 @@ fn compare(name: &str, unit: &str, ours: &[f64], incumbent: &[f64], times: Optio
     );
 }
 
-fn measured(name: &str, patch: &serde_json::Value) -> World {
-    let mut world = World::measured(name);
+/// The controller of this world, and a binding `gpu` of a queue of that name.
+fn bound(mut world: World, patch: &Value) -> World {
     world.start_controller();
     world.queue("gpu");
     world.bind("gpu", &["gpu"], patch);
@@ -59,22 +61,40 @@ fn measured(name: &str, patch: &serde_json::Value) -> World {
     world
 }
 
-/// When each Job was first seen, by its name.
-struct JobWatch {
-    seen: Arc<Mutex<BTreeMap<String, Instant>>>,
-    watch: Child,
+/// A folder that pods of any user may write to, and the patch of a binding that keeps its caches there.
+fn kept_cache() -> (TempDir, Value) {
+    let cache = tempfile::tempdir().expect("temp folder");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
+    fs::set_permissions(cache.path(), mode).expect("cache is open to all");
+    let path = cache.path().display().to_string();
+    let patch = json!({"environment": {"cache": {"hostPath": path}}});
+    (cache, patch)
 }
 
-impl JobWatch {
-    fn start(world: &World) -> Self {
-        let seen: Arc<Mutex<BTreeMap<String, Instant>>> = Arc::default();
-        let mut watch = Command::new(world.place.bin.join("kubectl"))
+/// Seconds since 1970.
+fn now() -> f64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("a clock")
+        .as_secs_f64()
+}
+
+/// When each object of a kind was first seen on the API server, by its name.
+struct Watch<T> {
+    seen: Arc<Mutex<BTreeMap<String, T>>>,
+    child: Child,
+}
+
+impl<T: Copy + Send + 'static> Watch<T> {
+    /// `clock` tells the moment.
+    fn start(world: &World, kind: &str, clock: fn() -> T) -> Self {
+        let mut child = Command::new(world.place.bin.join("kubectl"))
             .env("KUBECONFIG", &world.place.kubeconfig)
             .args([
                 "-n",
                 &world.namespace,
                 "get",
-                "jobs",
+                kind,
                 "--watch",
                 "--no-headers",
             ])
@@ -82,29 +102,37 @@ impl JobWatch {
             .stdout(Stdio::piped())
             .spawn()
             .expect("kubectl runs");
-        let lines = BufReader::new(watch.stdout.take().expect("stdout")).lines();
+        let lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
+        let seen: Arc<Mutex<BTreeMap<String, T>>> = Arc::default();
         let kept = Arc::clone(&seen);
         thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 let mut seen = kept.lock().expect("lock");
-                seen.entry(line.trim().to_owned())
-                    .or_insert_with(Instant::now);
+                seen.entry(line.trim().to_owned()).or_insert_with(clock);
             }
         });
-        Self { seen, watch }
+        Self { seen, child }
     }
 
     /// When the first Job of this task was seen.
-    fn of(&self, task: &str) -> Option<Instant> {
+    fn first_job(&self, task: &str) -> Option<T> {
         let seen = self.seen.lock().expect("lock");
         seen.get(&format!("ty-{task}-1")).copied()
     }
+
+    /// When something was seen that has the task in its name.
+    fn anything_of(&self, task: &str) -> Option<T> {
+        let seen = self.seen.lock().expect("lock");
+        seen.iter()
+            .find(|(name, _)| name.contains(task))
+            .map(|(_, at)| *at)
+    }
 }
 
-impl Drop for JobWatch {
+impl<T> Drop for Watch<T> {
     fn drop(&mut self) {
-        let _ = self.watch.kill();
-        let _ = self.watch.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -117,8 +145,8 @@ fn percentile(values: &[f64], percent: usize) -> f64 {
 
 #[test]
 fn idle_enqueue_to_job_created() {
-    let world = measured("bench-job", &json!({}));
-    let watch = JobWatch::start(&world);
+    let world = bound(World::measured("bench-job"), &json!({}));
+    let watch = Watch::start(&world, "jobs", Instant::now);
     let mut values = Vec::new();
     for i in 0..15_u64 {
         // Random moments of the idle poll: the waits differ by a fraction of its second.
@@ -127,7 +155,7 @@ fn idle_enqueue_to_job_created() {
         let queue = world.queue_id("gpu");
         let begun = Instant::now();
         world.call("tasks.enqueue", &json!({"task": task, "queue": queue}));
-        let at = wait("the Job is seen", 30, || watch.of(&task));
+        let at = wait("the Job is seen", 30, || watch.first_job(&task));
         values.push(at.duration_since(begun).as_secs_f64());
         world.until_ended(&task, 60);
     }
@@ -173,7 +201,7 @@ fn printed(world: &World, task: &str, word: &str) -> f64 {
 
 #[test]
 fn container_start_to_first_line_and_memory_of_the_executor() {
-    let world = measured("bench-start", &json!({}));
+    let world = bound(World::measured("bench-start"), &json!({}));
     let mut start = Vec::new();
     let mut memory = Vec::new();
     for i in 0..7 {
@@ -193,14 +221,8 @@ fn container_start_to_first_line_and_memory_of_the_executor() {
 
 #[test]
 fn warm_environment() {
-    let cache = tempfile::tempdir().expect("temp folder");
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
-    fs::set_permissions(cache.path(), mode).expect("cache is open to all");
-    let path = cache.path().display().to_string();
-    let world = measured(
-        "bench-warm",
-        &json!({"environment": {"cache": {"hostPath": path}}}),
-    );
+    let (_cache, patch) = kept_cache();
+    let world = bound(World::measured("bench-warm"), &patch);
     let requirements =
         json!({"script": {"requirements": {"pip": "clearml == 2.1.12\nscikit-learn\n"}}});
     let mut values = Vec::new();
@@ -228,8 +250,8 @@ fn warm_environment() {
 
 #[test]
 fn memory_of_the_controller_with_fifty_live_jobs() {
-    let mut world = measured(
-        "bench-memory",
+    let mut world = bound(
+        World::measured("bench-memory"),
         &json!({"limits": {"maxConcurrent": 50}, "template": {"spec": {
             "nodeSelector": {"no-such-node": "true"},
             "containers": [{"name": "task", "image": "example.org/none:1"}]}}}),
@@ -244,18 +266,7 @@ fn memory_of_the_controller_with_fifty_live_jobs() {
     let pid = world.controller().id();
     let mut values = Vec::new();
     for _ in 0..5 {
-        let status =
-            fs::read_to_string(format!("/proc/{pid}/status")).expect("the controller lives");
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmRSS"))
-            .expect("VmRSS");
-        let kib: f64 = line
-            .split_whitespace()
-            .nth(1)
-            .and_then(|word| word.parse().ok())
-            .expect("a number");
-        values.push(kib / 1024.0);
+        values.push(resident(pid));
         thread::sleep(Duration::from_secs(1));
     }
     figure(

@@ -32,11 +32,8 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn template(values: &Value, more: &[&str]) -> Result<String, String> {
-    let folder = tempfile::tempdir().expect("a temporary folder is made");
-    let file = folder.path().join("values.json");
-    std::fs::write(&file, values.to_string()).expect("values are written");
-    let file = file.display().to_string();
+/// The chart with a file of values.
+fn rendered(values: &str, more: &[&str]) -> Output {
     let mut arguments = vec![
         "template",
         "trainyard",
@@ -44,10 +41,18 @@ fn template(values: &Value, more: &[&str]) -> Result<String, String> {
         "--namespace",
         "trainyard",
         "--values",
-        &file,
+        values,
     ];
     arguments.extend(more);
-    let output = helm(&arguments);
+    helm(&arguments)
+}
+
+fn template(values: &Value, more: &[&str]) -> Result<String, String> {
+    let folder = tempfile::tempdir().expect("a temporary folder is made");
+    let file = folder.path().join("values.json");
+    std::fs::write(&file, values.to_string()).expect("values are written");
+    let file = file.display().to_string();
+    let output = rendered(&file, more);
     if output.status.success() {
         Ok(text(&output.stdout))
     } else {
@@ -74,15 +79,7 @@ fn with(mut values: Value, path: &str, value: Value) -> Value {
 #[test]
 fn deploy_is_the_rendered_chart() {
     let file = "deploy/values.yaml";
-    let output = helm(&[
-        "template",
-        "trainyard",
-        "charts/trainyard",
-        "--namespace",
-        "trainyard",
-        "--values",
-        file,
-    ]);
+    let output = rendered(file, &[]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let mend = "helm template trainyard charts/trainyard --namespace trainyard \
                 --values deploy/values.yaml > deploy/controller.yaml";

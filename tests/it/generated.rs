@@ -27,6 +27,12 @@ pub fn assert_same(path: &str, made: &str, mend: &str) {
     panic!("{path} is out of date from line {line} on; mend it by\n    {mend}");
 }
 
+/// The same of a reference that the program itself prints.
+fn assert_reference(path: &str, made: &str, name: &str) {
+    let mend = format!("cargo run -- reference {name} > {path}");
+    assert_same(path, made, &mend);
+}
+
 #[test]
 fn crds_are_what_the_types_say() {
     let made = trainyard::crd::crd_yaml();
@@ -52,43 +58,31 @@ fn chart_and_kustomization_have_the_same_crds() {
 #[test]
 fn reference_of_the_command_line_is_what_is_parsed() {
     let made = trainyard::cli::reference();
-    let path = "docs/reference/command-line.md";
-    assert_same(
-        path,
-        &made,
-        &format!("cargo run -- reference command-line > {path}"),
-    );
+    assert_reference("docs/reference/command-line.md", &made, "command-line");
 }
 
 #[test]
 fn reference_of_environment_variables_is_what_the_table_says() {
     let made = trainyard::config::env::reference();
-    let path = "docs/reference/environment-variables.md";
-    assert_same(
-        path,
+    assert_reference(
+        "docs/reference/environment-variables.md",
         &made,
-        &format!("cargo run -- reference environment-variables > {path}"),
+        "environment-variables",
     );
 }
 
 #[test]
 fn reference_of_an_agents_configuration_is_what_the_keys_say() {
     let made = trainyard::config::agent::reference();
-    let path = "docs/reference/agent-configuration.md";
-    assert_same(
-        path,
+    assert_reference(
+        "docs/reference/agent-configuration.md",
         &made,
-        &format!("cargo run -- reference agent-configuration > {path}"),
+        "agent-configuration",
     );
 }
 
 #[test]
 fn reference_of_the_binding_is_what_the_schema_says() {
     let made = trainyard::crd::reference();
-    let path = "docs/queuebinding.md";
-    assert_same(
-        path,
-        &made,
-        &format!("cargo run -- reference queuebinding > {path}"),
-    );
+    assert_reference("docs/queuebinding.md", &made, "queuebinding");
 }

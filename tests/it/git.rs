@@ -155,15 +155,7 @@ async fn submodules_come_along_and_a_missing_one_is_an_error() {
     library.commit("lib.py", "A = 2\n");
     let origin = Origin::new();
     origin.commit("train.py", "import lib\n");
-    origin.git(&[
-        "-c",
-        "protocol.file.allow=always",
-        "submodule",
-        "--quiet",
-        "add",
-        &library.url(),
-        "lib",
-    ]);
+    origin.add_submodule(&library, "lib");
     origin.git_in("lib", &["checkout", "--quiet", &nested]);
     let commit = origin.commit("x", "");
     let dest = Dest::new();

@@ -21,6 +21,7 @@ mod init;
 mod layering;
 mod nvml;
 mod page;
+mod process;
 mod python;
 mod s57_server;
 mod scenarios;

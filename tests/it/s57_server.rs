@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::server_world::{Client, Program, multipart};
+use crate::server_world::{Client, Program};
 
 /// Lines that a run reports at once, and the points of its curve.
 pub const LINES: usize = 20;
@@ -59,11 +59,7 @@ async fn submit(client: Client, queue: String, name: String, done: Arc<AtomicUsi
         }
         stored.queued.push(task.clone());
         let file = format!("p/{task}/artifact.bin");
-        let (kind, body) = multipart(&file, &contents(&file));
-        let upload = client
-            .request(reqwest::Method::POST, "files")
-            .header("Content-Type", kind);
-        let upload = upload.body(body).send().await;
+        let upload = client.upload(&file, &contents(&file)).send().await;
         if upload.is_ok_and(|answer| answer.status().is_success()) {
             stored.files.push(file);
             done.fetch_add(1, Ordering::Relaxed);
@@ -92,10 +88,7 @@ async fn run(client: Client, queue: String, done: Arc<AtomicUsize>) -> Stored {
             break;
         }
         stored.started.insert(task.clone());
-        let batch = client
-            .request(reqwest::Method::POST, "events.add_batch")
-            .header("Content-Type", "application/json-lines")
-            .body(report(&task));
+        let batch = client.batch(report(&task));
         if !batch.send().await.is_ok_and(|sent| sent.status() == 200) {
             break;
         }
@@ -123,6 +116,33 @@ pub fn report(task: &str) -> String {
 
 pub fn contents(file: &str) -> Vec<u8> {
     file.bytes().cycle().take(300_000).collect()
+}
+
+/// Ids in the queue, in order.
+pub async fn queued(client: &Client, queue: &str) -> Vec<String> {
+    let answer = client
+        .call("queues.get_by_id", json!({"queue": queue}))
+        .await;
+    let entries = answer["queue"]["entries"].as_array().unwrap();
+    let id = |entry: &Value| entry["task"].as_str().unwrap().to_owned();
+    entries.iter().map(id).collect()
+}
+
+/// Whether a task has its lines; some of them alone are none.
+pub async fn has_lines(client: &Client, task: &str) -> bool {
+    let ask = json!({"task": task, "navigate_earlier": false});
+    let log = client.call("events.get_task_log", ask).await;
+    let events = log["events"].as_array().unwrap();
+    let said: Vec<&str> = events
+        .iter()
+        .filter_map(|line| line["msg"].as_str())
+        .collect();
+    if said.is_empty() {
+        return false;
+    }
+    let wanted: Vec<String> = (0..LINES).map(|i| format!("line {i} of {task}")).collect();
+    assert_eq!(said, wanted);
+    true
 }
 
 #[test]
@@ -176,15 +196,8 @@ fn nothing_acknowledged_is_lost_when_the_server_is_killed_under_load() {
 async fn check(client: &Client, queue: &str, all: &Stored) {
     let taken: HashSet<&str> = all.taken.iter().map(String::as_str).collect();
     assert_eq!(taken.len(), all.taken.len(), "a task was handed out twice");
-    let entries = client
-        .call("queues.get_by_id", json!({"queue": queue}))
-        .await;
-    let entries: HashSet<&str> = entries["queue"]["entries"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter_map(|entry| entry["task"].as_str())
-        .collect();
+    let entries = queued(client, queue).await;
+    let entries: HashSet<&str> = entries.iter().map(String::as_str).collect();
     let handed_out_again: Vec<_> = taken.intersection(&entries).collect();
     assert!(handed_out_again.is_empty(), "{handed_out_again:?}");
     let found = client
@@ -221,20 +234,10 @@ async fn check(client: &Client, queue: &str, all: &Stored) {
     );
     for task in &all.reported {
         assert_eq!(found[task.as_str()]["last_iteration"], LINES - 1, "{task}");
-        let log = client
-            .call(
-                "events.get_task_log",
-                json!({"task": task, "navigate_earlier": false}),
-            )
-            .await;
-        let said: Vec<&str> = log["events"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .filter_map(|line| line["msg"].as_str())
-            .collect();
-        let sent: Vec<String> = (0..LINES).map(|i| format!("line {i} of {task}")).collect();
-        assert_eq!(said, sent);
+        assert!(
+            has_lines(client, task).await,
+            "the lines of {task} are lost"
+        );
     }
     for file in &all.files {
         let answer = client

@@ -10,7 +10,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use trainyard::server::{Options, Version};
 
-use crate::server_world::{Client, InProcess, Program, multipart};
+use crate::server_world::{Client, InProcess, Program, served};
 
 fn trainyard(arguments: &[&str], data: &Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_trainyard"))
@@ -252,19 +252,8 @@ fn a_backup_of_a_busy_server_is_a_whole_one() {
             task.as_str().unwrap(),
             "long name ".repeat(12).trim()
         );
-        let (kind, body) = multipart(&file, &vec![7; 70_000]);
-        let upload = client
-            .request(Method::POST, "files")
-            .header("Content-Type", kind);
-        assert!(
-            upload
-                .body(body)
-                .send()
-                .await
-                .unwrap()
-                .status()
-                .is_success()
-        );
+        let sent = client.upload(&file, &vec![7; 70_000]).send().await;
+        assert!(sent.unwrap().status().is_success());
         // Others go on writing meanwhile.
         let busy = tokio::spawn({
             let client = client.clone();
@@ -684,11 +673,8 @@ fn a_file_that_is_too_large_is_refused_with_the_limit() {
     });
     let client = server.client();
     server.block_on(async {
-        let (kind, body) = multipart("p/a.bin", &[1; 1001]);
-        let upload = client
-            .request(Method::POST, "files")
-            .header("Content-Type", kind);
-        let answer = upload.body(body).send().await.unwrap();
+        let upload = client.upload("p/a.bin", &[1; 1001]);
+        let answer = upload.send().await.unwrap();
         assert_eq!(answer.status(), 413);
         assert_eq!(
             answer.text().await.unwrap(),
@@ -717,9 +703,8 @@ fn a_reset_takes_the_files_of_the_run_away_and_nothing_else() {
             "p/another.0123456789abcdef0123456789abcdef/artifacts/out/out.bin".to_owned(),
         ];
         for path in &paths {
-            let (kind, body) = multipart(path, b"contents");
-            let upload = client.request(Method::POST, "files").header("Content-Type", kind);
-            assert!(upload.body(body).send().await.unwrap().status().is_success());
+            let sent = client.upload(path, b"contents").send().await;
+            assert!(sent.unwrap().status().is_success());
         }
         let uri = |i: usize| format!("http://some.name:8081/files/{}", paths[i]);
         let artifacts = json!([
@@ -743,9 +728,7 @@ fn a_reset_takes_the_files_of_the_run_away_and_nothing_else() {
 
 #[test]
 fn tags_are_put_on_and_taken_off_many_at_once() {
-    let server = InProcess::start();
-    let client = server.client();
-    server.block_on(async {
+    served(async |client| {
         let new = json!({"name": "tagged", "type": "training", "tags": ["a", "b"]});
         let task = client.call("tasks.create", new).await["id"].clone();
         let model = json!({"uri": "http://x/m", "name": "model", "tags": ["b"]});

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::server_world::{Client, Program, multipart};
+use crate::server_world::{Alone, Client, Program};
 
 fn contains(bytes: &[u8], text: &str) -> bool {
     bytes
@@ -149,32 +149,24 @@ fn on_a_small_disk(data: &Path) -> Program {
 
 #[test]
 fn an_upload_whose_last_byte_finds_no_room_is_not_acknowledged() {
-    let data = tempfile::tempdir().unwrap();
-    let server = on_a_small_disk(data.path());
-    let client = server.client();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let alone = Alone::by(on_a_small_disk);
+    let client = &alone.client;
     for (size, fits) in [(2 << 20, true), ((2 << 20) + 1, false)] {
-        let (kind, body) = multipart(&format!("p/{size}"), &vec![b'x'; size]);
-        let request = client
-            .request(reqwest::Method::POST, "files")
-            .header("Content-Type", kind)
-            .body(body);
-        let status = runtime.block_on(request.send()).unwrap().status();
+        let request = client.upload(&format!("p/{size}"), &vec![b'x'; size]);
+        let status = alone.block_on(request.send()).unwrap().status();
         assert_eq!(status == 200, fits, "{size} bytes: {status}");
         let request = client.request(reqwest::Method::GET, &format!("files/p/{size}"));
-        let status = runtime.block_on(request.send()).unwrap().status().as_u16();
+        let status = alone.block_on(request.send()).unwrap().status().as_u16();
         assert_eq!(status, if fits { 200 } else { 404 }, "{size} bytes");
     }
-    runtime.block_on(client.call("debug.ping", json!({})));
+    alone.block_on(client.call("debug.ping", json!({})));
 }
 
 #[test]
 fn a_full_disk_stops_the_server_with_the_reason() {
-    let data = tempfile::tempdir().unwrap();
-    let server = on_a_small_disk(data.path());
-    let client = server.client();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
+    let alone = Alone::by(on_a_small_disk);
+    let client = &alone.client;
+    alone.block_on(async {
         let task = client
             .call("tasks.create", json!({"name": "large", "type": "training"}))
             .await;
@@ -188,7 +180,7 @@ fn a_full_disk_stops_the_server_with_the_reason() {
         }
         panic!("the disk never became full");
     });
-    let (code, text) = server.ended();
+    let (code, text) = alone.server.ended();
     assert_eq!(code, Some(1));
     assert!(text.contains("the database failed: the disk"), "{text}");
 }

@@ -1,26 +1,8 @@
 //! Reading events back in the less usual forms: older versions, several tasks, downloads, and what is published.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
-
 use serde_json::{Value, json};
 
-use crate::server_world::{Client, InProcess};
-
-async fn task(client: &Client, name: &str) -> String {
-    let new = json!({"name": name, "type": "training"});
-    let made = client.call("tasks.create", new).await;
-    made["id"].as_str().unwrap().to_owned()
-}
-
-async fn send(client: &Client, lines: &[Value]) {
-    let lines: Vec<String> = lines.iter().map(Value::to_string).collect();
-    let sent = client
-        .request(reqwest::Method::POST, "events.add_batch")
-        .header("Content-Type", "application/json-lines")
-        .body(lines.join("\n"));
-    let answer: Value = sent.send().await.unwrap().json().await.unwrap();
-    assert_eq!(answer["data"]["errors"], 0, "{answer}");
-}
+use crate::server_world::{Client, served};
 
 async fn refused(client: &Client, call: &str, body: Value) -> (u16, u64) {
     let (status, answer) = client.raw(call, body).await;
@@ -32,58 +14,104 @@ async fn refused(client: &Client, call: &str, body: Value) -> (u16, u64) {
 
 #[test]
 fn names_and_vectors_come_as_the_schemas_of_the_clients_say() {
-    let server = InProcess::start();
-    let client = server.client();
-    server.block_on(async {
-        let task = task(&client, "named").await;
+    served(async |client| {
+        let task = client.task("named").await;
         let event = |kind: &str, metric: &str, variant: &str, iter: u64, more: Value| {
             let mut event = json!({"type": kind, "task": task, "metric": metric, "variant": variant, "iter": iter});
-            event.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            event
+                .as_object_mut()
+                .unwrap()
+                .extend(more.as_object().unwrap().clone());
             event
         };
         let scalar = "training_stats_scalar";
-        send(&client, &[
-            event(scalar, "loss", "train", 0, json!({"value": 1.0})),
-            event(scalar, "loss", "test", 0, json!({"value": 2.0})),
-            event(scalar, "loss", "test", 1, json!({"value": 3.0})),
-            event(scalar, "accuracy", "test", 0, json!({"value": 0.5})),
-            event("training_stats_vector", "weights", "layer", 2, json!({"values": [1, 2]})),
-            event("training_stats_vector", "weights", "layer", 1, json!({"values": [3, 4]})),
-        ])
-        .await;
-        let names = client.call("events.get_scalar_metrics_and_variants", json!({"task": task})).await;
-        assert_eq!(names, json!({"metrics": {"accuracy": ["test"], "loss": ["test", "train"]}}));
-        let names = client.call("events.get_vector_metrics_and_variants", json!({"task": task})).await;
+        client
+            .report(&[
+                event(scalar, "loss", "train", 0, json!({"value": 1.0})),
+                event(scalar, "loss", "test", 0, json!({"value": 2.0})),
+                event(scalar, "loss", "test", 1, json!({"value": 3.0})),
+                event(scalar, "accuracy", "test", 0, json!({"value": 0.5})),
+                event(
+                    "training_stats_vector",
+                    "weights",
+                    "layer",
+                    2,
+                    json!({"values": [1, 2]}),
+                ),
+                event(
+                    "training_stats_vector",
+                    "weights",
+                    "layer",
+                    1,
+                    json!({"values": [3, 4]}),
+                ),
+            ])
+            .await;
+        let names = client
+            .call(
+                "events.get_scalar_metrics_and_variants",
+                json!({"task": task}),
+            )
+            .await;
+        assert_eq!(
+            names,
+            json!({"metrics": {"accuracy": ["test"], "loss": ["test", "train"]}})
+        );
+        let names = client
+            .call(
+                "events.get_vector_metrics_and_variants",
+                json!({"task": task}),
+            )
+            .await;
         assert_eq!(names, json!({"metrics": {"weights": ["layer"]}}));
         let ask = json!({"task": task, "metric": "weights", "variant": "layer"});
-        let vectors = client.call("events.vector_metrics_iter_histogram", ask).await;
+        let vectors = client
+            .call("events.vector_metrics_iter_histogram", ask)
+            .await;
         let expected = json!({"metric": "weights", "variant": "layer", "iterations": [1, 2], "vectors": [[3, 4], [1, 2]]});
         assert_eq!(vectors, expected);
-        let names = client.call("events.get_multi_task_metrics", json!({"tasks": [task], "event_type": scalar})).await;
+        let names = client
+            .call(
+                "events.get_multi_task_metrics",
+                json!({"tasks": [task], "event_type": scalar}),
+            )
+            .await;
         assert_eq!(
             names["metrics"],
             json!([{"metric": "accuracy", "variants": ["test"]}, {"metric": "loss", "variants": ["test", "train"]}])
         );
-        let names = client.call("events.get_multi_task_metrics", json!({"tasks": [task]})).await;
+        let names = client
+            .call("events.get_multi_task_metrics", json!({"tasks": [task]}))
+            .await;
         assert_eq!(names["metrics"].as_array().unwrap().len(), 3);
-        let points = client.call("events.get_scalar_metric_data", json!({"task": task, "metric": "loss"})).await;
-        let iterations: Vec<&Value> = points["events"].as_array().unwrap().iter().map(|point| &point["iter"]).collect();
+        let points = client
+            .call(
+                "events.get_scalar_metric_data",
+                json!({"task": task, "metric": "loss"}),
+            )
+            .await;
+        let iterations: Vec<&Value> = points["events"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|point| &point["iter"])
+            .collect();
         assert_eq!(iterations, [1, 0, 0]);
     });
 }
 
 #[test]
 fn several_tasks_are_named_by_a_list_or_with_commas_and_all_must_be_known() {
-    let server = InProcess::start();
-    let client = server.client();
-    server.block_on(async {
-        let (one, other) = (task(&client, "one").await, task(&client, "other").await);
+    served(async |client| {
+        let (one, other) = (client.task("one").await, client.task("other").await);
         for task in [&one, &other] {
             let point = json!({"type": "training_stats_scalar", "task": task, "metric": "m", "variant": "v", "iter": 1, "value": 2});
-            send(&client, &[point]).await;
+            client.report(&[point]).await;
         }
         let call = "events.multi_task_scalar_metrics_iter_histogram";
-        let curves = client.call(call, json!({"tasks": format!("{one}, {other}")})).await;
+        let curves = client
+            .call(call, json!({"tasks": format!("{one}, {other}")}))
+            .await;
         let named = |task: &str| curves["metrics"]["m"]["v"][task]["name"].clone();
         assert_eq!((named(&one), named(&other)), (json!("one"), json!("other")));
         for call in [
@@ -92,17 +120,19 @@ fn several_tasks_are_named_by_a_list_or_with_commas_and_all_must_be_known() {
             "events.get_task_single_value_metrics",
             "events.get_multi_task_metrics",
         ] {
-            assert_eq!(refused(&client, call, json!({"tasks": [one, "nobody"]})).await, (400, 101), "{call}");
+            assert_eq!(
+                refused(&client, call, json!({"tasks": [one, "nobody"]})).await,
+                (400, 101),
+                "{call}"
+            );
         }
     });
 }
 
 #[test]
 fn old_versions_read_samples_and_logs_in_their_own_forms() {
-    let server = InProcess::start();
-    let client = server.client();
-    server.block_on(async {
-        let task = task(&client, "old").await;
+    served(async |client| {
+        let task = client.task("old").await;
         let mut lines: Vec<Value> = (0..3)
             .map(|i| json!({"type": "log", "task": task, "msg": format!("line {i}"), "timestamp": 1000 + i}))
             .collect();
@@ -110,22 +140,37 @@ fn old_versions_read_samples_and_logs_in_their_own_forms() {
             lines.push(json!({"type": "training_debug_image", "task": task, "metric": "m", "variant": variant,
                               "iter": iter, "key": "k", "url": format!("http://x/{variant}{iter}")}));
         }
-        send(&client, &lines).await;
+        client.report(&lines).await;
         let urls = |answer: &Value| -> Vec<String> {
             let images = answer["images"].as_array().unwrap();
-            images.iter().map(|image| image["url"].as_str().unwrap().to_owned()).collect()
+            images
+                .iter()
+                .map(|image| image["url"].as_str().unwrap().to_owned())
+                .collect()
         };
-        let newest = client.call("v2.4/events.debug_images", json!({"task": task})).await;
+        let newest = client
+            .call("v2.4/events.debug_images", json!({"task": task}))
+            .await;
         assert_eq!(urls(&newest), ["http://x/a2"]);
-        assert_eq!((&newest["task"], &newest["total"], &newest["returned"]), (&json!(task), &json!(3), &json!(1)));
-        let of_each = client.call("v1.5/events.debug_images", json!({"task": task})).await;
+        assert_eq!(
+            (&newest["task"], &newest["total"], &newest["returned"]),
+            (&json!(task), &json!(3), &json!(1))
+        );
+        let of_each = client
+            .call("v1.5/events.debug_images", json!({"task": task}))
+            .await;
         assert_eq!(urls(&of_each), ["http://x/a2", "http://x/b1"]);
-        let now = client.call("events.debug_images", json!({"metrics": [{"task": task}]})).await;
+        let now = client
+            .call("events.debug_images", json!({"metrics": [{"task": task}]}))
+            .await;
         assert_eq!(now["metrics"][0]["iterations"][0]["iter"], 2);
 
         let said = |answer: &Value| -> Vec<String> {
             let events = answer["events"].as_array().unwrap();
-            events.iter().map(|event| event["msg"].as_str().unwrap().replace("line ", "")).collect()
+            events
+                .iter()
+                .map(|event| event["msg"].as_str().unwrap().replace("line ", ""))
+                .collect()
         };
         for (version, more, expected) in [
             ("v2.4", json!({}), ["1", "0"]),
@@ -136,11 +181,17 @@ fn old_versions_read_samples_and_logs_in_their_own_forms() {
             ("v1.5", json!({"order": "asc"}), ["0", "1"]),
         ] {
             let mut ask = json!({"task": task, "batch_size": 2});
-            ask.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-            let page = client.call(&format!("{version}/events.get_task_log"), ask.clone()).await;
+            ask.as_object_mut()
+                .unwrap()
+                .extend(more.as_object().unwrap().clone());
+            let page = client
+                .call(&format!("{version}/events.get_task_log"), ask.clone())
+                .await;
             assert_eq!(said(&page), expected, "{version} {ask}");
             ask["scroll_id"] = page["scroll_id"].clone();
-            let rest = client.call(&format!("{version}/events.get_task_log"), ask.clone()).await;
+            let rest = client
+                .call(&format!("{version}/events.get_task_log"), ask.clone())
+                .await;
             assert_eq!(said(&rest).len(), 1, "{version} {ask}: the last page");
         }
     });
@@ -148,41 +199,54 @@ fn old_versions_read_samples_and_logs_in_their_own_forms() {
 
 #[test]
 fn a_log_is_downloaded_as_json_or_in_the_form_asked_for() {
-    let server = InProcess::start();
-    let client = server.client();
-    server.block_on(async {
-        let task = task(&client, "downloaded").await;
-        send(&client, &[json!({"type": "log", "task": task, "msg": "a {b}\n", "level": "INFO", "worker": "w", "timestamp": 5})]).await;
+    served(async |client| {
+        let task = client.task("downloaded").await;
+        client.report(&[json!({"type": "log", "task": task, "msg": "a {b}\n", "level": "INFO", "worker": "w", "timestamp": 5})]).await;
         let download = async |more: Value| {
             let mut ask = json!({"task": task});
-            ask.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-            let sent = client.request(reqwest::Method::POST, "events.download_task_log").json(&ask).send();
+            ask.as_object_mut()
+                .unwrap()
+                .extend(more.as_object().unwrap().clone());
+            let sent = client
+                .request(reqwest::Method::POST, "events.download_task_log")
+                .json(&ask)
+                .send();
             sent.await.unwrap().text().await.unwrap()
         };
         let line: Value = serde_json::from_str(&download(json!({})).await).unwrap();
-        assert_eq!((&line["msg"], &line["asctime"], &line["level"]), (&json!("a {b}\n"), &json!(5), &json!("INFO")));
-        assert!(line.get("type").is_none() && line.get("task").is_none() && line.get("timestamp").is_none(), "{line}");
-        assert_eq!(download(json!({"line_type": "text"})).await, "5 w INFO a {b}\n");
+        assert_eq!(
+            (&line["msg"], &line["asctime"], &line["level"]),
+            (&json!("a {b}\n"), &json!(5), &json!("INFO"))
+        );
+        assert!(
+            line.get("type").is_none()
+                && line.get("task").is_none()
+                && line.get("timestamp").is_none(),
+            "{line}"
+        );
+        assert_eq!(
+            download(json!({"line_type": "text"})).await,
+            "5 w INFO a {b}\n"
+        );
         let form = json!({"line_type": "text", "line_format": "{level}: {msg}\n"});
         assert_eq!(download(form).await, "INFO: a {b}\n");
         for format in ["{nothing}", "{msg"] {
             let ask = json!({"task": task, "line_type": "text", "line_format": format});
-            assert_eq!(refused(&client, "events.download_task_log", ask).await, (400, 16), "{format}");
+            assert_eq!(
+                refused(&client, "events.download_task_log", ask).await,
+                (400, 16),
+                "{format}"
+            );
         }
     });
 }
 
 #[test]
 fn what_is_published_keeps_its_events_unless_the_request_says_otherwise() {
-    let server = InProcess::start();
-    let client = server.client();
-    server.block_on(async {
-        let task = task(&client, "published").await;
-        send(
-            &client,
-            &[json!({"type": "log", "task": task, "msg": "kept"})],
-        )
-        .await;
+    served(async |client| {
+        let task = client.task("published").await;
+        let line = json!({"type": "log", "task": task, "msg": "kept"});
+        client.report(&[line]).await;
         client
             .call("tasks.publish", json!({"task": task, "force": true}))
             .await;

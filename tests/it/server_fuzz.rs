@@ -14,7 +14,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use serde_json::{Map, Value, json};
 
-use crate::server_world::{Client, Program};
+use crate::process::{peak, resident};
+use crate::server_world::{Alone, Client, Program};
 
 /// Requests of one run.
 const CASES: u32 = 4000;
@@ -176,12 +177,13 @@ enum Body {
     Raw(Vec<u8>),
 }
 
-/// What the server occupies in MiB: now (`VmRSS`) or at the most so far (`VmHWM`).
-fn memory(server: &Program, which: &str) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.id())).unwrap();
-    let line = status.lines().find(|line| line.starts_with(which)).unwrap();
-    let kib: f64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-    kib / 1024.0
+fn runner(cases: u32) -> TestRunner {
+    TestRunner::new(Config {
+        cases,
+        failure_persistence: None,
+        max_shrink_iters: 200,
+        ..Config::default()
+    })
 }
 
 /// Internal errors that the real server gives too, for the same requests (§1.2, §2.4, §3.4); `docs/compatibility.md`
@@ -199,13 +201,11 @@ fn is_recorded(answer: &Value) -> bool {
 
 #[test]
 fn no_request_brings_the_server_into_trouble() {
-    let data = tempfile::tempdir().unwrap();
-    let server = Program::start(data.path());
-    let client = server.client();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let alone = Alone::start();
+    let client = &alone.client;
     let (keys, mut texts) = vocabulary();
     // Ids that exist are the way past the first check of most endpoints.
-    let ids = runtime.block_on(objects(&client));
+    let ids = alone.block_on(objects(client));
     for id in ids {
         texts.extend(std::iter::repeat_n(id, 20));
     }
@@ -220,12 +220,7 @@ fn no_request_brings_the_server_into_trouble() {
     ];
     let version = prop::sample::select(vec!["", "v2.23/", "v2.5/", "v1.7/", "v999.0/"]);
     let asked = (prop::sample::select(endpoints()), version, body);
-    let mut runner = TestRunner::new(Config {
-        cases: CASES,
-        failure_persistence: None,
-        max_shrink_iters: 200,
-        ..Config::default()
-    });
+    let mut runner = runner(CASES);
     let result = runner.run(&asked, |(endpoint, version, body)| {
         let (kind, bytes) = match body {
             Body::Members(value) => ("application/json", value.to_string().into_bytes()),
@@ -239,7 +234,7 @@ fn no_request_brings_the_server_into_trouble() {
             .request(reqwest::Method::POST, &format!("{version}{endpoint}"))
             .header("Content-Type", kind)
             .body(bytes);
-        let (status, answer) = runtime.block_on(async {
+        let (status, answer) = alone.block_on(async {
             let answer = request
                 .send()
                 .await
@@ -254,12 +249,12 @@ fn no_request_brings_the_server_into_trouble() {
         prop_assert!(status < 500 || is_recorded(&answer), "{endpoint}: {answer}");
         Ok(())
     });
-    let occupied = memory(&server, "VmRSS");
+    let occupied = resident(alone.server.id());
     if let Err(error) = result {
         panic!("{error}");
     }
     assert!(occupied < MEMORY, "the server occupies {occupied} MiB");
-    let pong = runtime.block_on(client.call("debug.ping", json!({})));
+    let pong = alone.block_on(client.call("debug.ping", json!({})));
     assert_eq!(pong["msg"], "ClearML server");
 }
 
@@ -575,12 +570,7 @@ fn no_upload_brings_the_server_into_trouble_or_leaves_its_folder() {
         }),
         1 => prop::collection::vec(any::<u8>(), 0..500),
     ];
-    let mut runner = TestRunner::new(Config {
-        cases: UPLOADS,
-        failure_persistence: None,
-        max_shrink_iters: 200,
-        ..Config::default()
-    });
+    let mut runner = runner(UPLOADS);
     let (answered, stored) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
     let result = runner.run(&(content_type(), body, end), |(kind, mut body, end)| {
         if !matches!(end, End::Open) {
@@ -645,10 +635,8 @@ fn no_upload_brings_the_server_into_trouble_or_leaves_its_folder() {
 
 #[test]
 fn an_upload_in_which_no_part_begins_is_not_kept_in_memory() {
-    let data = tempfile::tempdir().unwrap();
-    let server = Program::start(data.path());
-    let client = server.client();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let alone = Alone::start();
+    let client = &alone.client;
     // Neither the first edge nor the end of a part's head ever comes.
     for begin in ["", "--edge\r\nX-Long: "] {
         let chunks = std::iter::once(begin.as_bytes().to_vec())
@@ -659,11 +647,11 @@ fn an_upload_in_which_no_part_begins_is_not_kept_in_memory() {
             .header("Content-Type", "multipart/form-data; boundary=edge")
             .body(reqwest::Body::wrap_stream(futures::stream::iter(chunks)));
         // The server may go before all was sent.
-        if let Ok(answer) = runtime.block_on(request.send()) {
+        if let Ok(answer) = alone.block_on(request.send()) {
             assert_eq!(answer.status(), 400);
         }
     }
-    let occupied = memory(&server, "VmHWM");
+    let occupied = peak(alone.server.id());
     assert!(occupied < MEMORY, "the server occupied {occupied} MiB");
-    runtime.block_on(client.call("debug.ping", json!({})));
+    alone.block_on(client.call("debug.ping", json!({})));
 }

@@ -5,7 +5,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::server_world::{Client, InProcess, multipart};
+use crate::server_world::{Client, InProcess, served};
 
 async fn status_and_text(request: reqwest::RequestBuilder) -> (u16, String) {
     let answer = request.send().await.unwrap();
@@ -13,11 +13,7 @@ async fn status_and_text(request: reqwest::RequestBuilder) -> (u16, String) {
 }
 
 async fn upload(client: &Client, path: &str, contents: &[u8]) -> (u16, String) {
-    let (kind, body) = multipart(path, contents);
-    let request = client
-        .request(Method::POST, "files")
-        .header("Content-Type", kind);
-    status_and_text(request.body(body)).await
+    status_and_text(client.upload(path, contents)).await
 }
 
 #[test]
@@ -113,9 +109,7 @@ fn files_are_written_only_inside_their_folder_and_only_with_keys() {
 
 #[test]
 fn every_method_carries_a_body_and_the_query_counts() {
-    let server = InProcess::start();
-    let client = server.client();
-    server.block_on(async {
+    served(async |client| {
         let body = json!({"name": "^default$", "only_fields": ["name"], "method": "get"});
         for method in [Method::GET, Method::POST, Method::PUT] {
             let (status, text) =
@@ -142,9 +136,7 @@ fn every_method_carries_a_body_and_the_query_counts() {
 
 #[test]
 fn a_token_serves_until_it_is_logged_out_and_renews_itself() {
-    let server = InProcess::start();
-    let client = server.client();
-    server.block_on(async {
+    served(async |client| {
         let token = client.call("auth.login", json!({})).await["token"]
             .as_str()
             .unwrap()

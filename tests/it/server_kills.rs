@@ -13,8 +13,8 @@ use rand::Rng as _;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::s57_server::{LINES, contents, report};
-use crate::server_world::{Client, Program, multipart};
+use crate::s57_server::{LINES, contents, has_lines, queued, report};
+use crate::server_world::{Client, Program};
 
 const KILLS: usize = 15;
 /// Writes that are acknowledged before a kill: from one to this many, so that each kind is hit.
@@ -29,6 +29,18 @@ struct Task {
     status: &'static str,
     reported: bool,
     uploaded: bool,
+}
+
+impl Task {
+    fn created(id: String, name: String) -> Self {
+        Self {
+            id,
+            name,
+            status: "created",
+            reported: false,
+            uploaded: false,
+        }
+    }
 }
 
 /// A write that no answer has come to; numbers are places in the list of tasks.
@@ -99,13 +111,7 @@ async fn cycle(client: &Client, queue: &str, known: &mut Known, done: &AtomicUsi
     acknowledged(known);
     let id = answer["id"].as_str().unwrap().to_owned();
     let place = known.tasks.len();
-    known.tasks.push(Task {
-        id: id.clone(),
-        name,
-        status: "created",
-        reported: false,
-        uploaded: false,
-    });
+    known.tasks.push(Task::created(id.clone(), name));
 
     known.under_way = Some(Write::Enqueue(place));
     asked(client, "tasks.enqueue", json!({"task": id, "queue": queue})).await?;
@@ -114,20 +120,12 @@ async fn cycle(client: &Client, queue: &str, known: &mut Known, done: &AtomicUsi
     known.queue.push(id.clone());
 
     known.under_way = Some(Write::Report(place));
-    let batch = client
-        .request(Method::POST, "events.add_batch")
-        .header("Content-Type", "application/json-lines")
-        .body(report(&id));
-    sent(batch).await?;
+    sent(client.batch(report(&id))).await?;
     acknowledged(known);
     known.tasks[place].reported = true;
 
     known.under_way = Some(Write::Upload(place));
-    let (kind, body) = multipart(&file_of(&id), &contents(&id));
-    let upload = client
-        .request(Method::POST, "files")
-        .header("Content-Type", kind);
-    sent(upload.body(body)).await?;
+    sent(client.upload(&file_of(&id), &contents(&id))).await?;
     acknowledged(known);
     known.tasks[place].uploaded = true;
 
@@ -163,33 +161,6 @@ async fn stored(client: &Client) -> HashMap<String, Value> {
     tasks.into_iter().map(by_id).collect()
 }
 
-/// Ids in the queue, in order.
-async fn queued(client: &Client, queue: &str) -> Vec<String> {
-    let answer = client
-        .call("queues.get_by_id", json!({"queue": queue}))
-        .await;
-    let entries = answer["queue"]["entries"].as_array().unwrap();
-    let id = |entry: &Value| entry["task"].as_str().unwrap().to_owned();
-    entries.iter().map(id).collect()
-}
-
-/// Whether a task has its lines; some of them alone are none.
-async fn has_lines(client: &Client, task: &str) -> bool {
-    let ask = json!({"task": task, "navigate_earlier": false});
-    let log = client.call("events.get_task_log", ask).await;
-    let events = log["events"].as_array().unwrap();
-    let said: Vec<&str> = events
-        .iter()
-        .filter_map(|line| line["msg"].as_str())
-        .collect();
-    if said.is_empty() {
-        return false;
-    }
-    let wanted: Vec<String> = (0..LINES).map(|i| format!("line {i} of {task}")).collect();
-    assert_eq!(said, wanted);
-    true
-}
-
 /// Whether a task's file is there; a part of it is none.
 async fn has_file(client: &Client, task: &str) -> bool {
     let path = format!("files/{}", file_of(task));
@@ -216,13 +187,8 @@ async fn settle(client: &Client, queue: &str, known: &mut Known) {
         Write::Create(name) => {
             let tasks = stored(client).await;
             let made = tasks.into_iter().find(|(_, task)| task["name"] == name);
-            known.tasks.extend(made.map(|(id, _)| Task {
-                id,
-                name,
-                status: "created",
-                reported: false,
-                uploaded: false,
-            }));
+            let made = made.map(|(id, _)| Task::created(id, name));
+            known.tasks.extend(made);
         }
         Write::Enqueue(place) => {
             let task = &mut known.tasks[place];

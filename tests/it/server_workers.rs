@@ -4,32 +4,44 @@
 
 use serde_json::{Value, json};
 
-use crate::server_world::{Client, InProcess};
+use crate::server_world::{Client, served};
 
-async fn report(client: &Client, worker: &str, at: i64, task: Option<&Value>, stats: Value) {
+async fn report(client: &Client, worker: &str, at: i64, task: Option<&str>, stats: Value) {
     let ask =
         json!({"worker": worker, "timestamp": at * 1000, "task": task, "machine_stats": stats});
     client.call("workers.status_report", ask).await;
 }
 
-async fn task(client: &Client, name: &str) -> Value {
-    let new = json!({"name": name, "type": "training"});
-    client.call("tasks.create", new).await["id"].clone()
-}
-
 #[test]
 fn statistics_are_aggregated_by_worker_and_by_step() {
-    let server = InProcess::start();
-    let client = server.client();
-    server.block_on(async {
-        let task = task(&client, "busy").await;
+    served(async |client| {
+        let task = client.task("busy").await;
         // Two steps of 100 s, and an unfinished third.
         let begin = (jiff::Timestamp::now().as_second() - 1000) / 100 * 100;
-        for (at, usage) in [(0, [10.0, 30.0]), (50, [20.0, 40.0]), (110, [50.0, 0.0]), (205, [9.0, 9.0])] {
+        for (at, usage) in [
+            (0, [10.0, 30.0]),
+            (50, [20.0, 40.0]),
+            (110, [50.0, 0.0]),
+            (205, [9.0, 9.0]),
+        ] {
             let stats = json!({"gpu_usage": usage, "cpu_usage": [5.0], "memory_used": 100.0});
-            report(&client, "host:gpu0,1", begin + at, (at == 110).then_some(&task), stats).await;
+            report(
+                &client,
+                "host:gpu0,1",
+                begin + at,
+                (at == 110).then_some(task.as_str()),
+                stats,
+            )
+            .await;
         }
-        report(&client, "other:0", begin + 10, None, json!({"cpu_usage": [50.0]})).await;
+        report(
+            &client,
+            "other:0",
+            begin + 10,
+            None,
+            json!({"cpu_usage": [50.0]}),
+        )
+        .await;
 
         let ask = json!({
             "worker_ids": ["host:gpu0,1"], "from_date": begin, "to_date": begin + 210, "interval": 100,
@@ -39,7 +51,10 @@ fn statistics_are_aggregated_by_worker_and_by_step() {
         let stats = client.call("workers.get_stats", ask).await;
         let metrics = stats["workers"][0]["metrics"].as_array().unwrap();
         let dates = json!([begin * 1000, (begin + 100) * 1000]);
-        assert_eq!(metrics[0]["stats"][0]["dates"], dates, "the unfinished step is left away");
+        assert_eq!(
+            metrics[0]["stats"][0]["dates"], dates,
+            "the unfinished step is left away"
+        );
         // Nought is not stored: the mean of the second step is that of one GPU.
         assert_eq!(metrics[0]["stats"][0]["values"], json!([25.0, 50.0]));
         assert_eq!(
@@ -68,9 +83,7 @@ fn statistics_are_aggregated_by_worker_and_by_step() {
 
 #[test]
 fn a_registration_that_is_not_renewed_ends() {
-    let server = InProcess::start();
-    let client = server.client();
-    server.block_on(async {
+    served(async |client| {
         let ask = json!({"worker": "short:0", "timeout": 1, "queues": []});
         client.call("workers.register", ask).await;
         let ask = json!({"worker": "long:0", "timeout": 600, "queues": []});
@@ -95,7 +108,7 @@ fn a_registration_that_is_not_renewed_ends() {
     });
 }
 
-async fn page(client: &Client, task: &Value, more: Value) -> Vec<i64> {
+async fn page(client: &Client, task: &str, more: Value) -> Vec<i64> {
     let mut ask = json!({"task": task, "batch_size": 3});
     ask.as_object_mut()
         .unwrap()
@@ -112,27 +125,19 @@ async fn page(client: &Client, task: &Value, more: Value) -> Vec<i64> {
 
 #[test]
 fn a_log_is_read_from_both_ends_whatever_the_order_of_its_arrival() {
-    let server = InProcess::start();
-    let client = server.client();
-    server.block_on(async {
-        let task = task(&client, "logged").await;
+    served(async |client| {
+        let task = client.task("logged").await;
         // Batches overlap; the moment 50 has three lines in two of them.
         for batch in [
             vec![10, 50, 90, 50],
             vec![20, 50, 30],
             vec![100, 40, 80, 70, 60],
         ] {
-            let lines: Vec<String> = batch
+            let lines: Vec<Value> = batch
                 .iter()
-                .map(|at| {
-                    json!({"type": "log", "task": task, "msg": "x", "timestamp": at}).to_string()
-                })
+                .map(|at| json!({"type": "log", "task": task, "msg": "x", "timestamp": at}))
                 .collect();
-            let sent = client
-                .request(reqwest::Method::POST, "events.add_batch")
-                .header("Content-Type", "application/json-lines")
-                .body(lines.join("\n"));
-            assert!(sent.send().await.unwrap().status().is_success());
+            client.report(&lines).await;
         }
         assert_eq!(page(&client, &task, json!({})).await, [100, 90, 80]);
         assert_eq!(
@@ -179,44 +184,53 @@ fn a_log_is_read_from_both_ends_whatever_the_order_of_its_arrival() {
 
 #[test]
 fn a_long_curve_comes_as_means_and_as_all_its_points() {
-    let server = InProcess::start();
-    let client = server.client();
-    server.block_on(async {
-        let task = task(&client, "curved").await;
-        let lines: Vec<String> = (0..1000)
+    served(async |client| {
+        let task = client.task("curved").await;
+        let points: Vec<Value> = (0..1000)
             .map(|i| {
                 json!({"type": "training_stats_scalar", "task": task, "metric": "loss", "variant": "train",
                        "iter": i, "value": i, "timestamp": 1_000_000 + i * 10})
-                .to_string()
             })
             .collect();
-        let sent = client
-            .request(reqwest::Method::POST, "events.add_batch")
-            .header("Content-Type", "application/json-lines")
-            .body(lines.join("\n"));
-        assert!(sent.send().await.unwrap().status().is_success());
+        client.report(&points).await;
         let curve = |answer: &Value| {
             let curve = &answer["loss"]["train"];
             (curve["x"].clone(), curve["y"].clone())
         };
         let ask = json!({"task": task, "samples": 4});
-        let thin = client.call("events.scalar_metrics_iter_histogram", ask).await;
+        let thin = client
+            .call("events.scalar_metrics_iter_histogram", ask)
+            .await;
         assert_eq!(
             curve(&thin),
-            (json!([0, 250, 500, 750]), json!([124.5, 374.5, 624.5, 874.5]))
+            (
+                json!([0, 250, 500, 750]),
+                json!([124.5, 374.5, 624.5, 874.5])
+            )
         );
         let whole = client
-            .call("events.scalar_metrics_iter_histogram", json!({"task": task, "key": "iso_time"}))
+            .call(
+                "events.scalar_metrics_iter_histogram",
+                json!({"task": task, "key": "iso_time"}),
+            )
             .await;
         let (x, y) = curve(&whole);
-        assert_eq!((x.as_array().unwrap().len(), y.as_array().unwrap().len()), (1000, 1000));
+        assert_eq!(
+            (x.as_array().unwrap().len(), y.as_array().unwrap().len()),
+            (1000, 1000)
+        );
         assert_eq!(x[0], "1970-01-01T00:16:40.000000+00:00");
 
         let mut ask = json!({"task": task, "metric": {"metric": "loss"}, "batch_size": 600, "count_total": true});
-        let first = client.call("events.scalar_metrics_iter_raw", ask.clone()).await;
+        let first = client
+            .call("events.scalar_metrics_iter_raw", ask.clone())
+            .await;
         ask["scroll_id"] = first["scroll_id"].clone();
         let second = client.call("events.scalar_metrics_iter_raw", ask).await;
-        assert_eq!((&first["returned"], &second["returned"], &second["total"]), (&json!(600), &json!(400), &json!(1000)));
+        assert_eq!(
+            (&first["returned"], &second["returned"], &second["total"]),
+            (&json!(600), &json!(400), &json!(1000))
+        );
         assert_eq!(second["variants"]["train"]["x"][0], 600);
 
         // The same iteration again overwrites: neither the number of points nor the mean counts it twice.
@@ -224,17 +238,26 @@ fn a_long_curve_comes_as_means_and_as_all_its_points() {
         client.call("events.add", again).await;
         let found = client.call("tasks.get_by_id", json!({"task": task})).await;
         let metrics = found["task"]["last_metrics"].as_object().unwrap();
-        let last = metrics.values().next().unwrap().as_object().unwrap().values().next().unwrap();
-        assert_eq!((&last["count"], &last["mean_value"], &last["max_value"]), (&json!(1000), &json!(500.5), &json!(1000.0)));
+        let last = metrics
+            .values()
+            .next()
+            .unwrap()
+            .as_object()
+            .unwrap()
+            .values()
+            .next()
+            .unwrap();
+        assert_eq!(
+            (&last["count"], &last["mean_value"], &last["max_value"]),
+            (&json!(1000), &json!(500.5), &json!(1000.0))
+        );
     });
 }
 
 #[test]
 fn samples_and_plots_are_walked_one_by_one() {
-    let server = InProcess::start();
-    let client = server.client();
-    server.block_on(async {
-        let task = task(&client, "seen").await;
+    served(async |client| {
+        let task = client.task("seen").await;
         for iter in 0..3 {
             for variant in ["a", "b"] {
                 let image = json!({"type": "training_debug_image", "task": task, "metric": "m", "variant": variant,
@@ -250,38 +273,48 @@ fn samples_and_plots_are_walked_one_by_one() {
         let mut urls = Vec::new();
         while seen["event"].is_object() {
             urls.push(seen["event"]["url"].as_str().unwrap().to_owned());
-            let ask = json!({"task": task, "scroll_id": seen["scroll_id"], "navigate_earlier": true});
+            let ask =
+                json!({"task": task, "scroll_id": seen["scroll_id"], "navigate_earlier": true});
             seen = client.call("events.next_debug_image_sample", ask).await;
         }
-        let wanted = ["b2", "a2", "b1", "a1", "b0", "a0"].map(|name| format!("http://x/{name}.png"));
+        let wanted =
+            ["b2", "a2", "b1", "a1", "b0", "a0"].map(|name| format!("http://x/{name}.png"));
         assert_eq!(urls, wanted);
 
         let ask = json!({"task": task, "metric": "p", "iteration": 1});
         let plot = client.call("events.get_plot_sample", ask).await;
-        assert_eq!(plot["events"].as_array().unwrap().len(), 2, "all variants of the iteration");
-        assert_eq!((&plot["min_iteration"], &plot["max_iteration"]), (&json!(0), &json!(2)));
+        assert_eq!(
+            plot["events"].as_array().unwrap().len(),
+            2,
+            "all variants of the iteration"
+        );
+        assert_eq!(
+            (&plot["min_iteration"], &plot["max_iteration"]),
+            (&json!(0), &json!(2))
+        );
         let ask = json!({"task": task, "scroll_id": plot["scroll_id"], "navigate_earlier": false});
         let next = client.call("events.next_plot_sample", ask).await;
         assert_eq!(next["events"][0]["iter"], 2);
 
         let ask = json!({"metrics": [{"task": task, "metric": "p"}], "iters": 2});
         let plots = client.call("events.plots", ask).await;
-        assert_eq!(plots["metrics"][0]["iterations"].as_array().unwrap().len(), 2);
+        assert_eq!(
+            plots["metrics"][0]["iterations"].as_array().unwrap().len(),
+            2
+        );
     });
 }
 
 #[test]
 fn entries_move_inside_their_queue() {
-    let server = InProcess::start();
-    let client = server.client();
-    server.block_on(async {
+    served(async |client| {
         let queue = client
             .call("queues.create", json!({"name": "ordered"}))
             .await["id"]
             .clone();
         let mut tasks = Vec::new();
         for i in 0..5 {
-            let task = task(&client, &format!("task {i}")).await;
+            let task = client.task(&format!("task {i}")).await;
             client
                 .call("tasks.enqueue", json!({"task": task, "queue": queue}))
                 .await;
@@ -313,14 +346,12 @@ fn entries_move_inside_their_queue() {
 
 #[test]
 fn queues_tell_lengths_and_waiting_times_each_and_all_together() {
-    let server = InProcess::start();
-    let client = server.client();
-    server.block_on(async {
+    served(async |client| {
         let mut queues = Vec::new();
         for (name, entries) in [("first", 2), ("second", 1)] {
             let queue = client.call("queues.create", json!({"name": name})).await["id"].clone();
             for n in 0..entries {
-                let task = task(&client, &format!("{name} {n}")).await;
+                let task = client.task(&format!("{name} {n}")).await;
                 client
                     .call("tasks.enqueue", json!({"task": task, "queue": queue}))
                     .await;

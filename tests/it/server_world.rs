@@ -67,6 +67,12 @@ impl Drop for InProcess {
     }
 }
 
+/// Runs a test of a server of its own in this process.
+pub fn served(test: impl AsyncFnOnce(Client)) {
+    let server = InProcess::start();
+    server.block_on(test(server.client()));
+}
+
 /// The program itself, killed when the value goes.
 pub struct Program {
     pub url: String,
@@ -155,6 +161,36 @@ impl Drop for Program {
     }
 }
 
+/// The program on a folder of its own, and what asks it.
+pub struct Alone {
+    pub server: Program,
+    pub client: Client,
+    runtime: tokio::runtime::Runtime,
+    _data: TempDir,
+}
+
+impl Alone {
+    pub fn start() -> Self {
+        Self::by(Program::start)
+    }
+
+    /// `start` gets the data folder.
+    pub fn by(start: impl FnOnce(&Path) -> Program) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let server = start(data.path());
+        Self {
+            client: server.client(),
+            server,
+            runtime: tokio::runtime::Runtime::new().unwrap(),
+            _data: data,
+        }
+    }
+
+    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
+    }
+}
+
 fn errors(child: &mut Child) -> String {
     let mut text = String::new();
     if let Some(mut stream) = child.stderr.take() {
@@ -221,6 +257,36 @@ impl Client {
             Some((key, secret)) => request.basic_auth(key, Some(secret)),
             None => request,
         }
+    }
+
+    /// A request that uploads a file.
+    pub fn upload(&self, path: &str, contents: &[u8]) -> reqwest::RequestBuilder {
+        let (kind, body) = multipart(path, contents);
+        self.request(reqwest::Method::POST, "files")
+            .header("Content-Type", kind)
+            .body(body)
+    }
+
+    /// A request that reports events, one a line.
+    pub fn batch(&self, lines: String) -> reqwest::RequestBuilder {
+        self.request(reqwest::Method::POST, "events.add_batch")
+            .header("Content-Type", "application/json-lines")
+            .body(lines)
+    }
+
+    /// Reports events, each of which must be stored.
+    pub async fn report(&self, events: &[Value]) {
+        let lines: Vec<String> = events.iter().map(Value::to_string).collect();
+        let answer = self.batch(lines.join("\n")).send().await.unwrap();
+        let answer: Value = answer.json().await.unwrap();
+        assert_eq!(answer["data"]["errors"], 0, "{answer}");
+    }
+
+    /// The id of a new task.
+    pub async fn task(&self, name: &str) -> String {
+        let new = json!({"name": name, "type": "training"});
+        let made = self.call("tasks.create", new).await;
+        made["id"].as_str().unwrap().to_owned()
     }
 
     /// One call: HTTP status and body; status 0 if no answer came.

@@ -1,7 +1,8 @@
 //! Programs that come as wheels, in virtual environments outside the clone.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 
@@ -130,6 +131,22 @@ with zipfile.ZipFile(wheel) as archive:
     pathlib.Path(sys.argv[2]).write_bytes(archive.read(name))
 ";
 
+/// pip's download of a requirements file's wheels into a folder, not yet started.
+pub fn download_wheels(requirements: &Path, folder: &Path) -> Command {
+    let mut pip = sh::command("python3");
+    pip.args([
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--only-binary=:all:",
+    ]);
+    pip.arg("--dest").arg(folder);
+    pip.arg("--requirement").arg(requirements);
+    pip
+}
+
 /// uv as published for musl: static, so that it runs in any image.
 pub fn static_uv() -> Result<PathBuf> {
     let requirements = dirs::repository().join("tests/tools/uv.txt");
@@ -142,27 +159,15 @@ pub fn static_uv() -> Result<PathBuf> {
     }
     let loading = store.join(format!("loading-{}", std::process::id()));
     sh::make_dir(&loading)?;
-    let mut pip = sh::command("python3");
+    let mut pip = download_wheels(&requirements, &loading);
     pip.args([
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--only-binary=:all:",
         "--no-deps",
-    ]);
-    pip.args([
         "--platform",
         "musllinux_1_1_x86_64",
         "--platform",
         "musllinux_1_2_x86_64",
-        "--dest",
-    ])
-    .arg(&loading);
-    sh::timed("image: downloading uv", || {
-        sh::run(pip.arg("--requirement").arg(&requirements))
-    })?;
+    ]);
+    sh::timed("image: downloading uv", || sh::run(&mut pip))?;
     let unpacked = loading.join("uv");
     sh::run(
         sh::command("python3")

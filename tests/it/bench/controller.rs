@@ -10,7 +10,7 @@ use kube::{Api, Client, Config, config::KubeConfigOptions, config::Kubeconfig};
 use serde_json::{Value, json};
 use trainyard::pod::label;
 
-use super::{JobWatch, at_least, figure, percentile};
+use super::{Watch, at_least, figure, percentile};
 use crate::e2e::s36_scale::{
     enqueue, live, processor, requests_per_task, resident, until_taken, world,
 };
@@ -223,7 +223,12 @@ fn controller_with_many_live_jobs() {
 }
 
 /// Seconds from enqueuing to the first sight of the Job, of so many tasks that come after such pauses.
-fn to_job(world: &World, watch: &JobWatch, tasks: usize, pause: impl Fn(u64) -> u64) -> Vec<f64> {
+fn to_job(
+    world: &World,
+    watch: &Watch<Instant>,
+    tasks: usize,
+    pause: impl Fn(u64) -> u64,
+) -> Vec<f64> {
     let queue = world.queue_id("gpu");
     let enqueued: Vec<(String, Instant)> = (0..)
         .take(tasks)
@@ -236,7 +241,7 @@ fn to_job(world: &World, watch: &JobWatch, tasks: usize, pause: impl Fn(u64) -> 
         })
         .collect();
     let seen = |(task, begun): &(String, Instant)| {
-        let at = wait("the Job is seen", 60, || watch.of(task));
+        let at = wait("the Job is seen", 60, || watch.first_job(task));
         at.saturating_duration_since(*begun).as_secs_f64()
     };
     enqueued.iter().map(seen).collect()
@@ -246,7 +251,7 @@ fn to_job(world: &World, watch: &JobWatch, tasks: usize, pause: impl Fn(u64) -> 
 fn controller_enqueue_to_job_created() {
     let samples = jobs().min(100);
     let (world, _kwok) = world(World::measured("bench-launch"), 1);
-    let watch = JobWatch::start(&world);
+    let watch = Watch::start(&world, "jobs", Instant::now);
     std::thread::sleep(Duration::from_secs(10));
     // Idle: each comes when nothing is on its way any more, at another moment of the second.
     let idle = to_job(&world, &watch, samples, |i| 3000 + i * 137 % 1000);

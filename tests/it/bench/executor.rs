@@ -13,11 +13,12 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use self::rig::{Agent, Ours, Place, Run, Runner, counting, now};
-use super::{compare, figure};
+use self::rig::{Agent, Ours, Place, Run, Runner, counting};
+use super::{compare, figure, now};
 use crate::e2e::glue::Packages;
 use crate::exec::proxy::Proxy;
 use crate::exec::server::wait;
+use crate::process::resident;
 
 /// Forty pinned packages, by lines.
 const FORTY: &str = include_str!("../../wheels/forty.txt");
@@ -147,14 +148,6 @@ fn on_core(pid: i32) -> u64 {
             text.split(' ').next()?.parse::<u64>().ok()
         })
         .sum()
-}
-
-/// Resident memory in MiB.
-fn resident(pid: i32) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
-    let line = status.lines().find(|line| line.starts_with("VmRSS"));
-    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok());
-    kib.expect("VmRSS") / 1024.0
 }
 
 const STEADY: &str = "for n in range(3000):\n    print(n, 'a line as trainings print them, loss 0.25', flush=True)\n    time.sleep(0.01)\n";

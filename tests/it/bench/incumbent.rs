@@ -4,21 +4,20 @@
 //!
 //! Each prints lines `compare | name | unit | ours: values… | incumbent: values…`.
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::printed;
+use super::{Watch, bound, kept_cache, now, printed};
 use crate::e2e::glue::{Glue, Packages};
 use crate::e2e::world::{World, merge, wait};
+use crate::process::resident;
 
 fn compare(name: &str, unit: &str, ours: &[f64], incumbent: &[f64]) {
     super::compare(name, unit, ours, incumbent, None);
@@ -31,74 +30,6 @@ const FIRST_LINE: &str = "import time\n\
     print('AT', repr(now))\n\
     print('SINCE', up - start)\n";
 
-fn now() -> f64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .expect("a clock")
-        .as_secs_f64()
-}
-
-/// When each object was first seen on the API server.
-struct Watch {
-    child: Child,
-    seen: Arc<Mutex<BTreeMap<String, f64>>>,
-}
-
-impl Watch {
-    fn start(world: &World, kind: &str) -> Self {
-        let mut child = Command::new(world.place.bin.join("kubectl"))
-            .env("KUBECONFIG", &world.place.kubeconfig)
-            .args([
-                "-n",
-                &world.namespace,
-                "get",
-                kind,
-                "--watch",
-                "--no-headers",
-            ])
-            .args(["-o", "custom-columns=N:.metadata.name"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("kubectl runs");
-        let lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
-        let seen: Arc<Mutex<BTreeMap<String, f64>>> = Arc::default();
-        let kept = Arc::clone(&seen);
-        thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                kept.lock()
-                    .expect("lock")
-                    .entry(line.trim().to_owned())
-                    .or_insert_with(now);
-            }
-        });
-        Self { child, seen }
-    }
-
-    fn of(&self, task: &str) -> Option<f64> {
-        let seen = self.seen.lock().expect("lock");
-        seen.iter()
-            .find(|(name, _)| name.contains(task))
-            .map(|(_, at)| *at)
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Controller and binding `gpu` with this patch.
-fn ours(name: &str, patch: &Value) -> World {
-    let mut world = World::compared(name);
-    world.start_controller();
-    world.queue("gpu");
-    world.bind("gpu", &["gpu"], patch);
-    world.until_ready("gpu");
-    world
-}
-
 /// Where the time of one task went.
 #[derive(Default)]
 struct Phases {
@@ -109,7 +40,7 @@ struct Phases {
 }
 
 impl Phases {
-    fn add(&mut self, world: &World, watch: &Watch, queue: &str) {
+    fn add(&mut self, world: &World, watch: &Watch<f64>, queue: &str) {
         let task = world.create("first line", FIRST_LINE, &json!({}));
         let id = world.queue_id(queue);
         let begun = now();
@@ -120,7 +51,7 @@ impl Phases {
             printed(world, &task, "AT "),
             printed(world, &task, "SINCE "),
         );
-        let pod = watch.of(&task).expect("the pod was seen");
+        let pod = watch.anything_of(&task).expect("the pod was seen");
         self.whole.push(at - begun);
         self.pod.push(pod - begun);
         self.container.push(at - since - pod);
@@ -129,7 +60,7 @@ impl Phases {
 }
 
 /// Random moments of either's poll: the waits differ by a fraction of it.
-fn in_turns(world: &World, watch: &Watch, theirs: &str, rounds: u64) -> (Phases, Phases) {
+fn in_turns(world: &World, watch: &Watch<f64>, theirs: &str, rounds: u64) -> (Phases, Phases) {
     let (mut ours, mut incumbent) = (Phases::default(), Phases::default());
     for round in 0..rounds {
         thread::sleep(Duration::from_millis(1500 + round * 737));
@@ -142,8 +73,8 @@ fn in_turns(world: &World, watch: &Watch, theirs: &str, rounds: u64) -> (Phases,
 
 #[test]
 fn glue_enqueue_to_first_line() {
-    let world = ours("bench-line", &json!({}));
-    let watch = Watch::start(&world, "pods");
+    let world = bound(World::compared("bench-line"), &json!({}));
+    let watch = Watch::start(&world, "pods", now);
     {
         let glue = Glue::start(&world, "glue", Packages::Skip);
         let (a, b) = in_turns(&world, &watch, &glue.queue, 7);
@@ -197,14 +128,8 @@ fn environment(world: &World, queue: &str) -> f64 {
 
 #[test]
 fn glue_environments() {
-    let cache = tempfile::tempdir().expect("temp folder");
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
-    fs::set_permissions(cache.path(), mode).expect("cache is open to all");
-    let path = cache.path().display().to_string();
-    let world = ours(
-        "bench-env",
-        &json!({"environment": {"cache": {"hostPath": path}}}),
-    );
+    let (cache, patch) = kept_cache();
+    let world = bound(World::compared("bench-env"), &patch);
     let environments = |folder: &std::path::Path, name: &str| {
         for part in fs::read_dir(folder).expect("cache").flatten() {
             let _ = fs::remove_dir_all(part.path().join(name));
@@ -251,7 +176,7 @@ const NOWHERE: &str = r#"{"nodeSelector": {"no-such-node": "true"}}"#;
 const MANY: usize = 200;
 
 /// Objects created per second, and seconds from enqueuing until all are there.
-fn creates(world: &World, watch: &Watch, queue: &str) -> (f64, f64) {
+fn creates(world: &World, watch: &Watch<f64>, queue: &str) -> (f64, f64) {
     let tasks: Vec<String> = (0..MANY)
         .map(|n| world.create(&format!("many {n}"), "print('never')\n", &json!({})))
         .collect();
@@ -261,28 +186,17 @@ fn creates(world: &World, watch: &Watch, queue: &str) -> (f64, f64) {
     wait("all are created", 1200, || {
         tasks
             .iter()
-            .all(|task| watch.of(task).is_some())
+            .all(|task| watch.anything_of(task).is_some())
             .then_some(())
     });
-    let mut at: Vec<f64> = tasks.iter().filter_map(|task| watch.of(task)).collect();
+    let mut at: Vec<f64> = tasks
+        .iter()
+        .filter_map(|task| watch.anything_of(task))
+        .collect();
     at.sort_by(f64::total_cmp);
     let first = at.first().copied().unwrap_or_default();
     let last = at.last().copied().unwrap_or_default();
     ((MANY as f64 - 1.0) / (last - first), last - begun)
-}
-
-fn resident(pid: u32) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS"))
-        .expect("VmRSS");
-    let kib: f64 = line
-        .split_whitespace()
-        .nth(1)
-        .and_then(|word| word.parse().ok())
-        .expect("a number");
-    kib / 1024.0
 }
 
 #[test]
@@ -290,13 +204,10 @@ fn glue_creates_and_memory() {
     let spec: Value = serde_json::from_str(NOWHERE).expect("JSON");
     let mut patch = json!({"limits": {"maxConcurrent": MANY}, "template": {"spec": {}}});
     merge(&mut patch["template"]["spec"], &spec);
-    let mut world = World::compared("bench-create");
+    let world = World::compared("bench-create");
     patch["template"]["spec"]["containers"] =
         json!([{"name": "task", "image": world.place.task_image}]);
-    world.start_controller();
-    world.queue("gpu");
-    world.bind("gpu", &["gpu"], &patch);
-    world.until_ready("gpu");
+    let mut world = bound(world, &patch);
     let url = world.url.clone();
     let glue = Glue::start_with(&world, "glue", Packages::Skip, &url, &json!({"spec": spec}));
     thread::sleep(Duration::from_secs(5));
@@ -308,8 +219,8 @@ fn glue_creates_and_memory() {
         thread::sleep(Duration::from_secs(1));
     }
     compare("resident memory, idle", "MiB", &memory.0, &memory.1);
-    let jobs = Watch::start(&world, "jobs");
-    let pods = Watch::start(&world, "pods");
+    let jobs = Watch::start(&world, "jobs", now);
+    let pods = Watch::start(&world, "pods", now);
     let (mine, all_mine) = creates(&world, &jobs, "gpu");
     let (theirs, all_theirs) = creates(&world, &pods, &glue.queue);
     super::compare(
@@ -408,12 +319,9 @@ fn requests(world: &World, counting: &Counting, queue: &str, tasks: usize) -> (V
 
 #[test]
 fn glue_requests() {
-    let mut world = World::compared("bench-requests");
+    let world = World::compared("bench-requests");
     let (mine, theirs) = (Counting::start(&world), Counting::start(&world));
-    world.start_controller();
-    world.queue("gpu");
-    world.bind("gpu", &["gpu"], &json!({"server": {"apiUrl": mine.url}}));
-    world.until_ready("gpu");
+    let world = bound(world, &json!({"server": {"apiUrl": mine.url}}));
     let glue = Glue::start_with(&world, "glue", Packages::Skip, &theirs.url, &json!({}));
     let (each, idle) = requests(&world, &mine, "gpu", 3);
     let (their_each, their_idle) = requests(&world, &theirs, &glue.queue, 3);

@@ -16,6 +16,7 @@ use base64::Engine as _;
 use serde_json::{Value, json};
 
 use super::{at_least, figure};
+use crate::process::resident;
 use crate::server_world::{Program, keys};
 
 /// Callers at once: as many as a busy cluster has controllers, agents and task pods talking at one moment.
@@ -175,21 +176,6 @@ fn filled(server: &Program, name: &str, count: usize) -> String {
     id
 }
 
-fn resident(server: &Program) -> f64 {
-    let status =
-        std::fs::read_to_string(format!("/proc/{}/status", server.id())).expect("it lives");
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS"))
-        .expect("VmRSS");
-    let kib: f64 = line
-        .split_whitespace()
-        .nth(1)
-        .and_then(|word| word.parse().ok())
-        .expect("a number");
-    kib / 1024.0
-}
-
 #[test]
 fn taking_tasks() {
     let data = tempfile::tempdir().expect("a folder");
@@ -217,7 +203,7 @@ fn draining_ten_thousand_tasks() {
     let (mut rates, mut memory) = (Vec::new(), Vec::new());
     for run in 0..3 {
         let queue = filled(&server, &format!("drained {run}"), 10_000);
-        memory.push(resident(&server));
+        memory.push(resident(server.id()));
         let pattern = pattern.clone();
         rates.push(rate(&server, 10_000, move |line, _| {
             let task = line.take(&queue);
@@ -226,7 +212,7 @@ fn draining_ten_thousand_tasks() {
             line.batch(&pattern.replace("TASK", &task));
             line.quick("tasks.completed", &named);
         }));
-        memory.push(resident(&server));
+        memory.push(resident(server.id()));
     }
     at_least(
         "server: 10,000 tasks taken, started, 20 lines, completed, 32 callers",
@@ -413,7 +399,7 @@ fn starting_and_idling() {
         Line::open(&server).call("debug.ping", &json!({}));
         starts.push(begun.elapsed().as_secs_f64());
         thread::sleep(Duration::from_secs(1));
-        memory.push(resident(&server));
+        memory.push(resident(server.id()));
     }
     figure("server: start to first answer", "s", 0.3, &starts);
     figure("server: resident memory, idle", "MiB", 20.0, &memory);

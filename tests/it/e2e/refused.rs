@@ -6,6 +6,17 @@ use serde_json::{Value, json};
 
 use super::world::{World, wait};
 
+/// Until this condition of the binding is False, and its message holds all these words.
+fn until_false(world: &World, kind: &str, seconds: u64, words: &[&str]) {
+    let what = format!("{kind} is False and tells {words:?}");
+    wait(&what, seconds, || {
+        let condition = world.condition("gpu", kind);
+        let message = condition["message"].as_str().unwrap_or_default();
+        let told = words.iter().all(|word| message.contains(word));
+        (condition["status"] == "False" && told).then_some(())
+    });
+}
+
 #[test]
 fn an_invalid_binding_is_refused_with_its_field_path() {
     let world = World::new("invalid");
@@ -40,11 +51,7 @@ fn a_template_that_the_cluster_refuses_is_a_condition_and_its_tasks_wait() {
         &["gpu"],
         &json!({"template": {"spec": {"surprise": 1}}}),
     );
-    wait("TemplateValid is False", 60, || {
-        let condition = world.condition("gpu", "TemplateValid");
-        let message = condition["message"].as_str().unwrap_or_default();
-        (condition["status"] == "False" && message.contains("spec.surprise")).then_some(())
-    });
+    until_false(&world, "TemplateValid", 60, &["spec.surprise"]);
     wait("an Event of the binding tells it too", 30, || {
         let events = world.get(&["events"]);
         let told = |event: &Value| {
@@ -82,16 +89,8 @@ fn wrong_credentials_and_a_dead_server_are_conditions_not_crashes() {
         &["gpu"],
         &json!({"server": {"credentialsSecretRef": {"name": "wrong"}}}),
     );
-    wait(
-        "CredentialsValid is False with the server's reason",
-        60,
-        || {
-            let condition = world.condition("gpu", "CredentialsValid");
-            let message = condition["message"].as_str().unwrap_or_default();
-            let told = message.contains("refused auth.login: Unauthorized (invalid credentials)");
-            (condition["status"] == "False" && told).then_some(())
-        },
-    );
+    let reason = "refused auth.login: Unauthorized (invalid credentials)";
+    until_false(&world, "CredentialsValid", 60, &[reason]);
     assert_eq!(world.condition("gpu", "Ready")["status"], "False");
     // It waits longer and longer between its attempts, and touches nothing in any of them.
     std::thread::sleep(Duration::from_secs(5));
@@ -108,9 +107,7 @@ fn wrong_credentials_and_a_dead_server_are_conditions_not_crashes() {
     assert_eq!(world.until_ended(&task, 120)["status"], "completed");
 
     world.kill_server();
-    wait("ServerReachable is False", 60, || {
-        (world.condition("gpu", "ServerReachable")["status"] == "False").then_some(())
-    });
+    until_false(&world, "ServerReachable", 60, &[]);
     assert!(!world.controller().has_ended(), "the controller goes on");
     std::thread::sleep(Duration::from_secs(1));
     world.start_server();
@@ -142,12 +139,7 @@ fn a_template_in_a_config_map_is_told_by_map_key_and_field_and_mended_in_place()
     };
     // A template that was refused is judged again every 30 s.
     let until_told = |words: &[&str]| {
-        wait(&format!("{words:?} is told"), 90, || {
-            let condition = world.condition("gpu", "TemplateValid");
-            let message = condition["message"].as_str().unwrap_or_default();
-            let told = words.iter().all(|word| message.contains(word));
-            (condition["status"] == "False" && told).then_some(())
-        });
+        until_false(&world, "TemplateValid", 90, words);
         assert_eq!(world.entries("gpu"), std::slice::from_ref(&task));
         assert_eq!(world.status(&task), "queued");
     };

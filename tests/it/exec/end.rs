@@ -7,7 +7,35 @@ use serde_json::{Value, json};
 
 use super::pod::{Pod, family};
 use super::proxy::{Fate, Proxy};
-use super::server::{Server, wait};
+use super::server::{Proc, Server, wait};
+
+/// What the termination message says of the end, and whether the server was told.
+fn tells(pod: &Pod<'_>, outcome: &str, reported: bool) {
+    let termination = pod.termination();
+    assert_eq!(
+        (&termination["outcome"], &termination["reported"]),
+        (&json!(outcome), &json!(reported))
+    );
+}
+
+/// Process ids of which none may be left.
+fn are_gone(pids: &str) {
+    for pid in pids.split_whitespace() {
+        let there = std::path::Path::new(&format!("/proc/{pid}")).exists();
+        assert!(!there, "{pid} lives");
+    }
+}
+
+/// Aborts a task that a live worker runs, as its user and then the controller do.
+fn abort(pod: &Pod<'_>, process: &mut Proc) {
+    let status = || pod.server.get(&pod.task)["status"].clone();
+    pod.server.call("tasks.stop", &json!({"task": pod.task}));
+    assert_eq!(status(), "in_progress", "a live worker runs it");
+    process.signal(Signal::SIGTERM);
+    assert_eq!(process.end(30), 213);
+    assert_eq!(status(), "stopped");
+    assert_eq!(pod.termination()["outcome"], "stopped");
+}
 
 #[test]
 fn a_script_that_succeeds_completes_its_task() {
@@ -88,11 +116,7 @@ fn a_failure_that_is_tried_again_leaves_its_status_to_the_controller() {
     pod.set("TRAINYARD_ON_FAILURE", "controller");
     assert_eq!(pod.run(), 3);
     assert_eq!(server.get(&task)["status"], "in_progress");
-    let termination = pod.termination();
-    assert_eq!(
-        (&termination["outcome"], &termination["reported"]),
-        (&json!("failed"), &json!(false))
-    );
+    tells(&pod, "failed", false);
     let log = server.log(&task);
     assert!(
         log.contains("the last line\n") && log.contains("exit code 3; it is tried again"),
@@ -119,9 +143,7 @@ fn a_pod_that_is_ended_while_the_server_is_away_leaves_its_end_to_the_controller
         }
     });
     pod.api = proxy.url.clone();
-    pod.prepare();
-    let (_uplink, mut process) = (pod.uplink(), pod.start());
-    pod.wait_for_file("done");
+    let (_uplink, mut process) = pod.begun(&["done"]);
     let before = proxy.count("tasks.get_all");
     wait("it asks for the task before it tells the end", 60, || {
         (proxy.count("tasks.get_all") > before).then_some(())
@@ -129,11 +151,7 @@ fn a_pod_that_is_ended_while_the_server_is_away_leaves_its_end_to_the_controller
     process.signal(Signal::SIGTERM);
     assert_eq!(process.end(30), 0, "{}", pod.stream("task.stderr"));
     assert_eq!(server.get(&task)["status"], "in_progress");
-    let termination = pod.termination();
-    assert_eq!(
-        (&termination["outcome"], &termination["reported"]),
-        (&json!("completed"), &json!(false))
-    );
+    tells(&pod, "completed", false);
 }
 
 #[test]
@@ -166,12 +184,7 @@ fn no_child_survives_the_script() {
     let pod = Pod::parked(&server, &task);
     assert_eq!(pod.run(), 0);
     assert_eq!(server.get(&task)["status"], "completed");
-    for child in pod.stream("root/code/children").split_whitespace() {
-        assert!(
-            !std::path::Path::new(&format!("/proc/{child}")).exists(),
-            "{child} lives"
-        );
-    }
+    are_gone(&pod.stream("root/code/children"));
 }
 
 /// Two processes of one group that say goodbye on SIGTERM, each line in one write so that they stay apart.
@@ -187,19 +200,8 @@ fn an_abort_is_sigterm_to_the_group_then_stopped() {
     let server = Server::start();
     let task = server.script("abort", POLITE);
     let pod = Pod::parked(&server, &task);
-    pod.prepare();
-    let (mut uplink, mut process) = (pod.uplink(), pod.start());
-    pod.wait_for_file("parent");
-    pod.wait_for_file("child");
-    server.call("tasks.stop", &json!({"task": task}));
-    assert_eq!(
-        server.get(&task)["status"],
-        "in_progress",
-        "a live worker runs it"
-    );
-    process.signal(Signal::SIGTERM);
-    assert_eq!(process.end(30), 213);
-    assert_eq!(server.get(&task)["status"], "stopped");
+    let (mut uplink, mut process) = pod.begun(&["parent", "child"]);
+    abort(&pod, &mut process);
     uplink.signal(Signal::SIGTERM);
     assert_eq!(uplink.end(30), 0);
     let log = server.log(&task);
@@ -210,7 +212,6 @@ fn an_abort_is_sigterm_to_the_group_then_stopped() {
     ] {
         assert!(log.contains(line), "{line:?} is missing: {log}");
     }
-    assert_eq!(pod.termination()["outcome"], "stopped");
 }
 
 #[test]
@@ -218,10 +219,7 @@ fn an_abort_is_seen_without_a_controller() {
     let server = Server::start();
     let task = server.script("abort alone", POLITE);
     let pod = Pod::parked(&server, &task);
-    pod.prepare();
-    let (_uplink, mut process) = (pod.uplink(), pod.start());
-    pod.wait_for_file("parent");
-    pod.wait_for_file("child");
+    let (_uplink, mut process) = pod.begun(&["parent", "child"]);
     server.call("tasks.stop", &json!({"task": task}));
     assert_eq!(process.end(60), 213);
     assert_eq!(server.get(&task)["status"], "stopped");
@@ -237,27 +235,11 @@ fn an_abort_during_the_setup_script_leaves_nothing_of_it() {
         "TRAINYARD_SETUP_SCRIPT",
         "sleep 1000 & echo $$ $! > begun.new; mv begun.new begun; wait",
     );
-    pod.prepare();
-    let (mut uplink, mut process) = (pod.uplink(), pod.start());
-    pod.wait_for_file("begun");
-    server.call("tasks.stop", &json!({"task": task}));
-    assert_eq!(
-        server.get(&task)["status"],
-        "in_progress",
-        "a live worker runs it"
-    );
-    process.signal(Signal::SIGTERM);
-    assert_eq!(process.end(30), 213);
-    assert_eq!(server.get(&task)["status"], "stopped");
-    assert_eq!(pod.termination()["outcome"], "stopped");
+    let (mut uplink, mut process) = pod.begun(&["begun"]);
+    abort(&pod, &mut process);
     let begun = pod.stream("root/code/begun");
     assert_eq!(begun.split_whitespace().count(), 2, "{begun}");
-    for pid in begun.split_whitespace() {
-        assert!(
-            !std::path::Path::new(&format!("/proc/{pid}")).exists(),
-            "{pid} lives"
-        );
-    }
+    are_gone(&begun);
     assert!(!pod.path("root/code/ran").exists());
     uplink.signal(Signal::SIGTERM);
     assert_eq!(uplink.end(30), 0);
@@ -279,9 +261,7 @@ fn a_callback_that_the_sdk_has_registered_ends_before_sigterm_comes() {
     let task = server.script("callback", source);
     let mut pod = Pod::parked(&server, &task);
     pod.grace = 60;
-    pod.prepare();
-    let (_uplink, mut process) = (pod.uplink(), pod.start());
-    pod.wait_for_file("ready");
+    let (_uplink, mut process) = pod.begun(&["ready"]);
     let set = |values: Value| {
         server.call(
             "tasks.edit_runtime",
@@ -313,9 +293,7 @@ fn who_does_not_listen_is_killed_after_the_grace_period_and_the_log_says_so() {
     let task = server.script("deaf", source);
     let mut pod = Pod::parked(&server, &task);
     pod.grace = 1;
-    pod.prepare();
-    let (_uplink, mut process) = (pod.uplink(), pod.start());
-    pod.wait_for_file("ready");
+    let (_uplink, mut process) = pod.begun(&["ready"]);
     server.call("tasks.stop", &json!({"task": task}));
     process.signal(Signal::SIGTERM);
     assert_eq!(process.end(30), 213);
@@ -339,9 +317,7 @@ fn s46_an_interruption_tells_the_training_its_deadline() {
     let task = server.script("deadline", source);
     let mut pod = Pod::parked(&server, &task);
     pod.grace = 40;
-    pod.prepare();
-    let (mut uplink, mut process) = (pod.uplink(), pod.start());
-    pod.wait_for_file("ready");
+    let (mut uplink, mut process) = pod.begun(&["ready"]);
     let before = jiff::Timestamp::now().as_second();
     process.signal(Signal::SIGTERM);
     assert_eq!(process.end(30), 213);
@@ -361,18 +337,11 @@ fn an_interruption_leaves_the_task_to_the_controller() {
     let server = Server::start();
     let task = server.script("drained", POLITE);
     let pod = Pod::parked(&server, &task);
-    pod.prepare();
-    let (_uplink, mut process) = (pod.uplink(), pod.start());
-    pod.wait_for_file("child");
-    pod.wait_for_file("parent");
+    let (_uplink, mut process) = pod.begun(&["child", "parent"]);
     process.signal(Signal::SIGTERM);
     assert_eq!(process.end(30), 213);
     assert_eq!(server.get(&task)["status"], "in_progress");
-    let termination = pod.termination();
-    assert_eq!(
-        (&termination["outcome"], &termination["reported"]),
-        (&json!("interrupted"), &json!(false))
-    );
+    tells(&pod, "interrupted", false);
     assert!(server.log(&task).contains("saved by parent"));
 }
 
@@ -381,10 +350,7 @@ fn after_a_reset_nothing_more_is_written() {
     let server = Server::start();
     let task = server.script("reset", POLITE);
     let pod = Pod::parked(&server, &task);
-    pod.prepare();
-    let (_uplink, mut process) = (pod.uplink(), pod.start());
-    pod.wait_for_file("child");
-    pod.wait_for_file("parent");
+    let (_uplink, mut process) = pod.begun(&["child", "parent"]);
     server.call("tasks.reset", &json!({"task": task, "force": true}));
     process.signal(Signal::SIGTERM);
     assert_eq!(process.end(30), 213);

@@ -6,7 +6,7 @@ use nix::sys::signal::{Signal, kill};
 
 use super::pod::{Pod, family};
 use super::proxy::{Fate, Proxy};
-use super::server::{Server, wait};
+use super::server::{Proc, Server, wait};
 
 /// Prints numbered lines; every now and then a pause, so that there are many batches.
 fn counting(lines: usize) -> String {
@@ -21,6 +21,13 @@ fn counted(lines: usize) -> String {
         .map(|n| format!("line {n}\n"))
         .chain(["all written\n".to_owned()])
         .collect()
+}
+
+/// Kills a process and all below it.
+fn kill_all(process: &Proc) {
+    for pid in family(process.id()) {
+        let _ = kill(pid, Signal::SIGKILL);
+    }
 }
 
 fn assert_same(found: &str, wanted: &str) {
@@ -60,15 +67,11 @@ fn lines_arrive_while_the_script_runs() {
     let source = "import time\nprint('first')\nopen('printed', 'w').close()\ntime.sleep(1000)\n";
     let task = server.script("live", source);
     let pod = Pod::parked(&server, &task);
-    pod.prepare();
-    let (_uplink, mut process) = (pod.uplink(), pod.start());
-    pod.wait_for_file("printed");
+    let (_uplink, mut process) = pod.begun(&["printed"]);
     wait("the line is on the server", 5, || {
         (server.log(&task) == "first\n").then_some(())
     });
-    for pid in family(process.id()) {
-        let _ = kill(pid, Signal::SIGKILL);
-    }
+    kill_all(&process);
     process.end(10);
 }
 
@@ -132,9 +135,7 @@ fn every_line_written_before_all_processes_were_killed_is_on_the_server() {
         + "print('unfinished', end='', flush=True)\nopen('done', 'w').close()\ntime.sleep(1000)\n";
     let task = server.script("killed", &source);
     let pod = Pod::parked(&server, &task);
-    pod.prepare();
-    let (mut uplink, mut process) = (pod.uplink(), pod.start());
-    pod.wait_for_file("done");
+    let (mut uplink, mut process) = pod.begun(&["done"]);
     let processes = family(process.id());
     assert!(processes.len() >= 2, "{processes:?}");
     for pid in processes {
@@ -156,12 +157,8 @@ fn without_being_told_the_uplink_sends_what_a_killed_process_1_left() {
     let server = Server::start();
     let task = server.script("killed", "print('last', end='', flush=True)\nopen('done', 'w').close()\nimport time; time.sleep(1000)\n");
     let pod = Pod::parked(&server, &task);
-    pod.prepare();
-    let (_uplink, mut process) = (pod.uplink(), pod.start());
-    pod.wait_for_file("done");
-    for pid in family(process.id()) {
-        let _ = kill(pid, Signal::SIGKILL);
-    }
+    let (_uplink, mut process) = pod.begun(&["done"]);
+    kill_all(&process);
     process.end(10);
     wait("the unfinished line is on the server", 10, || {
         (server.log(&task) == "last").then_some(())
@@ -233,17 +230,13 @@ fn what_was_sent_takes_no_space_on_the_volume() {
         + "open('done', 'w').close()\nimport time; time.sleep(1000)\n";
     let task = server.script("large", &source);
     let pod = Pod::parked(&server, &task);
-    pod.prepare();
-    let (_uplink, process) = (pod.uplink(), pod.start());
-    pod.wait_for_file("done");
+    let (_uplink, process) = pod.begun(&["done"]);
     wait("space is given back", 60, || {
         let log = std::fs::metadata(pod.path("root/spool/log")).unwrap();
         assert!(log.len() >= 20_020_000);
         (log.blocks() * 512 < 4 << 20).then_some(())
     });
-    for pid in family(process.id()) {
-        let _ = kill(pid, Signal::SIGKILL);
-    }
+    kill_all(&process);
 }
 
 #[test]

@@ -141,6 +141,17 @@ impl<'a> Pod<'a> {
         Proc::spawn(&mut self.command("task", by))
     }
 
+    /// All three started, and waited for until the script has created these files: sidecar, and process 1 of the task's
+    /// container.
+    pub fn begun(&self, files: &[&str]) -> (Proc, Proc) {
+        self.prepare();
+        let both = (self.uplink(), self.start());
+        for name in files {
+            self.wait_for_file(name);
+        }
+        both
+    }
+
     /// All three to their end, the way Kubernetes does it; the exit code of the task's container.
     pub fn run(&self) -> i32 {
         self.prepare();

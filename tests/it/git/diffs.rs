@@ -147,15 +147,7 @@ async fn changes_inside_a_submodule_arrive() {
     library.commit("lib.py", "A = 1\n");
     let origin = Origin::new();
     origin.commit("train.py", "import lib\n");
-    origin.git(&[
-        "-c",
-        "protocol.file.allow=always",
-        "submodule",
-        "--quiet",
-        "add",
-        &library.url(),
-        "lib",
-    ]);
+    origin.add_submodule(&library, "lib");
     let commit = origin.commit("x", "");
     origin.write("lib/lib.py", "A = 2\n");
     origin.write("train.py", "import lib.lib\n");

@@ -64,6 +64,19 @@ impl Origin {
         fs::write(file, content).expect("a file is written");
     }
 
+    /// Adds another repository as a submodule, for the next commit.
+    pub fn add_submodule(&self, library: &Self, folder: &str) {
+        self.git(&[
+            "-c",
+            "protocol.file.allow=always",
+            "submodule",
+            "--quiet",
+            "add",
+            &library.url(),
+            folder,
+        ]);
+    }
+
     /// Commits everything, with this file; the commit.
     pub fn commit(&self, name: &str, content: &str) -> String {
         self.write(name, content);

@@ -95,15 +95,7 @@ impl Private {
         library.commit("lib.py", "A = 1\n");
         let origin = Origin::new();
         origin.commit("train.py", "print(1)\n");
-        origin.git(&[
-            "-c",
-            "protocol.file.allow=always",
-            "submodule",
-            "--quiet",
-            "add",
-            &library.url(),
-            "lib",
-        ]);
+        origin.add_submodule(&library, "lib");
         origin.git(&[
             "config",
             "--file",

@@ -7,10 +7,7 @@ use super::world::Page;
 #[test]
 fn a_draft_is_enqueued_into_the_chosen_queue_in_front_and_taken_out_again() {
     let page = Page::open();
-    let queue = page.call("queues.create", json!({"name": "night shift"}))["id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let queue = page.queue("night shift");
     let first = page.task("first in line");
     page.call("tasks.enqueue", json!({"task": first, "queue": queue}));
     let id = page.task("to be run");

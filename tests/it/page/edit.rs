@@ -8,6 +8,21 @@ fn found(page: &Page, id: &str) -> Value {
     page.call("tasks.get_by_id", json!({"task": id}))["task"].take()
 }
 
+/// Changes a field in the dialog that a button opens; the view then tells it.
+fn change(page: &Page, button: &str, field: &str, text: &str) {
+    page.press_button(button);
+    page.fill(&format!("dialog {field}"), text);
+    page.press_button("Save");
+    page.read(text);
+}
+
+fn add_parameter(page: &Page, name: &str, value: &str) {
+    page.press_button("Add parameter");
+    page.fill("dialog [name=name]", name);
+    page.fill("dialog [name=value]", value);
+    page.press_button("Add");
+}
+
 #[test]
 fn parameters_of_a_draft_are_changed_added_and_removed() {
     let page = Page::open();
@@ -17,10 +32,7 @@ fn parameters_of_a_draft_are_changed_added_and_removed() {
     page.fill("dialog [name=value]", "0.25");
     page.press_button("Save");
     page.reads("[data-parameter=\"Args/lr\"]", "0.25");
-    page.press_button("Add parameter");
-    page.fill("dialog [name=name]", "seed");
-    page.fill("dialog [name=value]", "7");
-    page.press_button("Add");
+    add_parameter(&page, "seed", "7");
     page.reads("[data-parameter=\"Args/seed\"]", "7");
     page.press_button("Remove epochs");
     page.read("Removed epochs.");
@@ -48,10 +60,7 @@ fn parameters_of_a_run_are_read_only_but_for_user_properties() {
         page.js("return document.querySelectorAll('.editable').length"),
         0
     );
-    page.press_button("Add parameter");
-    page.fill("dialog [name=name]", "verdict");
-    page.fill("dialog [name=value]", "keep");
-    page.press_button("Add");
+    add_parameter(&page, "verdict", "keep");
     page.reads("[data-parameter=\"properties/verdict\"]", "keep");
     assert_eq!(
         found(&page, &id)["hyperparams"]["properties"]["verdict"]["value"],
@@ -66,23 +75,21 @@ fn container_source_packages_and_configuration_of_a_draft_are_changed() {
     let id = page.task("draft");
     page.call("tasks.edit_configuration", json!({"task": id, "configuration": [{"name": "model", "value": "width: 32", "type": "yaml"}]}));
     page.at(&format!("tasks/{id}/execution"));
-    page.press_button("Edit: Container");
-    page.fill("dialog [name=image]", "registry.example/torch:2");
-    page.press_button("Save");
-    page.read("registry.example/torch:2");
-    page.press_button("Edit: Source");
-    page.fill("dialog [name=branch]", "feature/wide");
-    page.press_button("Save");
-    page.read("feature/wide");
-    page.press_button("Edit: Packages");
-    page.fill("dialog [name=pip]", "torch==2.10.0");
-    page.press_button("Save");
-    page.read("torch==2.10.0");
+    change(
+        &page,
+        "Edit: Container",
+        "[name=image]",
+        "registry.example/torch:2",
+    );
+    change(&page, "Edit: Source", "[name=branch]", "feature/wide");
+    change(&page, "Edit: Packages", "[name=pip]", "torch==2.10.0");
     page.at(&format!("tasks/{id}/parameters"));
-    page.press_button("Edit the configuration model");
-    page.fill("dialog [name=value]", "width: 64");
-    page.press_button("Save");
-    page.read("width: 64");
+    change(
+        &page,
+        "Edit the configuration model",
+        "[name=value]",
+        "width: 64",
+    );
     let task = found(&page, &id);
     assert_eq!(task["container"]["image"], "registry.example/torch:2");
     assert_eq!(
@@ -105,10 +112,7 @@ fn comment_and_tags_are_kept() {
     let page = Page::open();
     let id = page.task_in("noted", "completed");
     page.at(&format!("tasks/{id}"));
-    page.press_button("Edit the comment");
-    page.fill("dialog textarea", "best of the week");
-    page.press_button("Save");
-    page.read("best of the week");
+    change(&page, "Edit the comment", "textarea", "best of the week");
     page.press_button("Tag");
     page.fill("dialog [name=tag]", "paper");
     page.press_button("Add");

@@ -26,6 +26,23 @@ fn full_task(page: &Page, name: &str) -> String {
     id
 }
 
+/// Every view: the tabs of a task, the list of tasks, this view of queues, the workers.
+fn places(task: &str, queues: &str) -> Vec<String> {
+    let tabs = [
+        "",
+        "/log",
+        "/scalars",
+        "/plots",
+        "/samples",
+        "/files",
+        "/parameters",
+        "/execution",
+    ];
+    let tabs = tabs.iter().map(|tab| format!("tasks/{task}{tab}"));
+    let lists = ["tasks", queues, "workers"].map(str::to_owned);
+    tabs.chain(lists).collect()
+}
+
 /// Contrast of text and ground of some elements, as WCAG counts it.
 const CONTRAST: &str = "
     const numbers = (colour) => {
@@ -111,22 +128,7 @@ fn a_narrow_window_needs_no_scrolling_sideways() {
         "Emulation.setDeviceMetricsOverride",
         &json!({"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": false}),
     );
-    let tabs = [
-        "",
-        "/log",
-        "/scalars",
-        "/plots",
-        "/samples",
-        "/files",
-        "/parameters",
-        "/execution",
-    ];
-    let places = tabs.iter().map(|tab| format!("tasks/{id}{tab}")).chain([
-        "tasks".to_owned(),
-        "queues".to_owned(),
-        "workers".to_owned(),
-    ]);
-    for place in places {
+    for place in places(&id, "queues") {
         page.at(&place);
         page.wait("the view", "return document.querySelector('.view .panel, .view .filters, .entries, .view .empty') !== null", &[]);
         page.wait(
@@ -276,20 +278,14 @@ fn what_users_wrote_never_becomes_code() {
         "script": {"repository": "javascript:alert(1)", "entry_point": HOSTILE, "diff": HOSTILE, "branch": HOSTILE, "requirements": {"pip": HOSTILE}},
         "container": {"image": HOSTILE, "arguments": HOSTILE}, "runtime": {"hostname": HOSTILE, "CLI": HOSTILE},
     });
-    let id = page.call("tasks.create", ask)["id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let id = page.made("tasks.create", ask);
     let project = page.call(
         "projects.create",
         json!({"name": HOSTILE.replace('/', "-")}),
     )["id"]
         .clone();
     page.call("tasks.update", json!({"task": id, "project": project}));
-    let queue = page.call("queues.create", json!({"name": HOSTILE}))["id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let queue = page.queue(HOSTILE);
     page.call("tasks.enqueue", json!({"task": id, "queue": queue}));
     page.call(
         "workers.register",
@@ -308,22 +304,7 @@ fn what_users_wrote_never_becomes_code() {
         "tasks.failed",
         json!({"task": id, "status_message": HOSTILE, "status_reason": HOSTILE}),
     );
-    let tabs = [
-        "",
-        "/log",
-        "/scalars",
-        "/plots",
-        "/samples",
-        "/files",
-        "/parameters",
-        "/execution",
-    ];
-    let places = tabs.iter().map(|tab| format!("tasks/{id}{tab}")).chain([
-        "tasks".to_owned(),
-        format!("queues/{queue}"),
-        "workers".to_owned(),
-    ]);
-    for place in places {
+    for place in places(&id, &format!("queues/{queue}")) {
         page.at(&place);
         page.read("onerror=");
         std::thread::sleep(std::time::Duration::from_millis(300));

@@ -14,10 +14,7 @@ const END: &str = "\u{E010}";
 
 /// A queue with tasks `a`, `b`, ... in view: its id and theirs.
 fn queue_of(page: &Page, count: u8) -> (String, Vec<String>) {
-    let queue = page.call("queues.create", json!({"name": "training"}))["id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let queue = page.queue("training");
     let mut tasks = Vec::new();
     for letter in 0..count {
         let id = page.task(&format!("task {}", char::from(b'a' + letter)));
@@ -210,10 +207,7 @@ fn queues_are_made_renamed_and_deleted_and_say_who_serves_them() {
 #[test]
 fn a_queue_with_a_thousand_entries_shows_the_first_and_more_on_demand() {
     let page = Page::open();
-    let queue = page.call("queues.create", json!({"name": "sweep"}))["id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let queue = page.queue("sweep");
     page.server.block_on(async {
         for number in 0..700 {
             let id = page

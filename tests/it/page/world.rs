@@ -94,6 +94,17 @@ impl Page {
         self.server.block_on(self.client.call(endpoint, body))
     }
 
+    /// The id of what a call makes.
+    pub fn made(&self, endpoint: &str, body: Value) -> String {
+        let made = self.call(endpoint, body);
+        made["id"].as_str().unwrap().to_owned()
+    }
+
+    /// The id of a new queue.
+    pub fn queue(&self, name: &str) -> String {
+        self.made("queues.create", json!({"name": name}))
+    }
+
     /// A new task with a few parameters; its id.
     pub fn task(&self, name: &str) -> String {
         let parameter = |name: &str, value: &str, kind: &str| json!({"section": "Args", "name": name, "value": value, "type": kind});
@@ -104,10 +115,7 @@ impl Page {
             "hyperparams": {"Args": {"lr": parameter("lr", "0.1", "float"), "epochs": parameter("epochs", "3", "int")}},
             "container": {"image": "python:3.11"},
         });
-        self.call("tasks.create", ask)["id"]
-            .as_str()
-            .unwrap()
-            .to_owned()
+        self.made("tasks.create", ask)
     }
 
     /// A task in the state that its name says: `created`, `queued`, `in_progress`, `stopped`, `failed`, `completed`.
@@ -140,17 +148,8 @@ impl Page {
     }
 
     pub fn events(&self, events: &[Value]) {
-        let lines: Vec<String> = events.iter().map(Value::to_string).collect();
-        for part in lines.chunks(20_000) {
-            let request = self
-                .client
-                .request(reqwest::Method::POST, "events.add_batch")
-                .header("Content-Type", "application/json-lines")
-                .body(part.join("\n"));
-            let answer = self
-                .server
-                .block_on(async { request.send().await.unwrap().json::<Value>().await.unwrap() });
-            assert_eq!(answer["data"]["errors"], 0, "{answer}");
+        for part in events.chunks(20_000) {
+            self.server.block_on(self.client.report(part));
         }
     }
 

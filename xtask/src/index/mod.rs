@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use clap::Subcommand;
 
 use crate::cluster::layout::{INDEX_PORT, State, gateway};
-use crate::{dirs, sh};
+use crate::{dirs, sh, tools};
 
 /// Platforms that wheels may be for, the newest first; Debian 12 has glibc 2.36.
 const PLATFORMS: &[&str] = &[
@@ -106,27 +106,12 @@ pub fn ensure_wheels_of(requirements: &str, metadata: Metadata) -> Result<PathBu
     let loading = store.join(format!("loading-{}", std::process::id()));
     sh::make_dir(&loading)?;
     sh::timed("downloading Python packages once", || {
-        let mut pip = sh::command("python3");
-        pip.args([
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--only-binary=:all:",
-        ]);
-        pip.args([
-            "--implementation",
-            "cp",
-            "--python-version",
-            PYTHON,
-            "--dest",
-        ])
-        .arg(&loading);
+        let mut pip = tools::download_wheels(&requirements, &loading);
+        pip.args(["--implementation", "cp", "--python-version", PYTHON]);
         for platform in PLATFORMS {
             pip.args(["--platform", &format!("{platform}_x86_64")]);
         }
-        sh::run(pip.arg("--requirement").arg(&requirements))?;
+        sh::run(&mut pip)?;
         if metadata == Metadata::Within {
             return Ok(());
         }

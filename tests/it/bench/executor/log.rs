@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::super::{at_least, figure};
-use super::rig::{Agent, Ours, Place, Runner, now};
+use super::super::{at_least, figure, now};
+use super::rig::{Agent, Ours, Place, Runner};
 use super::{compare, times};
 use crate::e2e::glue::Packages;
 use crate::exec::server::wait;
@@ -53,8 +53,10 @@ struct Printed {
 }
 
 impl Printed {
-    fn read(note: &Path) -> Self {
+    /// Reads the note, which is then gone.
+    fn take(note: &Path) -> Self {
         let text = fs::read_to_string(note).expect("the script has noted its times");
+        fs::remove_file(note).expect("the note is removed");
         let numbers: Vec<f64> = text
             .split(' ')
             .filter_map(|word| word.parse().ok())
@@ -87,9 +89,7 @@ fn alone(folder: &Path, rounds: Option<f64>) -> Printed {
         command.env("ROUNDS", rounds.to_string());
     }
     assert!(command.status().expect("python3 runs").success());
-    let printed = Printed::read(&note);
-    fs::remove_file(&note).expect("the note is removed");
-    printed
+    Printed::take(&note)
 }
 
 #[test]
@@ -111,8 +111,7 @@ fn log_throughput() {
             (ack["at"]["offset"].as_u64()? >= written).then(now)
         });
         run.end(&place, 120);
-        let printed = Printed::read(&note);
-        fs::remove_file(&note).expect("the note is removed");
+        let printed = Printed::take(&note);
         BURST as f64 / (at - printed.begun)
     });
     at_least(
@@ -126,8 +125,7 @@ fn log_throughput() {
         let run = agent.start(&place.task(&printing(&note, false), ""));
         run.end(&place, 600);
         let ended = now();
-        let printed = Printed::read(&note);
-        fs::remove_file(&note).expect("the note is removed");
+        let printed = Printed::take(&note);
         BURST as f64 / (ended - printed.begun)
     });
     compare(
@@ -154,8 +152,7 @@ fn script_slowed_down_at_a_hundred_thousand_lines_a_second() {
             &[("ROUNDS", &rounds.to_string())],
         );
         run.end(&place, 300);
-        let spool = Printed::read(&note);
-        fs::remove_file(&note).expect("the note is removed");
+        let spool = Printed::take(&note);
         let own = |printed: &Printed| printed.seconds() - printed.waited;
         by_itself.push((own(&spool) / own(&file) - 1.0) * 100.0);
         by_clock.push((spool.seconds() / file.seconds() - 1.0) * 100.0);

@@ -4,12 +4,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::bench::now;
 use crate::e2e::glue::Packages;
 use crate::exec::pod::Pod;
 use crate::exec::proxy::{Fate, Proxy};
@@ -69,14 +69,6 @@ impl Place {
         std::os::unix::fs::symlink(self.cache.path(), cache).expect("link is made");
         pod
     }
-}
-
-/// Seconds since 1970.
-pub fn now() -> f64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .expect("a clock")
-        .as_secs_f64()
 }
 
 /// One task being run by either; ends with its value.
