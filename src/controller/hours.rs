@@ -9,6 +9,14 @@ use jiff::{Timestamp, ToSpan, Zoned};
 use super::admit::Waiting;
 use crate::crd::{Day, Hours};
 
+/// What is said between the hours; a schedule that cannot be read is something else.
+const OUTSIDE: &str = "OutsideHours";
+
+/// Whether nothing is to start now by the binding's own wish.
+pub(super) fn is_closed(suspended: bool, schedule: &[Hours], now: Timestamp) -> bool {
+    suspended || open(schedule, now).is_err_and(|waiting| waiting.reason == OUTSIDE)
+}
+
 /// Whether tasks are taken now; else when they will be.
 pub(super) fn open(schedule: &[Hours], now: Timestamp) -> Result<(), Waiting> {
     if schedule.is_empty() {
@@ -39,7 +47,7 @@ pub(super) fn open(schedule: &[Hours], now: Timestamp) -> Result<(), Waiting> {
         )
     });
     Err(Waiting::new(
-        "OutsideHours",
+        OUTSIDE,
         format!("outside the hours in which tasks are taken (spec.schedule){when}"),
     ))
 }
@@ -187,6 +195,20 @@ mod tests {
             closed.message,
             "outside the hours in which tasks are taken (spec.schedule), the next ones begin on Monday at 20:00 (Europe/Berlin)"
         );
+    }
+
+    #[test]
+    fn only_a_wish_closes_a_binding_and_no_mistake() {
+        let closed = |suspended, schedule: &Value, now: &str| {
+            let schedule: Vec<Hours> = serde_json::from_value(schedule.clone()).unwrap();
+            is_closed(suspended, &schedule, now.parse().unwrap())
+        };
+        let morning = json!([{ "from": "08:00", "to": "09:00" }]);
+        let mistaken = json!([{ "from": "08:00", "to": "09:00", "timeZone": "Berlin" }]);
+        assert!(closed(true, &json!([]), "2026-11-22T08:30:00Z"));
+        assert!(!closed(false, &morning, "2026-11-22T08:30:00Z"));
+        assert!(closed(false, &morning, "2026-11-22T09:30:00Z"));
+        assert!(!closed(false, &mistaken, "2026-11-22T09:30:00Z"));
     }
 
     #[test]

@@ -46,6 +46,9 @@ pub(super) struct Offer {
 impl Offer {
     /// Heads of the served queues, as many as there is room for.
     pub fn of(scene: &Scene<'_>, memory: &mut Memory, queues: &Queues, room: &Room) -> Self {
+        let spec = &scene.binding.spec;
+        let closed = hours::is_closed(spec.suspend, &spec.schedule, Timestamp::now());
+        memory.troubles.close(closed);
         if let Some(hold) = hold(scene, memory) {
             return Self {
                 waiting: Some(hold.clone()),

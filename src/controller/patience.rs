@@ -18,6 +18,8 @@ use crate::diagnose::{Category, Patience, patience};
 #[derive(Debug, Default)]
 pub(super) struct Troubles {
     by_job: HashMap<String, (Category, Timestamp)>,
+    /// The binding takes nothing for now: what has not started is not waited for.
+    closed: bool,
 }
 
 impl Troubles {
@@ -43,6 +45,11 @@ impl Troubles {
             seen.insert(job.uid.to_string(), (waiting.category, since));
         }
         self.by_job = seen;
+    }
+
+    /// Whether the binding takes nothing for now because it is meant to: suspended, or outside its hours.
+    pub fn close(&mut self, closed: bool) {
+        self.closed = closed;
     }
 
     /// How many Jobs wait for each cause.
@@ -74,6 +81,14 @@ impl Troubles {
     }
 
     fn while_waiting(&self, job: &JobRow, policy: Policy) -> Policy {
+        if self.closed {
+            // Whatever keeps it from starting: it would start in a binding that is to start nothing.
+            return Policy {
+                pending_timeout: SignedDuration::ZERO,
+                on_pending_timeout: OnPendingTimeout::Requeue,
+                ..policy
+            };
+        }
         let Some((category, since)) = self.by_job.get(&*job.uid) else {
             return policy;
         };
@@ -142,6 +157,7 @@ mod tests {
                 "j".to_owned(),
                 (category, since + SignedDuration::from_secs(seconds)),
             )]),
+            closed: false,
         };
         troubles.while_waiting(&job(), policy())
     }
@@ -158,6 +174,22 @@ mod tests {
         let policy = after(Category::ImagePull, 5);
         assert_eq!(policy.pending_timeout, SignedDuration::from_secs(605));
         assert_eq!(policy.on_pending_timeout, OnPendingTimeout::Requeue);
+    }
+
+    #[test]
+    fn a_binding_that_takes_nothing_gives_back_what_has_not_started_and_fails_none_of_it() {
+        let mut troubles = Troubles::default();
+        let fails = Policy {
+            on_pending_timeout: OnPendingTimeout::Fail,
+            ..policy()
+        };
+        assert_eq!(troubles.while_waiting(&job(), fails.clone()), fails);
+        troubles.close(true);
+        let closed = troubles.while_waiting(&job(), fails.clone());
+        assert_eq!(closed.pending_timeout, SignedDuration::ZERO);
+        assert_eq!(closed.on_pending_timeout, OnPendingTimeout::Requeue);
+        troubles.close(false);
+        assert_eq!(troubles.while_waiting(&job(), fails.clone()), fails);
     }
 
     #[test]

@@ -234,6 +234,7 @@ impl Writer {
         fault::point!("status/written");
         self.written = Some((wanted, now));
         for (type_, condition) in changes {
+            log(binding, type_, &condition);
             self.event(binding, type_, &condition.reason, &condition.message)
                 .await;
         }
@@ -253,6 +254,23 @@ impl Writer {
             tracing::debug!(binding = %binding.name_any(), %error, "event was not published");
         }
         fault::point!("status/event-published");
+    }
+}
+
+/// The words of a condition that came to fail, or that recovered, for who reads the log alone.
+fn log(binding: &QueueBinding, type_: EventType, condition: &Condition) {
+    let namespace = binding.namespace().unwrap_or_default();
+    let (name, reason) = (binding.name_any(), &condition.reason);
+    let (type_of, words) = (&condition.type_, &condition.message);
+    match type_ {
+        EventType::Warning => {
+            tracing::warn!(
+                namespace, binding = name, condition = %type_of, %reason, error = %words, "condition does not hold"
+            );
+        }
+        EventType::Normal => {
+            tracing::info!(namespace, binding = name, condition = %type_of, %reason, "condition holds again");
+        }
     }
 }
 

@@ -84,11 +84,11 @@ pub struct QueueBindingSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aging: Option<Period>,
 
-    /// suspend stops new tasks from being taken; running tasks go on. Default: false.
+    /// suspend stops new tasks from being taken and gives back what has not started; running tasks go on. Default: false.
     #[serde(default)]
     pub suspend: bool,
 
-    /// schedule is a list of weekly hours in which tasks are taken. Default: always.
+    /// schedule is a list of weekly hours in which tasks are taken; outside them it is as with suspend. Default: always.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub schedule: Vec<Hours>,

@@ -1,5 +1,6 @@
 //! Ends: withdrawing Jobs, settling what a pod could not report, taking leftovers away.
 
+use jiff::Timestamp;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
 use serde_json::json;
 
@@ -85,7 +86,7 @@ impl Hands<'_> {
         {
             return Ok(Next::Done);
         }
-        let mut end = None;
+        let (mut end, mut stored) = (None, None);
         let (live, unwritten) = self.read(case).await?;
         match live {
             TaskFact::Unknown => return Ok(Next::Done),
@@ -99,6 +100,7 @@ impl Hands<'_> {
                     }
                     in_time(case)?;
                     self.write_end(&ended, case).await?;
+                    stored = Some(Timestamp::now());
                     self.tell_evidence(&ended.evidence, case).await;
                     end = Some(ended.outcome);
                 }
@@ -115,6 +117,7 @@ impl Hands<'_> {
         }
         if let Some(job) = job {
             let ttl = self.ttl(end == Some(Outcome::Completed));
+            let ttl = stored.map_or(ttl, |stored| counted_from(stored, &job, ttl));
             self.mark_settled(&job, ttl, case).await?;
         }
         Ok(Next::Done)
@@ -265,5 +268,41 @@ impl Hands<'_> {
             fault::point!("take-entry/taken");
         }
         Ok(Next::Done)
+    }
+}
+
+/// Kubernetes counts the time to live from the Job's end. Where its outcome is stored later than that, people get the
+/// whole time from then on.
+fn counted_from(stored: Timestamp, job: &JobRow, ttl: Period) -> Period {
+    let late = job
+        .ended()
+        .and_then(|ended| u64::try_from(stored.duration_since(ended).as_secs()).ok());
+    // A second that has begun counts as a whole one: it never goes too early.
+    late.map_or(ttl, |late| Period::seconds(ttl.whole_seconds() + late + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::row::Row;
+
+    #[test]
+    fn a_job_whose_outcome_is_stored_late_is_kept_so_much_longer() {
+        let job = |status: serde_json::Value| {
+            JobRow::of(serde_json::from_value(json!({"metadata": {}, "status": status})).unwrap())
+        };
+        let stored: Timestamp = "2026-01-01T00:00:21.5Z".parse().unwrap();
+        let kept = |job: JobRow| counted_from(stored, &job, Period::seconds(40)).whole_seconds();
+        let ended = |type_: &str, at: &str| {
+            job(json!({"conditions": [
+                {"type": "SuccessCriteriaMet", "status": "True", "lastTransitionTime": "2025-01-01T00:00:00Z"},
+                {"type": type_, "status": "True", "lastTransitionTime": at},
+            ]}))
+        };
+        assert_eq!(kept(ended("Failed", "2026-01-01T00:00:00Z")), 62);
+        assert_eq!(kept(ended("Complete", "2026-01-01T00:00:21Z")), 41);
+        assert_eq!(kept(job(json!({}))), 40, "no end is known");
+        let later = ended("Failed", "2026-01-01T00:10:00Z");
+        assert_eq!(kept(later), 40, "a clock that differs shortens nothing");
     }
 }

@@ -253,7 +253,7 @@ impl Hands<'_> {
             .iter()
             .max_by_key(|job| job.creation_timestamp());
         let id: Option<QueueId> =
-            youngest.and_then(|job| job.labels().get(label::QUEUE)?.parse().ok());
+            youngest.and_then(|job| job.label(label::QUEUE)?.parse().ok());
         id.map_or_else(String::new, |id| self.queue_name(&id).to_owned())
     }
 

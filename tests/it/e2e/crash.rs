@@ -79,10 +79,32 @@ fn each_ran_exactly_once(world: &World, tasks: &[String]) {
     }
 }
 
+/// Within which work goes on after a death: one period of the Lease.
+const LEASE_PERIOD: Duration = Duration::from_secs(10);
+
+/// How long after its start a controller takes another task; nothing where none waits.
+fn until_it_goes_on(world: &World) -> Option<Duration> {
+    let begun = Instant::now();
+    let before = world.entries("gpu");
+    let first = before.first()?;
+    while world.entries("gpu").contains(first) {
+        let waited = begun.elapsed();
+        if waited > LEASE_PERIOD * 5 {
+            world.tell(first);
+            panic!("no task was taken for {waited:?} after a restart");
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let took = begun.elapsed();
+    println!("restart to first step: {:.1} s", took.as_secs_f64());
+    Some(took)
+}
+
 #[test]
 fn a_controller_killed_at_random_runs_each_of_fifty_tasks_exactly_once() {
     let mut world = World::with_binding("crash");
     let mut kills = 0;
+    let mut resumed = Vec::new();
     let mut random = rand::rng();
     let tasks = run_through(&mut world, 50, 900, |world| {
         std::thread::sleep(Duration::from_millis(random.random_range(300..6000)));
@@ -90,8 +112,13 @@ fn a_controller_killed_at_random_runs_each_of_fifty_tasks_exactly_once() {
             world.kill_controller();
             kills += 1;
             world.start_controller();
+            // Between these, deaths follow each other as they come.
+            if kills % 4 == 0 {
+                resumed.extend(until_it_goes_on(world));
+            }
         }
     });
+    assert!(!resumed.is_empty(), "work was never seen to go on");
     assert!(kills >= 5, "the controller was killed {kills} times");
     each_ran_exactly_once(&world, &tasks);
 }

@@ -78,20 +78,34 @@ fn each_strategy_is_followed_exactly() {
     }
 }
 
+/// Tasks of live Jobs in the order in which they were taken, without these.
+fn by_turn(world: &World, without: &[String]) -> Vec<String> {
+    let live = taken(world);
+    let turn = |job: &Value| {
+        let task = job["metadata"]["labels"]["trainyard.dev/task"].as_str()?;
+        let turn = job["metadata"]["annotations"]["trainyard.dev/turn"].as_str()?;
+        Some((turn.to_owned(), task.to_owned()))
+    };
+    let mut all: Vec<(String, String)> = world.jobs().iter().filter_map(turn).collect();
+    all.retain(|(_, task)| live.contains(task) && !without.contains(task));
+    all.sort();
+    all.into_iter().map(|(_, task)| task).collect()
+}
+
 #[test]
 fn an_edit_of_the_strategy_acts_on_the_next_launch() {
     let mut world = World::new("s12edit");
     world.start_controller();
     // One queue by its name, the other by its id.
     let (a, b) = (world.queue("aaa"), world.queue("bbb"));
-    let tasks = fill(&world, &[("aaa", 9), ("bbb", 5)]);
-    let mut order: Vec<String> = Vec::new();
-    for (strategy, count) in [("Priority", 3), ("RoundRobin", 4), ("Weighted", 4)] {
+    // Forty stand there at once.
+    let tasks = fill(&world, &[("aaa", 26), ("bbb", 14)]);
+    let bind = |strategy: &str, most: u32| {
         world.bind(
             "gpu",
             &[],
             &json!({
-                "strategy": strategy, "limits": {"maxConcurrent": 1}, "template": nowhere(&world, &json!({})),
+                "strategy": strategy, "limits": {"maxConcurrent": most}, "template": nowhere(&world, &json!({})),
                 "queues": [{"name": "aaa", "weight": 3}, {"name": b, "weight": 1}],
             }),
         );
@@ -100,6 +114,10 @@ fn an_edit_of_the_strategy_acts_on_the_next_launch() {
             let seen = &binding["status"]["observedGeneration"];
             (*seen == binding["metadata"]["generation"]).then_some(())
         });
+    };
+    let mut order: Vec<String> = Vec::new();
+    for (strategy, count) in [("Priority", 3), ("RoundRobin", 4), ("Weighted", 4)] {
+        bind(strategy, 1);
         for _ in 0..count {
             if let Some(last) = order.last() {
                 world.call("tasks.stop", &json!({"task": last}));
@@ -114,10 +132,19 @@ fn an_edit_of_the_strategy_acts_on_the_next_launch() {
             order.push(next);
         }
     }
+    // All others in one go: their Jobs say in which order.
+    bind("Weighted", 40);
+    let rest = wait("all of the forty are taken", 60, || {
+        let rest = by_turn(&world, &order);
+        (rest.len() == tasks.len() - order.len()).then_some(rest)
+    });
     let queue = |id: &String| {
         let known = tasks.iter().find(|(task, _)| task == id);
         known.expect("a task of ours").1.as_str()
     };
+    let rest: Vec<&str> = rest.iter().map(queue).collect();
+    let rounds = [["aaa", "aaa", "bbb", "aaa"]; 6].concat();
+    assert_eq!(rest, [rounds, vec!["bbb"; 5]].concat(), "Weighted 3:1");
     let order: Vec<&str> = order.iter().map(queue).collect();
     assert_eq!(order[..3], ["aaa"; 3], "Priority: {order:?}");
     assert!(

@@ -1,12 +1,47 @@
 //! S13: limits per user and project, and tasks that are taken only where a node has the room.
 
 use std::fs;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::taken::{asking, nowhere, taken, until_taken};
 use super::world::{World, wait};
+use crate::exec::proxy::{Fate, Proxy};
+
+/// Between two looks of a controller that has nothing to do.
+const POLL: Duration = Duration::from_secs(1);
+
+/// What a controller asked of the server: action and body of each request.
+#[derive(Clone, Default)]
+struct Asked(Arc<Mutex<Vec<(String, String)>>>);
+
+impl Asked {
+    /// Stands before the server and notes what passes.
+    fn proxy(&self, world: &World) -> Proxy {
+        let all = Arc::clone(&self.0);
+        Proxy::reading(&world.url, move |action, body| {
+            let body = String::from_utf8_lossy(body).into_owned();
+            let mut all = all.lock().expect("asked lock");
+            all.push((action.to_owned(), body));
+            Fate::Pass
+        })
+    }
+
+    /// Requests that name the task and do more than read.
+    fn writes(&self, task: &str) -> Vec<String> {
+        let all = self.0.lock().expect("asked lock");
+        let is_write = |action: &str| !action.starts_with("get_");
+        all.iter()
+            .filter(|(action, body)| {
+                let name = action.rsplit('.').next().unwrap_or_default();
+                is_write(name) && body.contains(task)
+            })
+            .map(|(action, _)| action.clone())
+            .collect()
+    }
+}
 
 #[test]
 fn a_project_at_its_limit_holds_up_nobody_else_and_what_waits_is_untouched() {
@@ -28,9 +63,11 @@ fn a_project_at_its_limit_holds_up_nobody_else_and_what_waits_is_untouched() {
         .iter()
         .map(|task| world.task(task)["status_changed"].clone())
         .collect();
+    let asked = Asked::default();
+    let proxy = asked.proxy(&world);
     world.bind("gpu", &["gpu"], &json!({
         "limits": {"maxConcurrent": 10, "perProject": {"maxConcurrent": 2}, "perUser": {"maxConcurrent": 3}},
-        "template": nowhere(&world, &json!({})),
+        "template": nowhere(&world, &json!({})), "server": {"apiUrl": proxy.url},
     }));
     let now = until_taken(&world, 3, 60);
     assert!(
@@ -45,16 +82,30 @@ fn a_project_at_its_limit_holds_up_nobody_else_and_what_waits_is_untouched() {
     for (task, changed) in busy_tasks.iter().zip(&before).skip(2) {
         assert_eq!(world.task(task)["status_changed"], *changed, "untouched");
     }
+    for task in &busy_tasks[2..] {
+        assert_eq!(asked.writes(task), [""; 0], "for a task that waits");
+    }
     // A third of the same user goes once there is room in the project, and not beyond the user's limit.
     world.call("tasks.stop", &json!({"task": busy_tasks[0]}));
+    let free = wait("the room is free", 60, || {
+        let is_gone = world.job_of(&busy_tasks[0]).is_null();
+        is_gone.then(Instant::now)
+    });
     wait("the next of the project is taken", 60, || {
         taken(&world).contains(&busy_tasks[2]).then_some(())
     });
+    let took = free.elapsed();
+    println!("free room was used after {:.1} s", took.as_secs_f64());
+    assert!(took < POLL * 5, "{took:?}");
+    assert!(!asked.writes(&busy_tasks[2]).is_empty(), "writes are seen");
     let more = of(&idle, "one too many for the user");
     std::thread::sleep(Duration::from_secs(3));
     assert!(!taken(&world).contains(&more));
     let condition = world.condition("gpu", "CapacityAvailable");
     assert_eq!(condition["reason"], "LimitReached", "{condition}");
+    for task in [&busy_tasks[3], &more] {
+        assert_eq!(asked.writes(task), [""; 0], "for a task that waits");
+    }
 }
 
 #[test]

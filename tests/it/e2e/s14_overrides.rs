@@ -34,6 +34,29 @@ fn allowed() -> Value {
     })
 }
 
+/// A PriorityClass of the world's name, which is the whole cluster's and goes with the value.
+struct Class<'w>(&'w World);
+
+impl<'w> Class<'w> {
+    const VALUE: u32 = 1000;
+
+    fn make(world: &'w World) -> Self {
+        world.apply(&json!({
+            "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": world.namespace},
+            "value": Self::VALUE, "preemptionPolicy": "Never",
+        }));
+        Self(world)
+    }
+}
+
+impl Drop for Class<'_> {
+    fn drop(&mut self) {
+        let name = self.0.namespace.as_str();
+        let gone = ["delete", "priorityclass", name, "--ignore-not-found"];
+        let _ = self.0.try_kubectl(&gone);
+    }
+}
+
 #[test]
 fn a_task_runs_with_what_is_allowed_and_is_told_what_is_not() {
     let mut world = World::new("s14");
@@ -44,7 +67,14 @@ fn a_task_runs_with_what_is_allowed_and_is_told_what_is_not() {
         "import os\nprint('wish', os.environ['WISH'])\nprint('shm', os.statvfs('/dev/shm').f_blocks > 0)\n",
     );
     world.enqueue(&task, "gpu");
-    world.bind("gpu", &["gpu"], &json!({"overrides": allowed()}));
+    let class = Class::make(&world);
+    let name = world.namespace.as_str();
+    let urgent = asking(&[("priorityClass", name)]);
+    let urgent = world.create("urgent", "print('soon')\n", &urgent);
+    world.enqueue(&urgent, "gpu");
+    let mut overrides = allowed();
+    overrides["priorityClass"] = json!([name]);
+    world.bind("gpu", &["gpu"], &json!({"overrides": overrides}));
     let ended = world.until_ended(&task, 120);
     assert_eq!(ended["status"], "completed", "{:#?}", world.log(&task));
     let pod = world.job_of(&task)["spec"]["template"]["spec"].clone();
@@ -85,6 +115,12 @@ fn a_task_runs_with_what_is_allowed_and_is_told_what_is_not() {
             "{refused}: {log:#?}"
         );
     }
+    let ended = world.until_ended(&urgent, 120);
+    assert_eq!(ended["status"], "completed", "{:#?}", world.log(&urgent));
+    let pod = world.pod_of(&urgent)["spec"].clone();
+    assert_eq!(pod["priorityClassName"], name);
+    assert_eq!(pod["priority"], Class::VALUE, "as the cluster knows it");
+    drop(class);
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! S27: suspending and deleting a binding; S26: how long ended Jobs are kept.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::cgroup::kill_whole_container;
 use super::s36_scale::{enqueue, live, world as scaled};
+use super::taken::{asking, taken};
 use super::world::{World, wait};
 
 const SLEEPS: &str = "import time\nprint('begun', flush=True)\ntime.sleep(600)\n";
@@ -30,22 +32,49 @@ fn delete_binding(world: &World, name: &str) {
 
 #[test]
 fn s27_a_suspended_binding_takes_nothing_and_lets_running_tasks_end() {
-    let world = World::with_binding("s27-suspend");
+    let mut world = World::new("s27-suspend");
+    world.start_controller();
+    world.queue("gpu");
+    let suspend = |suspended: bool| {
+        let overrides = json!({"nodeSelector": ["zone"]});
+        world.bind(
+            "gpu",
+            &["gpu"],
+            &json!({"suspend": suspended, "overrides": overrides}),
+        );
+    };
+    suspend(false);
+    world.until_ready("gpu");
     let running = world.run(
         "running",
         "import time\nprint('begun', flush=True)\ntime.sleep(12)\n",
         "gpu",
     );
+    let nowhere = asking(&[("nodeSelector/zone", "nowhere")]);
+    let claimed = world.create("claimed", "print('never')\n", &nowhere);
+    world.enqueue(&claimed, "gpu");
+    wait("a pod waits for a node", 60, || {
+        world.pod_of(&claimed)["metadata"]["name"]
+            .is_string()
+            .then_some(())
+    });
     until_begun(&world, &running);
-    world.bind("gpu", &["gpu"], &json!({"suspend": true}));
+    suspend(true);
     wait("the condition says so", 30, || {
         (world.condition("gpu", "CapacityAvailable")["reason"] == "Suspended").then_some(())
     });
     let waiting = world.run("waiting", "print('later')\n", "gpu");
     let before = world.task(&waiting);
     assert_eq!(world.until_ended(&running, 60)["status"], "completed");
+    wait("what has not started goes back to the front", 60, || {
+        (world.entries("gpu") == [claimed.clone(), waiting.clone()]).then_some(())
+    });
+    assert_eq!(world.status(&claimed), "queued");
+    wait("nothing of it is left", 60, || {
+        (world.job_of(&claimed).is_null() && world.pod_of(&claimed).is_null()).then_some(())
+    });
     assert_eq!(world.task(&waiting), before, "what waits is untouched");
-    world.bind("gpu", &["gpu"], &json!({"suspend": false}));
+    suspend(false);
     assert_eq!(world.until_ended(&waiting, 90)["status"], "completed");
 }
 
@@ -192,6 +221,72 @@ fn s27_a_run_that_outlived_its_binding_and_died_is_ended_by_one_of_the_same_name
     assert_eq!(ended["status_reason"], "trainyard: killed");
 }
 
+/// The binding of S26 keeps Jobs of completed tasks for so long, and those of failed ones.
+const AFTER_SUCCESS: SignedDuration = SignedDuration::from_secs(5);
+const AFTER_FAILURE: SignedDuration = SignedDuration::from_secs(40);
+/// So late a Job may go on a busy machine.
+const LATE: SignedDuration = SignedDuration::from_secs(30);
+
+/// When Jobs of tasks were last seen.
+#[derive(Default)]
+struct Kept {
+    seen: BTreeMap<String, Timestamp>,
+    gone: BTreeMap<String, Timestamp>,
+}
+
+impl Kept {
+    /// One look; how many there are.
+    fn look(&mut self, world: &World) -> usize {
+        let begun = Timestamp::now();
+        let there = taken(world);
+        for task in &there {
+            self.seen.insert(task.clone(), begun);
+        }
+        for task in self.seen.keys().filter(|task| !there.contains(*task)) {
+            self.gone.entry(task.clone()).or_insert_with(Timestamp::now);
+        }
+        there.len()
+    }
+
+    /// Waits while Jobs are looked at.
+    fn until(
+        &mut self,
+        world: &World,
+        what: &str,
+        seconds: u64,
+        mut probe: impl FnMut(usize) -> bool,
+    ) {
+        wait(what, seconds, || {
+            let left = self.look(world);
+            probe(left).then_some(())
+        });
+    }
+
+    fn until_begun(&mut self, world: &World, task: &str) {
+        self.until(world, "the task runs", 90, |_| {
+            world.log(task).iter().any(|line| line == "begun")
+        });
+    }
+
+    /// The task's Job went at its time, counted from when its outcome was stored in the task; where nobody was there to
+    /// settle it, from `earliest` on.
+    fn judge(&self, world: &World, task: &str, ttl: SignedDuration, earliest: Timestamp) {
+        let document = world.task(task);
+        let (name, stored) = (&document["name"], &document["status_changed"]);
+        let stored = stored.as_str().expect("a time");
+        let stored: Timestamp = stored.parse().expect("a time");
+        let (seen, gone) = (self.seen[task], self.gone[task]);
+        let kept = gone.duration_since(stored);
+        println!("{name}: gone {:.1} s after its end", kept.as_secs_f64());
+        // Kubernetes drops what is below a second of a Job's end.
+        let least = ttl - SignedDuration::from_secs(1);
+        assert!(kept >= least, "{name} went after {kept:?}, not {ttl:?}");
+        let due = (stored + ttl).max(earliest);
+        let late = seen.duration_since(due);
+        assert!(late < LATE, "{name} was there {late:?} after its time");
+    }
+}
+
 #[test]
 fn s26_an_ended_job_is_kept_from_the_moment_its_outcome_is_stored() {
     let mut world = World::new("s26");
@@ -200,39 +295,72 @@ fn s26_an_ended_job_is_kept_from_the_moment_its_outcome_is_stored() {
     world.bind(
         "gpu",
         &["gpu"],
-        &json!({"lifecycle": {"ttlAfterSuccess": "5s", "ttlAfterFailure": "40s"}}),
+        &json!({
+            "limits": {"maxConcurrent": 8},
+            "lifecycle": {
+                "ttlAfterSuccess": format!("{}s", AFTER_SUCCESS.as_secs()),
+                "ttlAfterFailure": format!("{}s", AFTER_FAILURE.as_secs()),
+                "onInterruption": "Fail",
+            },
+        }),
     );
     world.until_ready("gpu");
+    let mut kept = Kept::default();
     let good = world.run("good", "print('well')\n", "gpu");
     let bad = world.run("bad", "raise SystemExit(1)\n", "gpu");
-    assert_eq!(world.until_ended(&good, 90)["status"], "completed");
-    assert_eq!(world.until_ended(&bad, 90)["status"], "failed");
-    let ended = Instant::now();
-    wait("the Job of the completed task is gone", 40, || {
-        world.job_of(&good).is_null().then_some(())
-    });
-    assert!(
-        ended.elapsed() < Duration::from_secs(35),
-        "the test itself is too slow to tell"
-    );
-    assert!(!world.job_of(&bad).is_null(), "the failed one is kept");
+    // Ends that the controller has to write, some time after the Job's own.
+    let [killed, deleted] = ["killed", "deleted"].map(|name| world.run(name, SLEEPS, "gpu"));
+    for task in [&killed, &deleted] {
+        kept.until_begun(&world, task);
+    }
+    kill_whole_container(&world.running_pod(&killed), "task");
+    let label = format!("trainyard.dev/task={deleted}");
+    world.kubectl(&["delete", "pods", "-l", &label, "--wait=false"]);
+    for (task, status) in [
+        (&good, "completed"),
+        (&bad, "failed"),
+        (&killed, "failed"),
+        (&deleted, "failed"),
+    ] {
+        kept.until(&world, "each has its end", 120, |_| {
+            world.status(task) == status
+        });
+    }
 
     // While the controller is down no Job goes, whatever its time: nobody has stored what it says.
-    let late = world.run(
-        "late",
-        "import time\nprint('begun', flush=True)\ntime.sleep(6)\n",
-        "gpu",
-    );
-    until_begun(&world, &late);
+    let ends = |code: u32| {
+        format!(
+            "import time\nprint('begun', flush=True)\ntime.sleep(6)\nraise SystemExit({code})\n"
+        )
+    };
+    let late = world.run("late", &ends(0), "gpu");
+    let late_bad = world.run("late and bad", &ends(1), "gpu");
+    for task in [&late, &late_bad] {
+        kept.until_begun(&world, task);
+    }
     world.kill_controller();
-    assert_eq!(world.until_ended(&late, 60)["status"], "completed");
-    std::thread::sleep(Duration::from_secs(12));
+    for (task, status) in [(&late, "completed"), (&late_bad, "failed")] {
+        kept.until(&world, "it ends without a controller", 60, |_| {
+            world.status(task) == status
+        });
+    }
+    let down = Timestamp::now();
+    kept.until(&world, "more than the time of one is over", 60, |_| {
+        let passed = Timestamp::now().duration_since(down);
+        passed > AFTER_SUCCESS + SignedDuration::from_secs(7)
+    });
     assert!(!world.job_of(&late).is_null(), "it is not settled yet");
     world.start_controller();
-    wait("it goes once it is settled", 60, || {
-        world.job_of(&late).is_null().then_some(())
-    });
-    wait("the failed one goes at its time", 90, || {
-        world.job_of(&bad).is_null().then_some(())
-    });
+    let back = Timestamp::now();
+    kept.until(&world, "all have gone", 120, |left| left == 0);
+    for (task, ttl, earliest) in [
+        (&good, AFTER_SUCCESS, Timestamp::MIN),
+        (&bad, AFTER_FAILURE, Timestamp::MIN),
+        (&killed, AFTER_FAILURE, Timestamp::MIN),
+        (&deleted, AFTER_FAILURE, Timestamp::MIN),
+        (&late, AFTER_SUCCESS, back),
+        (&late_bad, AFTER_FAILURE, back),
+    ] {
+        kept.judge(&world, task, ttl, earliest);
+    }
 }

@@ -1,6 +1,8 @@
 //! S38: one queue's broken template concerns that queue alone. S40: what admission refuses is known before a task is
 //! taken; a full quota is not the template's fault.
 
+use std::fs;
+
 use serde_json::json;
 
 use super::taken::{nowhere, taken, until_taken};
@@ -39,6 +41,18 @@ fn a_broken_template_of_one_queue_leaves_the_others_alone_and_is_mended_without_
     ] {
         assert!(message.contains(part), "{part}: {message}");
     }
+    let of_template = |line: &&str| line.contains("condition=TemplateValid");
+    let logged = || {
+        let log = fs::read_to_string(world.dir.path().join("controller.log")).expect("a log");
+        let lines = log.lines().filter(of_template);
+        lines.map(str::to_owned).collect::<Vec<String>>()
+    };
+    wait("the log has the same words", 10, || {
+        let lines = logged();
+        let told = lines.iter().filter(|line| line.contains(message)).count();
+        assert!(told < 2, "once: {lines:#?}");
+        (told == 1).then_some(())
+    });
     assert_eq!(world.entries("two"), [tasks[1].clone()]);
     assert_eq!(
         world.task(&tasks[1])["status_changed"],
@@ -51,6 +65,11 @@ fn a_broken_template_of_one_queue_leaves_the_others_alone_and_is_mended_without_
     });
     wait("the template is valid", 30, || {
         (world.condition("gpu", "TemplateValid")["status"] == "True").then_some(())
+    });
+    wait("the log says that, too", 10, || {
+        let lines = logged();
+        let told = lines.iter().any(|line| line.contains("holds again"));
+        told.then_some(())
     });
 }
 

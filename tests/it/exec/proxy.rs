@@ -32,7 +32,7 @@ pub struct Passed {
     pub action: String,
 }
 
-type Rule = dyn FnMut(&str) -> Fate + Send;
+type Rule = dyn FnMut(&str, &[u8]) -> Fate + Send;
 
 pub struct Proxy {
     pub url: String,
@@ -41,7 +41,12 @@ pub struct Proxy {
 
 impl Proxy {
     /// Stands before `server`; `rule` is asked with the action of each request.
-    pub fn start(server: &str, rule: impl FnMut(&str) -> Fate + Send + 'static) -> Self {
+    pub fn start(server: &str, mut rule: impl FnMut(&str) -> Fate + Send + 'static) -> Self {
+        Self::reading(server, move |action, _| rule(action))
+    }
+
+    /// The same with a rule that is told each request's body, too.
+    pub fn reading(server: &str, rule: impl FnMut(&str, &[u8]) -> Fate + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let target = server.trim_start_matches("http://").to_owned();
@@ -85,7 +90,7 @@ fn serve(
         .next()?
         .to_owned();
     let fate = {
-        let fate = rule.lock().unwrap()(&action);
+        let fate = rule.lock().unwrap()(&action, &body);
         seen.lock().unwrap().push(Passed {
             at: SystemTime::now(),
             action,

@@ -303,6 +303,7 @@ fn s15_a_pod_that_waits_says_why_within_seconds_and_frees_its_place() {
         world.bind(name, &[name], &spec);
         tasks.push((world.run(name, "print('never')\n", name), words, name));
     }
+    let next = world.run("next", "print('never')\n", "bad-image");
     for (task, words, name) in &tasks {
         let at = wait("the Job is released", 60, || {
             let job = world.job_of(task);
@@ -333,4 +334,19 @@ fn s15_a_pod_that_waits_says_why_within_seconds_and_frees_its_place() {
         let reason = world.task(unicorn)["status_reason"].to_string();
         reason.contains("trainyard: restored").then_some(())
     });
+    // An image that is missing is given up after its own patience, and the place is the next one's.
+    let (bad_image, ..) = &tasks[0];
+    let failed = wait("the one without an image is failed", 90, || {
+        let is_free = world.job_of(&next).is_null();
+        let over = world.status(bad_image) == "failed";
+        assert!(over || is_free, "one place, two tasks");
+        over.then(Instant::now)
+    });
+    wait("the next one takes the place at once", 10, || {
+        (!world.job_of(&next).is_null()).then_some(())
+    });
+    println!(
+        "next: taken {:.1} s after the place was free",
+        failed.elapsed().as_secs_f64()
+    );
 }
