@@ -91,9 +91,20 @@ impl JobRow {
         self.conditions.iter().any(|known| known.type_ == condition)
     }
 
+    fn end(&self) -> Option<&JobCondition> {
+        let is_end = |name: &str| name == "Complete" || name == "Failed";
+        self.conditions.iter().find(|known| is_end(&known.type_))
+    }
+
     /// Complete or failed; its pods have ended then.
     pub fn has_ended(&self) -> bool {
-        self.holds("Complete") || self.holds("Failed")
+        self.end().is_some()
+    }
+
+    /// When it has ended.
+    pub fn ended(&self) -> Option<Timestamp> {
+        let at = self.end()?.last_transition_time.as_ref();
+        at.map(|time| time.0)
     }
 
     /// Suspended after its release, by Kueue that evicts it or by hand, and no pod of it is left. Where the task says that
