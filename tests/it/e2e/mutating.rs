@@ -8,8 +8,8 @@ use super::world::World;
 const API: &str = "admissionregistration.k8s.io/v1beta1";
 const KINDS: [&str; 2] = ["MutatingAdmissionPolicyBinding", "MutatingAdmissionPolicy"];
 
-/// What is created of this resource (its group and its plural) is changed by these JSON patches, a list in CEL. It holds
-/// once the API server has compiled it.
+/// What is created of this resource (its group and its plural) is changed by these JSON patches, a list in CEL. The
+/// policy holds once the API server has compiled it.
 pub fn install(world: &World, (group, resource): (&str, &str), patches: &str) {
     let name = &world.namespace;
     let [binding, policy] = KINDS;

@@ -1,5 +1,5 @@
-//! S11: two replicas share the bindings equally, each task runs once, and the one that is left has them all; one that is
-//! replaced, as in a rolling update, loses nothing.
+//! S11: two replicas share the bindings equally, each task runs once, and the one that is left has them all. One that
+//! is replaced, as in a rolling update, loses nothing.
 
 use std::collections::BTreeMap;
 use std::time::Instant;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::kwok::{Kwok, pass_fence};
 use super::world::{World, wait};
 
-/// Counts its attempts by lines of its own, begins where the last one was, and ends at SIGTERM with a checkpoint written.
+/// Counts its attempts by lines of its own, begins where the last one was, and ends at SIGTERM with its step saved.
 const TRAINER: &str = "import os, signal, time\n\
     attempt, state, step = os.environ['TRAINYARD_ATTEMPT'], '/checkpoints/state', 0\n\
     if os.path.exists(state):\n    step = int(open(state).read()); print('attempt', attempt, 'resumes at step', step, flush=True)\n\
