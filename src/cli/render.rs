@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{ask, controller, print_error, print_text};
 use crate::controller as program;
@@ -24,6 +24,9 @@ pub(super) struct Flags {
     /// Form of the Job.
     #[arg(long, short, value_enum, default_value_t)]
     output: Form,
+    /// Print each field of the Job with its value and where it comes from, instead of the Job.
+    #[arg(long)]
+    origin: bool,
     #[command(flatten)]
     controller: controller::Flags,
 }
@@ -38,21 +41,34 @@ enum Form {
 
 /// Prints the Job; what there is to say about it goes to standard error.
 pub(super) fn main(flags: Flags) -> ExitCode {
-    let form = flags.output;
+    let (form, origin) = (flags.output, flags.origin);
     match run(flags) {
-        Ok(program::Preview { job, notes }) => {
-            for note in notes {
-                super::print_note(&note);
+        Ok(preview) => {
+            for note in &preview.notes {
+                super::print_note(note);
             }
-            let text = match form {
-                Form::Yaml => serde_saphyr::to_string(&job).unwrap_or_default(),
-                Form::Json => format!("{job:#}\n"),
-            };
-            print_text(&text)
+            print_text(&text(&preview, form, origin))
         }
         Err(error) => {
             print_error(&error);
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// The Job, or its fields with their origins.
+fn text(preview: &program::Preview, form: Form, origin: bool) -> String {
+    match (form, origin) {
+        (Form::Yaml, false) => serde_saphyr::to_string(&preview.job).unwrap_or_default(),
+        (Form::Json, false) => format!("{:#}\n", preview.job),
+        (Form::Yaml, true) => {
+            let lines: Vec<String> = preview.fields.iter().map(ToString::to_string).collect();
+            lines.join("\n") + "\n"
+        }
+        (Form::Json, true) => {
+            let told = |field: &render::Field| json!({ "path": field.path, "value": field.value, "origin": field.origin.as_str() });
+            let fields: Vec<Value> = preview.fields.iter().map(told).collect();
+            format!("{:#}\n", json!(fields))
         }
     }
 }
@@ -62,6 +78,7 @@ fn run(flags: Flags) -> Result<program::Preview, String> {
         binding,
         task,
         output: _,
+        origin: _,
         controller,
     } = flags;
     let settings = controller::settings_for_a_question(controller)?;

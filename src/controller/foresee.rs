@@ -11,13 +11,14 @@ use super::apply::Case;
 use super::binding::Loop;
 use super::offer;
 use super::pass;
+use super::preview::Preview;
 use super::resolve::{self, Making};
 use super::scene::{Dry, Scene};
 use super::status::Trouble;
 use super::{Context, dereference, validate};
 use crate::claim::{Entry, Step, TaskFact, UserQueue, next_attempt};
 use crate::crd::{QueueBinding, condition};
-use crate::render::{self, Rendered};
+use crate::render;
 use crate::task::{QueueId, TaskId, WorkerId};
 
 /// How long the watches may take until Jobs and pods are known.
@@ -125,7 +126,7 @@ impl Loop {
         &mut self,
         binding: &QueueBinding,
         task: &TaskId,
-    ) -> Result<(Rendered, Vec<String>), Trouble> {
+    ) -> Result<Preview, Trouble> {
         let trouble =
             |message: String| Trouble::new(condition::TEMPLATE_VALID, "NotRendered", message);
         let foresight = self.foresee(binding, Some(task)).await?;
@@ -206,8 +207,11 @@ impl Loop {
             let verdict = templates.verdict(&binding.spec.queues);
             return Err(verdict.err().unwrap_or_else(unconnected));
         };
-        let rendered = render::render(&render::Inputs {
-            binding: &super::rendered_binding(binding),
+        let worker = WorkerId::of_attempt(&self.identity.worker, task, attempt);
+        let avoid_nodes = offer::nodes_of(seen.map(|seen| &seen.case.objects));
+        let binding_of_job = super::rendered_binding(binding);
+        let inputs = render::Inputs {
+            binding: &binding_of_job,
             spec: &binding.spec,
             template,
             task: &body.task,
@@ -215,20 +219,28 @@ impl Loop {
             queue,
             pending_queue: &resolved.pending,
             project_name: names.get(project).map_or("", String::as_str),
-            worker: &WorkerId::of_attempt(&self.identity.worker, task, attempt),
+            worker: &worker,
             server: &connection.server,
             settings: &self.context.settings.images,
             returned,
             failures,
-            avoid_nodes: &offer::nodes_of(seen.map(|seen| &seen.case.objects)),
+            avoid_nodes: &avoid_nodes,
             remark: None,
-        });
+        };
+        let rendered = render::render(&inputs);
         let rendered = match requeues {
             0 => rendered,
             _ => rendered.with_requeues(requeues),
         };
-        notes.extend(rendered.notes.iter().cloned());
-        Ok((rendered, notes))
+        let queue = binding.spec.queues.get(place);
+        let patch = queue.and_then(|queue| queue.template_patch.as_ref());
+        let fields = render::origins(&rendered.job, &inputs, patch);
+        notes.extend(rendered.notes);
+        Ok(Preview {
+            job: rendered.job,
+            fields,
+            notes,
+        })
     }
 }
 

@@ -22,6 +22,8 @@ use crate::task::{Attempt, QueueId, Task, TaskId, WorkerId};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Preview {
     pub job: Value,
+    /// Each field of it, with who has set it.
+    pub fields: Vec<render::Field>,
     /// What the task asks for and does not get, and what was assumed.
     pub notes: Vec<String>,
 }
@@ -85,15 +87,12 @@ async fn preview_on(stage: &Stage, which: Which, task: &TaskId) -> Result<Previe
     if !foresee::until_sound(&stage.context).await {
         notes.push("Jobs and pods could not be listed: earlier attempts are not known".into());
     }
-    let (rendered, said) = Loop::new(stage.context.clone(), &binding)
+    let mut preview = Loop::new(stage.context.clone(), &binding)
         .job_of(&binding, task)
         .await
         .map_err(|trouble| AskError::Other(trouble.message))?;
-    notes.extend(said);
-    Ok(Preview {
-        job: rendered.job,
-        notes,
-    })
+    notes.append(&mut preview.notes);
+    Ok(Preview { notes, ..preview })
 }
 
 /// The Job of a task document, without server and cluster: ids of queues and the binding's UID are unknown then, and
@@ -151,7 +150,7 @@ pub fn preview_offline(
     let worker = WorkerId::of_attempt(&identity.worker, &task.id, Attempt::FIRST);
     let server = dereference::assumed(binding, own.server.as_ref())
         .map_err(|trouble| AskError::Other(trouble.message))?;
-    let rendered = render::render(&render::Inputs {
+    let inputs = render::Inputs {
         binding: &super::rendered_binding(binding),
         spec: &binding.spec,
         template: &template,
@@ -167,13 +166,15 @@ pub fn preview_offline(
         failures: 0,
         avoid_nodes: &[],
         remark: None,
-    });
+    };
+    let rendered = render::render(&inputs);
     let mut notes = vec![
         "made from files alone: ids of queues, names of projects and earlier attempts are not known"
             .to_owned(),
     ];
     notes.extend(rendered.notes);
     Ok(Preview {
+        fields: render::origins(&rendered.job, &inputs, patch.map(|patch| patch.value)),
         job: rendered.job,
         notes,
     })

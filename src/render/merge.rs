@@ -30,6 +30,12 @@ const RETAIN: &str = "$retainKeys";
 const DELETE_PRIMITIVES: &str = "$deleteFromPrimitiveList/";
 const ELEMENT_ORDER: &str = "$setElementOrder/";
 
+/// The key by which items of the list with this name are known, if it is one that is merged.
+pub(super) fn key_of(list: &str) -> Option<&'static str> {
+    let known = KEYS.iter().find(|(field, _)| *field == list);
+    known.map(|(_, key)| *key)
+}
+
 /// `patch` merged over `original`, or what is wrong with the patch: where, and what.
 pub(super) fn merge(
     original: &Value,
@@ -87,13 +93,9 @@ fn objects(
             }
             continue;
         }
-        let key = KEYS
-            .iter()
-            .find(|(field, _)| field == name)
-            .map(|(_, key)| *key);
         let merged = match (into.get(name), value) {
             (_, Value::Null) => None,
-            (before, Value::Array(items)) => Some(Value::Array(match key {
+            (before, Value::Array(items)) => Some(Value::Array(match key_of(name) {
                 Some(key) => lists(before.and_then(Value::as_array), items, key, &path)?,
                 None => items.clone(),
             })),

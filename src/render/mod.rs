@@ -19,6 +19,7 @@ mod job;
 mod merge;
 mod names;
 mod notes;
+mod origin;
 mod overlay;
 mod resources;
 mod template;
@@ -29,6 +30,7 @@ pub use job::{
     Binding, Inputs, Queue, Rendered, Server, Settings, dry_run_pod, render, requests_of,
 };
 pub use names::{JobName, LabelValue};
+pub use origin::{Field, Origin, origins};
 pub use resources::{CLAIMS, pod_requests};
 pub use template::{Patch, Source, Template, TemplateError, merge_templates, parse_yaml};
 

@@ -1,7 +1,8 @@
-//! What `docs/failures.md` and the example alerts say is compared with the code.
+//! What `docs/failures.md`, `docs/operations.md` and the example alerts say is compared with the code.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use trainyard::diagnose::{Category, Patience, patience};
 use trainyard::telemetry::metrics::Metrics;
@@ -60,6 +61,86 @@ fn patience_is_what_the_table_says() {
         })
         .collect();
     assert_eq!(told, known);
+}
+
+/// Sources of the controller below a folder, without those that only ask: what they find is no Event.
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a folder of sources") {
+        let path = entry.expect("an entry").path();
+        let is_left_out = path.ends_with("tests.rs") || path.ends_with("foresee.rs");
+        if path.is_dir() {
+            sources(&path, found);
+        } else if !is_left_out {
+            found.push(path);
+        }
+    }
+}
+
+/// Reasons of Events that a source names.
+fn reasons_in(source: &str) -> BTreeSet<String> {
+    let code = source.split("#[cfg(test)]\nmod tests").next();
+    let lines = code.unwrap_or_default().lines().map(str::trim);
+    let lines: Vec<&str> = lines.filter(|line| !line.starts_with("//")).collect();
+    let code = lines.join(" ");
+    let reason = |(at, quote): (usize, &str)| {
+        let (word, after) = code[at + quote.len()..].split_once('"')?;
+        (is_word(word) && is_reason(&code[..at], after)).then(|| word.to_owned())
+    };
+    code.match_indices('"').filter_map(reason).collect()
+}
+
+fn is_word(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_uppercase())
+        && text.chars().all(|c| c.is_ascii_alphabetic())
+        && text.chars().any(|c| c.is_ascii_lowercase())
+}
+
+/// Whether a word between these is the reason of an Event: it follows on a condition that is told so, or on the type of
+/// an Event, or is the first of a pair, or of a call that is not about room (`Waiting`).
+fn is_reason(before: &str, after: &str) -> bool {
+    let before = before.trim_end();
+    let of_condition = before
+        .strip_suffix(',')
+        .and_then(|before| before.rsplit_once("condition::"))
+        .is_some_and(|(_, name)| {
+            name != "CAPACITY_AVAILABLE" && name.chars().all(|c| c.is_ascii_uppercase() || c == '_')
+        });
+    let is_first = before.ends_with('(') && !before.ends_with("Waiting::new(");
+    let of_event = before.ends_with("EventType::Warning,");
+    of_condition || (after.starts_with(',') && (is_first || of_event))
+}
+
+#[test]
+fn s28_every_reason_of_an_event_is_explained_and_no_other() {
+    let told: BTreeSet<String> = table(&read("docs/operations.md"), "Reasons of Events")
+        .into_iter()
+        .map(|row| row[0].clone())
+        .collect();
+    let mut files = Vec::new();
+    let controller = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/controller");
+    sources(&controller, &mut files);
+    let known: BTreeSet<String> = files
+        .iter()
+        .flat_map(|file| reasons_in(&fs::read_to_string(file).expect("a source")))
+        .collect();
+    assert_eq!(told, known);
+}
+
+#[test]
+fn reasons_are_found_wherever_they_stand() {
+    let source = "// \"Comment\",\n\
+        Trouble::new(\n    condition::TEMPLATE_VALID,\n    \"Invalid\",\n    \"words, \\\"quoted\\\"\",\n);\n\
+        (condition::CREDENTIALS_VALID, \"Refused\"),\n\
+        refused(\"NotYaml\", message);\n\
+        writer.event(binding, EventType::Warning, \"JobRefused\", &note);\n\
+        Trouble::new(condition::CAPACITY_AVAILABLE, \"Room\", \"\");\n\
+        Waiting::new(\"NoRoom\", \"Words\"); of(\"Evicted\"); tell(\"ERROR\", \"\");\n\
+        #[cfg(test)]\nmod tests { refused(\"Other\", \"\") }\n";
+    let wanted = ["Invalid", "JobRefused", "NotYaml", "Refused"];
+    assert_eq!(
+        reasons_in(source),
+        BTreeSet::from(wanted.map(str::to_owned))
+    );
 }
 
 /// Names of metrics that a text speaks of.

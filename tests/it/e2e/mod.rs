@@ -10,6 +10,7 @@ mod gate;
 pub mod glue;
 pub mod kwok;
 mod limits;
+mod mutating;
 mod played;
 mod refused;
 mod s10_fault_points;

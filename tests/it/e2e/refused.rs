@@ -57,6 +57,8 @@ fn a_template_that_the_cluster_refuses_is_a_condition_and_its_tasks_wait() {
         let told = |event: &Value| {
             event["involvedObject"]["kind"] == "QueueBinding"
                 && event["involvedObject"]["name"] == "gpu"
+                && event["reason"] == "RefusedByCluster"
+                && event["type"] == "Warning"
                 && event["message"]
                     .as_str()
                     .is_some_and(|text| text.contains("spec.surprise"))

@@ -1,4 +1,5 @@
-//! S11: two replicas share the bindings equally, each task runs once, and the one that is left has them all.
+//! S11: two replicas share the bindings equally, each task runs once, and the one that is left has them all. One that
+//! is replaced, as in a rolling update, loses nothing.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -40,6 +41,14 @@ fn until_held(
     })
 }
 
+fn assert_ran_once(world: &World, tasks: &[String]) {
+    let ran = world.counter.lines();
+    for task in tasks {
+        let times = ran.iter().filter(|line| line.contains(task)).count();
+        assert_eq!(times, 1, "task {task} runs once: {ran:?}");
+    }
+}
+
 #[test]
 fn s11_two_replicas_share_the_bindings() {
     let mut world = World::new("s11shares");
@@ -66,15 +75,31 @@ fn s11_two_replicas_share_the_bindings() {
     for task in &tasks {
         assert_eq!(world.until_ended(task, 180)["status"], "completed");
     }
-    let ran = world.counter.lines();
-    for task in &tasks {
-        let times = ran.iter().filter(|line| line.contains(task)).count();
-        assert_eq!(times, 1, "task {task} runs once: {ran:?}");
-    }
+    assert_ran_once(&world, &tasks);
     assert_eq!(holders(&world), shared, "nothing moves once it is shared");
 
     second.kill();
     let killed = Instant::now();
     until_held(&world, "the first replica holds all again", 30, (6, 0));
     println!("takeover: {:.1} s", killed.elapsed().as_secs_f64());
+
+    // Its successor is at work before the other one is told to go, with tasks on their way.
+    let _successor = world.replica("second");
+    until_held(&world, "the successor has its share", 60, (3, 3));
+    let tasks = BINDINGS.map(|name| world.run(name, &source, name));
+    let told = Instant::now();
+    let took = world.terminate_controller();
+    until_held(&world, "the successor holds all", 30, (0, 6));
+    println!(
+        "rolling update: the old replica ended after {:.1} s, the last Lease was taken over after {:.1} s",
+        took.as_secs_f64(),
+        told.elapsed().as_secs_f64()
+    );
+    assert!(took.as_secs_f64() < 10.5, "{took:?}");
+    for task in &tasks {
+        assert_eq!(world.until_ended(task, 180)["status"], "completed");
+    }
+    assert_ran_once(&world, &tasks);
+    // While there is somebody to let them go.
+    world.kubectl(&["delete", "queuebinding", "--all", "--timeout=60s"]);
 }

@@ -52,6 +52,20 @@ fn differences(path: &str, wanted: &Value, found: &Value, all: &mut Vec<String>)
     }
 }
 
+/// Each who has a say in the Job has set a field of the task's container.
+fn assert_origins(told: &str) {
+    let container = "spec.template.spec.containers[task]";
+    for line in [
+        "env[TEAM].value = \"vision\"  # template",
+        "resources.limits.memory = \"250Mi\"  # queue's templatePatch",
+        "env[SEED].value = \"7\"  # task",
+        "command[1] = \"--in-pod\"  # trainyard",
+    ] {
+        let line = format!("{container}.{line}");
+        assert!(told.lines().any(|known| known == line), "{line}:\n{told}");
+    }
+}
+
 #[test]
 fn s29_render_is_the_job_that_is_created_and_explain_changes_nothing() {
     let mut world = World::new("s29");
@@ -60,12 +74,18 @@ fn s29_render_is_the_job_that_is_created_and_explain_changes_nothing() {
         "env": [{"name": "TEAM", "value": "vision"}], "resources": {"limits": {"cpu": "500m", "memory": "200Mi"}}});
     let template =
         json!({"metadata": {"labels": {"team": "vision"}}, "spec": {"containers": [container]}});
+    let patch = json!({"spec": {"containers": [{"name": "task", "resources": {"limits": {"memory": "250Mi"}}}]}});
     world.bind(
         "gpu",
-        &["gpu"],
-        &json!({"suspend": true, "template": template, "limits": {"maxConcurrent": 1}}),
+        &[],
+        &json!({
+            "suspend": true, "template": template, "limits": {"maxConcurrent": 1},
+            "queues": [{"name": "gpu", "templatePatch": patch}], "overrides": {"containerArguments": ["env"]},
+        }),
     );
-    let first = world.run("first", "import time\ntime.sleep(20)\n", "gpu");
+    let asks = json!({"container": {"arguments": "-e SEED=7"}});
+    let first = world.create("first", "import time\ntime.sleep(20)\n", &asks);
+    world.enqueue(&first, "gpu");
     let second = world.run("second", "print('second')\n", "gpu");
     let before = world.task(&first);
 
@@ -88,6 +108,11 @@ fn s29_render_is_the_job_that_is_created_and_explain_changes_nothing() {
         ],
     ))
     .expect("render prints JSON");
+    let told = output(
+        &world,
+        &["render", "--binding", "gpu", "--task", &first, "--origin"],
+    );
+    assert_origins(&told);
     assert_eq!(world.task(&first), before, "the task is untouched");
     assert!(world.jobs().is_empty());
     let queues = world.call("queues.get_all", &json!({"search_hidden": true}));

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::mutating;
 use super::taken::{nowhere, taken};
 use super::world::{World, wait};
 
@@ -69,8 +70,40 @@ fn the_label_comes_with_the_release_and_an_unsafe_set_up_takes_nothing() {
         (0, "queued".to_owned())
     );
 
-    // From here on every version of the Job is looked at: an intent never carries the label.
+    // Neither is a Kueue that takes every Job (`manageJobsWithoutQueueName`): it suspends those without its label.
+    mutating::install(
+        &world,
+        ("batch", "jobs"),
+        r#"[JSONPatch{op: "add", path: "/spec/suspend", value: true}]"#,
+    );
+    let image = format!("--image={}", world.place.task_image);
+    let probe = [
+        "create",
+        "job",
+        "probe",
+        image.as_str(),
+        "--dry-run=server",
+        "-o",
+        "json",
+    ];
+    wait("Jobs are suspended", 60, || {
+        let job: Value = serde_json::from_str(&world.try_kubectl(&probe).ok()?).ok()?;
+        (job["spec"]["suspend"] == true).then_some(())
+    });
     world.kubectl(&["delete", "localqueue.kueue.x-k8s.io", "default"]);
+    wait("a Kueue that takes every Job is unsafe", 90, || {
+        let now = capacity(&world);
+        let told = now["message"].as_str().unwrap_or_default();
+        (now["reason"] == "UnsafeKueue" && told.contains("manageJobsWithoutQueueName"))
+            .then_some(())
+    });
+    assert_eq!(
+        (taken(&world).len(), world.status(&task)),
+        (0, "queued".to_owned())
+    );
+
+    // From here on every version of the Job is looked at: an intent never carries the label.
+    mutating::remove(&world);
     let deadline = Instant::now() + Duration::from_secs(90);
     let job = loop {
         let job = world.job_of(&task);

@@ -5,7 +5,8 @@ use std::fs;
 
 use serde_json::json;
 
-use super::world::World;
+use super::mutating;
+use super::world::{World, wait};
 
 #[test]
 fn s40_warnings_are_logged_once_and_a_mutation_is_accepted() {
@@ -21,6 +22,26 @@ fn s40_warnings_are_logged_once_and_a_mutation_is_accepted() {
         "apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "defaults"},
         "spec": {"limits": [{"type": "Container", "default": {"memory": "300Mi"}, "defaultRequest": {"memory": "32Mi"}}]},
     }));
+    // As somebody's policy adds what all pods of a namespace are to have.
+    mutating::install(
+        &world,
+        ("", "pods"),
+        r#"[JSONPatch{op: "add", path: "/spec/containers/0/env/-", value: {"name": "ADDED", "value": "by-policy"}}]"#,
+    );
+    let image = format!("--image={}", world.place.task_image);
+    let probe = [
+        "run",
+        "probe",
+        image.as_str(),
+        "--env=A=b",
+        "--dry-run=server",
+        "-o",
+        "json",
+    ];
+    wait("the policy holds", 60, || {
+        let pod = world.try_kubectl(&probe).ok()?;
+        pod.contains("by-policy").then_some(())
+    });
     world.start_controller();
     world.queue("gpu");
     world.bind(
@@ -31,12 +52,16 @@ fn s40_warnings_are_logged_once_and_a_mutation_is_accepted() {
             "containers": [{"name": "task", "image": world.place.task_image}],
         }}}),
     );
+    let source = "import os\nprint('added', os.environ['ADDED'])\n";
     let tasks: Vec<String> = (0..3)
-        .map(|i| world.run(&format!("warned {i}"), "print('fine')\n", "gpu"))
+        .map(|i| world.run(&format!("warned {i}"), source, "gpu"))
         .collect();
     for task in &tasks {
         assert_eq!(world.until_ended(task, 120)["status"], "completed");
+        let log = world.log(task);
+        assert!(log.iter().any(|line| line == "added by-policy"), "{log:?}");
     }
+    mutating::remove(&world);
     let pod = world.pod_of(&tasks[0]);
     let container = &pod["spec"]["containers"][0];
     assert_eq!(container["resources"]["limits"]["memory"], "300Mi");

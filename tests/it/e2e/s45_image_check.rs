@@ -1,8 +1,12 @@
 //! S45: a real registry is asked for an image before its task is taken.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -77,6 +81,72 @@ impl Registry {
     }
 }
 
+/// What stands before a registry and limits requests: each is answered with 429, until it lets them through.
+struct Limit {
+    address: String,
+    /// How many it has turned away.
+    turned_away: Arc<AtomicU64>,
+    is_open: Arc<AtomicBool>,
+}
+
+impl Limit {
+    fn before(registry: &Registry) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("the limit binds");
+        let address = listener.local_addr().expect("an address").to_string();
+        let limit = Self {
+            address,
+            turned_away: Arc::default(),
+            is_open: Arc::default(),
+        };
+        let (count, is_open) = (Arc::clone(&limit.turned_away), Arc::clone(&limit.is_open));
+        let target = registry.address.clone();
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let target = target.clone();
+                if is_open.load(Ordering::Relaxed) {
+                    thread::spawn(move || let_through(client, &target));
+                } else {
+                    count.fetch_add(1, Ordering::Relaxed);
+                    thread::spawn(move || turn_away(client));
+                }
+            }
+        });
+        limit
+    }
+
+    fn open(&self) {
+        self.is_open.store(true, Ordering::Relaxed);
+    }
+
+    fn turned_away(&self) -> u64 {
+        self.turned_away.load(Ordering::Relaxed)
+    }
+}
+
+/// One request of a connection, as registries answer those that ask too often.
+fn turn_away(mut client: TcpStream) {
+    let Ok(copy) = client.try_clone() else { return };
+    let lines = BufReader::new(copy).lines().map_while(Result::ok);
+    if lines.take_while(|line| !line.is_empty()).count() == 0 {
+        return;
+    }
+    let _ = client.write_all(
+        b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 600\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+    );
+}
+
+/// Carries a connection both ways, until a side closes it.
+fn let_through(mut client: TcpStream, target: &str) -> io::Result<()> {
+    let mut server = TcpStream::connect(target)?;
+    let (mut asked, mut asking) = (client.try_clone()?, server.try_clone()?);
+    thread::spawn(move || {
+        let _ = io::copy(&mut asked, &mut asking);
+        let _ = asking.shutdown(Shutdown::Write);
+    });
+    io::copy(&mut server, &mut client)?;
+    client.shutdown(Shutdown::Both)
+}
+
 fn digest(text: &str) -> String {
     let output = Command::new("sh")
         .args(["-c", "printf %s \"$1\" | sha256sum", "sh", text])
@@ -91,8 +161,11 @@ fn digest(text: &str) -> String {
     )
 }
 
-fn pull_secret(world: &World, registry: &Registry) {
-    let config = json!({"auths": {registry.address.clone(): {"username": "user", "password": "canary-secret"}}});
+fn pull_secret(world: &World, addresses: &[&str]) {
+    let mut config = json!({"auths": {}});
+    for address in addresses {
+        config["auths"][*address] = json!({"username": "user", "password": "canary-secret"});
+    }
     world.apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "pull"},
         "type": "kubernetes.io/dockerconfigjson", "stringData": {".dockerconfigjson": config.to_string()}}));
 }
@@ -129,7 +202,8 @@ fn enforce_fails_bad_images_at_once_and_holds_up_nobody_else() {
     let registry = Registry::start(&world);
     registry.push("team/good", "amd64");
     registry.push("team/arm", "arm64");
-    pull_secret(&world, &registry);
+    let limit = Limit::before(&registry);
+    pull_secret(&world, &[&registry.address, &limit.address]);
     world.start_controller();
     world.queue("gpu");
     let of = |name: &str| format!("{}/{name}", registry.address);
@@ -141,6 +215,8 @@ fn enforce_fails_bad_images_at_once_and_holds_up_nobody_else() {
     let forbidden = with_image(&world, "registry.example/forbidden:1");
     let other_platform = with_image(&world, &of("team/arm:1"));
     let down = with_image(&world, "127.0.0.1:1/down:1");
+    let beyond_limit = |name: &str| with_image(&world, &format!("{}/{name}", limit.address));
+    let limited = [beyond_limit("team/good:1"), beyond_limit("team/good:1")];
     let good_last = with_image(&world, &of("team/good:1"));
     let begun = Instant::now();
     bind(&world, "Enforce", &json!([{"name": "pull"}]));
@@ -167,13 +243,15 @@ fn enforce_fails_bad_images_at_once_and_holds_up_nobody_else() {
         );
         assert!(world.job_of(task).is_null(), "no Job was made");
     }
+    let unchecked = [&down, &limited[0], &limited[1]];
     wait(
-        "the good ones go, and the one whose registry is down",
+        "the good ones go, and those whose registry is down or limits",
         60,
         || {
             let now = taken(&world);
-            [&good_first, &good_last, &down]
+            [&good_first, &good_last]
                 .iter()
+                .chain(&unchecked)
                 .all(|task| now.contains(*task))
                 .then_some(())
         },
@@ -182,12 +260,27 @@ fn enforce_fails_bad_images_at_once_and_holds_up_nobody_else() {
         "all judged {:.1} s after the binding was made",
         begun.elapsed().as_secs_f64()
     );
-    assert_eq!(taken(&world).len(), 3);
-    let notes = world.job_of(&down).to_string();
-    assert!(
-        notes.contains("the image was not checked beforehand"),
-        "{notes}"
-    );
+    assert_eq!(taken(&world).len(), 5);
+    for task in unchecked {
+        let notes = world.job_of(task).to_string();
+        assert!(
+            notes.contains("the image was not checked beforehand"),
+            "{notes}"
+        );
+        let told = notes.contains("the registry limits requests (429)");
+        assert_eq!(told, task != &down, "{notes}");
+    }
+    // The answer holds for 15 s, for all who ask for the image.
+    let most = 1 + begun.elapsed().as_secs() / 15;
+    let turned_away = limit.turned_away();
+    assert!((1..=most).contains(&turned_away), "{turned_away} of {most}");
+    limit.open();
+    let missing = beyond_limit("team/missing:1");
+    wait("it is asked again once it answers", 60, || {
+        (world.status(&missing) == "failed").then_some(())
+    });
+    let told = message(&world, &missing);
+    assert!(told.contains("does not exist in its registry"), "{told}");
     // A registry that never answers delays its own task by seconds and a good one behind it by a second at most.
     let slow = with_image(&world, &silent);
     let begun = Instant::now();
@@ -238,7 +331,7 @@ fn without_a_pull_secret_a_private_image_is_told_by_warn_refused_by_enforce_and_
     });
     assert!(message(&world, &refused).contains("no pull secret of the pod has any"));
     // The service account's pull secret counts where the pod names none.
-    pull_secret(&world, &registry);
+    pull_secret(&world, &[&registry.address]);
     world.kubectl(&[
         "patch",
         "serviceaccount",

@@ -1,17 +1,46 @@
-//! S9 and S46: what takes a running task's pod away, twice; the task comes back to the front as its next attempt, until
-//! its budget is spent, and resumes from its checkpoint.
+//! S9 and S46: what takes a running task's pod away; the task comes back to the front as its next attempt, until its
+//! budget is spent, and resumes from its checkpoint.
 
-use serde_json::json;
+use std::fs;
 
+use serde_json::{Value, json};
+
+use super::kwok::{Kwok, pass_fence};
 use super::world::{World, wait};
 
-/// Counts its attempts by lines of its own, and ends at SIGTERM with a checkpoint written.
-const TRAINER: &str = "import os, signal, sys, time\n\
-    attempt = os.environ['TRAINYARD_ATTEMPT']\n\
-    def end(*_):\n    print('checkpoint of attempt', attempt, flush=True); sys.exit(0)\n\
+/// Counts its attempts by lines of its own, begins where the last one was, and ends at SIGTERM with its step saved.
+const TRAINER: &str = "import os, signal, time\n\
+    attempt, state, step = os.environ['TRAINYARD_ATTEMPT'], '/checkpoints/state', 0\n\
+    if os.path.exists(state):\n    step = int(open(state).read()); print('attempt', attempt, 'resumes at step', step, flush=True)\n\
+    def end(*_):\n    left = int(open(os.environ['TRAINYARD_DEADLINE_FILE']).readline()) - time.time()\n    open(state, 'w').write(str(step))\n    print('attempt', attempt, 'knows its time:', 0 < left < 60, flush=True)\n    print('attempt', attempt, 'is saved at step', step, flush=True); os._exit(0)\n\
     signal.signal(signal.SIGTERM, end)\n\
     print('attempt', attempt, 'begun', flush=True)\n\
-    time.sleep(600)\n";
+    for step in range(step + 1, 6000):\n    time.sleep(0.1)\n";
+
+/// Pods whose training keeps its checkpoint in a folder of this machine; `resources` are those of its container.
+fn template(world: &World, resources: &Value) -> Value {
+    let folder = world.dir.path().join("checkpoints");
+    fs::create_dir(&folder).expect("folder is made");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
+    fs::set_permissions(&folder, mode).expect("folder is open to all");
+    json!({"spec": {
+        "volumes": [{"name": "checkpoints", "hostPath": {"path": folder}}],
+        "containers": [{
+            "name": "task", "image": world.place.task_image, "resources": resources,
+            "volumeMounts": [{"name": "checkpoints", "mountPath": "/checkpoints"}],
+        }],
+    }})
+}
+
+/// SIGTERM reached attempt 1, which knew how long it had; attempt 2 has begun with what it saved.
+fn assert_resumed(world: &World, task: &str) {
+    let log = world.log(task);
+    let after = |words: &str| log.iter().find_map(|line| line.strip_prefix(words));
+    assert_eq!(after("attempt 1 knows its time: "), Some("True"), "{log:?}");
+    let saved = after("attempt 1 is saved at step ");
+    assert!(saved.is_some_and(|step| step != "0"), "{log:?}");
+    assert_eq!(after("attempt 2 resumes at step "), saved, "{log:?}");
+}
 
 fn until_line(world: &World, task: &str, line: &str) {
     wait(line, 150, || {
@@ -45,17 +74,16 @@ fn s46_an_evicted_training_comes_back_until_its_budget_is_spent() {
     world.bind(
         "gpu",
         &["gpu"],
-        &json!({"lifecycle": {"maxInterruptions": 1}, "limits": {"maxConcurrent": 1}}),
+        &json!({
+            "lifecycle": {"maxInterruptions": 1}, "limits": {"maxConcurrent": 1},
+            "template": template(&world, &json!({})),
+        }),
     );
     let task = world.run("trainer", TRAINER, "gpu");
     until_line(&world, &task, "attempt 1 begun");
     evict(&world, &task);
     until_line(&world, &task, "attempt 2 begun");
-    let log = world.log(&task);
-    assert!(
-        log.iter().any(|line| line == "checkpoint of attempt 1"),
-        "SIGTERM reached it: {log:?}"
-    );
+    assert_resumed(&world, &task);
     let job = world.job_of_attempt(&task, 2);
     let avoided = job["spec"]["template"]["spec"]["affinity"].to_string();
     let node = world.running_pod(&task)["spec"]["nodeName"]
@@ -115,7 +143,7 @@ impl Slot {
         slot
     }
 
-    fn resources(&self) -> serde_json::Value {
+    fn resources(&self) -> Value {
         json!({"limits": {&self.name: "1"}})
     }
 }
@@ -126,16 +154,12 @@ fn s46_a_training_that_a_higher_priority_preempts_resumes_as_an_interruption() {
     let slot = Slot::new(&world);
     world.start_controller();
     world.queue("gpu");
+    let mut template = template(&world, &slot.resources());
+    template["spec"]["priorityClassName"] = json!(slot.low);
     world.bind(
         "gpu",
         &["gpu"],
-        &json!({
-            "lifecycle": {"maxInterruptions": 1, "maxFailures": 1},
-            "template": {"spec": {
-                "priorityClassName": slot.low,
-                "containers": [{"name": "task", "image": world.place.task_image, "resources": slot.resources()}],
-            }},
-        }),
+        &json!({"lifecycle": {"maxInterruptions": 1, "maxFailures": 1}, "template": template}),
     );
     let task = world.run("trainer", TRAINER, "gpu");
     until_line(&world, &task, "attempt 1 begun");
@@ -161,11 +185,7 @@ fn s46_a_training_that_a_higher_priority_preempts_resumes_as_an_interruption() {
     assert!((ends - 1.0).abs() < 0.1, "told as preempted: {ends}");
     world.kubectl(&["delete", "pod", "urgent", "--wait=false"]);
     until_line(&world, &task, "attempt 2 begun");
-    let log = world.log(&task);
-    assert!(
-        log.iter().any(|line| line == "checkpoint of attempt 1"),
-        "SIGTERM reached it: {log:?}"
-    );
+    assert_resumed(&world, &task);
     world.call("tasks.stop", &json!({"task": task}));
     assert_eq!(world.until_ended(&task, 60)["status"], "stopped");
     for class in [&slot.low, &slot.high] {
@@ -173,23 +193,40 @@ fn s46_a_training_that_a_higher_priority_preempts_resumes_as_an_interruption() {
     }
 }
 
-#[test]
-fn s9_a_task_whose_node_object_is_deleted_is_requeued() {
-    // On a simulated node no process runs: the test itself acts as the pod and passes the fence.
-    let mut world = World::new("s9");
-    let kwok = super::kwok::Kwok::start(&world, 2);
-    world.start_controller();
-    world.queue("gpu");
-    world.bind("gpu", &["gpu"], &kwok.binding_patch());
-    world.until_ready("gpu");
+/// Attempt 1 of a new task runs on this simulated node: no process runs there, the test acts as the pod and passes the
+/// fence. Afterwards no other pod comes to the node.
+fn on_node(world: &World, node: &str) -> (String, Value) {
+    world.kubectl(&["uncordon", node]);
     let task = world.run("on a fake node", "print('never')\n", "gpu");
     let pod = wait("the pod runs on a simulated node", 60, || {
         let pod = world.pod_of(&task);
         (pod["status"]["phase"] == "Running").then_some(pod)
     });
-    super::kwok::pass_fence(&world, &pod, &task);
-    let node = pod["spec"]["nodeName"].as_str().expect("node").to_owned();
-    world.kubectl(&["delete", "node", &node]);
+    assert_eq!(pod["spec"]["nodeName"], node);
+    pass_fence(world, &pod, &task);
+    world.kubectl(&["cordon", node]);
+    (task, pod)
+}
+
+#[test]
+fn s9_a_task_whose_node_object_is_deleted_is_requeued() {
+    let mut world = World::new("s9");
+    let kwok = Kwok::start(&world, 3);
+    let (noticed, gone, spare) = (&kwok.nodes()[0], &kwok.nodes()[1], &kwok.nodes()[2]);
+    for node in kwok.nodes() {
+        world.kubectl(&["cordon", node]);
+    }
+    world.start_controller();
+    world.queue("gpu");
+    world.bind("gpu", &["gpu"], &kwok.binding_patch());
+    world.until_ready("gpu");
+    let (tainted, _) = on_node(&world, noticed);
+    let (deleted, pod) = on_node(&world, gone);
+    world.kubectl(&["uncordon", spare]);
+    // As what watches for the notices of a cloud puts it on a spot node that is about to go.
+    let notice = "trainyard.test/spot-notice:NoExecute";
+    world.kubectl(&["taint", "nodes", noticed, notice]);
+    world.kubectl(&["delete", "node", gone]);
     world.kubectl(&[
         "delete",
         "pod",
@@ -198,23 +235,30 @@ fn s9_a_task_whose_node_object_is_deleted_is_requeued() {
         "--grace-period=0",
         "--wait=false",
     ]);
-    let second = wait("attempt 2 is there", 120, || {
-        let job = world.job_of_attempt(&task, 2);
-        (!job.is_null()).then_some(job)
+    for task in [&tainted, &deleted] {
+        let second = wait("attempt 2 is there", 120, || {
+            let job = world.job_of_attempt(task, 2);
+            (!job.is_null()).then_some(job)
+        });
+        assert_eq!(
+            second["metadata"]["labels"]["trainyard.dev/queue"],
+            world.queue_id("gpu")
+        );
+        let notes = &second["metadata"]["annotations"];
+        assert_eq!(notes["trainyard.dev/requeues"], "1", "{notes}");
+        assert!(notes["trainyard.dev/failures"].is_null(), "{notes}");
+        let reason = world.task(task)["status_reason"].to_string();
+        println!("requeued: {reason}");
+    }
+    wait("the end is told as the node's", 60, || {
+        let first = world.job_of_attempt(&tainted, 1);
+        (first["metadata"]["annotations"]["trainyard.dev/ended"] == "node-lost").then_some(())
     });
-    assert_eq!(
-        second["metadata"]["labels"]["trainyard.dev/queue"],
-        world.queue_id("gpu")
-    );
-    let reason = world.task(&task)["status_reason"].to_string();
-    println!("requeued: {reason}");
-    wait("attempt 2 is not on the node that is gone", 60, || {
-        let pods = world.get(&[
-            "pods",
-            "-l",
-            &format!("trainyard.dev/task={task},trainyard.dev/attempt=2"),
-        ]);
-        let on = pods["items"][0]["spec"]["nodeName"].as_str()?;
-        (on != node).then_some(())
-    });
+    for task in [&tainted, &deleted] {
+        wait("attempt 2 is on the node that stays", 60, || {
+            let label = format!("trainyard.dev/task={task},trainyard.dev/attempt=2");
+            let pods = world.get(&["pods", "-l", &label]);
+            (pods["items"][0]["spec"]["nodeName"] == spare.as_str()).then_some(())
+        });
+    }
 }

@@ -61,6 +61,9 @@ pub fn start_api_server(state: &State, programs: &Path) -> Result<Daemon> {
             format!("--kubelet-certificate-authority={}", pki("ca.crt")),
             // Otherwise this machine must resolve the node's name for logs and exec.
             "--kubelet-preferred-address-types=InternalIP".into(),
+            // Scenarios have mutating policies, which this version serves only when told to.
+            "--feature-gates=MutatingAdmissionPolicy=true".into(),
+            "--runtime-config=admissionregistration.k8s.io/v1beta1=true".into(),
         ],
     )
 }
