@@ -47,7 +47,7 @@ impl Closing<'_> {
     /// Ends the run; the answer is our own exit code.
     pub async fn close(&self, end: &End, memory: Memory, stop: &CancellationToken) -> i32 {
         let left = sweep();
-        let outcome = outcome(end, memory);
+        let outcome = outcome(end, memory, self.settings.node.as_deref());
         let disowned = disowned(end);
         if disowned && let Err(error) = fence::tell(&self.settings.layout, Verdict::Lost) {
             tracing::error!(%error, "could not tell the uplink that the task is no longer ours");

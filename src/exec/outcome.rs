@@ -138,8 +138,8 @@ pub struct Memory {
     pub limit: Option<u64>,
 }
 
-/// Decides how a run is reported.
-pub fn outcome(end: &End, memory: Memory) -> Outcome {
+/// Decides how a run on this node is reported.
+pub fn outcome(end: &End, memory: Memory, node: Option<&str>) -> Outcome {
     match end {
         End::Exited {
             exit,
@@ -160,7 +160,7 @@ pub fn outcome(end: &End, memory: Memory) -> Outcome {
             exit,
             interrupt: None,
             ..
-        } => exited(*exit, memory),
+        } => exited(*exit, memory, node),
         End::Interrupted(interrupt) => interrupted(interrupt, " before its code was started"),
         End::Unprepared(sentence) => failed(
             "preparation failed",
@@ -174,7 +174,7 @@ pub fn outcome(end: &End, memory: Memory) -> Outcome {
     }
 }
 
-fn exited(exit: Exit, memory: Memory) -> Outcome {
+fn exited(exit: Exit, memory: Memory, node: Option<&str>) -> Outcome {
     if exit == Exit::Code(0) {
         let (reason, message) = (
             "worker execution done".to_owned(),
@@ -199,13 +199,19 @@ fn exited(exit: Exit, memory: Memory) -> Outcome {
         } else {
             ", after a child ran out of memory"
         });
+        // Kubernetes' word for it: what people look for.
+        sentence.push_str(" (OOMKilled");
         if let Some(limit) = memory.limit {
             let _ = write!(
                 sentence,
-                " (the container's limit is {} MiB)",
+                "; the container's limit is {} MiB",
                 limit / (1024 * 1024)
             );
         }
+        if let Some(node) = node {
+            let _ = write!(sentence, "; on node {node:?}");
+        }
+        sentence.push(')');
     }
     failed(
         &format!("worker execution {}", exit.describe()),
@@ -320,6 +326,7 @@ mod tests {
                 killed: false,
             },
             Memory::default(),
+            None,
         )
     }
 
@@ -372,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kill_for_memory_names_the_limit() {
+    fn a_kill_for_memory_names_limit_and_node() {
         let memory = Memory {
             kills: 1,
             limit: Some(256 * 1024 * 1024),
@@ -382,10 +389,19 @@ mod tests {
             interrupt: None,
             killed: false,
         };
-        let message = outcome(&end, memory).message;
+        let message = outcome(&end, memory, Some("node-1")).message;
         assert_eq!(
             message,
-            "the process was ended by signal SIGKILL: out of memory (the container's limit is 256 MiB)"
+            "the process was ended by signal SIGKILL: out of memory \
+             (OOMKilled; the container's limit is 256 MiB; on node \"node-1\")"
+        );
+        let unlimited = Memory {
+            limit: None,
+            ..memory
+        };
+        assert_eq!(
+            outcome(&end, unlimited, None).message,
+            "the process was ended by signal SIGKILL: out of memory (OOMKilled)"
         );
         let end = End::Exited {
             exit: Exit::Code(1),
@@ -393,9 +409,9 @@ mod tests {
             killed: false,
         };
         assert!(
-            outcome(&end, memory)
+            outcome(&end, memory, Some("node-1"))
                 .message
-                .contains("after a child ran out of memory")
+                .contains("after a child ran out of memory (OOMKilled; ")
         );
     }
 
@@ -414,6 +430,7 @@ mod tests {
                     killed: false,
                 },
                 Memory::default(),
+                None,
             );
             assert_eq!(
                 (outcome.report, outcome.code),
@@ -429,7 +446,7 @@ mod tests {
             Interrupt::Foreign("x".into()),
             Interrupt::Ended(Status::Failed),
         ] {
-            let outcome = outcome(&End::Interrupted(interrupt), Memory::default());
+            let outcome = outcome(&End::Interrupted(interrupt), Memory::default(), None);
             assert_eq!(
                 (outcome.report, outcome.code),
                 (Report::Nothing, pod::exit::INTERRUPTED)
@@ -444,6 +461,7 @@ mod tests {
         let outcome = outcome(
             &End::Unprepared("commit abc is not in the repository".into()),
             Memory::default(),
+            None,
         );
         assert_eq!(
             (outcome.report, outcome.code),
@@ -458,7 +476,7 @@ mod tests {
     #[test]
     fn the_termination_message_fits_into_what_kubernetes_keeps() {
         let lines: Vec<String> = (0..500).map(|n| format!("\"é\t line {n}")).collect();
-        let outcome = outcome(&End::Unprepared("é".repeat(5000)), Memory::default());
+        let outcome = outcome(&End::Unprepared("é".repeat(5000)), Memory::default(), None);
         let message = serde_json::to_string(&outcome.termination(&lines, true)).unwrap();
         assert!(message.len() <= 4096, "{}", message.len());
         assert!(message.contains("line 499"));

@@ -33,6 +33,7 @@ mod s34_kueue;
 mod s35_throttled;
 pub mod s36_scale;
 mod s38_s40_templates;
+mod s39_secrets;
 mod s40_warnings;
 mod s41_faults;
 mod s44_identity;

@@ -26,7 +26,12 @@ struct Served {
 
 impl Server {
     pub async fn start(root: &Path, password: Option<&'static str>) -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        Self::start_on("127.0.0.1", root, password).await
+    }
+
+    /// The same on another address of this machine.
+    pub async fn start_on(host: &str, root: &Path, password: Option<&'static str>) -> Self {
+        let listener = tokio::net::TcpListener::bind((host, 0))
             .await
             .expect("a port is free");
         let url = format!("http://{}", listener.local_addr().expect("an address"));

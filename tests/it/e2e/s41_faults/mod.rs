@@ -4,8 +4,10 @@
 //! each on a binding and queue of its own. What one machine cannot bring about, such as the end of a node, happens on
 //! simulated ones.
 
+mod clock;
+mod memory;
 mod props;
-mod registry;
+pub(super) mod registry;
 mod rows;
 mod simulated;
 
@@ -17,6 +19,7 @@ use trainyard::diagnose::Category;
 
 use super::kwok::Kwok;
 use super::world::{World, merge, wait};
+use clock::{Clock, Look};
 use props::Props;
 
 /// How one way to fail is brought about, and what the task has to say then.
@@ -43,6 +46,8 @@ struct Row {
     words: &'static [&'static str],
     /// What its log has to hold.
     evidence: &'static [&'static str],
+    /// What else has to hold of the task that has ended, by the row's name; it is judged at the end.
+    more: Option<fn(&World, &str, &str, &Value)>,
 }
 
 /// What is done to the pod of a row.
@@ -73,6 +78,7 @@ fn row(name: &'static str, category: Category) -> Row {
         reason: "",
         words: &[],
         evidence: &[],
+        more: None,
     }
 }
 
@@ -103,6 +109,16 @@ impl Row {
         let went_back = self.status == "queued" && status == "queued";
         ["failed", "stopped", "completed"].contains(&status)
             || (went_back && reason.contains(&self.reason()))
+    }
+
+    /// Whether the task says what is wrong: its end does, and while its pod waits its status message.
+    fn is_told(&self, document: &Value) -> bool {
+        let text = |field: &str| document[field].as_str().unwrap_or_default();
+        let (reason, message) = (text("status_reason"), text("status_message"));
+        let waits = Category::OF_WAITING.contains(&self.category);
+        let mut words = self.words.iter();
+        self.is_over(text("status"), reason)
+            || (waits && words.any(|words| reason.contains(words) || message.contains(words)))
     }
 
     /// Does to the task's pod what is to be done, if it is time for it; whether it is done.
@@ -169,61 +185,122 @@ fn the_table_has_a_row_for_each_category() {
     }
 }
 
+/// A row whose task has not come to its end.
+struct Open {
+    row: Row,
+    task: String,
+    /// Whether that was done to its pod which is to be done.
+    acted: bool,
+    clock: Clock,
+}
+
+impl Open {
+    /// Looks at the task, and does to its pod what is to be done; the task once it has come to its end.
+    fn follow(&mut self, world: &World, look: &mut Look) -> Option<Value> {
+        let document = world.task(&self.task);
+        let told = self.row.is_told(&document);
+        let of = (self.task.as_str(), self.row.category);
+        self.clock.note(world, look, of, told);
+        let status = document["status"].as_str().unwrap_or_default();
+        let reason = document["status_reason"].as_str().unwrap_or_default();
+        if self.row.is_over(status, reason) {
+            return Some(document);
+        }
+        self.acted = self.acted || self.row.act(world, &self.task, status);
+        None
+    }
+}
+
+/// Enqueues a task for each row, then makes the bindings.
+fn begin(world: &World, props: &Props<'_>) -> Vec<Open> {
+    let rows = table();
+    let mut bindings = Vec::new();
+    for row in &rows {
+        world.queue(row.name);
+        bindings.push(props.fill(&binding(world, row)));
+    }
+    let mut open = Vec::new();
+    for row in rows {
+        let task = world.create(row.name, row.source, &props.fill(&row.task));
+        world.enqueue(&task, row.name);
+        open.push(Open {
+            row,
+            task,
+            acted: false,
+            clock: Clock::default(),
+        });
+    }
+    world.apply(&json!({"apiVersion": "v1", "kind": "List", "items": bindings}));
+    open
+}
+
 #[test]
 fn s41_each_way_to_fail_is_told_in_the_task() {
     let mut world = World::new("s41");
     world.start_controller();
     let _kwok = Kwok::start(&world, simulated::NODES);
     let props = Props::new(&world);
-    let rows = table();
-    let mut bindings = Vec::new();
-    for row in &rows {
-        world.queue(row.name);
-        bindings.push(props.fill(&binding(&world, row)));
-    }
-    let mut open: Vec<(Row, String, bool)> = Vec::new();
-    for row in rows {
-        let task = world.create(row.name, row.source, &props.fill(&row.task));
-        world.enqueue(&task, row.name);
-        open.push((row, task, false));
-    }
-    world.apply(&json!({"apiVersion": "v1", "kind": "List", "items": bindings}));
+    let mut open = begin(&world, &props);
     let begun = Instant::now();
-    let mut faults = Vec::new();
+    let mut look = Look::new(&world);
+    let (mut faults, mut ended) = (Vec::new(), Vec::new());
     while !open.is_empty() && begun.elapsed() < Duration::from_secs(420) {
+        if look.is_old() {
+            look = Look::new(&world);
+        }
         let mut left = Vec::new();
-        for (row, task, acted) in open {
-            let document = world.task(&task);
-            let status = document["status"].as_str().unwrap_or_default();
-            let reason = document["status_reason"].as_str().unwrap_or_default();
-            if row.is_over(status, reason) {
-                faults.extend(judge(&world, &row, &task, &document));
-                let after = begun.elapsed().as_secs();
-                println!("{:>30}: {after:>3} s, {status:9} {reason}", row.name);
-                // What was given back would only go round again.
-                world.kubectl(&["delete", "queuebinding", row.name, "--wait=false"]);
+        for mut one in open {
+            let Some(document) = one.follow(&world, &mut look) else {
+                left.push(one);
                 continue;
+            };
+            faults.extend(judge(&world, &one, &document));
+            let (name, after) = (one.row.name, begun.elapsed().as_secs());
+            let late = one.clock.late().as_secs_f64();
+            println!(
+                "{name:>30}: {after:>3} s, told after {late:.1} s, {:9} {}",
+                document["status"].as_str().unwrap_or_default(),
+                document["status_reason"].as_str().unwrap_or_default()
+            );
+            if one.row.more.is_none() {
+                // What was given back would only go round again.
+                world.kubectl(&["delete", "queuebinding", name, "--wait=false"]);
             }
-            let acted = acted || row.act(&world, &task, status);
-            left.push((row, task, acted));
+            ended.push((one, document));
         }
         open = left;
         std::thread::sleep(Duration::from_millis(500));
     }
-    for (row, task, _) in &open {
-        world.tell(task);
-        faults.push(format!("{}: has not ended", row.name));
+    for one in &open {
+        world.tell(&one.task);
+        faults.push(format!("{}: has not ended", one.row.name));
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+    // The rest of them told themselves what they came to.
+    let shown = ended.iter().filter(|(one, _)| one.clock.was_shown());
+    assert!(shown.count() >= 25, "few causes were seen in the cluster");
+    for (one, document) in &ended {
+        if let Some(judge) = one.row.more {
+            judge(&world, one.row.name, &one.task, document);
+        }
+    }
 }
 
 /// What the task does not say of its row.
-fn judge(world: &World, row: &Row, task: &str, document: &Value) -> Vec<String> {
+fn judge(world: &World, one: &Open, document: &Value) -> Vec<String> {
+    let (row, task) = (&one.row, one.task.as_str());
     let (reason, message) = (
         document["status_reason"].as_str().unwrap_or_default(),
         document["status_message"].as_str().unwrap_or_default(),
     );
     let mut faults = Vec::new();
+    if one.clock.is_too_late() {
+        let late = one.clock.late().as_secs();
+        faults.push(format!(
+            "{}: told {late} s after the cluster showed it",
+            row.name
+        ));
+    }
     if !reason.contains(&row.reason()) {
         faults.push(format!(
             "{}: reason {reason:?} is not {:?}; {message}",

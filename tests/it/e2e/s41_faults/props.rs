@@ -1,6 +1,9 @@
 //! What rows rest on beside their bindings: objects of the namespace and of the whole cluster, a registry, a repository.
 //! Rows speak of them by words in capitals, which are filled in.
 
+use std::net::TcpListener;
+use std::thread;
+
 use serde_json::{Value, json};
 
 use super::registry;
@@ -16,7 +19,7 @@ const OF_THE_CLUSTER: [&str; 3] = [
 
 pub(super) struct Props<'w> {
     world: &'w World,
-    words: [(&'static str, String); 6],
+    words: [(&'static str, String); 7],
     _repository: Repository,
 }
 
@@ -30,6 +33,7 @@ impl<'w> Props<'w> {
         let words = [
             ("REGISTRY", world.place.registry.clone()),
             ("REFUSING", registry::start()),
+            ("SILENT", silent(&world.place.gateway)),
             ("REPOSITORY", repository.url.clone()),
             ("COMMIT", repository.commit.clone()),
             ("NODE", node.to_owned()),
@@ -111,6 +115,17 @@ impl<'w> Props<'w> {
             refused.contains("no such pods here").then_some(())
         });
     }
+}
+
+/// Takes all connections on this address and never answers; says where.
+fn silent(host: &str) -> String {
+    let listener = TcpListener::bind((host, 0)).expect("the silent server binds");
+    let address = listener.local_addr().expect("it has an address");
+    thread::spawn(move || {
+        let kept: Vec<_> = listener.incoming().collect();
+        drop(kept);
+    });
+    address.to_string()
 }
 
 impl Drop for Props<'_> {

@@ -9,7 +9,7 @@ use serde_json::json;
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// Listens on this machine's loopback address, which containerd asks without TLS; answers where.
-pub(super) fn start() -> String {
+pub(in crate::e2e) fn start() -> String {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("the registry binds");
     let address = listener.local_addr().expect("the registry has an address");
     thread::spawn(move || {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use trainyard::diagnose::Category;
 
-use super::{Act, Row, row};
+use super::{Act, Row, memory, row};
 use crate::e2e::cgroup::kill_whole_container;
 use crate::e2e::kwok::NODE;
 use crate::e2e::world::World;
@@ -36,21 +36,34 @@ pub(super) fn own_ends() -> Vec<Row> {
             ..row("signal-kill", Category::Signal)
         },
         Row {
-            container: json!({"resources": {"limits": {"memory": "256Mi"}}}),
-            source: "print('begins', flush=True)\nkept = []\nwhile True:\n    kept.append(bytearray(16 << 20))\n",
+            container: memory::limit(),
+            spec: memory::spec(),
+            source: memory::ALONE,
             reason: "SIGKILL",
             words: &["out of memory", "256 MiB"],
-            evidence: &["begins"],
+            evidence: &["memory: holds 0 MiB"],
+            more: Some(memory::judge),
             ..row("memory", Category::OutOfMemory)
         },
         Row {
-            container: json!({"resources": {"limits": {"memory": "256Mi"}}}),
-            source: "import subprocess, sys\n\
-                child = subprocess.run([sys.executable, '-c', 'kept = []\\nwhile True: kept.append(bytearray(16 << 20))'])\n\
-                print('child ended with', child.returncode, flush=True)\nsys.exit(5)\n",
+            container: memory::limit(),
+            spec: memory::spec(),
+            source: memory::OF_A_CHILD,
             reason: "exit code 5",
             words: &["after a child ran out of memory", "256 MiB"],
+            evidence: &["the child ended with -9"],
+            more: Some(memory::judge),
             ..row("memory-of-a-child", Category::ExitCode)
+        },
+        // A disk of its own, so that nobody else's is full.
+        Row {
+            pod: json!({"volumes": [{"name": "small", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}]}),
+            container: json!({"volumeMounts": [{"name": "small", "mountPath": "/small"}]}),
+            source: "open('/small/x', 'wb', buffering=0).write(bytes(1 << 20))\n\
+                open('/small/y', 'wb', buffering=0).write(b'more')\n",
+            reason: "exit code 1",
+            words: &["exit code 1", "No space left on device"],
+            ..row("disk-full", Category::ExitCode)
         },
         Row {
             spec: json!({"job": {"activeDeadlineSeconds": 8}}),
@@ -72,6 +85,17 @@ pub(super) fn own_ends() -> Vec<Row> {
             reason: "preparation failed",
             words: &["numpy==99.99.99"],
             ..row("requirement", Category::NotPrepared)
+        },
+        // uv waits half a minute, and tries again three times, where nothing else is set.
+        Row {
+            container: json!({"env": [
+                {"name": "UV_HTTP_TIMEOUT", "value": "3"}, {"name": "UV_HTTP_RETRIES", "value": "1"},
+            ]}),
+            spec: json!({"environment": {"indexUrl": "http://SILENT/simple/"}}),
+            task: json!({"script": {"requirements": {"pip": "stalled\n"}}}),
+            reason: "preparation failed",
+            words: &["/simple/stalled/ cannot be fetched", "environment.indexUrl"],
+            ..row("install-stalled", Category::NotPrepared)
         },
     ]
 }

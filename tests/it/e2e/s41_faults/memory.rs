@@ -1,0 +1,87 @@
+//! S7: what a task says that ran out of memory, how soon it says so, and how long its Job is kept.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::e2e::world::{World, wait};
+
+/// The stated figure: the task has ended so many seconds after the kernel's kill; five times of it are allowed.
+const TOLD: f64 = 5.0;
+/// `lifecycle.ttlAfterFailure` of these rows, and the same in seconds.
+const KEPT: (&str, u64) = ("2h", 7200);
+/// Begins the lines that the scripts write; each ends with the time.
+const MARK: &str = "memory: ";
+
+/// Takes 16 MiB more after each line, so that the kill follows the last one at once.
+pub(super) const ALONE: &str = "import time\n\
+    kept = []\n\
+    while True:\n    \
+        print('memory: holds', 16 * len(kept), 'MiB at', time.time(), flush=True)\n    \
+        kept.append(bytearray(16 << 20))\n";
+
+/// Has a child killed and lives on.
+pub(super) const OF_A_CHILD: &str = "import subprocess, sys, time\n\
+    child = subprocess.run([sys.executable, '-c', 'kept = []\\nwhile True: kept.append(bytearray(16 << 20))'])\n\
+    print('memory: the child ended with', child.returncode, 'at', time.time(), flush=True)\n\
+    sys.exit(5)\n";
+
+pub(super) fn limit() -> Value {
+    json!({"resources": {"limits": {"memory": "256Mi"}}})
+}
+
+pub(super) fn spec() -> Value {
+    json!({"lifecycle": {"ttlAfterFailure": KEPT.0}})
+}
+
+/// What the table does not ask for of a task that failed so.
+pub(super) fn judge(world: &World, row: &str, task: &str, document: &Value) {
+    let pod = world.pod_of(task);
+    let node = pod["spec"]["nodeName"]
+        .as_str()
+        .expect("the pod is on a node");
+    let message = document["status_message"].as_str().unwrap_or_default();
+    for words in ["OOMKilled", "256 MiB", node] {
+        assert!(message.contains(words), "{row}: {words:?} in {message:?}");
+    }
+
+    let name = pod["metadata"]["name"]
+        .as_str()
+        .expect("the pod has a name");
+    let printed = world.kubectl(&["logs", name, "-c", "task"]);
+    let printed: Vec<&str> = printed.lines().filter(|l| l.starts_with(MARK)).collect();
+    let log = world.log(task);
+    let sent: Vec<&str> = log
+        .iter()
+        .map(String::as_str)
+        .filter(|l| l.starts_with(MARK))
+        .collect();
+    assert_eq!(sent, printed, "{row}: each line is on the server");
+    let last = sent.last().expect("the script has written");
+    assert!(message.contains(last), "{row}: {last:?} in {message:?}");
+
+    let late = ended_at(document) - time_of(last);
+    println!("{row:>30}: ended {late:.2} s after the kill");
+    assert!(
+        late <= TOLD * 5.0,
+        "{row}: ended {late:.1} s after the kill"
+    );
+
+    let job = wait(&format!("the Job of {row} is settled"), 60, || {
+        let job = world.job_of(task);
+        (job["metadata"]["labels"]["trainyard.dev/state"] == "settled").then_some(job)
+    });
+    assert_eq!(job["spec"]["ttlSecondsAfterFinished"], KEPT.1, "{row}");
+}
+
+/// The time at the end of a line, in seconds.
+fn time_of(line: &str) -> f64 {
+    let time = line.rsplit_once(" at ").and_then(|(_, at)| at.parse().ok());
+    time.unwrap_or_else(|| panic!("no time in {line:?}"))
+}
+
+/// When the task came to its status, in seconds.
+fn ended_at(document: &Value) -> f64 {
+    let changed = document["status_changed"].as_str().expect("a time");
+    let changed: Timestamp = changed.parse().expect("a time by RFC 3339");
+    changed.as_microsecond() as f64 / 1e6
+}
