@@ -63,7 +63,8 @@ pub(crate) async fn sweep(app: &Arc<App>, linger: Duration) {
         .as_millisecond()
         .saturating_sub(linger);
     let due = app.store.read(move |db| {
-        let sql = "SELECT path, at FROM doomed_files WHERE at <= ?1 LIMIT ?2";
+        // In no order: those that cannot be deleted keep no others from going.
+        let sql = "SELECT path, at FROM doomed_files WHERE at <= ?1 ORDER BY random() LIMIT ?2";
         let mut statement = db.prepare_cached(sql)?;
         let due = statement
             .query_map([until, AT_ONCE], |row| {
@@ -84,6 +85,7 @@ pub(crate) async fn sweep(app: &Arc<App>, linger: Duration) {
         }
     };
     let mut gone = Vec::new();
+    let mut stuck = Vec::new();
     for row in due {
         let (Some(name), Some(at)) = (row[0].as_str(), row[1].as_i64()) else {
             continue;
@@ -95,8 +97,11 @@ pub(crate) async fn sweep(app: &Arc<App>, linger: Duration) {
         match remove_if_old(&path, at).await {
             Ok(()) => gone.push(row),
             Err(error) if is_nowhere(&error) => gone.push(row),
-            Err(error) => tracing::warn!(path = name, %error, "could not delete a file"),
+            Err(error) => stuck.push(format!("{name}: {error}")),
         }
+    }
+    if let Some(first) = stuck.first() {
+        tracing::warn!(first, files = stuck.len(), "files could not be deleted");
     }
     if gone.is_empty() {
         return;
