@@ -23,7 +23,7 @@ use super::Context;
 use super::admit::Waiting;
 use super::cluster::call;
 use super::fault;
-use super::observe;
+use super::row::JobRow;
 use super::scene::Scene;
 use super::status::FIELD_MANAGER;
 use crate::crd::{Capacity, QueueBindingSpec};

@@ -258,7 +258,7 @@ impl<R: Row> Mirror<R> {
                 }
                 Event::Delete(object) => {
                     if let Some(keys) = Keys::of(&object) {
-                        wake = Some(rows.delete(keys, R::of(object)));
+                        wake = Some(rows.delete(&keys, R::of(object)));
                     }
                 }
                 Event::Init => rows.incoming = Some(HashMap::new()),
@@ -344,7 +344,7 @@ impl<R: Row> Rows<R> {
     }
 
     /// Answers whose it was.
-    fn delete(&mut self, keys: Keys, row: R) -> (String, String) {
+    fn delete(&mut self, keys: &Keys, row: R) -> (String, String) {
         let owner = keys.owner();
         self.buried.add(&row.head().uid, Instant::now());
         if let Some(of_namespace) = self.by_task.get_mut(&keys.namespace)

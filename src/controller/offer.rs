@@ -5,10 +5,8 @@
 //! ```
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use kube::ResourceExt;
 use tokio::time::Instant;
 
 use super::admit::{self, Admitted, Head, Room, Waiting};

@@ -248,8 +248,7 @@ impl Hands<'_> {
     /// Name of the queue that the task's youngest Job came from, if there is a Job.
     fn queue_of(&self, case: &Case) -> String {
         let youngest = case.objects.jobs.iter().max_by_key(|job| job.created);
-        let id: Option<QueueId> =
-            youngest.and_then(|job| job.label(label::QUEUE)?.parse().ok());
+        let id: Option<QueueId> = youngest.and_then(|job| job.label(label::QUEUE)?.parse().ok());
         id.map_or_else(String::new, |id| self.queue_name(&id).to_owned())
     }
 

@@ -1,7 +1,6 @@
 //! S27: suspending and deleting a binding; S26: how long ended Jobs are kept.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};

@@ -41,21 +41,7 @@ impl Served {
 
     /// A pod whose binding names the key and the host.
     fn pod(&self) -> Dest {
-        self.pod_with(Some(&self.keys.private), Some(&self.sshd.known_as_it_is()))
-    }
-
-    /// One whose binding names these.
-    fn pod_with(&self, key: Option<&str>, known_hosts: Option<&str>) -> Dest {
-        let mut pod = Dest::new();
-        if let Some(key) = key {
-            pod.give("ssh-privatekey", key);
-        }
-        if let Some(known_hosts) = known_hosts {
-            let file = pod.path().with_file_name("known_hosts");
-            fs::write(&file, known_hosts).expect("a file is written");
-            pod.settings.known_hosts = Some(file);
-        }
-        pod
+        pod_with(Some(&self.keys.private), Some(&self.sshd.known_as_it_is()))
     }
 
     /// Checks the commit out from this address, submodule and all.
@@ -89,6 +75,20 @@ impl Served {
     }
 }
 
+/// A pod whose binding names these.
+fn pod_with(key: Option<&str>, known_hosts: Option<&str>) -> Dest {
+    let mut pod = Dest::new();
+    if let Some(key) = key {
+        pod.give("ssh-privatekey", key);
+    }
+    if let Some(known_hosts) = known_hosts {
+        let file = pod.path().with_file_name("known_hosts");
+        fs::write(&file, known_hosts).expect("a file is written");
+        pod.settings.known_hosts = Some(file);
+    }
+    pod
+}
+
 #[tokio::test]
 async fn s3_a_key_and_known_hosts_open_a_private_repository_with_its_submodule() {
     let served = Served::new(NEW_PROTOCOL);
@@ -119,7 +119,7 @@ async fn s3_a_key_of_each_kind_opens_the_door() {
         served.sshd.let_in(&keys);
         let known_hosts = served.sshd.known_as_it_is();
         // Without its last end of line, as a Secret easily has it.
-        let pod = served.pod_with(Some(keys.private.trim()), Some(&known_hosts));
+        let pod = pod_with(Some(keys.private.trim()), Some(&known_hosts));
         served.bring(&pod, &served.url()).await;
     }
 }
@@ -163,7 +163,7 @@ async fn s3_an_unknown_or_changed_host_key_is_refused_in_one_sentence_and_not_le
         format!("git.example {}", other.public),
         served.sshd.known_as(&other),
     ] {
-        let pod = served.pod_with(Some(&served.keys.private), Some(&known_hosts));
+        let pod = pod_with(Some(&served.keys.private), Some(&known_hosts));
         let (sentence, hint) = served.refuse(&pod).await;
         assert_eq!(sentence, expected);
         assert!(hint.contains("environment.git.knownHostsRef"), "{hint}");
@@ -175,7 +175,7 @@ async fn s3_an_unknown_or_changed_host_key_is_refused_in_one_sentence_and_not_le
 #[tokio::test]
 async fn s3_without_known_hosts_no_host_is_trusted() {
     let served = Served::new(NEW_PROTOCOL);
-    let pod = served.pod_with(Some(&served.keys.private), None);
+    let pod = pod_with(Some(&served.keys.private), None);
     let (sentence, hint) = served.refuse(&pod).await;
     assert!(
         sentence.ends_with("is not known or has changed"),
@@ -203,7 +203,7 @@ async fn s3_a_wrong_and_a_missing_ssh_key_are_told_apart() {
     ] {
         // Each has a server of its own: newer ones turn away who has often been refused.
         let served = Served::new(NEW_PROTOCOL);
-        let pod = served.pod_with(key, Some(&served.sshd.known_as_it_is()));
+        let pod = pod_with(key, Some(&served.sshd.known_as_it_is()));
         let (sentence, hint) = served.refuse(&pod).await;
         assert_eq!(
             sentence,
