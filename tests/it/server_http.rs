@@ -81,6 +81,24 @@ fn files_go_up_come_down_in_parts_and_go_away() {
 }
 
 #[test]
+fn an_upload_that_has_no_place_on_the_way_is_an_error_of_the_servers() {
+    let server = InProcess::start();
+    let client = server.client();
+    let on_the_way = server.data.path().join("uploads");
+    std::fs::remove_dir(&on_the_way).unwrap();
+    server.block_on(async {
+        let refused = upload(&client, "p/a.txt", b"a").await;
+        assert_eq!(refused, (500, "could not store the file".into()));
+        for method in [Method::GET, Method::DELETE] {
+            let missing = client.request(method, "files/p/a.txt");
+            assert_eq!(status_and_text(missing).await, (404, "no such file".into()));
+        }
+        std::fs::create_dir(&on_the_way).unwrap();
+        assert_eq!(upload(&client, "p/a.txt", b"a").await.0, 200);
+    });
+}
+
+#[test]
 fn files_are_written_only_inside_their_folder_and_only_with_keys() {
     let server = InProcess::start();
     let (client, open) = (server.client(), Client::without_keys(&server.url));

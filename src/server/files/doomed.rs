@@ -17,7 +17,7 @@ use super::super::App;
 use super::super::call::Call;
 use super::super::wire::Refusal;
 use super::paths::{decoded, safe};
-use super::{PREFIX, remove};
+use super::{PREFIX, is_nowhere, remove};
 
 /// Files taken away at one go.
 const AT_ONCE: i64 = 500;
@@ -117,12 +117,6 @@ pub(crate) async fn sweep(app: &Arc<App>, linger: Duration) {
     if let Err(refusal) = forgotten.await {
         tracing::warn!(error = refusal.text, "deleted files could not be noted");
     }
-}
-
-/// No such file; nor can there be one where a part of its path is a file by now.
-fn is_nowhere(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{NotADirectory, NotFound};
-    matches!(error.kind(), NotFound | NotADirectory)
 }
 
 async fn remove_if_old(path: &Path, at: i64) -> std::io::Result<()> {

@@ -102,24 +102,34 @@ fn json_answer(body: &Value) -> Response {
     response
 }
 
+/// Why a file could not be read or deleted: mostly there is none.
+fn not_found_or_failed(what: &str, path: &Path, error: &std::io::Error) -> Failure {
+    if is_nowhere(error) {
+        (StatusCode::NOT_FOUND, "no such file".to_owned())
+    } else {
+        failed(what, path, error)
+    }
+}
+
+/// No such file; nor can there be one where a part of its path is a file by now.
+fn is_nowhere(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | NotADirectory)
+}
+
 fn failed(what: &str, path: &Path, error: &std::io::Error) -> Failure {
-    match error.kind() {
-        // Below a file there is none either.
-        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => {
-            (StatusCode::NOT_FOUND, "no such file".to_owned())
-        }
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => (
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    if matches!(error.kind(), StorageFull | QuotaExceeded) {
+        return (
             StatusCode::INSUFFICIENT_STORAGE,
             format!("could not {what}: the server's disk is full"),
-        ),
-        _ => {
-            tracing::error!(path = %path.display(), %error, "could not {what}");
-            (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                format!("could not {what}"),
-            )
-        }
+        );
     }
+    tracing::error!(path = %path.display(), %error, "could not {what}");
+    (
+        StatusCode::INTERNAL_SERVER_ERROR,
+        format!("could not {what}"),
+    )
 }
 
 // ---- uploads ----
@@ -265,11 +275,11 @@ async fn download(
     let path = safe(&app.files, &decoded(path)?)?;
     let mut file = File::open(&path)
         .await
-        .map_err(|error| failed("read the file", &path, &error))?;
+        .map_err(|error| not_found_or_failed("read the file", &path, &error))?;
     let about = file
         .metadata()
         .await
-        .map_err(|error| failed("read the file", &path, &error))?;
+        .map_err(|error| not_found_or_failed("read the file", &path, &error))?;
     if !about.is_file() {
         return Err((StatusCode::NOT_FOUND, "no such file".to_owned()));
     }
@@ -311,7 +321,7 @@ async fn download(
     } else {
         file.seek(SeekFrom::Start(start))
             .await
-            .map_err(|error| failed("read the file", &path, &error))?;
+            .map_err(|error| not_found_or_failed("read the file", &path, &error))?;
         stream(file, end - start)
     };
     answer
@@ -343,7 +353,7 @@ async fn delete(app: &App, path: &str) -> Result<Response, Failure> {
     let path = safe(&app.files, &decoded(path)?)?;
     remove(&path)
         .await
-        .map_err(|error| failed("delete the file", &path, &error))?;
+        .map_err(|error| not_found_or_failed("delete the file", &path, &error))?;
     Ok(text(StatusCode::OK, "OK"))
 }
 
@@ -378,7 +388,7 @@ async fn delete_many(app: &App, request: Request) -> Result<Response, Failure> {
         let result = match decoded(name).and_then(|name| safe(&app.files, &name)) {
             Ok(path) => remove(&path)
                 .await
-                .map_err(|error| failed("delete the file", &path, &error)),
+                .map_err(|error| not_found_or_failed("delete the file", &path, &error)),
             Err(failure) => Err(failure),
         };
         match result {
