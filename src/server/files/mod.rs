@@ -247,8 +247,18 @@ fn is_in_the_way(error: &std::io::Error) -> bool {
     )
 }
 
-/// Renames into place; the names of file and new folders survive a power loss too.
+/// Renames into place. Folders on the way may be taken away, being empty, before the file is in them: then once more.
 fn place(from: &Path, to: &Path, root: &Path) -> std::io::Result<()> {
+    match place_now(from, to, root) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && from.exists() => {
+            place_now(from, to, root)
+        }
+        placed => placed,
+    }
+}
+
+/// The names of file and new folders survive a power loss too.
+fn place_now(from: &Path, to: &Path, root: &Path) -> std::io::Result<()> {
     let folder = to.parent().unwrap_or(root);
     let mut changed = vec![folder];
     while let Some(last) = changed
