@@ -287,7 +287,7 @@ fn too_large() -> Refusal {
 }
 
 /// Takes in what a refused client is still sending: it reads the answer only after that.
-async fn drain(body: Body) {
+pub(super) async fn drain(body: Body) {
     let mut chunks = body.into_data_stream();
     let mut left = 2 * LARGEST_BODY;
     let all = async {
