@@ -309,6 +309,10 @@ fn what_is_too_large_encoded_or_sent_by_another_site_is_refused() {
             .request(Method::GET, "queues.get_all")
             .header("Sec-Fetch-Site", "cross-site");
         assert_eq!(status_and_text(foreign).await.0, 403);
+        let upload = client
+            .upload("p/a.txt", b"x")
+            .header("Sec-Fetch-Site", "cross-site");
+        assert_eq!(status_and_text(upload).await.0, 403);
         assert_eq!(client.call("debug.ping", json!({"a": 1})).await["a"], 1);
     });
 }

@@ -3,8 +3,8 @@
 //!
 //! Contents stream through; an upload is answered once it is on the disk under its final name. Reading needs no
 //! credentials, as on a stock file server: a link works in a browser, and its path holds the task's id, which nobody
-//! guesses. Writing and deleting need them. What a refused client still sends is taken in before it is answered, within
-//! bounds: it reads the answer only after that.
+//! guesses. Writing and deleting need them, and a role that may change things. What a refused client still sends is taken
+//! in before it is answered, within bounds: it reads the answer only after that.
 
 pub(crate) mod doomed;
 mod paths;
@@ -80,9 +80,14 @@ async fn answer_or_why(
         }
         _ => {}
     }
-    app.auth
+    let caller = app
+        .auth
         .caller(request.headers(), jiff::Timestamp::now().as_second())
         .map_err(|refusal| (StatusCode::UNAUTHORIZED, refusal.text))?;
+    if caller.only_reads() || front::is_from_another_site(request.headers()) {
+        let text = "Forbidden (a guest, or a request from another site)";
+        return Err((StatusCode::FORBIDDEN, text.to_owned()));
+    }
     match (&method, path) {
         (&Method::POST, "delete_many") => delete_many(app, request).await,
         (&Method::POST, "") => upload::upload(app, request).await,
