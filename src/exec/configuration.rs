@@ -11,14 +11,15 @@ use super::git;
 use super::plan::{Manager, Plan};
 use super::python::{Options, TORCH_INDEX};
 use super::settings::{Layout, Settings};
+use super::small;
 use super::tool::Log;
 use crate::config::agent::{Agent, From};
 use crate::config::conf::Document;
 use crate::config::env::Environment;
 use crate::pod;
 
-/// Largest file.
-const MOST: u64 = 1 << 20;
+/// Most bytes of a `clearml.conf`, and of each file that it includes.
+pub(super) const MOST: u64 = 1 << 20;
 /// Which package manager the configuration names.
 const TYPE: &str = "agent.package_manager.type";
 /// Whether uv may stand in for pip.
@@ -48,21 +49,28 @@ pub fn read(inherited: &BTreeMap<String, String>) -> Result<Agent, Failure> {
             Failure::new(format!("{name}, {why}"))
                 .hint("mend it, or remove environment.clearmlConfRef")
         };
-        let small = path.metadata().is_ok_and(|found| found.len() <= MOST);
-        let text = std::fs::read_to_string(&path)
-            .ok()
-            .filter(|_| small)
-            .ok_or_else(|| failed(format!("it cannot be read, or is longer than {MOST} bytes")))?;
+        let text = small::text(&path, MOST)
+            .map_err(|error| failed(format!("it cannot be read: {error}")))?;
         let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
         let document = Document::read_with(
             &text,
             &|name| environment.get(name).map(str::to_owned),
-            &|name| std::fs::read_to_string(folder.join(name)).ok(),
+            &|name| included(&folder.join(name)),
         )
         .map_err(|error| failed(error.to_string()))?;
         files.push((name, document));
     }
     Ok(Agent::resolve(&files, &environment))
+}
+
+/// The text of an included file, if it is there; why it cannot be read, if it cannot.
+fn included(path: &Path) -> Result<Option<String>, String> {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    match small::text(path, MOST) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory) => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Names what has no effect, once for each run.

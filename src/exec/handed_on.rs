@@ -2,12 +2,13 @@
 //! init container alone.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
 
+use super::configuration::MOST;
 use super::failure::Failure;
+use super::small;
 use super::spool::write_shared;
 use crate::config::conf::Document;
 
@@ -30,7 +31,7 @@ pub fn hand_on(
         Failure::new(format!("{}: {why}", from.display()))
             .hint("move the passwords into the Secret of environment.git.credentialsSecretRef")
     };
-    let text = fs::read_to_string(from).map_err(|error| failed(&error.to_string()))?;
+    let text = small::text(from, MOST).map_err(|error| failed(&error.to_string()))?;
     let variable = |name: &str| inherited.get(name).cloned();
     let copy = without_passwords(&text, &variable).ok_or_else(|| {
         failed("the passwords of repositories in it cannot be kept from the task's container")
@@ -114,6 +115,8 @@ fn blanked(mut document: Value) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn copy(text: &str) -> Option<String> {
@@ -164,5 +167,17 @@ mod tests {
             fs::read_to_string(&to).unwrap(),
             "agent.git_pass: masked\nsdk.x: 1\n"
         );
+    }
+
+    #[test]
+    fn a_file_that_is_too_long_is_not_handed_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("a"), folder.path().join("b"));
+        let blank = "\n".repeat(usize::try_from(MOST).unwrap());
+        fs::write(&from, format!("sdk.x: 1{blank}")).unwrap();
+        let failure = hand_on(&from, &to, &BTreeMap::new()).unwrap_err();
+        let told = format!("it is longer than {MOST} bytes");
+        assert!(failure.sentence.contains(&told), "{failure}");
+        assert!(!to.exists());
     }
 }

@@ -35,6 +35,7 @@ mod sections;
 pub mod settings;
 mod setup;
 mod shelf;
+mod small;
 pub mod smi;
 pub mod spool;
 mod start;

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::output::{Piece, Position};
+use super::small;
 
 /// Version of what stands beside the log.
 const VERSION: u32 = 1;
@@ -33,6 +34,9 @@ pub const NOTE: &str = "trainyard: ";
 /// Most bytes of `times`, and how many stamps are kept when it has become longer.
 const TIMES_BYTES: u64 = 64 * 1024;
 const KEPT_STAMPS: usize = 500;
+
+/// Most bytes of a file beside the log: the task may write there, too. Ours stay below half of that.
+const BESIDE_BYTES: u64 = 1 << 20;
 
 /// How many bytes before a place the log is recognized by.
 const TRACE_BYTES: u64 = 64;
@@ -143,7 +147,7 @@ impl Spool {
 
     /// Lengths of the log at known times, oldest first; what cannot be read is left out.
     pub fn stamps(&self) -> Vec<(u64, i64)> {
-        let text = fs::read_to_string(self.folder.join("times")).unwrap_or_default();
+        let text = small::text(&self.folder.join("times"), BESIDE_BYTES).unwrap_or_default();
         text.lines()
             .filter_map(|line| {
                 let (length, time) = line.split_once(' ')?;
@@ -216,7 +220,7 @@ impl Spool {
     /// What the uplink has acknowledged; nothing if it has not begun. A file that cannot be read is an error: to
     /// guess would send lines twice.
     pub fn acknowledged(&self) -> io::Result<Acknowledged> {
-        match fs::read(self.folder.join("ack.json")) {
+        match small::bytes(&self.folder.join("ack.json"), BESIDE_BYTES) {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(io::Error::other),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Acknowledged::default()),
             Err(error) => Err(error),

@@ -253,7 +253,7 @@ async fn granted(
 
 /// Who asks, if they may; judged by the headers alone.
 fn permitted(app: &App, headers: &HeaderMap, route: &Route) -> Result<Caller, Refusal> {
-    if from_another_site(headers) {
+    if is_from_another_site(headers) {
         return Err(Refusal::new(
             403,
             20,
@@ -287,7 +287,7 @@ fn too_large() -> Refusal {
 }
 
 /// Takes in what a refused client is still sending: it reads the answer only after that.
-async fn drain(body: Body) {
+pub(super) async fn drain(body: Body) {
     let mut chunks = body.into_data_stream();
     let mut left = 2 * LARGEST_BODY;
     let all = async {
@@ -302,7 +302,7 @@ async fn drain(body: Body) {
 }
 
 /// A browser sends its stored password along wherever a page points it; only our own pages may do that.
-fn from_another_site(headers: &HeaderMap) -> bool {
+pub(super) fn is_from_another_site(headers: &HeaderMap) -> bool {
     headers
         .get("sec-fetch-site")
         .is_some_and(|site| site != "same-origin" && site != "none")

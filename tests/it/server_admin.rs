@@ -98,6 +98,15 @@ fn users_come_and_go_while_the_server_runs() {
             (status, &answer["meta"]["result_subcode"]),
             (403, &json!(20))
         );
+        for (client, expected) in [(&guest, 403_u16), (&ada, 200), (&guest, 403)] {
+            let sent = client.upload("p/a.txt", b"a").send().await.unwrap();
+            assert_eq!(sent.status(), expected);
+            let path = "files/p/a.txt";
+            let looked = client.request(Method::GET, path).send().await.unwrap();
+            assert_eq!(looked.status() == 200, expected == 200, "no guest's upload");
+            let deleted = client.request(Method::DELETE, path).send().await.unwrap();
+            assert_eq!(deleted.status(), expected);
+        }
         let token = guest.call("auth.login", json!({})).await;
         assert!(token["token"].is_string());
         let user = ada.call("users.get_current_user", json!({})).await["user"]["id"].clone();

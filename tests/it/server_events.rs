@@ -1,5 +1,7 @@
 //! Reading events back in the less usual forms: older versions, several tasks, downloads, and what is published.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::server_world::{Client, served};
@@ -10,6 +12,29 @@ async fn refused(client: &Client, call: &str, body: Value) -> (u16, u64) {
         status,
         answer["meta"]["result_subcode"].as_u64().unwrap_or(0),
     )
+}
+
+#[test]
+fn lines_that_are_wrong_each_in_a_way_of_its_own_hold_nobody_up() {
+    const LINES: usize = 100_000;
+    served(async |client| {
+        let task = client.task("wrong").await;
+        let wrong = |i: usize| json!({"type": format!("odd {i}"), "task": task}).to_string();
+        let mut lines: Vec<String> = (0..LINES).map(wrong).collect();
+        lines.push(wrong(7));
+        lines.push(json!({"type": "log", "task": task, "msg": "right"}).to_string());
+        let sent = client.batch(lines.join("\n")).send();
+        let answer = tokio::time::timeout(Duration::from_secs(60), sent).await;
+        let answer: Value = answer.unwrap().unwrap().json().await.unwrap();
+        let data = &answer["data"];
+        assert_eq!(
+            (&data["added"], &data["errors"]),
+            (&json!(1), &json!(LINES + 1))
+        );
+        let info = data["errors_info"].as_object().unwrap();
+        assert_eq!(info.len(), LINES);
+        assert_eq!(info["Invalid event type odd 7"], 2);
+    });
 }
 
 #[test]

@@ -2,10 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use reqwest::Method;
 use serde_json::{Value, json};
+use trainyard::server::Options;
 
-use crate::server_world::{Client, InProcess, served};
+use crate::server_world::{Client, InProcess, multipart, served};
 
 async fn status_and_text(request: reqwest::RequestBuilder) -> (u16, String) {
     let answer = request.send().await.unwrap();
@@ -78,6 +85,100 @@ fn files_go_up_come_down_in_parts_and_go_away() {
             (200, "OK".into())
         );
     });
+}
+
+#[test]
+fn an_upload_that_has_no_place_on_the_way_is_an_error_of_the_servers() {
+    let server = InProcess::start();
+    let client = server.client();
+    let on_the_way = server.data.path().join("uploads");
+    std::fs::remove_dir(&on_the_way).unwrap();
+    server.block_on(async {
+        let refused = upload(&client, "p/a.txt", b"a").await;
+        assert_eq!(refused, (500, "could not store the file".into()));
+        for method in [Method::GET, Method::DELETE] {
+            let missing = client.request(method, "files/p/a.txt");
+            assert_eq!(status_and_text(missing).await, (404, "no such file".into()));
+        }
+        std::fs::create_dir(&on_the_way).unwrap();
+        assert_eq!(upload(&client, "p/a.txt", b"a").await.0, 200);
+    });
+}
+
+#[test]
+fn an_upload_of_too_many_parts_is_refused_and_the_files_before_stay() {
+    served(async |client| {
+        let field = "--edge\r\nContent-Disposition: form-data; name=\"x\"\r\n\r\nv\r\n";
+        for (fields, expected) in [(999, 200), (1000, 413)] {
+            let path = format!("p/{fields}.txt");
+            let file = format!(
+                "--edge\r\nContent-Disposition: form-data; name=\"{path}\"; filename=\"f\"\r\n\r\nf\r\n"
+            );
+            let body = file + &field.repeat(fields) + "--edge--\r\n";
+            let request = client
+                .request(Method::POST, "files")
+                .header("Content-Type", "multipart/form-data; boundary=edge")
+                .body(body);
+            let (status, text) = status_and_text(request).await;
+            assert_eq!(status, expected, "{text}");
+            if status == 413 {
+                let told = "the upload has more than 1000 parts: send it in several";
+                assert_eq!(text, told);
+            }
+            let stored = client.request(Method::GET, &format!("files/{path}"));
+            assert_eq!(status_and_text(stored).await, (200, "f".into()));
+        }
+    });
+}
+
+/// Uploads 32 MiB as a client that reads nothing before all is sent; the answer.
+fn send_then_read(client: &Client, path: &str) -> String {
+    let (kind, body) = multipart(path, &vec![b'x'; 32 << 20]);
+    let (key, secret) = client.keys.clone().unwrap_or_default();
+    let pair = STANDARD.encode(format!("{key}:{secret}"));
+    let host = client.url.trim_start_matches("http://");
+    let head = format!(
+        "POST /files HTTP/1.1\r\nHost: {host}\r\nAuthorization: Basic {pair}\r\nConnection: close\r\n\
+         Content-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut stream = TcpStream::connect(host).unwrap();
+    let patience = Some(Duration::from_secs(60));
+    stream.set_read_timeout(patience).unwrap();
+    stream.set_write_timeout(patience).unwrap();
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(&body).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn a_client_whose_upload_is_refused_early_reads_why_after_it_has_sent_all() {
+    let server = InProcess::with(|data| Options {
+        largest_file: 1000,
+        ..Options::new(data)
+    });
+    let (client, open) = (server.client(), Client::without_keys(&server.url));
+    for (client, path, status, why) in [
+        (&open, "p/a.bin", "401 ", "Unauthorized"),
+        (
+            &client,
+            "../a.bin",
+            "400 ",
+            "has a part that is not allowed",
+        ),
+        (
+            &client,
+            "p/a.bin",
+            "413 ",
+            "the file is larger than 1000 bytes",
+        ),
+    ] {
+        let answer = send_then_read(client, path);
+        let (line, _) = answer.split_once('\r').unwrap();
+        assert!(line.contains(status) && answer.contains(why), "{answer}");
+    }
 }
 
 #[test]
@@ -208,6 +309,10 @@ fn what_is_too_large_encoded_or_sent_by_another_site_is_refused() {
             .request(Method::GET, "queues.get_all")
             .header("Sec-Fetch-Site", "cross-site");
         assert_eq!(status_and_text(foreign).await.0, 403);
+        let upload = client
+            .upload("p/a.txt", b"x")
+            .header("Sec-Fetch-Site", "cross-site");
+        assert_eq!(status_and_text(upload).await.0, 403);
         assert_eq!(client.call("debug.ping", json!({"a": 1})).await["a"], 1);
     });
 }

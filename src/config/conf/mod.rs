@@ -39,6 +39,9 @@ impl ConfError {
     }
 }
 
+/// The text of an included file, by the name that stands in the file.
+type Include<'i> = dyn Fn(&str) -> Result<Option<String>, String> + 'i;
+
 /// A file that was read.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Document {
@@ -51,14 +54,15 @@ pub struct Document {
 impl Document {
     /// Reads a file; `variable` answers `${NAME}` where the file has no such key.
     pub fn read(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfError> {
-        Self::read_with(text, variable, &|_| None)
+        Self::read_with(text, variable, &|_| Ok(None))
     }
 
-    /// The same; `include` gives the text of a file that this one includes.
+    /// The same; `include` gives the text of a file that this one includes, nothing if there is no such file, or why it
+    /// cannot be read.
     pub fn read_with(
         text: &str,
         variable: &dyn Fn(&str) -> Option<String>,
-        include: &dyn Fn(&str) -> Option<String>,
+        include: &Include<'_>,
     ) -> Result<Self, ConfError> {
         if text.len() > LONGEST {
             return Err(ConfError::new(

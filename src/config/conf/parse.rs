@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Number, Value};
 
 use super::tree::{Fields, Node, Reference, joined_path};
-use super::{ConfError, DEEPEST};
+use super::{ConfError, DEEPEST, Include};
 
 /// How deep files may include others.
 const MOST_FILES: usize = 8;
@@ -14,7 +14,7 @@ const MOST_FILES: usize = 8;
 /// another file.
 pub(super) fn parse(
     text: &str,
-    include: &dyn Fn(&str) -> Option<String>,
+    include: &Include<'_>,
     files: usize,
 ) -> Result<(Fields, BTreeMap<String, usize>), ConfError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -37,7 +37,7 @@ pub(super) fn parse(
 }
 
 struct Parser<'t> {
-    include: &'t dyn Fn(&str) -> Option<String>,
+    include: &'t Include<'t>,
     /// How many files include this one.
     files: usize,
     rest: &'t str,
@@ -196,7 +196,7 @@ impl Parser<'_> {
     }
 
     /// `include "other.conf"`, `include file("other.conf")`, `include required("other.conf")`: what the other file says stands
-    /// here. One that is not there is passed over unless it is required, as pyhocon does.
+    /// here. One that is not there is passed over unless it is required, as pyhocon does; one that is there counts.
     fn included(
         &mut self,
         parent: &str,
@@ -211,7 +211,10 @@ impl Parser<'_> {
                 "{name:?} is included by files that include each other"
             )));
         }
-        let Some(text) = (self.include)(&name) else {
+        let text = (self.include)(&name).map_err(|why| {
+            self.error(format!("the included file {name:?} cannot be read: {why}"))
+        })?;
+        let Some(text) = text else {
             let message = format!("the required file {name:?} cannot be read");
             return if required {
                 Err(self.error(message))

@@ -262,12 +262,16 @@ proptest! {
 
 #[test]
 fn other_files_stand_where_they_are_included() {
-    let include = |name: &str| match name {
-        "a.conf" => Some("x: 2\ny { z: ${x} }\ninclude \"b.conf\"".to_owned()),
-        "b.conf" => Some("deep: yes".to_owned()),
-        "me.conf" => Some("include \"me.conf\"".to_owned()),
-        "bad.conf" => Some("a {".to_owned()),
-        _ => None,
+    let include = |name: &str| {
+        let text = match name {
+            "a.conf" => "x: 2\ny { z: ${x} }\ninclude \"b.conf\"",
+            "b.conf" => "deep: yes",
+            "me.conf" => "include \"me.conf\"",
+            "bad.conf" => "a {",
+            "locked.conf" => return Err("permission denied".to_owned()),
+            _ => return Ok(None),
+        };
+        Ok(Some(text.to_owned()))
     };
     let read = |text: &str| Document::read_with(text, &|_| None, &include);
     let document = read("x: 1\ninclude \"a.conf\"\ny.w: 3\ninclude \"gone.conf\"\n").unwrap();
@@ -283,6 +287,12 @@ fn other_files_stand_where_they_are_included() {
             .unwrap_err()
             .to_string()
             .contains("include each other")
+    );
+    assert_eq!(
+        read("a: 1\ninclude \"locked.conf\"")
+            .unwrap_err()
+            .to_string(),
+        "line 2: the included file \"locked.conf\" cannot be read: permission denied"
     );
     assert_eq!(
         read("a: 1\ninclude \"bad.conf\"").unwrap_err().to_string(),

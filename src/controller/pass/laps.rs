@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-/// How long the parts of a pass took, for who looks into a slow one (`--log-level debug`).
+/// How long the parts of a pass took, for who looks into a slow one (`--log debug`).
 pub(super) struct Laps {
     last: Instant,
     done: Vec<(&'static str, u128)>,

@@ -39,6 +39,37 @@ fn recorded_with(binary: &str) -> Plan {
 }
 
 #[test]
+fn an_included_file_that_is_there_and_cannot_be_read_is_told_by_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let long = "\n".repeat(usize::try_from(MOST).unwrap() + 1);
+    std::fs::write(at("good.conf"), "agent.default_python: 3.9").unwrap();
+    std::fs::write(at("long.conf"), &long).unwrap();
+    std::fs::write(at("odd.conf"), [0xff, 0xfe]).unwrap();
+    let conf = at("clearml.conf");
+    let set = variables(&[("CLEARML_CONFIG_FILE", conf.to_str().unwrap())]);
+    let told = |text: &str| {
+        std::fs::write(&conf, text).unwrap();
+        read(&set).map(|agent| agent.text("agent.default_python"))
+    };
+    let sentence = |text: &str| told(text).unwrap_err().sentence;
+    let good = told("include \"gone.conf\"\ninclude \"good.conf\"\ninclude \"good.conf/x\"");
+    assert_eq!(good.unwrap().as_deref(), Some("3.9"));
+    for (name, why) in [
+        ("long.conf", "it is longer than 1048576 bytes"),
+        ("odd.conf", "it is not UTF-8"),
+    ] {
+        let failure = sentence(&format!("include \"{name}\""));
+        let expected = format!("line 1: the included file \"{name}\" cannot be read: {why}");
+        assert!(failure.ends_with(&expected), "{failure}");
+    }
+    let failure = sentence("include required(\"gone.conf\")");
+    assert!(failure.contains("required"), "{failure}");
+    let failure = sentence(&long);
+    assert!(failure.ends_with("bytes"), "{failure}");
+}
+
+#[test]
 fn pip_is_uv_unless_its_user_wants_pip_itself() {
     for (keys, expected) in [
         (vec![], Manager::Auto),

@@ -25,9 +25,12 @@ use serde::{Deserialize, Serialize};
 use super::PythonSettings;
 use crate::exec::failure::Failure;
 use crate::exec::shelf::open_lock;
+use crate::exec::small;
 use crate::exec::tool::Log;
 
 const MARKER: &str = ".trainyard.json";
+/// Most bytes of it: some thousand packages.
+const MARKER_BYTES: u64 = 1 << 20;
 
 /// Written into a complete environment.
 #[derive(Debug, Serialize, Deserialize)]
@@ -140,7 +143,7 @@ impl Store {
         };
         // Taken before the look: what was looked over must not be removed before it is used.
         let held = self.hold(&folder);
-        let Ok(text) = std::fs::read(folder.join(MARKER)) else {
+        let Ok(text) = small::bytes(&folder.join(MARKER), MARKER_BYTES) else {
             return Ok(None);
         };
         let Ok(marker) = serde_json::from_slice::<Marker>(&text) else {
@@ -348,6 +351,14 @@ mod tests {
             "the frozen list leads to the same environment"
         );
         whole::set_writable(place.folder(), true);
+        let marker = place.folder().join(MARKER);
+        let written = std::fs::read(&marker).unwrap();
+        let mut long = written.clone();
+        long.resize(usize::try_from(MARKER_BYTES).unwrap() + 1, b' ');
+        std::fs::write(&marker, long).unwrap();
+        assert!(store.ready("aa").unwrap().is_none(), "a damaged marker");
+        std::fs::write(&marker, written).unwrap();
+        assert!(store.ready("aa").unwrap().is_some());
         std::fs::remove_dir_all(package).unwrap();
         let broken = store
             .ready("aa")

@@ -31,6 +31,21 @@ fn stamps_of_a_long_run_stay_few_and_the_last_is_kept() {
 }
 
 #[test]
+fn what_a_task_makes_too_long_beside_the_log_is_not_read() {
+    let (_folder, spool) = spool();
+    let long = vec![b'\n'; usize::try_from(BESIDE_BYTES).unwrap() + 1];
+    fs::write(spool.folder.join("times"), &long).unwrap();
+    assert!(spool.stamps().is_empty());
+    spool.line("one").unwrap();
+    spool.stamp(100).unwrap();
+    spool.stamp(101).unwrap();
+    assert_eq!(spool.stamps(), [(4, 101)], "it is begun anew");
+    fs::write(spool.folder.join("ack.json"), &long).unwrap();
+    let error = spool.acknowledged().unwrap_err();
+    assert!(error.to_string().contains("longer than"), "{error}");
+}
+
+#[test]
 fn lines_and_bytes_of_other_handles_are_appended() {
     let (_folder, spool) = spool();
     spool.line("one").unwrap();

@@ -61,14 +61,15 @@ struct Touched {
 struct Batch<'e> {
     touched: HashMap<&'e str, Option<Touched>>,
     curves: Curves,
-    errors: Vec<(String, u64)>,
+    /// How many lines were not taken, by the text that says why: each line may have one of its own.
+    errors: Doc,
 }
 
 fn store<'e>(call: &Call, events: impl Iterator<Item = Event<'e>>) -> Answer {
     let mut batch = Batch {
         touched: HashMap::new(),
         curves: Curves::default(),
-        errors: Vec::new(),
+        errors: Doc::new(),
     };
     let mut added = 0_u64;
     for event in events {
@@ -78,10 +79,10 @@ fn store<'e>(call: &Call, events: impl Iterator<Item = Event<'e>>) -> Answer {
         };
         match outcome {
             Ok(()) => added += 1,
-            Err(text) => match batch.errors.iter_mut().find(|(known, _)| *known == text) {
-                Some((_, count)) => *count += 1,
-                None => batch.errors.push((text, 1)),
-            },
+            Err(text) => {
+                let count = batch.errors.entry(text).or_insert(0.into());
+                *count = (count.as_u64().unwrap_or(0) + 1).into();
+            }
         }
     }
     if added == 0 {
@@ -101,13 +102,8 @@ fn store<'e>(call: &Call, events: impl Iterator<Item = Event<'e>>) -> Answer {
             finish(call, id, seen)?;
         }
     }
-    let failed: u64 = batch.errors.iter().map(|(_, count)| count).sum();
-    let info: Doc = batch
-        .errors
-        .into_iter()
-        .map(|(text, count)| (text, count.into()))
-        .collect();
-    Ok(json!({"added": added, "errors": failed, "errors_info": info}))
+    let failed: u64 = batch.errors.values().filter_map(Value::as_u64).sum();
+    Ok(json!({"added": added, "errors": failed, "errors_info": batch.errors}))
 }
 
 /// Writes the log lines of a task, and what the events changed on it.

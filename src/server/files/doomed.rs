@@ -4,8 +4,10 @@
 //! reset, delete ──▶ a row per file, in the same transaction ──▶ some time later: file away, then row away
 //! ```
 //!
-//! The rows survive a crash. A file that was written after its row (the task ran again) stays.
+//! The rows survive a crash. A file that was written after its row (the task ran again) stays, also below a folder that
+//! was noted.
 
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -17,7 +19,7 @@ use super::super::App;
 use super::super::call::Call;
 use super::super::wire::Refusal;
 use super::paths::{decoded, safe};
-use super::{PREFIX, remove};
+use super::{PREFIX, is_nowhere};
 
 /// Files taken away at one go.
 const AT_ONCE: i64 = 500;
@@ -94,7 +96,8 @@ pub(crate) async fn sweep(app: &Arc<App>, linger: Duration) {
             gone.push(row);
             continue;
         };
-        match remove_if_old(&path, at).await {
+        let removed = tokio::task::spawn_blocking(move || remove_old(&path, at)).await;
+        match removed.map_err(std::io::Error::other).flatten() {
             Ok(()) => gone.push(row),
             Err(error) if is_nowhere(&error) => gone.push(row),
             Err(error) => stuck.push(format!("{name}: {error}")),
@@ -119,17 +122,25 @@ pub(crate) async fn sweep(app: &Arc<App>, linger: Duration) {
     }
 }
 
-/// No such file; nor can there be one where a part of its path is a file by now.
-fn is_nowhere(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{NotADirectory, NotFound};
-    matches!(error.kind(), NotFound | NotADirectory)
-}
-
-async fn remove_if_old(path: &Path, at: i64) -> std::io::Result<()> {
-    let about = tokio::fs::symlink_metadata(path).await?;
-    let written = about.modified()?.duration_since(UNIX_EPOCH);
-    let newer = written.is_ok_and(|written| i128::from(at) < written.as_millis().cast_signed());
-    if newer { Ok(()) } else { remove(path).await }
+/// Takes a file away, or of a folder all files below it, unless they were written after `at`: those stay, and the folders
+/// that hold them.
+fn remove_old(path: &Path, at: i64) -> std::io::Result<()> {
+    let about = fs::symlink_metadata(path)?;
+    if !about.is_dir() {
+        let written = about.modified()?.duration_since(UNIX_EPOCH);
+        let newer = written.is_ok_and(|written| i128::from(at) < written.as_millis().cast_signed());
+        return if newer { Ok(()) } else { fs::remove_file(path) };
+    }
+    for entry in fs::read_dir(path)? {
+        match remove_old(&entry?.path(), at) {
+            Err(error) if !is_nowhere(&error) => return Err(error),
+            _ => {}
+        }
+    }
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        removed => removed,
+    }
 }
 
 #[cfg(test)]
@@ -158,5 +169,34 @@ mod tests {
         ] {
             assert_eq!(path(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn of_a_folder_only_the_files_that_are_old_go() {
+        let at = 1_000_000;
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, millis: u64| {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, "x").unwrap();
+            let file = fs::File::options().write(true).open(&path).unwrap();
+            let written = UNIX_EPOCH + Duration::from_millis(millis);
+            file.set_modified(written).unwrap();
+            path
+        };
+        let old = write("m/old", 999_999);
+        let same = write("m/a/same", 1_000_000);
+        let new = write("m/b/new", 1_000_001);
+        let beside = write("m/b/old", 5);
+        // The folders themselves are of now.
+        remove_old(&folder.path().join("m"), at).unwrap();
+        for gone in [&old, &same, &beside, &folder.path().join("m/a")] {
+            assert!(!gone.exists(), "{}", gone.display());
+        }
+        assert!(new.exists());
+        remove_old(&new, at).unwrap();
+        assert!(new.exists());
+        remove_old(&folder.path().join("m"), at + 1).unwrap();
+        assert!(!folder.path().join("m").exists());
     }
 }

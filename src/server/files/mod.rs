@@ -3,29 +3,28 @@
 //!
 //! Contents stream through; an upload is answered once it is on the disk under its final name. Reading needs no
 //! credentials, as on a stock file server: a link works in a browser, and its path holds the task's id, which nobody
-//! guesses. Writing and deleting need them.
+//! guesses. Writing and deleting need them, and a role that may change things. What a refused client still sends is taken
+//! in before it is answered, within bounds: it reads the answer only after that.
 
 pub(crate) mod doomed;
 mod paths;
+mod upload;
 
-use std::fs;
 use std::io::SeekFrom;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::body::Body;
-use axum::extract::multipart::Field;
-use axum::extract::{FromRequest as _, Multipart, Request, State};
+use axum::body::{Body, BodyDataStream};
+use axum::extract::{Request, State};
 use axum::response::Response;
 use futures::StreamExt as _;
+use futures::stream::Fuse;
 use http::{HeaderMap, Method, StatusCode, header};
 use serde_json::{Value, json};
 use tokio::fs::File;
-use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 
-use super::App;
-use super::wire::new_id;
+use super::{App, front};
 use paths::{Range, decoded, kind_of, safe};
 
 /// First part of every file's address.
@@ -33,9 +32,6 @@ pub(crate) const PREFIX: &str = "/files";
 
 /// How much of a file is in memory.
 const CHUNK: usize = 128 << 10;
-
-/// The most of an upload that may arrive before a part begins or goes on: so much of it is in memory.
-const LARGEST_HEAD: usize = 2 << 20;
 
 /// The largest list for `delete_many`.
 const LARGEST_LIST: usize = 4 << 20;
@@ -52,6 +48,23 @@ pub(super) async fn entry(State(app): State<Arc<App>>, request: Request) -> Resp
 
 /// Answers a request whose path begins with `prefix`.
 pub(super) async fn answer(app: &Arc<App>, prefix: &str, request: Request) -> Response {
+    let (about, body) = request.into_parts();
+    let body = Incoming::of(body);
+    let request = Request::from_parts(about, body.rest());
+    match answer_or_why(app, prefix, request).await {
+        Ok(response) => response,
+        Err((status, why)) => {
+            front::drain(body.rest()).await;
+            text(status, &why)
+        }
+    }
+}
+
+async fn answer_or_why(
+    app: &Arc<App>,
+    prefix: &str,
+    request: Request,
+) -> Result<Response, Failure> {
     let path = request
         .uri()
         .path()
@@ -59,28 +72,49 @@ pub(super) async fn answer(app: &Arc<App>, prefix: &str, request: Request) -> Re
         .unwrap_or_default()
         .to_owned();
     let method = request.method().clone();
-    let result = match (&method, path.trim_matches('/')) {
-        (&Method::GET | &Method::HEAD, "") => Ok(text(StatusCode::OK, "OK")),
+    let path = path.trim_matches('/');
+    match (&method, path) {
+        (&Method::GET | &Method::HEAD, "") => return Ok(text(StatusCode::OK, "OK")),
         (&Method::GET | &Method::HEAD, file) => {
-            download(app, file, &method, request.headers()).await
+            return download(app, file, &method, request.headers()).await;
         }
-        _ => match app
-            .auth
-            .caller(request.headers(), jiff::Timestamp::now().as_second())
-        {
-            Err(refusal) => Err((StatusCode::UNAUTHORIZED, refusal.text)),
-            Ok(_) => match (&method, path.trim_matches('/')) {
-                (&Method::POST, "delete_many") => delete_many(app, request).await,
-                (&Method::POST, "") => upload(app, request).await,
-                (&Method::DELETE, file) => delete(app, file).await,
-                _ => Err((
-                    StatusCode::METHOD_NOT_ALLOWED,
-                    format!("{method} is not possible here"),
-                )),
-            },
-        },
-    };
-    result.unwrap_or_else(|(status, why)| text(status, &why))
+        _ => {}
+    }
+    let caller = app
+        .auth
+        .caller(request.headers(), jiff::Timestamp::now().as_second())
+        .map_err(|refusal| (StatusCode::UNAUTHORIZED, refusal.text))?;
+    if caller.only_reads() || front::is_from_another_site(request.headers()) {
+        let text = "Forbidden (a guest, or a request from another site)";
+        return Err((StatusCode::FORBIDDEN, text.to_owned()));
+    }
+    match (&method, path) {
+        (&Method::POST, "delete_many") => delete_many(app, request).await,
+        (&Method::POST, "") => upload::upload(app, request).await,
+        (&Method::DELETE, file) => delete(app, file).await,
+        _ => Err((
+            StatusCode::METHOD_NOT_ALLOWED,
+            format!("{method} is not possible here"),
+        )),
+    }
+}
+
+/// A request's body. Who reads it may stop halfway; what is left can still be read.
+struct Incoming(Arc<Mutex<Fuse<BodyDataStream>>>);
+
+impl Incoming {
+    fn of(body: Body) -> Self {
+        Self(Arc::new(Mutex::new(body.into_data_stream().fuse())))
+    }
+
+    /// What nobody has read so far.
+    fn rest(&self) -> Body {
+        let body = Arc::clone(&self.0);
+        Body::from_stream(futures::stream::poll_fn(move |context| {
+            let mut body = body.lock().unwrap_or_else(PoisonError::into_inner);
+            body.poll_next_unpin(context)
+        }))
+    }
 }
 
 fn text(status: StatusCode, body: &str) -> Response {
@@ -102,156 +136,34 @@ fn json_answer(body: &Value) -> Response {
     response
 }
 
+/// Why a file could not be read or deleted: mostly there is none.
+fn not_found_or_failed(what: &str, path: &Path, error: &std::io::Error) -> Failure {
+    if is_nowhere(error) {
+        (StatusCode::NOT_FOUND, "no such file".to_owned())
+    } else {
+        failed(what, path, error)
+    }
+}
+
+/// No such file; nor can there be one where a part of its path is a file by now.
+fn is_nowhere(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | NotADirectory)
+}
+
 fn failed(what: &str, path: &Path, error: &std::io::Error) -> Failure {
-    match error.kind() {
-        // Below a file there is none either.
-        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => {
-            (StatusCode::NOT_FOUND, "no such file".to_owned())
-        }
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => (
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    if matches!(error.kind(), StorageFull | QuotaExceeded) {
+        return (
             StatusCode::INSUFFICIENT_STORAGE,
             format!("could not {what}: the server's disk is full"),
-        ),
-        _ => {
-            tracing::error!(path = %path.display(), %error, "could not {what}");
-            (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                format!("could not {what}"),
-            )
-        }
+        );
     }
-}
-
-// ---- uploads ----
-
-/// Each part's field name is the path of a file (§2.8); the answer lists what was stored.
-async fn upload(app: &App, request: Request) -> Result<Response, Failure> {
-    let unreadable = |why: String| {
-        (
-            StatusCode::BAD_REQUEST,
-            format!("the upload cannot be read: {why}"),
-        )
-    };
-    let waiting = Arc::new(AtomicUsize::new(0));
-    let request = request.map(|body| bounded(body, Arc::clone(&waiting)));
-    let mut parts = Multipart::from_request(request, &())
-        .await
-        .map_err(|error| unreadable(error.body_text()))?;
-    let mut stored = Vec::new();
-    while let Some(mut part) = parts
-        .next_field()
-        .await
-        .map_err(|error| unreadable(error.body_text()))?
-    {
-        waiting.store(0, Ordering::Relaxed);
-        let name = part
-            .name()
-            .map(|name| name.trim_start_matches('/').to_owned());
-        let Some(name) = name.filter(|_| part.file_name().is_some()) else {
-            // Else it would be passed over as part of the next one's head.
-            while next_chunk(&mut part, &waiting).await?.is_some() {}
-            continue;
-        };
-        let target = safe(&app.files, &name)?;
-        store(app, part, &target, &waiting).await?;
-        stored.push(name);
-    }
-    Ok(json_answer(&json!(stored)))
-}
-
-/// The body, until more than [`LARGEST_HEAD`] of it was taken without being used. What reads the parts keeps all that
-/// comes before a part's contents, however much that is.
-fn bounded(body: Body, waiting: Arc<AtomicUsize>) -> Body {
-    Body::from_stream(body.into_data_stream().map(move |chunk| {
-        let chunk = chunk.map_err(std::io::Error::other)?;
-        let before = waiting.fetch_add(chunk.len(), Ordering::Relaxed);
-        if before + chunk.len() > LARGEST_HEAD {
-            return Err(std::io::Error::other("a part's head is too long"));
-        }
-        Ok(chunk)
-    }))
-}
-
-async fn next_chunk(
-    part: &mut Field<'_>,
-    waiting: &AtomicUsize,
-) -> Result<Option<axum::body::Bytes>, Failure> {
-    let chunk = part.chunk().await.map_err(|error| {
-        let text = format!("the upload broke off: {error}");
-        (StatusCode::BAD_REQUEST, text)
-    })?;
-    waiting.store(0, Ordering::Relaxed);
-    Ok(chunk)
-}
-
-/// A file on its way in; what is still there when the value goes was cut off, and goes too.
-struct Arriving(PathBuf);
-
-impl Drop for Arriving {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
-/// Streams a part beside the tree, then moves it to its place.
-async fn store(
-    app: &App,
-    mut part: Field<'_>,
-    target: &Path,
-    waiting: &AtomicUsize,
-) -> Result<(), Failure> {
-    let new = Arriving(app.uploads.join(new_id()));
-    let broken = |error: &std::io::Error| failed("store the file", target, error);
-    let mut file = File::create(&new.0).await.map_err(|error| broken(&error))?;
-    let mut size = 0_u64;
-    while let Some(chunk) = next_chunk(&mut part, waiting).await? {
-        size += chunk.len() as u64;
-        if size > app.largest_file {
-            let text = format!("the file is larger than {} bytes", app.largest_file);
-            return Err((StatusCode::PAYLOAD_TOO_LARGE, text));
-        }
-        file.write_all(&chunk)
-            .await
-            .map_err(|error| broken(&error))?;
-    }
-    // What went wrong with the last write is told by this alone.
-    file.flush().await.map_err(|error| broken(&error))?;
-    file.sync_all().await.map_err(|error| broken(&error))?;
-    let (root, to) = (app.files.clone(), target.to_owned());
-    let placed = tokio::task::spawn_blocking(move || place(&new.0, &to, &root)).await;
-    match placed.map_err(std::io::Error::other).flatten() {
-        Ok(()) => Ok(()),
-        Err(error) if is_in_the_way(&error) => {
-            let text = "a file and a folder of that name exclude each other";
-            Err((StatusCode::CONFLICT, text.to_owned()))
-        }
-        Err(error) => Err(broken(&error)),
-    }
-}
-
-fn is_in_the_way(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{AlreadyExists, DirectoryNotEmpty, IsADirectory, NotADirectory};
-    matches!(
-        error.kind(),
-        AlreadyExists | DirectoryNotEmpty | IsADirectory | NotADirectory
+    tracing::error!(path = %path.display(), %error, "could not {what}");
+    (
+        StatusCode::INTERNAL_SERVER_ERROR,
+        format!("could not {what}"),
     )
-}
-
-/// Renames into place; the names of file and new folders survive a power loss too.
-fn place(from: &Path, to: &Path, root: &Path) -> std::io::Result<()> {
-    let folder = to.parent().unwrap_or(root);
-    let mut changed = vec![folder];
-    while let Some(last) = changed
-        .last()
-        .filter(|last| !last.exists() && **last != root)
-    {
-        changed.push(last.parent().unwrap_or(root));
-    }
-    fs::create_dir_all(folder)?;
-    fs::rename(from, to)?;
-    changed
-        .into_iter()
-        .try_for_each(|folder| fs::File::open(folder)?.sync_all())
 }
 
 // ---- downloads ----
@@ -265,11 +177,11 @@ async fn download(
     let path = safe(&app.files, &decoded(path)?)?;
     let mut file = File::open(&path)
         .await
-        .map_err(|error| failed("read the file", &path, &error))?;
+        .map_err(|error| not_found_or_failed("read the file", &path, &error))?;
     let about = file
         .metadata()
         .await
-        .map_err(|error| failed("read the file", &path, &error))?;
+        .map_err(|error| not_found_or_failed("read the file", &path, &error))?;
     if !about.is_file() {
         return Err((StatusCode::NOT_FOUND, "no such file".to_owned()));
     }
@@ -311,7 +223,7 @@ async fn download(
     } else {
         file.seek(SeekFrom::Start(start))
             .await
-            .map_err(|error| failed("read the file", &path, &error))?;
+            .map_err(|error| not_found_or_failed("read the file", &path, &error))?;
         stream(file, end - start)
     };
     answer
@@ -343,7 +255,7 @@ async fn delete(app: &App, path: &str) -> Result<Response, Failure> {
     let path = safe(&app.files, &decoded(path)?)?;
     remove(&path)
         .await
-        .map_err(|error| failed("delete the file", &path, &error))?;
+        .map_err(|error| not_found_or_failed("delete the file", &path, &error))?;
     Ok(text(StatusCode::OK, "OK"))
 }
 
@@ -378,7 +290,7 @@ async fn delete_many(app: &App, request: Request) -> Result<Response, Failure> {
         let result = match decoded(name).and_then(|name| safe(&app.files, &name)) {
             Ok(path) => remove(&path)
                 .await
-                .map_err(|error| failed("delete the file", &path, &error)),
+                .map_err(|error| not_found_or_failed("delete the file", &path, &error)),
             Err(failure) => Err(failure),
         };
         match result {

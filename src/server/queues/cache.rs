@@ -11,6 +11,8 @@ use super::super::wire::Refusal;
 
 /// Bytes of all kept texts together.
 const LARGEST: usize = 32 << 20;
+/// What a text costs beside its bytes, about: of an empty queue there may be one for each limit that somebody asks for.
+const EACH: usize = 256;
 
 /// What is kept: by queue and limit, the version of the queue and the text.
 #[derive(Default)]
@@ -49,9 +51,9 @@ impl Entries {
         if kept.texts.get(&name).is_some_and(|(of, _)| *of > version) {
             return Ok(text);
         }
-        kept.bytes += text.len();
+        kept.bytes += text.len() + EACH;
         if let Some((_, before)) = kept.texts.insert(name, (version, Arc::clone(&text))) {
-            kept.bytes -= before.len();
+            kept.bytes -= before.len() + EACH;
         }
         if kept.bytes > LARGEST {
             *kept = Kept::default();

@@ -249,7 +249,11 @@ fn sample(call: &Call, queue: &str, added: Option<&str>) -> Result<(), Refusal> 
 /// Entries in order: all, the first `limit`, or the last `-limit`.
 fn entries(db: &Connection, queue: &str, limit: i64) -> Result<Vec<Value>, Refusal> {
     let order = if limit < 0 { "DESC" } else { "" };
-    let count = if limit == 0 { -1 } else { limit.abs() };
+    let count = if limit == 0 {
+        -1
+    } else {
+        limit.saturating_abs()
+    };
     let sql = format!(
         "SELECT task, added FROM entries WHERE queue = ?1 ORDER BY position {order} LIMIT ?2"
     );
@@ -286,4 +290,25 @@ fn not_in_queue(queue: &str, task: &str) -> Refusal {
         703,
         format!("{text}: task={task}, id={queue}, company={COMPANY}"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::schema;
+    use super::*;
+
+    #[test]
+    fn no_limit_of_entries_is_too_low_or_too_high() {
+        let db = schema::in_memory();
+        db.execute_batch(
+            "INSERT INTO queues (id, name, doc, hidden) VALUES ('q', 'queue', '{}', 0);
+             INSERT INTO entries (queue, position, task, added) VALUES ('q', 1, 'a', ''), ('q', 2, 'b', '');",
+        )
+        .unwrap();
+        for limit in [i64::MIN, -2, 0, 2, i64::MAX] {
+            let found = entries(&db, "q", limit).unwrap();
+            let tasks: Vec<Value> = found.iter().map(|entry| entry["task"].clone()).collect();
+            assert_eq!(tasks, ["a", "b"], "{limit}");
+        }
+    }
 }

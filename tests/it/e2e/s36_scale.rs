@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::kwok::Kwok;
 use super::world::{World, wait};
+use crate::process;
 
 /// Creates and enqueues so many tasks for the queue `gpu`.
 pub fn enqueue(world: &World, count: usize) -> Vec<String> {
@@ -41,14 +42,7 @@ pub fn live(world: &World) -> (usize, usize) {
 
 /// Resident memory of the controller, in MiB.
 pub fn resident(world: &mut World) -> f64 {
-    let pid = world.controller().id();
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the controller lives");
-    let kib: f64 = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
-        .expect("VmRSS is a number");
-    kib / 1024.0
+    process::resident(world.controller().id())
 }
 
 /// Seconds of processor time that the controller has used.
