@@ -9,13 +9,12 @@ use super::{print_error, print_text};
 use crate::config::agent::Agent;
 use crate::config::conf::Document;
 use crate::config::env::{self, Environment};
+use crate::exec::configuration;
 
 /// The files that are read if none is named, in their order: the later wins.
 const FILES: [&str; 3] = ["trains.conf", "jarvis.conf", "clearml.conf"];
 /// A folder with further files.
 const FOLDER: &str = "CLEARML_CONFIG_PATH";
-/// Largest file.
-const MOST: u64 = 1 << 20;
 
 /// The configuration of an agent.
 #[derive(Debug, Subcommand)]
@@ -83,27 +82,18 @@ pub(super) fn read(named: Option<&Path>, environment: &Environment) -> Result<Ag
     }
     let mut files = Vec::new();
     for path in paths {
-        let text =
-            text(&path).map_err(|error| format!("could not read {}: {error}", path.display()))?;
+        let text = configuration::text(&path)
+            .map_err(|error| format!("could not read {}: {error}", path.display()))?;
         let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
         let document = Document::read_with(
             &text,
             &|name| environment.get(name).map(str::to_owned),
-            &|name| self::text(&folder.join(name)).ok(),
+            &|name| configuration::included(&folder.join(name)),
         )
         .map_err(|error| format!("{}, {error}", path.display()))?;
         files.push((path.display().to_string(), document));
     }
     Ok(Agent::resolve(&files, environment))
-}
-
-fn text(path: &Path) -> std::io::Result<String> {
-    if path.metadata()?.len() > MOST {
-        return Err(std::io::Error::other(format!(
-            "it is longer than {MOST} bytes"
-        )));
-    }
-    std::fs::read_to_string(path)
 }
 
 #[cfg(test)]

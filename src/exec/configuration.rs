@@ -49,8 +49,7 @@ pub fn read(inherited: &BTreeMap<String, String>) -> Result<Agent, Failure> {
             Failure::new(format!("{name}, {why}"))
                 .hint("mend it, or remove environment.clearmlConfRef")
         };
-        let text = small::text(&path, MOST)
-            .map_err(|error| failed(format!("it cannot be read: {error}")))?;
+        let text = text(&path).map_err(|error| failed(format!("it cannot be read: {error}")))?;
         let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
         let document = Document::read_with(
             &text,
@@ -63,10 +62,15 @@ pub fn read(inherited: &BTreeMap<String, String>) -> Result<Agent, Failure> {
     Ok(Agent::resolve(&files, &environment))
 }
 
+/// The text of such a file; one that is too long is an error.
+pub fn text(path: &Path) -> std::io::Result<String> {
+    small::text(path, MOST)
+}
+
 /// The text of an included file, if it is there; why it cannot be read, if it cannot.
-fn included(path: &Path) -> Result<Option<String>, String> {
+pub fn included(path: &Path) -> Result<Option<String>, String> {
     use std::io::ErrorKind::{NotADirectory, NotFound};
-    match small::text(path, MOST) {
+    match text(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if matches!(error.kind(), NotFound | NotADirectory) => Ok(None),
         Err(error) => Err(error.to_string()),
