@@ -96,7 +96,11 @@ impl Agent {
                     // A switch that means one value, as CLEARML_AGENT_FORCE_UV does.
                     Some(fixed) if is_true(&read(text)) => Value::String((*fixed).to_owned()),
                     Some(_) => continue,
-                    None => read(text),
+                    // A text stands as it is: signs that mean something in a file may be part of a password.
+                    None => match read(text) {
+                        Value::String(_) => Value::String(text.trim().to_owned()),
+                        value => value,
+                    },
                 };
                 agent.values.insert(key.path, (value, From::Variable(name)));
             }

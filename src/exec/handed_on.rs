@@ -43,12 +43,22 @@ pub fn hand_on(
 /// The text with another word in place of each password; nothing if that cannot be done without changing more.
 fn without_passwords(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Option<String> {
     let before = Document::read(text, variable).ok()?;
+    // A variable may stand before what is written in the file: `git_pass: ${?TOKEN}` below `git_pass: word`.
+    let without_variables = Document::read(text, &|_| None).ok();
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
-    if let (Some(password), Some(line)) = (before.text(PASSWORD), before.line(PASSWORD))
-        && !password.is_empty()
-        && let Some(line) = lines.get_mut(line.saturating_sub(1))
-    {
-        *line = line.replace(&password, MASKED);
+    for document in std::iter::once(&before).chain(&without_variables) {
+        let (Some(password), Some(last)) = (document.text(PASSWORD), document.line(PASSWORD))
+        else {
+            continue;
+        };
+        if password.is_empty() {
+            continue;
+        }
+        let escaped = password.replace('\\', r"\\").replace('"', "\\\"");
+        let named = lines.iter_mut().take(last);
+        for line in named.filter(|line| line.contains("git_pass")) {
+            *line = line.replace(&escaped, MASKED).replace(&password, MASKED);
+        }
     }
     let first = before.line(LOGINS).unwrap_or(1).saturating_sub(1);
     for password in passwords(before.get(LOGINS)) {
@@ -63,12 +73,16 @@ fn without_passwords(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> O
     let copy = lines.join("\n") + "\n";
     // Nothing of them is left, and everything else is as it was.
     let after = Document::read(&copy, variable).ok()?;
-    let from_elsewhere = |password: &String| !text.contains(password.as_str());
+    // Behind backslashes a password is written in other letters than it has.
+    let bare = |text: &str| text.replace('\\', "");
+    let from_elsewhere = |password: &String| !bare(text).contains(&bare(password));
     let is_kept = |password: Option<String>| {
         password
             .is_some_and(|known| !known.is_empty() && known != MASKED && !from_elsewhere(&known))
     };
+    let after_without_variables = Document::read(&copy, &|_| None).ok();
     if is_kept(after.text(PASSWORD))
+        || is_kept(after_without_variables.and_then(|after| after.text(PASSWORD)))
         || passwords(after.get(LOGINS))
             .into_iter()
             .any(|known| is_kept(Some(known)))
@@ -134,6 +148,9 @@ mod tests {
             "agent.git.extra_credentials: [\n  {host: a, user: u, pass: \"canary-1\"}\n  {host: b, token: canary-2}\n]\n",
             "sdk.development.worker: 3\n",
             "agent.git_pass: \"\"\n",
+            "agent.git_pass: \"canary\\\"1\\\\2\"\n",
+            "agent { git_pass: canary-1 }\nagent.git_pass: ${?NONE}\n",
+            "agent { git_pass: canary-1 }\nagent.git_pass: ${?PASS}\n",
         ] {
             let copy = copy(text).unwrap_or_else(|| panic!("{text}"));
             let kept = copy.replace("canary-1x", "");
@@ -153,6 +170,8 @@ mod tests {
         // The password is the key's own name.
         assert_eq!(copy("agent.git_pass: git_pass\n"), None);
         assert_eq!(copy("agent.git_pass: \"\"\"\ncanary\n\"\"\"\n"), None);
+        // Behind a backslash it has other letters.
+        assert_eq!(copy("agent.git_pass: ca\\#nary\n"), None);
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod bench;
 mod chart;
 mod claim_model;
 mod clients;
+mod conf;
 mod e2e;
 mod exec;
 mod failures;

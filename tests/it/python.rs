@@ -1,6 +1,7 @@
 //! Environments made by the real uv, against a local folder of tiny wheels: no test needs the internet.
 
 mod conda;
+mod disk;
 pub mod fixture;
 
 use std::fs;
@@ -413,6 +414,62 @@ async fn s4_a_poetry_lock_is_installed_as_it_stands() {
         failure.to_string().to_lowercase().contains("hash"),
         "{failure}"
     );
+}
+
+#[tokio::test]
+async fn s4_a_project_without_a_lock_is_installed() {
+    let image = Image::new();
+    for (name, version) in [
+        ("alpha", "1.0"),
+        ("alpha", "1.1"),
+        ("beta", "2.0"),
+        ("gamma", "3.0"),
+        ("tester", "8"),
+    ] {
+        let requires: &[&str] = if name == "alpha" { &["gamma"] } else { &[] };
+        wheel(&image.index(), name, version, requires);
+    }
+    let packages = "import importlib.util as u
+print(*[name for name in ('alpha', 'beta', 'gamma', 'proj', 'tester') if u.find_spec(name)])";
+    let script = json!({"repository": "/r", "entry_point": "train.py"});
+    image.code("train.py", "");
+    image.code(
+        "pyproject.toml",
+        "[project]\nname = \"proj\"\nversion = \"0.1\"\nrequires-python = \">=3.8\"\n\
+         dependencies = [\"alpha<1.1\", \"beta; sys_platform == 'win32'\"]\n\
+         [project.optional-dependencies]\ntest = [\"tester\"]\n",
+    );
+    let made = image.make_script(script.clone()).await.unwrap();
+    assert_eq!(
+        made.python.installed.as_deref().unwrap(),
+        ["alpha==1.0", "gamma==3.0"],
+        "{}",
+        made.log
+    );
+    assert_eq!(made.run(packages), "alpha gamma", "no extra was asked for");
+    assert!(
+        made.log.contains("packages as in ") && made.log.contains("/code/pyproject.toml"),
+        "{}",
+        made.log
+    );
+    let again = image.make_script(script.clone()).await.unwrap();
+    assert!(again.python.reused && again.python.shared == made.python.shared);
+
+    // As Poetry writes it; its list of optional packages is left alone, too.
+    image.code(
+        "pyproject.toml",
+        "[tool.poetry]\nname = \"proj\"\nversion = \"0.1\"\npackage-mode = false\n\
+         [tool.poetry.dependencies]\npython = \"^3.8\"\nalpha = \"^1.1\"\ntester = { version = \"*\", optional = true }\n\
+         [tool.poetry.extras]\ntest = [\"tester\"]\n",
+    );
+    let changed = image.make_script(script).await.unwrap();
+    assert_eq!(
+        changed.python.installed.as_deref().unwrap(),
+        ["alpha==1.1", "gamma==3.0"],
+        "{}",
+        changed.log
+    );
+    assert_eq!(changed.run(packages), "alpha gamma");
 }
 
 #[tokio::test]

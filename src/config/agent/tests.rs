@@ -59,6 +59,7 @@ fn any_key_has_a_variable_and_old_prefixes_count() {
             ("CLEARML_AGENT__AGENT__NO_SUCH", "1"),
             ("TRAINS_AGENT_GIT_USER", "old"),
             ("JARVIS_AGENT_GIT_HOST", "older"),
+            ("CLEARML_AGENT_GIT_PASS", "a\\\\b\\t#c //d\"e"),
             ("CLEARML_AGENT_FORCE_UV", "1"),
             ("CLEARML_AGENT_FORCE_POETRY", "0"),
         ],
@@ -69,6 +70,11 @@ fn any_key_has_a_variable_and_old_prefixes_count() {
     );
     assert_eq!(agent.text("agent.git_user").as_deref(), Some("old"));
     assert_eq!(agent.text("agent.git_host").as_deref(), Some("older"));
+    assert_eq!(
+        agent.text("agent.git_pass").as_deref(),
+        Some("a\\\\b\\t#c //d\"e"),
+        "a password stands as it is"
+    );
     assert_eq!(
         agent.text("agent.package_manager.type").as_deref(),
         Some("uv")

@@ -6,7 +6,9 @@
 //!
 //! What real files use is understood: comments with `#` and `//`, quotes left out (also around URLs), nested objects,
 //! dotted keys, `=`, `:` or nothing before `{`, lists, triple quotes, `${x}` and `${?x}` (also from environment
-//! variables), `+=`, `include`, and keys given twice (objects are merged, else the last one wins). Every error names its line.
+//! variables), `+=`, `include`, and keys given twice (objects are merged, else the last one wins). Every error names its
+//! line. `tests/fixtures/conf/` compares with the reference parser; where this one is meant to differ is told in
+//! `docs/compatibility.md`.
 //! A file can be anybody's: depth, size and what substitutions may grow to are bounded.
 
 mod parse;
@@ -14,6 +16,7 @@ mod resolve;
 mod tree;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -57,8 +60,8 @@ impl Document {
         Self::read_with(text, variable, &|_| Ok(None))
     }
 
-    /// The same; `include` gives the text of a file that this one includes, nothing if there is no such file, or why it
-    /// cannot be read.
+    /// The same; `include` gives the text of a file that this one includes, by its path from this one, nothing if there is no
+    /// such file, or why it cannot be read.
     pub fn read_with(
         text: &str,
         variable: &dyn Fn(&str) -> Option<String>,
@@ -70,7 +73,7 @@ impl Document {
                 format!("the file is longer than {LONGEST} bytes"),
             ));
         }
-        let (tree, lines) = parse::parse(text, include, 0)?;
+        let (tree, lines) = parse::parse(text, include, Path::new(""), 0)?;
         let value = resolve::resolve(&tree, variable)?;
         Ok(Self { value, lines })
     }

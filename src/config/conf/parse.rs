@@ -1,8 +1,11 @@
 //! Text → tree of values. What a `${...}` stands for is left open.
 
-use std::collections::BTreeMap;
+mod text;
 
-use serde_json::{Number, Value};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::Value;
 
 use super::tree::{Fields, Node, Reference, joined_path};
 use super::{ConfError, DEEPEST, Include};
@@ -11,15 +14,17 @@ use super::{ConfError, DEEPEST, Include};
 const MOST_FILES: usize = 8;
 
 /// Reads a whole file: an object, its braces left out or not. Also the line of each key. `include` gives the text of
-/// another file.
+/// another file; the names of files begin in `folder`.
 pub(super) fn parse(
     text: &str,
     include: &Include<'_>,
+    folder: &Path,
     files: usize,
 ) -> Result<(Fields, BTreeMap<String, usize>), ConfError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut parser = Parser {
         include,
+        folder,
         files,
         rest: text,
         line: 1,
@@ -38,12 +43,14 @@ pub(super) fn parse(
 
 struct Parser<'t> {
     include: &'t Include<'t>,
+    /// Where the file lies, seen from the first one.
+    folder: &'t Path,
     /// How many files include this one.
     files: usize,
     rest: &'t str,
     line: usize,
     lines: BTreeMap<String, usize>,
-    /// Values that self-references may still copy; `a = ${a}${a}` doubles with each line.
+    /// How much self-references may still copy.
     budget: usize,
 }
 
@@ -162,12 +169,11 @@ impl Parser<'_> {
             let required = name.contains("required");
             return self.included(parent, fields, required);
         }
+        self.skip_blank_lines();
         let append = self.take("+=");
         if !append && !self.take(":") && !self.take("=") && self.peek() != Some('{') {
-            return Err(self.error(format!(
-                "expected :, = or {{ behind the key {:?}",
-                names.join(".")
-            )));
+            let message = format!("expected :, = or {{ behind the key {:?}", names.join("."));
+            return Err(ConfError::new(line, message));
         }
         self.skip_blank_lines();
         let mut value = self.value(&path, depth + 1)?;
@@ -177,9 +183,13 @@ impl Parser<'_> {
                 optional: true,
                 line,
             };
-            value = Node::Joined(vec![Node::Reference(before), Node::List(vec![value])]);
+            // A list is put behind the one before; all else becomes its last item.
+            let added = match value {
+                list @ Node::List(_) => list,
+                item => Node::List(vec![item]),
+            };
+            value = Node::Joined(vec![Node::Reference(before), added]);
         }
-        self.spend(&value, &path, fields, &names)?;
         self.lines.insert(path.clone(), line);
         let (last, parents) = names
             .split_last()
@@ -191,12 +201,17 @@ impl Parser<'_> {
                 (parent.clone(), Node::Object(Fields(vec![(name, node)])))
             });
         let first_path = joined_path(parent, &wrapped.0);
-        fields.set(&wrapped.0, &first_path, wrapped.1);
-        Ok(())
+        let set = fields.set(&wrapped.0, &first_path, wrapped.1, &mut self.budget);
+        self.unless_too_often(set)
+    }
+
+    fn unless_too_often(&self, set: Result<(), String>) -> Result<(), ConfError> {
+        set.map_err(|path| self.error(format!("{path:?} refers to itself too often")))
     }
 
     /// `include "other.conf"`, `include file("other.conf")`, `include required("other.conf")`: what the other file says stands
-    /// here. One that is not there is passed over unless it is required, as pyhocon does; one that is there counts.
+    /// here; its name begins where this file lies. One that is not there is passed over unless it is required, as pyhocon
+    /// does; one that is there counts.
     fn included(
         &mut self,
         parent: &str,
@@ -211,7 +226,8 @@ impl Parser<'_> {
                 "{name:?} is included by files that include each other"
             )));
         }
-        let text = (self.include)(&name).map_err(|why| {
+        let path = self.folder.join(&name);
+        let text = (self.include)(&path.to_string_lossy()).map_err(|why| {
             self.error(format!("the included file {name:?} cannot be read: {why}"))
         })?;
         let Some(text) = text else {
@@ -228,54 +244,14 @@ impl Parser<'_> {
                 super::LONGEST
             )));
         }
-        let (included, lines) = parse(&text, self.include, self.files + 1)
+        let folder = path.parent().unwrap_or(self.folder);
+        let (included, lines) = parse(&text, self.include, folder, self.files + 1)
             .map_err(|error| self.error(format!("{name:?}, which is included here: {error}")))?;
         for path in lines.into_keys() {
             self.lines.insert(joined_path(parent, &path), line);
         }
-        fields.merge(included, parent);
-        Ok(())
-    }
-
-    /// Refuses a file whose self-references would copy more than it could ever mean.
-    fn spend(
-        &mut self,
-        value: &Node,
-        path: &str,
-        fields: &Fields,
-        names: &[String],
-    ) -> Result<(), ConfError> {
-        fn size(node: &Node) -> usize {
-            1 + match node {
-                Node::Object(fields) => fields.0.iter().map(|(_, node)| size(node)).sum(),
-                Node::List(nodes) | Node::Joined(nodes) => nodes.iter().map(size).sum(),
-                Node::Scalar(Value::String(text)) => text.len(),
-                Node::Scalar(_) | Node::Reference(_) => 0,
-            }
-        }
-        let Node::Joined(parts) = value else {
-            return Ok(());
-        };
-        let copies = parts
-            .iter()
-            .filter(|part| matches!(part, Node::Reference(to) if to.path == path))
-            .count();
-        let (first, others) = match names.split_first() {
-            Some(split) if copies > 0 => split,
-            _ => return Ok(()),
-        };
-        let before = others
-            .iter()
-            .try_fold(fields.get(first), |node, name| match node {
-                Some(Node::Object(fields)) => Some(fields.get(name)),
-                _ => None,
-            });
-        let cost = copies * before.flatten().map_or(0, size);
-        self.budget = self
-            .budget
-            .checked_sub(cost)
-            .ok_or_else(|| self.error(format!("{path:?} refers to itself too often")))?;
-        Ok(())
+        let set = fields.merge(included, parent, &mut self.budget);
+        self.unless_too_often(set)
     }
 
     /// A key: words between dots, each in quotes or not.
@@ -311,6 +287,9 @@ impl Parser<'_> {
         let mut parts: Vec<Node> = Vec::new();
         let mut written = String::new();
         let mut gap = false;
+        // Words that are more than a text, as they are written.
+        let mut words: Vec<(usize, &str)> = Vec::new();
+        self.skip_line_ends_that_continue();
         loop {
             if self.peek().is_none_or(|letter| "\n,}]".contains(letter)) || self.at_comment() {
                 break;
@@ -318,15 +297,34 @@ impl Parser<'_> {
             if gap && !parts.is_empty() {
                 parts.push(Node::Scalar(Value::String(written.clone())));
             }
-            parts.push(self.part(path, depth)?);
+            let begun = self.rest;
+            let part = self.part(path, depth)?;
+            if matches!(&part, Node::Scalar(value) if !value.is_string()) {
+                words.push((parts.len(), &begun[..begun.len() - self.rest.len()]));
+            }
+            parts.push(part);
             let before = self.rest;
             gap = self.skip_spaces();
             before[..before.len() - self.rest.len()].clone_into(&mut written);
+            self.skip_line_ends_that_continue();
         }
         match parts.len() {
             0 => Ok(Node::Scalar(Value::String(String::new()))),
             1 => Ok(parts.swap_remove(0)),
-            _ => Ok(Node::Joined(parts)),
+            _ => {
+                // Beside others they are text: `3.10 and more` holds no number.
+                for (index, word) in words {
+                    parts[index] = Node::Scalar(Value::String(word.to_owned()));
+                }
+                Ok(Node::Joined(parts))
+            }
+        }
+    }
+
+    /// Goes past backslashes that end their line: the value goes on in the next one.
+    fn skip_line_ends_that_continue(&mut self) {
+        while self.take("\\\n") || self.take("\\\r\n") {
+            self.skip_spaces();
         }
     }
 
@@ -343,24 +341,7 @@ impl Parser<'_> {
         if self.rest.starts_with("${") {
             return self.reference();
         }
-        let mut end = self.rest.len();
-        for (index, letter) in self.rest.char_indices() {
-            if letter.is_whitespace()
-                || ENDS.contains(letter)
-                || (index > 0 && self.rest[index..].starts_with("${"))
-            {
-                end = index;
-                break;
-            }
-        }
-        if end == 0 {
-            let letter = self.peek().unwrap_or(' ');
-            return Err(self.error(format!("{letter:?} cannot stand here")));
-        }
-        let word = &self.rest[..end];
-        let scalar = scalar(word);
-        self.advance(end);
-        Ok(Node::Scalar(scalar))
+        Ok(Node::Scalar(self.word()?))
     }
 
     fn list(&mut self, path: &str, depth: usize) -> Result<Node, ConfError> {
@@ -393,63 +374,6 @@ impl Parser<'_> {
         }
     }
 
-    /// A text in quotes, or in triple quotes where nothing is special.
-    fn quoted(&mut self) -> Result<String, ConfError> {
-        let opened = self.line;
-        let open = ConfError::new(opened, "the text that begins here is not closed by a quote");
-        if self.take("\"\"\"") {
-            let mut end = self.rest.find("\"\"\"").ok_or(open)?;
-            // Quotes before the closing three belong to the text.
-            while self.rest[end + 3..].starts_with('"') {
-                end += 1;
-            }
-            let text = self.rest[..end].to_owned();
-            self.advance(end + 3);
-            return Ok(text);
-        }
-        self.advance(1);
-        let mut text = String::new();
-        loop {
-            let letter = self
-                .peek()
-                .filter(|letter| *letter != '\n')
-                .ok_or_else(|| open.clone())?;
-            self.advance(letter.len_utf8());
-            match letter {
-                '"' => return Ok(text),
-                '\\' => text.push(self.escaped()?),
-                letter => text.push(letter),
-            }
-        }
-    }
-
-    /// The letter that stands behind a backslash.
-    fn escaped(&mut self) -> Result<char, ConfError> {
-        let letter = self
-            .peek()
-            .ok_or_else(|| self.error("the file ends behind a backslash"))?;
-        self.advance(letter.len_utf8());
-        Ok(match letter {
-            'n' => '\n',
-            't' => '\t',
-            'r' => '\r',
-            'b' => '\u{8}',
-            'f' => '\u{c}',
-            'u' => {
-                let digits = self
-                    .rest
-                    .get(..4)
-                    .ok_or_else(|| self.error("\\u needs four hexadecimal digits"))?;
-                let code = u32::from_str_radix(digits, 16).map_err(|_| {
-                    self.error(format!("\\u needs four hexadecimal digits, not {digits:?}"))
-                })?;
-                self.advance(4);
-                char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
-            }
-            other => other,
-        })
-    }
-
     fn reference(&mut self) -> Result<Node, ConfError> {
         let line = self.line;
         let end = self
@@ -473,21 +397,4 @@ impl Parser<'_> {
             line,
         }))
     }
-}
-
-/// What a word without quotes means: true, false, null, a number, else a text.
-fn scalar(word: &str) -> Value {
-    match word.to_ascii_lowercase().as_str() {
-        "true" => return Value::Bool(true),
-        "false" => return Value::Bool(false),
-        "null" => return Value::Null,
-        _ => {}
-    }
-    let digits = word.strip_prefix('-').unwrap_or(word);
-    let plain = digits.starts_with(|c: char| c.is_ascii_digit())
-        && (digits == "0" || !digits.starts_with('0') || digits.starts_with("0."));
-    let number = plain
-        .then(|| serde_json::from_str::<Number>(word).ok())
-        .flatten();
-    number.map_or_else(|| Value::String(word.to_owned()), Value::Number)
 }

@@ -74,6 +74,7 @@ impl Resolver<'_> {
             }
             Node::Reference(reference) => self.reference(reference),
             Node::Joined(parts) => self.joined(parts),
+            Node::Either(nodes) => self.last(nodes),
         }
     }
 
@@ -83,39 +84,100 @@ impl Resolver<'_> {
             optional,
             line,
         } = reference;
+        // Costs something also where it stands for nothing: those may double with each line, too.
+        self.grow(16)?;
         let circle = self.open.contains(path);
-        if circle && *optional {
-            return Ok(None);
-        }
-        if circle || self.open.len() > 4 * DEEPEST {
-            return Err(ConfError::new(
-                *line,
-                format!("${{{path}}} refers to itself in a circle"),
-            ));
-        }
         let root = self.root;
-        let node = path
-            .split('.')
-            .enumerate()
-            .try_fold(None, |node: Option<&Node>, (index, name)| {
-                match (index, node) {
-                    (0, _) => root.get(name.trim()).map(Some),
-                    (_, Some(Node::Object(fields))) => fields.get(name.trim()).map(Some),
-                    _ => None,
-                }
-            })
-            .flatten();
-        let value = match node {
-            Some(node) => self.at(path, node)?,
-            None => (self.variable)(path).map(Value::String),
+        let value = if circle || self.open.len() > 4 * DEEPEST {
+            None
+        } else {
+            let names: Vec<&str> = path.split('.').map(str::trim).collect();
+            self.open.push(path.clone());
+            let value = self.within(root, &names, "");
+            self.open.pop();
+            value?
         };
-        if value.is_none() && !optional {
-            return Err(ConfError::new(
-                *line,
-                format!("${{{path}}} is neither a key of the file nor an environment variable"),
-            ));
+        let value = value.or_else(|| (self.variable)(path).map(Value::String));
+        if value.is_some() || (*optional && self.open.len() <= 4 * DEEPEST) {
+            return Ok(value);
         }
-        Ok(value)
+        let message = if circle || self.open.len() > 4 * DEEPEST {
+            format!("${{{path}}} refers to itself in a circle")
+        } else {
+            format!("${{{path}}} is neither a key of the file nor an environment variable")
+        };
+        Err(ConfError::new(*line, message))
+    }
+
+    /// The value of a field, named from an object that stands at `path`.
+    fn within(
+        &mut self,
+        fields: &Fields,
+        names: &[&str],
+        path: &str,
+    ) -> Result<Option<Value>, ConfError> {
+        let Some((name, deeper)) = names.split_first() else {
+            return Ok(None);
+        };
+        match fields.get(name) {
+            Some(node) => self.below(node, deeper, &joined_path(path, name)),
+            None => Ok(None),
+        }
+    }
+
+    /// The value of what is named from a node that stands at `path`, where its value need not be known as a whole: it
+    /// may refer to this very part.
+    fn below(
+        &mut self,
+        node: &Node,
+        names: &[&str],
+        path: &str,
+    ) -> Result<Option<Value>, ConfError> {
+        if names.is_empty() {
+            return self.at(path, node);
+        }
+        match node {
+            Node::Object(fields) => self.within(fields, names, path),
+            Node::Either(nodes) | Node::Joined(nodes) => {
+                for node in nodes.iter().rev() {
+                    let value = self.below(node, names, path)?;
+                    if value.is_some() {
+                        return Ok(value);
+                    }
+                }
+                Ok(None)
+            }
+            Node::Reference(reference) => {
+                let value = self.reference(reference)?;
+                let deeper = |value: Value| {
+                    let mut names = names.iter();
+                    names.try_fold(value, |value, name| value.get(*name).cloned())
+                };
+                Ok(value.and_then(deeper))
+            }
+            Node::Scalar(_) | Node::List(_) => Ok(None),
+        }
+    }
+
+    /// The last value that stands for something, over the objects before it if it is one.
+    fn last(&mut self, nodes: &[Node]) -> Result<Option<Value>, ConfError> {
+        let mut found: Option<Value> = None;
+        for node in nodes.iter().rev() {
+            let Some(value) = self.node(node)? else {
+                continue;
+            };
+            found = match found {
+                None if value.is_object() => Some(value),
+                None => return Ok(Some(value)),
+                Some(later) if value.is_object() => {
+                    let mut merged = value;
+                    merge(&mut merged, &later);
+                    Some(merged)
+                }
+                Some(later) => return Ok(Some(later)),
+            };
+        }
+        Ok(found)
     }
 
     /// Values side by side: lists are appended, objects merged, all else is text.

@@ -9,7 +9,8 @@ pub(super) fn explain(output: &str) -> Failure {
         .map(bare)
         .filter(|line| !line.is_empty())
         .collect();
-    mismatched(&lines)
+    full(&lines)
+        .or_else(|| mismatched(&lines))
         .or_else(|| unsatisfiable(&lines))
         .or_else(|| unreachable(&lines))
         .or_else(|| unreadable(&lines))
@@ -29,6 +30,18 @@ const FULL: &str = "no space is left for the Python environment";
 /// Whether it was the disk.
 pub(super) fn is_full(failure: &Failure) -> bool {
     failure.sentence.starts_with(FULL)
+}
+
+/// A disk that is full.
+pub(super) fn no_space() -> Failure {
+    Failure::new(FULL).hint("raise environment.cache.sizeLimit of the binding")
+}
+
+/// Whatever else failed for it.
+fn full(lines: &[&str]) -> Option<Failure> {
+    let told = ["No space left on device", "Disk quota exceeded"];
+    let is_full = |line: &&str| told.iter().any(|words| line.contains(*words));
+    lines.iter().any(is_full).then(no_space)
 }
 
 /// The first line that reports an error, without secrets.
@@ -184,11 +197,6 @@ fn unreadable(lines: &[&str]) -> Option<Failure> {
                 .hint("is it committed to the repository?"),
         );
     }
-    if lines.iter().any(|line| {
-        line.contains("No space left on device") || line.contains("Disk quota exceeded")
-    }) {
-        return Some(Failure::new(FULL).hint("raise environment.cache.sizeLimit of the binding"));
-    }
     None
 }
 
@@ -242,6 +250,8 @@ mod tests {
             http://u:p@127.0.0.1:9/simple/six/\n  cause: client error (Connect)\n  cause: Connection refused (os error 111)";
         let parse = "error: Couldn't parse requirement in `-` at position 0\n  cause: no such comparison operator \
             \"=\"\n         six=1\n            ^^";
+        let full = "error: Failed to download `six==1`\n  cause: Failed to fetch: https://pypi.example/six.whl\n  \
+            cause: failed to write to file `/cache/.tmp/six`: No space left on device (os error 28)";
         let build =
             "error: Failed to build `pandas==0.13.1`\n  cause: The build backend returned an error";
         let git = "error: Failed to download and build `foo @ git+https://git.example/x.git@abc`\n  cause: Git operation \
@@ -279,6 +289,7 @@ mod tests {
                 git,
                 "requirement foo @ git+https://git.example/x.git@abc comes from git, which the image does not have",
             ),
+            (full, FULL),
             (
                 "error: Distribution not found at: file:///x",
                 "requirement file:///x is not there",

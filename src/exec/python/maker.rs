@@ -14,6 +14,7 @@ mod contents;
 mod pip;
 mod resolution;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -164,7 +165,12 @@ impl Maker<'_> {
             "making an environment for Python {version}: {} requirements",
             list.count()
         ));
-        let installed = self.build(store, &place, list, log).await?;
+        let built = self.build(store, &place, list, log).await;
+        if built.is_err() {
+            // Half an environment serves nobody, and takes room that others may need.
+            let _ = place.clear();
+        }
+        let installed = built?;
         let mut held = Held::default();
         if place.is_shared() {
             // A task that is run again carries what came of it (`features.md` A58): the same environment serves it.
@@ -274,6 +280,8 @@ impl Maker<'_> {
 }
 
 fn write(file: &Path, text: &str) -> Result<(), Failure> {
-    std::fs::write(file, text)
-        .map_err(|error| Failure::new(format!("could not write {}: {error}", file.display())))
+    std::fs::write(file, text).map_err(|error| match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => explain::no_space(),
+        _ => Failure::new(format!("could not write {}: {error}", file.display())),
+    })
 }

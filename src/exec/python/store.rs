@@ -16,6 +16,7 @@ mod evict;
 mod whole;
 
 use std::fs::{File, TryLockError};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -125,6 +126,15 @@ impl Store {
 
     pub(super) fn base(&self) -> &Path {
         &self.base
+    }
+
+    /// Whether files of uv's cache can be links at this place; else they are copied there.
+    pub(super) fn links_to(&self, place: &Path) -> bool {
+        let device = |path: &Path| path.metadata().map(|found| found.dev()).ok();
+        match (device(&self.base), device(place)) {
+            (Some(ours), Some(theirs)) => ours == theirs,
+            _ => true,
+        }
     }
 
     pub(super) fn is_usable(&self) -> bool {

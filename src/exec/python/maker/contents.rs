@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use tokio::process::Command;
+
 use super::{Maker, write};
 use crate::exec::failure::Failure;
 use crate::exec::python::list::{List, package_name};
@@ -30,6 +32,11 @@ impl Maker<'_> {
         log: &mut Log<'_>,
     ) -> Result<Vec<String>, Failure> {
         self.venv(store, place).await?;
+        if !store.links_to(place.folder()) {
+            log(
+                "the environment lies on another file system than the cache: its files are copied, which takes longer",
+            );
+        }
         let (last, list) = self.split_post(list);
         if self.pip {
             self.install_by_pip(store, place, &list, log).await?;
@@ -70,6 +77,24 @@ impl Maker<'_> {
         write(&file, &format!("{}\n", packages.display()))
     }
 
+    /// uv, about to install into an environment; these options come first.
+    pub(super) fn install_into(
+        &self,
+        store: &Store,
+        environment: &Path,
+        options: &[&str],
+    ) -> Command {
+        let mut install = self.uv(store, &["pip", "install"]);
+        install
+            .args(options)
+            .arg("--python")
+            .arg(environment.join("bin/python"));
+        if !store.links_to(environment) {
+            install.env("UV_LINK_MODE", "copy");
+        }
+        install
+    }
+
     async fn install(
         &self,
         store: &Store,
@@ -106,10 +131,8 @@ impl Maker<'_> {
             .as_ref()
             .and_then(|attempt| attempt.index.as_deref());
         let inputs = self.inputs(list, text, index)?;
-        let mut install = self.uv(store, &["pip", "install", "--python"]);
+        let mut install = self.install_into(store, place.folder(), extra);
         install
-            .arg(place.folder().join("bin/python"))
-            .args(extra)
             .args(&inputs.arguments)
             .args(&self.settings.options.extra_flags)
             .args(index::options(self.settings));
@@ -127,8 +150,7 @@ impl Maker<'_> {
     ) -> Result<(), Failure> {
         let brought = &self.settings.brought;
         let mut text = self.list.options() + &self.list.local;
-        let mut install = self.uv(store, &["pip", "install", "--python"]);
-        install.arg(layer.join("bin/python"));
+        let mut install = self.install_into(store, layer, &[]);
         if self.pip {
             text = remote::on_disk(&self.list.text, brought) + &self.list.local;
         } else {
@@ -177,12 +199,8 @@ impl Maker<'_> {
         optional: bool,
         log: &mut Log<'_>,
     ) -> Result<(), Failure> {
-        let mut install = self.uv(
-            store,
-            &["pip", "install", "--no-build-isolation", "--python"],
-        );
+        let mut install = self.install_into(store, place.folder(), &["--no-build-isolation"]);
         install
-            .arg(place.folder().join("bin/python"))
             .args(["-r", "-"])
             .args(index::options(self.settings));
         let line = remote::on_disk(line, &self.settings.brought);

@@ -21,10 +21,8 @@ impl Maker<'_> {
     ) -> Result<(), Failure> {
         let python = place.folder().join("bin/python");
         let wanted = pip_requirement(&self.settings.options.pip_version, &self.interpreter.facts);
-        let mut pip = self.uv(store, &["pip", "install", "--quiet", "--python"]);
-        pip.arg(&python)
-            .arg(wanted)
-            .args(index::options(self.settings));
+        let mut pip = self.install_into(store, place.folder(), &["--quiet"]);
+        pip.arg(wanted).args(index::options(self.settings));
         self.must(pip, None, log).await?;
         let file = place.folder().join("requirements.txt");
         write(&file, &remote::on_disk(&list.text, &self.settings.brought))?;
