@@ -101,15 +101,15 @@ impl Loop {
                 about: about.cloned(),
             }),
         };
-        let mut passed = pass::pass(&scene, &mut self.memory)
-            .await
-            .map_err(|error| Trouble::from(&error))?;
-        if self.context.images.settle().await {
-            // It has asked what images run by themselves: the next one knows.
-            passed = pass::pass(&scene, &mut self.memory)
+        let passed = loop {
+            let passed = pass::pass(&scene, &mut self.memory)
                 .await
                 .map_err(|error| Trouble::from(&error))?;
-        }
+            // Where it has asked what images run by themselves, the next one knows.
+            if !self.context.images.settle().await {
+                break passed;
+            }
+        };
         // What would be refused does not wait.
         let refused = passed
             .rejected

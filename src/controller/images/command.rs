@@ -107,7 +107,7 @@ impl Images {
         Finding::Unknown(SILENT.to_owned())
     }
 
-    /// Waits until all that was asked about commands is answered; whether there was anything.
+    /// Waits until all that was asked about commands is answered; whether more is known then.
     pub(in crate::controller) async fn settle(&self) -> bool {
         for look in 0..LOOKS {
             if !self.commands.is_asking() {
@@ -115,7 +115,7 @@ impl Images {
             }
             tokio::time::sleep(LOOK).await;
         }
-        true
+        false
     }
 }
 
