@@ -79,6 +79,9 @@ pub mod env {
     pub const NODE: &str = "TRAINYARD_NODE";
     /// `controller`: a run that fails by its own fault leaves the task in progress, the controller tries it again.
     pub const ON_FAILURE: &str = "TRAINYARD_ON_FAILURE";
+    /// What runs instead of the task's code, as a list of texts in JSON; `$(NAME)` in them stands for a variable of the
+    /// container, `$$` for one `$`.
+    pub const ENTRYPOINT: &str = "TRAINYARD_ENTRYPOINT";
     /// What the task asked for and does not get, one sentence per line, for its log; on `prepare` alone.
     pub const NOTES: &str = "TRAINYARD_NOTES";
     /// Server addresses and keys, under the names that the SDK reads. Keys come from the Secret by reference.

@@ -71,7 +71,7 @@ variables! {
     IMAGE_PULL_SECRETS = "TRAINYARD_IMAGE_PULL_SECRETS";
     /// Image of tasks where neither the template nor the task names one. Default: none, and such a template is refused.
     DEFAULT_IMAGE = "TRAINYARD_DEFAULT_IMAGE";
-    /// Path of a file with certificates (PEM) to trust when an image registry is asked for an image (`imageCheck`), beside the machine's own.
+    /// Path of a file with certificates (PEM) to trust when an image registry is asked for an image (`imageCheck`, `useEntrypoint`), beside the machine's own.
     REGISTRY_CA = "TRAINYARD_REGISTRY_CA";
     /// Hosts of image registries that are asked without TLS, with commas between them. Default: addresses of this machine alone.
     PLAIN_HTTP_REGISTRIES = "TRAINYARD_PLAIN_HTTP_REGISTRIES";

@@ -19,6 +19,8 @@ pub(super) enum Head {
     Ready { ask: Ask, overtaken: usize },
     /// Something else has to happen to this entry first; who stands behind it need not wait for that.
     Skip,
+    /// It has to wait for something of its own; who stands behind it need not wait for that.
+    Waits(Waiting),
     /// It is not known yet whether it may go; nobody of its queue goes before it.
     Hold,
 }
@@ -111,6 +113,10 @@ pub(super) fn admit(
         match head(&task) {
             Head::Skip => {
                 line.waiting.pop_front();
+            }
+            Head::Waits(reason) => {
+                line.waiting.pop_front();
+                own.get_or_insert(reason);
             }
             Head::Hold => line.waiting.clear(),
             Head::Ready { ask, overtaken } => {

@@ -9,15 +9,17 @@ use tokio::time::Instant;
 use super::admit::Waiting;
 use super::apply::Case;
 use super::binding::Loop;
+use super::images;
 use super::offer;
 use super::pass;
-use super::preview::Preview;
+use super::preview::{self, Preview};
 use super::resolve::{self, Making};
 use super::scene::{Dry, Scene};
 use super::status::Trouble;
 use super::{Context, dereference, validate};
 use crate::claim::{Entry, Step, TaskFact, UserQueue, next_attempt};
 use crate::crd::{QueueBinding, condition};
+use crate::image::Finding;
 use crate::render;
 use crate::task::{QueueId, TaskId, WorkerId};
 
@@ -99,9 +101,15 @@ impl Loop {
                 about: about.cloned(),
             }),
         };
-        let passed = pass::pass(&scene, &mut self.memory)
-            .await
-            .map_err(|error| Trouble::from(&error))?;
+        let passed = loop {
+            let passed = pass::pass(&scene, &mut self.memory)
+                .await
+                .map_err(|error| Trouble::from(&error))?;
+            // Where it has asked what images run by themselves, the next one knows.
+            if !self.context.images.settle().await {
+                break passed;
+            }
+        };
         // What would be refused does not wait.
         let refused = passed
             .rejected
@@ -210,7 +218,9 @@ impl Loop {
         let worker = WorkerId::of_attempt(&self.identity.worker, task, attempt);
         let avoid_nodes = offer::nodes_of(seen.map(|seen| &seen.case.objects));
         let binding_of_job = super::rendered_binding(binding);
-        let inputs = render::Inputs {
+        let of_queue = binding.spec.queues.get(place);
+        let use_entrypoint = of_queue.is_some_and(|queue| queue.use_entrypoint);
+        let mut inputs = render::Inputs {
             binding: &binding_of_job,
             spec: &binding.spec,
             template,
@@ -226,14 +236,19 @@ impl Loop {
             failures,
             avoid_nodes: &avoid_nodes,
             remark: None,
+            runs: images::runs(use_entrypoint, None),
         };
+        let own = preview::own_command(&self.context, &inputs).await;
+        if let Some(Finding::There(command)) = &own {
+            inputs.runs = images::runs(use_entrypoint, Some(command));
+        }
         let rendered = render::render(&inputs);
+        notes.extend(preview::of_command(&rendered, own.as_ref()));
         let rendered = match requeues {
             0 => rendered,
             _ => rendered.with_requeues(requeues),
         };
-        let queue = binding.spec.queues.get(place);
-        let patch = queue.and_then(|queue| queue.template_patch.as_ref());
+        let patch = of_queue.and_then(|queue| queue.template_patch.as_ref());
         let fields = render::origins(&rendered.job, &inputs, patch);
         notes.extend(rendered.notes);
         Ok(Preview {

@@ -1,7 +1,10 @@
 //! The image check of a binding: which registry is asked with which credentials, and what its answer means for a task.
+//! What an image runs by itself is asked in the same way (`command`).
 //!
 //! A lookup runs in the background. For a second the queue waits for it, so that nobody overtakes; after that others
 //! go, and a lookup that takes longer than its own limit ends as "not known", which holds up nobody.
+
+mod command;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -17,8 +20,10 @@ use super::cluster::{call, find};
 use super::scene::Scene;
 use crate::config::RegistrySettings;
 use crate::crd::ImageCheck;
-use crate::image::{Answer, Answers, Finding, Keyring, Platform, Reference, Registry};
+use crate::image::{Answer, Answers, Command, Finding, Keyring, Platform, Reference, Registry};
 use crate::render::{LabelValue, Rendered};
+
+pub(super) use command::{Asked, own_command, runs, without_command};
 
 /// So long a queue waits for the answer about its first task.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -40,10 +45,20 @@ pub(super) enum Judged {
     Late,
 }
 
+/// Why a task is failed before a pod is made for it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub why: String,
+    /// The field of the binding by which that is a reason.
+    pub by: &'static str,
+}
+
 /// What registries have said. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Images {
     answers: Answers,
+    /// What images run by themselves.
+    commands: Answers<Command>,
     asker: Arc<Asker>,
 }
 
@@ -74,6 +89,7 @@ impl Images {
     fn of(kube: Client, ca: Option<String>, plain: Vec<String>) -> Self {
         Self {
             answers: Answers::default(),
+            commands: Answers::default(),
             asker: Arc::new(Asker {
                 kube,
                 ca,
@@ -86,15 +102,51 @@ impl Images {
 
     /// What is known of the image of this pod; `told` is notified when more is.
     fn answer(&self, namespace: &str, pod: &Value, image: &str, told: &Arc<Notify>) -> Answer {
-        let account = pod["serviceAccountName"].as_str().unwrap_or_default();
-        let secrets: Vec<String> = names(&pod["imagePullSecrets"]);
-        let question = format!("{namespace}\n{account}\n{}\n{image}", secrets.join(","));
-        self.answers.ask(&question, told, || {
-            let (asker, namespace) = (self.asker.clone(), namespace.to_owned());
-            let (account, image) = (account.to_owned(), image.to_owned());
-            async move { asker.look(&namespace, &account, secrets, &image).await }
+        let puller = Puller::of(namespace, pod, image);
+        self.answers.ask(&puller.question(), told, || {
+            let asker = self.asker.clone();
+            async move { asker.look(puller).await }
         })
     }
+}
+
+/// As whom an image is pulled.
+struct Puller {
+    namespace: String,
+    account: String,
+    secrets: Vec<String>,
+    image: String,
+}
+
+impl Puller {
+    fn of(namespace: &str, pod: &Value, image: &str) -> Self {
+        let account = pod["serviceAccountName"].as_str().unwrap_or_default();
+        Self {
+            namespace: namespace.to_owned(),
+            account: account.to_owned(),
+            secrets: names(&pod["imagePullSecrets"]),
+            image: image.to_owned(),
+        }
+    }
+
+    /// Equal for those who get the same answer.
+    fn question(&self) -> String {
+        let Self {
+            namespace,
+            account,
+            secrets,
+            image,
+        } = self;
+        format!("{namespace}\n{account}\n{}\n{image}", secrets.join(","))
+    }
+}
+
+/// All that a registry is asked with.
+struct Question {
+    registry: Registry,
+    reference: Reference,
+    keys: Keyring,
+    platforms: Option<Vec<Platform>>,
 }
 
 /// What the image check says of a task with this Job.
@@ -118,12 +170,7 @@ pub(super) fn judge(scene: &Scene<'_>, job: &Rendered) -> Judged {
         // It has to be on the node already; no registry knows about that.
         return Judged::Go(None);
     }
-    let namespace = scene.binding.namespace().unwrap_or_default();
-    let name = scene.binding.name_any();
-    let told = scene
-        .context
-        .wakers
-        .of(&namespace, LabelValue::of(&name).as_str());
+    let (namespace, told) = waker(scene);
     means(
         check,
         scene
@@ -133,9 +180,18 @@ pub(super) fn judge(scene: &Scene<'_>, job: &Rendered) -> Judged {
     )
 }
 
+/// The binding's namespace, and who is told when more is known.
+fn waker(scene: &Scene<'_>) -> (String, Arc<Notify>) {
+    let namespace = scene.binding.namespace().unwrap_or_default();
+    let name = scene.binding.name_any();
+    let wakers = &scene.context.wakers;
+    let told = wakers.of(&namespace, LabelValue::of(&name).as_str());
+    (namespace, told)
+}
+
 fn means(check: ImageCheck, answer: Answer) -> Judged {
     match answer {
-        Answer::Known(Finding::There) => Judged::Go(None),
+        Answer::Known(Finding::There(())) => Judged::Go(None),
         Answer::Known(Finding::Refused(why)) if check == ImageCheck::Enforce => {
             Judged::Refused(why)
         }
@@ -160,28 +216,40 @@ fn names(list: &Value) -> Vec<String> {
 }
 
 impl Asker {
-    async fn look(
-        &self,
-        namespace: &str,
-        account: &str,
-        mut secrets: Vec<String>,
-        image: &str,
-    ) -> Finding {
-        let reference = match Reference::parse(image) {
-            Ok(reference) => reference,
-            Err(error) => return Finding::Refused(error.to_string()),
-        };
-        let registry = match self.registry() {
-            Ok(registry) => registry,
-            Err(why) => return Finding::Unknown(why),
-        };
+    async fn look(&self, puller: Puller) -> Finding {
+        match self.question(puller).await {
+            Ok(question) => {
+                let platforms = question.platforms.as_deref();
+                let registry = &question.registry;
+                registry
+                    .look(&question.reference, &question.keys, platforms)
+                    .await
+            }
+            Err(finding) => finding,
+        }
+    }
+
+    /// What a registry is asked with; else why none can be.
+    async fn question<T>(&self, puller: Puller) -> Result<Question, Finding<T>> {
+        let Puller {
+            namespace,
+            account,
+            mut secrets,
+            image,
+        } = puller;
+        let reference =
+            Reference::parse(&image).map_err(|error| Finding::Refused(error.to_string()))?;
+        let registry = self.registry().map_err(Finding::Unknown)?;
         if secrets.is_empty() {
             // As the admission of pods does: the account's secrets are for pods that name none.
-            secrets = self.secrets_of(namespace, account).await;
+            secrets = self.secrets_of(&namespace, &account).await;
         }
-        let keys = self.keyring(namespace, &secrets).await;
-        let platforms = self.platforms().await;
-        registry.look(&reference, &keys, platforms.as_deref()).await
+        Ok(Question {
+            registry,
+            reference,
+            keys: self.keyring(&namespace, &secrets).await,
+            platforms: self.platforms().await,
+        })
     }
 
     fn registry(&self) -> Result<Registry, String> {

@@ -4,14 +4,17 @@
 //! entries ──hold, room──▶ candidates ──bodies──▶ render ──requests──▶ admit ──▶ the Jobs to create
 //! ```
 
+mod image;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
+use self::image::{OfImage, Stays};
 use super::admit::{self, Admitted, Head, Room, Waiting};
 use super::hours;
-use super::images::{self, Judged};
+use super::images::{self, Refusal};
 use super::live::Live;
 use super::look::{CANDIDATES, Queues};
 use super::memory::{Known, Memory};
@@ -277,7 +280,7 @@ pub(super) struct Readings<'a> {
 pub(super) struct Selection {
     pub admitted: Admitted,
     pub jobs: HashMap<TaskId, Rendered>,
-    pub refused: Vec<(TaskId, String)>,
+    pub refused: Vec<(TaskId, Refusal)>,
 }
 
 /// Renders and admits candidates while there is room.
@@ -314,22 +317,19 @@ pub(super) fn admit(
             });
         };
         let rendered =
-            |remark: Option<&str>| render(scene, project_names, readings, &policy, body, remark);
-        let Some((queue, mut job)) = rendered(None) else {
+            |image: OfImage<'_>| render(scene, project_names, readings, &policy, body, image);
+        let Some((queue, mut job)) = rendered(OfImage::default()) else {
             return Head::Skip;
         };
-        match images::judge(scene, &job) {
-            Judged::Go(None) => {}
-            Judged::Go(Some(remark)) => {
-                let told = rendered(Some(&remark));
-                job = told.map_or(job, |(_, told)| told);
-            }
-            Judged::Refused(why) => {
-                refused.push((task.clone(), why));
+        match image::look(scene, queue, &mut job, rendered) {
+            Ok(()) => {}
+            Err(Stays::Skip) => return Head::Skip,
+            Err(Stays::Hold) => return Head::Hold,
+            Err(Stays::Waits(reason)) => return Head::Waits(reason),
+            Err(Stays::Refused(refusal)) => {
+                refused.push((task.clone(), refusal));
                 return Head::Skip;
             }
-            Judged::NotYet => return Head::Hold,
-            Judged::Late => return Head::Skip,
         }
         let ask = ask(scene, body, &job);
         let added = readings
@@ -389,7 +389,7 @@ fn render<'a>(
     readings: &Readings<'a>,
     policy: &Policy,
     body: &api::Body,
-    remark: Option<&str>,
+    image: OfImage<'_>,
 ) -> Option<(&'a QueueId, Rendered)> {
     let task = &body.task.id;
     let observed = readings.observed.get(task)?;
@@ -422,7 +422,8 @@ fn render<'a>(
         returned,
         failures,
         avoid_nodes: &nodes_of(readings.live.objects.get(task)),
-        remark,
+        remark: image.remark,
+        runs: images::runs(scene.uses_entrypoint(queue), image.own),
     });
     Some((queue, rendered))
 }

@@ -187,7 +187,10 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
         &mut room,
     );
     let rejected = match &scene.dry {
-        Some(_) => refused,
+        Some(_) => refused
+            .into_iter()
+            .map(|(task, refusal)| (task, refusal.why))
+            .collect(),
         None => refuse::refuse(scene, &observed, refused).await?,
     };
     reserve(scene, memory, &admitted);

@@ -12,10 +12,11 @@ use super::binding::Loop;
 use super::cluster::find;
 use super::dereference;
 use super::explain::AskError;
-use super::{Own, Stage, foresee};
+use super::{Context, Own, Stage, foresee, images};
 use crate::config::Settings;
 use crate::crd::QueueBinding;
-use crate::render::{self, Patch, Source, Template};
+use crate::image::{Command, Finding};
+use crate::render::{self, Patch, Rendered, Runs, Source, Template};
 use crate::task::{Attempt, QueueId, Task, TaskId, WorkerId};
 
 /// A Job as it would be, and what there is to say about it.
@@ -95,6 +96,39 @@ async fn preview_on(stage: &Stage, which: Which, task: &TaskId) -> Result<Previe
     Ok(Preview { notes, ..preview })
 }
 
+/// What the image of this Job runs by itself, asked of its registry; nothing where that is not wanted.
+pub(super) async fn own_command(
+    context: &Context,
+    inputs: &render::Inputs<'_>,
+) -> Option<Finding<Command>> {
+    if inputs.runs == Runs::Code {
+        return None;
+    }
+    let asking = render::render(inputs);
+    if asking.argv.is_some() {
+        return None;
+    }
+    let pod = &asking.job["spec"]["template"]["spec"];
+    let namespace = &inputs.binding.namespace;
+    let images = &context.images;
+    Some(images.command_now(namespace, pod, &asking.image).await)
+}
+
+/// What there is to say about a command that is not there to be run.
+pub(super) fn of_command(rendered: &Rendered, found: Option<&Finding<Command>>) -> Option<String> {
+    match (found, &rendered.argv) {
+        (Some(Finding::Refused(why) | Finding::Unknown(why)), _) => Some(format!(
+            "what image {} runs by itself (useEntrypoint) is not known, and the task waits for that: {why}",
+            rendered.image
+        )),
+        (_, Some(argv)) if argv.is_empty() => Some(format!(
+            "the task is failed: {}",
+            images::without_command(&rendered.image)
+        )),
+        _ => None,
+    }
+}
+
 /// The Job of a task document, without server and cluster: ids of queues and the binding's UID are unknown then, and
 /// are zeros.
 pub fn preview_offline(
@@ -116,7 +150,9 @@ pub fn preview_offline(
         (Some(template), None) => Source::Inline(template),
         (None, None) => Source::BuiltIn,
     };
-    let patch = binding.spec.queues.first().and_then(|queue| {
+    let first = binding.spec.queues.first();
+    let use_entrypoint = first.is_some_and(|queue| queue.use_entrypoint);
+    let patch = first.and_then(|queue| {
         let value = queue.template_patch.as_ref()?;
         Some(Patch { queue: 0, value })
     });
@@ -166,12 +202,19 @@ pub fn preview_offline(
         failures: 0,
         avoid_nodes: &[],
         remark: None,
+        runs: images::runs(use_entrypoint, None),
     };
     let rendered = render::render(&inputs);
     let mut notes = vec![
         "made from files alone: ids of queues, names of projects and earlier attempts are not known"
             .to_owned(),
     ];
+    if use_entrypoint && rendered.argv.is_none() {
+        notes.push(format!(
+            "what image {} runs by itself (useEntrypoint) is asked of its registry, and left out here",
+            rendered.image
+        ));
+    }
     notes.extend(rendered.notes);
     Ok(Preview {
         fields: render::origins(&rendered.job, &inputs, patch.map(|patch| patch.value)),

@@ -1,4 +1,4 @@
-//! Refuse: fails tasks whose image the registry does not have, before anything is made for them.
+//! Refuse: fails tasks that their image cannot run, before anything is made for them.
 //!
 //! Death after `dequeue`: the task is failed and in no queue; a line of its log is lost.
 
@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 
 use super::fault;
+use super::images::Refusal;
 use super::scene::Scene;
 use crate::api::{Error, Event};
 use crate::claim::{Observed, STEP_DEADLINE};
@@ -19,10 +20,10 @@ const REASON: &str = "image refused";
 pub(super) async fn refuse(
     scene: &Scene<'_>,
     observed: &HashMap<TaskId, Observed>,
-    tasks: Vec<(TaskId, String)>,
+    tasks: Vec<(TaskId, Refusal)>,
 ) -> Result<Vec<(TaskId, String)>, Error> {
     let mut failed = Vec::new();
-    for (task, why) in tasks {
+    for (task, Refusal { why, by }) in tasks {
         let Some(seen) = observed.get(&task) else {
             continue;
         };
@@ -35,7 +36,7 @@ pub(super) async fn refuse(
         if !(still && in_time) {
             continue;
         }
-        let message = format!("{why} (imageCheck: Enforce)");
+        let message = format!("{why} ({by})");
         if !scene
             .client
             .dequeue(&task, Some(Status::Failed), REASON, &message)

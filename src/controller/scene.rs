@@ -41,6 +41,14 @@ impl Scene<'_> {
         self.templates.of(self.resolved.place(queue)?)
     }
 
+    /// Whether a served queue runs the image's own command.
+    pub fn uses_entrypoint(&self, queue: &QueueId) -> bool {
+        let place = self.resolved.place(queue);
+        place
+            .and_then(|place| self.binding.spec.queues.get(place))
+            .is_some_and(|queue| queue.use_entrypoint)
+    }
+
     /// How many tasks may be tried behind one that cannot fit.
     pub fn lookahead(&self) -> usize {
         usize::try_from(self.binding.spec.lookahead.unwrap_or(0)).unwrap_or(0)

@@ -308,6 +308,8 @@ fn pod(
         failures: 0,
         avoid_nodes: &[],
         remark: None,
+        // What it runs is judged by nobody in the cluster.
+        runs: render::Runs::Code,
     });
     render::dry_run_pod(&rendered)
 }

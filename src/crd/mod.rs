@@ -218,6 +218,11 @@ pub struct QueueSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::pod_template")]
     pub template_patch: Option<Value>,
+
+    /// useEntrypoint runs the image's own ENTRYPOINT and CMD instead of the task's code; command and args of the template
+    /// take their place as in any pod. They are read from the image's registry before a task is taken. Default: false.
+    #[serde(default)]
+    pub use_entrypoint: bool,
 }
 
 impl QueueSpec {

@@ -31,6 +31,11 @@ pub fn planned(
     agent: &Agent,
     code_root: PathBuf,
 ) -> Result<Plan, Failure> {
+    if let Some(words) = &settings.entrypoint {
+        // The container was started where the image or the template says.
+        let working_dir = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+        return Ok(Plan::of_image(words.clone(), working_dir, code_root));
+    }
     let manager = configuration::manager(settings, agent)?;
     planned_with(task, manager, agent, code_root)
 }

@@ -11,6 +11,7 @@
 //! an option of a program.
 
 mod command;
+mod image;
 mod repository;
 mod requirements;
 mod variables;

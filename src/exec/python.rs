@@ -104,12 +104,29 @@ pub struct Python {
     pub held: Held,
 }
 
+impl Python {
+    /// The image's own installation as it is, if it has one.
+    fn of_image(interpreter: Option<PathBuf>) -> Self {
+        Self {
+            interpreter,
+            environment: None,
+            shared: None,
+            installed: None,
+            reused: false,
+            held: Held::default(),
+        }
+    }
+}
+
 /// Makes what the plan asks for.
 pub async fn make(
     plan: &Plan,
     settings: &PythonSettings,
     log: &mut Log<'_>,
 ) -> Result<Python, Failure> {
+    if !plan.command.runs_code() {
+        return Ok(Python::of_image(None));
+    }
     if !plan.working_dir.is_dir() {
         let folder = plan.working_dir.display();
         return Err(
@@ -191,14 +208,7 @@ impl PythonSettings {
             }
             found => found,
         };
-        Ok(Python {
-            interpreter,
-            environment: None,
-            shared: None,
-            installed: None,
-            reused: false,
-            held: Held::default(),
-        })
+        Ok(Python::of_image(interpreter))
     }
 
     /// An environment with what the source says.

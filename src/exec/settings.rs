@@ -78,6 +78,8 @@ pub struct Settings {
     pub disk: Option<PathBuf>,
     /// Whether the end of a run that fails by its own fault is left to the controller, which tries it again.
     pub tried_again: bool,
+    /// What runs instead of the task's code, with references to variables.
+    pub entrypoint: Option<Vec<String>>,
     /// All variables as they were inherited, for the user's process.
     pub inherited: BTreeMap<String, String>,
 }
@@ -156,6 +158,7 @@ impl Settings {
             callback_most: CALLBACK_MOST,
             disk: None,
             tried_again: find(env::ON_FAILURE).as_deref() == Some("controller"),
+            entrypoint: find(env::ENTRYPOINT).map(words).transpose()?,
             inherited,
         })
     }
@@ -176,6 +179,14 @@ fn parse<T: std::str::FromStr>(
         name,
         value,
         expected,
+    })
+}
+
+fn words(list: String) -> Result<Vec<String>, Error> {
+    serde_json::from_str(&list).map_err(|_| Error::Invalid {
+        name: pod::env::ENTRYPOINT,
+        value: list,
+        expected: "expected a list of texts as JSON",
     })
 }
 
@@ -350,6 +361,20 @@ mod tests {
                 .contains("TRAINYARD_ATTEMPT has the value \"two\""),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_command_in_place_of_the_code_is_a_list_of_texts() {
+        let of = |value: &str| {
+            let settings = Settings::from_variables(variables(&[("TRAINYARD_ENTRYPOINT", value)]));
+            settings.map(|settings| settings.entrypoint)
+        };
+        assert_eq!(of("").unwrap(), None);
+        assert_eq!(of("[]").unwrap(), Some(Vec::new()));
+        let words = ["/run".to_owned(), "a b".to_owned()];
+        assert_eq!(of(r#"["/run","a b"]"#).unwrap(), Some(words.to_vec()));
+        let error = of("/run").unwrap_err().to_string();
+        assert!(error.contains("a list of texts as JSON"), "{error}");
     }
 
     #[test]

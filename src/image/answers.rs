@@ -33,26 +33,26 @@ const MOST: usize = 4096;
 
 /// What is known of a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
-    Known(Finding),
+pub enum Answer<T = ()> {
+    Known(Finding<T>),
     /// Asked so long ago.
     Pending(Duration),
 }
 
 /// A cache of findings. Cheap to clone.
 #[derive(Clone)]
-pub struct Answers {
-    known: Arc<Mutex<HashMap<String, Entry>>>,
+pub struct Answers<T = ()> {
+    known: Arc<Mutex<HashMap<String, Entry<T>>>>,
     permits: Arc<Semaphore>,
     times: Times,
 }
 
-enum Entry {
+enum Entry<T> {
     Asked(Instant),
-    Found(Finding, Instant),
+    Found(Finding<T>, Instant),
 }
 
-impl Default for Answers {
+impl<T> Default for Answers<T> {
     fn default() -> Self {
         Self {
             known: Arc::default(),
@@ -62,11 +62,11 @@ impl Default for Answers {
     }
 }
 
-impl Answers {
+impl<T: Clone + Send + 'static> Answers<T> {
     /// What is known of `question`; if nothing is, `look` is begun, and `told` notified once it has an answer.
-    pub fn ask<F>(&self, question: &str, told: &Arc<Notify>, look: impl FnOnce() -> F) -> Answer
+    pub fn ask<F>(&self, question: &str, told: &Arc<Notify>, look: impl FnOnce() -> F) -> Answer<T>
     where
-        F: Future<Output = Finding> + Send + 'static,
+        F: Future<Output = Finding<T>> + Send + 'static,
     {
         let now = Instant::now();
         let mut known = self.lock();
@@ -106,7 +106,7 @@ impl Answers {
                     ))
                 });
             let holds = match &finding {
-                Finding::There => times.there,
+                Finding::There(_) => times.there,
                 Finding::Refused(_) => times.missing,
                 Finding::Unknown(_) => times.unknown,
             };
@@ -118,7 +118,13 @@ impl Answers {
         Answer::Pending(Duration::ZERO)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+    /// Whether an answer is still to come.
+    pub fn is_asking(&self) -> bool {
+        let known = self.lock();
+        known.values().any(|entry| matches!(entry, Entry::Asked(_)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Entry<T>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -177,8 +183,8 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(50)).await;
         for _ in 0..5 {
             assert_eq!(
-                settled(&answers, &told, &asked, Finding::There).await,
-                Finding::There
+                settled(&answers, &told, &asked, Finding::There(())).await,
+                Finding::There(())
             );
         }
         assert_eq!(asked.load(Ordering::SeqCst), 2);

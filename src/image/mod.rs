@@ -1,7 +1,8 @@
-//! Is the image there: asks an image registry for a manifest before a task is taken.
+//! Is the image there, and what does it run: asks an image registry before a task is taken.
 //!
 //! ```text
 //! "host/name:tag" ──Reference──▶ Registry::look ──HEAD, GET manifest──▶ Finding
+//!                              Registry::command ──GET manifest, config──▶ Finding<Command>
 //!                    pull secrets ──▶ Keyring ──┘   401: bearer token or basic, once
 //! Question ──Answers (cache, in the background)──▶ known, or pending
 //! ```
@@ -18,4 +19,4 @@ mod registry;
 pub use answers::{Answer, Answers};
 pub use keyring::Keyring;
 pub use reference::Reference;
-pub use registry::{Finding, Platform, Registry, SetupError};
+pub use registry::{Command, Finding, Platform, Registry, SetupError};

@@ -1,5 +1,7 @@
 //! Asking a registry for a manifest.
 
+mod command;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -11,6 +13,8 @@ use serde_json::Value;
 use super::challenge::{self, Challenge};
 use super::keyring::Key;
 use super::{Keyring, Reference};
+
+pub use command::Command;
 
 /// Limit of one request.
 const REQUEST: Duration = Duration::from_secs(4);
@@ -31,8 +35,9 @@ const INDEXES: [&str; 2] = [
 
 /// What was found out about an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Finding {
-    There,
+pub enum Finding<T = ()> {
+    /// It is there; with what was asked of it.
+    There(T),
     /// It cannot be run, for this reason.
     Refused(String),
     /// The registry gave no verdict, for this reason.
@@ -118,22 +123,14 @@ impl Registry {
         keys: &Keyring,
         platforms: Option<&[Platform]>,
     ) -> Finding {
-        let mut last = None;
-        // Each key in turn, as the kubelet tries them; without any, anonymously.
-        let candidates = keys.of(image);
-        let tries = candidates.iter().map(|key| Some(*key)).chain([None]);
-        for key in tries {
-            match self.look_with(image, key, platforms).await {
-                Ok(()) => return Finding::There,
-                Err(Fault::Unknown(why)) => {
-                    return Finding::Unknown(format!("{}: {why}", image.host));
-                }
-                Err(Fault::Refused(why)) => {
-                    last.get_or_insert(why);
-                }
+        let mut refused = None;
+        for key in tries(image, keys) {
+            let found = self.look_with(image, key, platforms).await;
+            if let Some(finding) = settled(image, found, &mut refused) {
+                return finding;
             }
         }
-        Finding::Refused(last.unwrap_or_default())
+        Finding::Refused(refused.unwrap_or_default())
     }
 
     async fn look_with(
@@ -142,19 +139,9 @@ impl Registry {
         key: Option<&Key>,
         platforms: Option<&[Platform]>,
     ) -> Result<(), Fault> {
-        let base = format!(
-            "{}://{}/v2/{}",
-            self.scheme(&image.host),
-            image.address(),
-            image.repository
-        );
+        let base = self.base(image);
         let manifest = format!("{base}/manifests/{}", image.manifest());
-        let mut session = Session {
-            registry: self,
-            image,
-            key,
-            authorization: None,
-        };
+        let mut session = self.session(image, key);
         // A HEAD costs nothing where pulls are counted; only a platform needs the body.
         let answer = session.send(Method::HEAD, &manifest).await?;
         let kind = media_type(&answer);
@@ -174,17 +161,26 @@ impl Registry {
         if offered.is_empty() || offered.iter().any(|platform| platforms.contains(platform)) {
             return Ok(());
         }
-        let list = |platforms: &[Platform]| {
-            let mut names: Vec<String> = platforms.iter().map(ToString::to_string).collect();
-            names.sort();
-            names.dedup();
-            names.join(", ")
-        };
-        Err(Fault::Refused(format!(
-            "image {image} is for {}, and the nodes of this cluster are {}",
-            list(&offered),
-            list(platforms)
-        )))
+        Err(elsewhere(image, &offered, platforms))
+    }
+
+    /// Where the image's repository is.
+    fn base(&self, image: &Reference) -> String {
+        format!(
+            "{}://{}/v2/{}",
+            self.scheme(&image.host),
+            image.address(),
+            image.repository
+        )
+    }
+
+    fn session<'a>(&'a self, image: &'a Reference, key: Option<&'a Key>) -> Session<'a> {
+        Session {
+            registry: self,
+            image,
+            key,
+            authorization: None,
+        }
     }
 
     fn scheme(&self, host: &str) -> &'static str {
@@ -400,6 +396,43 @@ fn media_type(answer: &Response) -> String {
         .unwrap_or_default()
         .trim()
         .to_owned()
+}
+
+/// Each key in turn, as the kubelet tries them; without any, anonymously.
+fn tries<'k>(image: &Reference, keys: &'k Keyring) -> Vec<Option<&'k Key>> {
+    let candidates = keys.of(image).into_iter();
+    candidates.map(Some).chain([None]).collect()
+}
+
+/// What the answer to one key comes to; nothing where the next one is tried, and the first refusal is kept.
+fn settled<T>(
+    image: &Reference,
+    answer: Result<T, Fault>,
+    refused: &mut Option<String>,
+) -> Option<Finding<T>> {
+    match answer {
+        Ok(found) => Some(Finding::There(found)),
+        Err(Fault::Unknown(why)) => Some(Finding::Unknown(format!("{}: {why}", image.host))),
+        Err(Fault::Refused(why)) => {
+            refused.get_or_insert(why);
+            None
+        }
+    }
+}
+
+/// The image is for other platforms than the nodes'.
+fn elsewhere(image: &Reference, offered: &[Platform], nodes: &[Platform]) -> Fault {
+    let list = |platforms: &[Platform]| {
+        let mut names: Vec<String> = platforms.iter().map(ToString::to_string).collect();
+        names.sort();
+        names.dedup();
+        names.join(", ")
+    };
+    Fault::Refused(format!(
+        "image {image} is for {}, and the nodes of this cluster are {}",
+        list(offered),
+        list(nodes)
+    ))
 }
 
 /// The platforms of an index; attestations carry `unknown`.

@@ -76,6 +76,9 @@ impl Check {
         let container = &items(&spec_value, &["containers"])[task];
         let container_path = format!("{path}.containers[{task}]");
         self.task_fields(&container_path, container);
+        if binding.queues.iter().any(|queue| queue.use_entrypoint) {
+            self.command(&container_path, container);
+        }
         let image = self.image(&container_path, container, default_image);
         let service_account = self.service_account(&path, &spec_value, binding);
         let hash = short_hash(
@@ -84,7 +87,7 @@ impl Check {
                 .as_bytes(),
         );
         Some(Template {
-            notes: notes_on(&spec_value, container),
+            notes: notes_on(&spec_value),
             metadata,
             spec,
             task,
@@ -246,6 +249,21 @@ impl Check {
         }
     }
 
+    /// What takes the place of the image's own command: no dry run sees it, for the Job has ours there.
+    fn command(&mut self, path: &str, container: &Value) {
+        for field in ["command", "args"] {
+            let list = format!("{path}.{field}");
+            for (index, word) in self.list(&list, at(container, &[field])).iter().enumerate() {
+                if !word.is_string() {
+                    self.error(
+                        format!("{list}[{index}]"),
+                        "must be a text; put numbers and true or false in quotes",
+                    );
+                }
+            }
+        }
+    }
+
     fn image(
         &mut self,
         path: &str,
@@ -343,17 +361,8 @@ impl Check {
 }
 
 /// What of the template is replaced, in sentences.
-fn notes_on(spec: &Value, container: &Value) -> Vec<String> {
+fn notes_on(spec: &Value) -> Vec<String> {
     let mut notes = Vec::new();
-    if at(container, &["command"])
-        .or(at(container, &["args"]))
-        .is_some()
-    {
-        notes.push(
-            "command and args of the template's task container are replaced by the executor"
-                .to_owned(),
-        );
-    }
     if at(spec, &["automountServiceAccountToken"]) == Some(&Value::Bool(true)) {
         notes.push(
             "automountServiceAccountToken of the template is set to false: no API token is mounted"

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value, json};
 
+use super::entrypoint::Runs;
 use super::fields::text;
 use super::job::Inputs;
 use super::notes::Notes;
@@ -84,6 +85,11 @@ pub(super) fn run(inputs: &Inputs<'_>) -> Vec<Value> {
     }
     if inputs.spec.overrides.setup_script {
         variables.push(plain(env::TASK_SETUP_SCRIPT, "allow"));
+    }
+    if inputs.runs != Runs::Code {
+        // Where it is not known it is empty, and the executor refuses to run.
+        let argv = inputs.argv().unwrap_or_default();
+        variables.push(plain(env::ENTRYPOINT, &json!(argv).to_string()));
     }
     let limit = environment.cache.size_limit.as_ref();
     if let Some(Ok(limit)) = limit.map(|limit| limit.0.parse::<Quantity>()) {

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::entrypoint::Runs;
 use super::fields::{at, items, list, object};
 use super::names::{JobName, LabelValue};
 use super::notes::{Notes, shorten};
@@ -40,6 +41,15 @@ pub struct Inputs<'a> {
     pub avoid_nodes: &'a [String],
     /// What else there is to tell in the task's log.
     pub remark: Option<&'a str>,
+    /// What the task's container runs.
+    pub runs: Runs<'a>,
+}
+
+impl Inputs<'_> {
+    /// What runs instead of the task's code, as far as it is known.
+    pub(super) fn argv(&self) -> Option<Vec<String>> {
+        self.runs.argv(self.template.container()?)
+    }
 }
 
 /// The binding that a Job belongs to.
@@ -93,6 +103,9 @@ pub struct Rendered {
     pub image_refused: Option<String>,
     /// What its pod requests of a node; also an annotation of the Job.
     pub requests: Resources,
+    /// What runs instead of the task's code (`useEntrypoint`); nothing where it is the code, and where the image's own
+    /// command has to be known first.
+    pub argv: Option<Vec<String>>,
 }
 
 impl Rendered {
@@ -127,6 +140,9 @@ pub fn render(inputs: &Inputs<'_>) -> Rendered {
         ..
     } = *inputs;
     let mut notes = Notes::default();
+    if inputs.runs == Runs::Code && template.container().is_some_and(has_command) {
+        notes.add("command and args of the template's task container are replaced by the executor");
+    }
     for note in &template.notes {
         notes.add(note.clone());
     }
@@ -174,7 +190,14 @@ pub fn render(inputs: &Inputs<'_>) -> Rendered {
         image,
         image_refused,
         requests,
+        argv: inputs.argv(),
     }
+}
+
+fn has_command(container: &Value) -> bool {
+    ["command", "args"]
+        .iter()
+        .any(|field| at(container, &[field]).is_some())
 }
 
 /// What the task asks for and the binding allows.

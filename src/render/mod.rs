@@ -12,6 +12,7 @@
 mod check;
 mod containers;
 mod docker;
+mod entrypoint;
 mod environment;
 mod fields;
 mod image;
@@ -26,6 +27,7 @@ mod template;
 mod volumes;
 mod wishes;
 
+pub use entrypoint::{OwnCommand, Runs};
 pub use job::{
     Binding, Inputs, Queue, Rendered, Server, Settings, dry_run_pod, render, requests_of,
 };

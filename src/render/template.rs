@@ -103,11 +103,14 @@ impl Template {
 
     /// Name of the container that runs the experiment.
     pub fn task_container(&self) -> &str {
-        let containers = self.spec.get("containers").and_then(Value::as_array);
-        containers
-            .and_then(|containers| containers.get(self.task))
+        self.container()
             .and_then(|c| text(c, &["name"]))
             .unwrap_or(pod::TASK)
+    }
+
+    /// That container, as it is written.
+    pub(super) fn container(&self) -> Option<&Value> {
+        self.spec.get("containers")?.get(self.task)
     }
 }
 

@@ -59,7 +59,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [""]
   resources: [secrets, configmaps]
   verbs: [get]
-# Whose pull secrets a task's pod gets: an image registry is asked with them (imageCheck).
+# Whose pull secrets a task's pod gets: an image registry is asked with them (imageCheck, useEntrypoint).
 - apiGroups: [""]
   resources: [serviceaccounts]
   verbs: [get]

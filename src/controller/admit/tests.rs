@@ -168,6 +168,25 @@ fn an_entry_that_is_not_on_offer_holds_nobody() {
     assert_eq!(admitted.tasks, [task(1)]);
 }
 
+#[test]
+fn a_task_that_waits_for_something_of_its_own_holds_nobody_and_says_why() {
+    let waits = |all: u32| {
+        let mut room = Room::of(&limits(None, None), [].iter());
+        run(&[3], &mut room, move |id| {
+            if (0..all).any(|number| *id == task(number)) {
+                Head::Waits(Waiting::new("ImageCommandUnknown", "it is down"))
+            } else {
+                ready(Ask::default())
+            }
+        })
+    };
+    let one = waits(1);
+    assert_eq!(one.tasks, [task(1), task(2)]);
+    assert_eq!(one.waiting.unwrap().reason, "ImageCommandUnknown");
+    assert!(waits(3).tasks.is_empty());
+    assert_eq!(waits(0).waiting, None);
+}
+
 /// One queue of tasks that ask for so many GPUs and belong to these users, in passes that free nothing.
 fn one_queue(asks: &[(i64, &str)], limits: &LimitsSpec, lookahead: usize) -> (Vec<u32>, Admitted) {
     let lanes = [Lane {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{PlanError, clipped, normal};
+use super::{PlanError, clipped, image, normal};
 use crate::exec::failure::Failure;
 use crate::exec::words;
 use crate::task::Script;
@@ -24,6 +24,8 @@ pub enum Entry {
     Module(String),
     /// What follows `-c`.
     Code(String),
+    /// The image's own command, program first, with Kubernetes' references to variables.
+    Image(Vec<String>),
 }
 
 /// What the machine that runs the command knows.
@@ -119,6 +121,11 @@ fn shell(binary: &str) -> Result<Option<String>, PlanError> {
 }
 
 impl Command {
+    /// Whether the task's own code is run.
+    pub fn runs_code(&self) -> bool {
+        !matches!(self.entry, Entry::Image(_))
+    }
+
     /// The file that the entry point most likely names: the whole text, unless arguments follow a script's name.
     pub fn file(&self) -> Option<String> {
         let Entry::File(written) = &self.entry else {
@@ -141,14 +148,16 @@ impl Command {
 
     /// The argument list, now that the files are there.
     pub fn launch(&self, working_dir: &Path, machine: &Machine<'_>) -> Result<Launch, Failure> {
-        let mut argv = match &self.shell {
-            None => vec![
+        let mut argv = match (&self.entry, &self.shell) {
+            (Entry::Image(_), _) => Vec::new(),
+            (_, None) => vec![
                 machine.interpreter.to_string_lossy().into_owned(),
                 "-u".to_owned(),
             ],
-            Some(shell) => vec![shell_in(shell, machine)?],
+            (_, Some(shell)) => vec![shell_in(shell, machine)?],
         };
         match &self.entry {
+            Entry::Image(words) => argv.extend(image::argv(words, machine)?),
             Entry::Module(rest) => {
                 argv.push("-m".to_owned());
                 let words = words::split(rest).unwrap_or_default();

@@ -197,6 +197,27 @@ fn an_existing_file_with_blanks_wins_over_its_first_word() {
 }
 
 #[test]
+fn the_images_own_command_runs_as_it_is_and_nothing_is_made_for_it() {
+    let words = ["sh", "-c", "echo $$1 $(RUN)", "$(OTHER)"].map(str::to_owned);
+    let plan = Plan::of_image(words.to_vec(), "/app".into(), ROOT.into());
+    assert!(plan.checkout.is_none() && plan.environment.is_none());
+    assert_eq!((&plan.source, plan.command.file()), (&Source::None, None));
+    assert_eq!(
+        launched(&plan, &[]).unwrap(),
+        ["/bin/sh", "-c", "echo $1 7", "$(OTHER)"]
+    );
+    let other = Plan::of_image(vec!["/gone".to_owned()], "/app".into(), ROOT.into());
+    let error = launched(&other, &[]).unwrap_err();
+    assert!(
+        error.starts_with("the image's command /gone is not in the image"),
+        "{error}"
+    );
+    let none = Plan::of_image(Vec::new(), "/app".into(), ROOT.into());
+    let error = launched(&none, &[]).unwrap_err();
+    assert!(error.starts_with("there is no command to run"), "{error}");
+}
+
+#[test]
 fn what_cannot_run_is_refused_in_a_sentence() {
     assert_eq!(planned(json!({})).unwrap_err(), PlanError::NoEntryPoint);
     assert!(matches!(

@@ -71,7 +71,9 @@ impl Plan {
         }
         put("CUDA_DEVICE_ORDER", "PCI_BUS_ID".to_owned());
         put("PYTHONUNBUFFERED", "1".to_owned());
-        put("PYTHONPATH", self.python_path(inherited));
+        if self.command.runs_code() {
+            put("PYTHONPATH", self.python_path(inherited));
+        }
         if has_ascii_locale(inherited) {
             put("PYTHONIOENCODING", "utf-8".to_owned());
         }

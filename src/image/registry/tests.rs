@@ -62,7 +62,7 @@ async fn without_platforms_a_head_is_enough() {
     let finding = client()
         .look(&image(&server), &Keyring::default(), None)
         .await;
-    assert_eq!(finding, Finding::There);
+    assert_eq!(finding, Finding::There(()));
     assert_eq!(server.received_requests().await.unwrap().len(), 1);
 }
 
@@ -121,7 +121,7 @@ async fn an_index_without_the_nodes_platform_is_refused() {
         client()
             .look(&image(&server), &Keyring::default(), Some(&both))
             .await,
-        Finding::There
+        Finding::There(())
     );
 }
 
@@ -186,7 +186,7 @@ async fn a_token_is_fetched_with_the_keys_and_shown_to_the_registry() {
     let found = client()
         .look(&image(&server), &keys(&server, "user:canary"), None)
         .await;
-    assert_eq!(found, Finding::There);
+    assert_eq!(found, Finding::There(()));
     let Finding::Refused(why) = client()
         .look(&image(&server), &keys(&server, "user:wrong"), None)
         .await
@@ -286,5 +286,123 @@ fn hosts_of_this_machine_and_listed_ones_are_spoken_to_without_tls() {
         ("10.0.0.1:5000", "https"),
     ] {
         assert_eq!(registry.scheme(host), scheme, "{host}");
+    }
+}
+
+/// Serves the manifest of the tag, and what else is below the repository.
+async fn serves(server: &MockServer, kind: &str, manifest: &Value, others: &[(&str, Value)]) {
+    let tag = "/v2/team/x/manifests/1";
+    answers(server, "GET", tag, document(kind, manifest)).await;
+    for (place, body) in others {
+        let place = format!("/v2/team/x/{place}");
+        answers(server, "GET", &place, document("application/json", body)).await;
+    }
+}
+
+async fn command_of(server: &MockServer, platforms: Option<&[Platform]>) -> Finding<Command> {
+    client()
+        .command(&image(server), &Keyring::default(), platforms)
+        .await
+}
+
+fn command(entrypoint: &[&str], cmd: &[&str]) -> Command {
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    Command {
+        entrypoint: words(entrypoint),
+        cmd: words(cmd),
+    }
+}
+
+#[tokio::test]
+async fn the_own_command_is_that_of_the_nodes_platform() {
+    let server = registry().await;
+    let of = |architecture: &str| json!({ "digest": format!("sha256:{architecture}"), "platform": { "os": "linux", "architecture": architecture } });
+    let index = json!({ "manifests": [of("arm64"), of("amd64")] });
+    let manifest = |config: &str| json!({ "config": { "digest": config } });
+    let others = [
+        ("manifests/sha256:arm64", manifest("sha256:a")),
+        ("manifests/sha256:amd64", manifest("sha256:b")),
+        (
+            "blobs/sha256:a",
+            json!({ "config": { "Entrypoint": ["/arm"] } }),
+        ),
+        (
+            "blobs/sha256:b",
+            json!({ "config": { "Entrypoint": ["/run", "$HOME"], "Cmd": ["a b"] } }),
+        ),
+    ];
+    serves(&server, INDEX, &index, &others).await;
+    assert_eq!(
+        command_of(&server, Some(&amd64())).await,
+        Finding::There(command(&["/run", "$HOME"], &["a b"]))
+    );
+    assert_eq!(
+        command_of(&server, None).await,
+        Finding::There(command(&["/arm"], &[]))
+    );
+    let other = [Platform {
+        os: "linux".into(),
+        architecture: "s390x".into(),
+    }];
+    let found = command_of(&server, Some(&other)).await;
+    assert!(
+        matches!(&found, Finding::Refused(why) if why.contains("is for linux/amd64, linux/arm64")),
+        "{found:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_image_may_have_no_command_and_a_missing_one_is_refused() {
+    let server = registry().await;
+    let found = command_of(&server, None).await;
+    assert!(
+        matches!(&found, Finding::Refused(why) if why.contains("does not exist in its registry")),
+        "{found:?}"
+    );
+    let manifest = json!({ "config": { "digest": "sha256:abc" } });
+    let config = json!({ "os": "linux", "config": { "Entrypoint": null } });
+    serves(
+        &server,
+        MANIFEST,
+        &manifest,
+        &[("blobs/sha256:abc", config)],
+    )
+    .await;
+    assert_eq!(
+        command_of(&server, Some(&amd64())).await,
+        Finding::There(Command::default())
+    );
+}
+
+#[tokio::test]
+async fn a_configuration_that_cannot_be_read_says_nothing_about_the_command() {
+    let longest = "x".repeat(40 << 10);
+    for (manifest, config, wanted) in [
+        (json!({}), json!({}), "names no configuration"),
+        (json!({ "manifests": [] }), json!({}), "names no manifest"),
+        (
+            json!({ "config": { "digest": "sha256:abc" } }),
+            json!({ "config": { "Entrypoint": "/run" } }),
+            "Entrypoint in the image's configuration is no list",
+        ),
+        (
+            json!({ "config": { "digest": "sha256:abc" } }),
+            json!({ "config": { "Cmd": [longest] } }),
+            "longer than 32768 bytes",
+        ),
+    ] {
+        let server = registry().await;
+        serves(
+            &server,
+            MANIFEST,
+            &manifest,
+            &[("blobs/sha256:abc", config)],
+        )
+        .await;
+        let found = command_of(&server, None).await;
+        assert!(
+            matches!(&found, Finding::Unknown(why) if why.contains(wanted)),
+            "{found:?}"
+        );
     }
 }

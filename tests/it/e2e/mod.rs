@@ -40,6 +40,7 @@ mod s44_identity;
 mod s45_image_check;
 mod s47_stranded;
 mod s59_tenants;
+mod s5_entrypoint;
 mod s5_images;
 mod s6_abort;
 mod s8_failing_script;

@@ -147,7 +147,8 @@ fn let_through(mut client: TcpStream, target: &str) -> io::Result<()> {
     client.shutdown(Shutdown::Both)
 }
 
-fn digest(text: &str) -> String {
+/// What a registry calls a blob of this text.
+pub(super) fn digest(text: &str) -> String {
     let output = Command::new("sh")
         .args(["-c", "printf %s \"$1\" | sha256sum", "sh", text])
         .output()

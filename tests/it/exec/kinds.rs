@@ -79,3 +79,49 @@ fn a_module_a_shell_script_and_a_line_of_code_run() {
         assert!(output.starts_with(expected), "{log}");
     }
 }
+
+#[test]
+fn the_images_own_command_runs_in_place_of_the_code_with_the_same_reporting() {
+    let server = Server::start();
+    // Code that could be neither checked out nor installed.
+    let script = json!({"binary": "python3", "repository": "/no/such/repository", "entry_point": "train.py",
+        "requirements": {"pip": "no-such-package==1"}});
+    let task = server.task("own command", &script);
+    let mut pod = Pod::parked(&server, &task);
+    let source = "echo \"$1|$2|$CLEARML_TASK_ID|$PYTHONPATH\"\necho wrong >&2\nexit 3";
+    let source = source.replace('$', "$$");
+    let words = json!(["sh", "-c", source, "sh", "$(OF_IMAGE)", "two words"]);
+    pod.set("TRAINYARD_ENTRYPOINT", &words.to_string());
+    pod.set("OF_IMAGE", "its own");
+    pod.set("PYTHONPATH", "/of/the/image");
+    assert_eq!(pod.run(), 3, "{}", server.log(&task));
+    assert_eq!(
+        server.output(&task),
+        format!("its own|two words|{task}|/of/the/image\nwrong\n")
+    );
+    let after = server.get(&task);
+    assert_eq!(after["status"], "failed");
+    let message = after["status_message"].as_str().unwrap();
+    assert!(message.contains("exit code 3"), "{message}");
+    assert_eq!(pod.termination()["exit_code"], 3);
+}
+
+#[test]
+fn an_own_command_that_is_not_in_the_image_fails_the_task_with_one_sentence() {
+    let server = Server::start();
+    for (words, sentence) in [
+        (
+            json!(["/no/such/program"]),
+            "the image's command /no/such/program is not in the image",
+        ),
+        (json!([]), "there is no command to run in place"),
+    ] {
+        let task = server.task("no command", &json!({}));
+        let mut pod = Pod::parked(&server, &task);
+        pod.set("TRAINYARD_ENTRYPOINT", &words.to_string());
+        assert_eq!(pod.run(), 212, "{}", server.log(&task));
+        let after = server.get(&task);
+        let message = after["status_message"].as_str().unwrap();
+        assert!(message.contains(sentence), "{message}");
+    }
+}
