@@ -1,7 +1,7 @@
 //! The `events` service (`protocol.md` §2.6): what runs report, and how it is read back.
 //!
 //! ```text
-//! add, add_batch ─▶ wire.rs (lines) ─▶ ingest.rs ─┬─▶ log lines, in blocks            block.rs, log.rs
+//! add, add_batch ─▶ wire.rs (lines) ─▶ ingest.rs ─┬─▶ log lines, in blocks            block.rs, log.rs, pages.rs (read)
 //!                                                 ├─▶ points of curves, one row each  points.rs, curves.rs (read)
 //!                                                 │      └─▶ one row per curve        series.rs: last_metrics
 //!                                                 └─▶ plots, images, vectors          charts.rs, samples.rs, room.rs (read)
@@ -14,6 +14,7 @@ pub(crate) mod charts;
 pub(crate) mod curves;
 pub(crate) mod ingest;
 pub(crate) mod log;
+mod pages;
 mod points;
 mod room;
 pub(crate) mod samples;
