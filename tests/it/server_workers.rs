@@ -82,6 +82,32 @@ fn statistics_are_aggregated_by_worker_and_by_step() {
 }
 
 #[test]
+fn a_report_stores_so_many_metrics_and_none_of_the_future() {
+    served(async |client| {
+        let now = jiff::Timestamp::now().as_second();
+        let mut stats = serde_json::Map::new();
+        stats.insert("x".repeat(201), json!(1.0));
+        stats.extend((0..150).map(|i| (format!("gpu_{i:03}"), json!([1.0]))));
+        report(
+            &client,
+            "ahead:0",
+            now + 365 * 24 * 3600,
+            None,
+            stats.into(),
+        )
+        .await;
+        let keys = client.call("workers.get_metric_keys", json!({})).await;
+        let keys = keys["categories"].as_array().unwrap();
+        assert_eq!(keys.len(), 1);
+        assert_eq!(keys[0]["metric_keys"].as_array().unwrap().len(), 100);
+        // The sample stands where the report came.
+        let ask = json!({"from_date": now - 100, "to_date": now + 1000, "interval": 100});
+        let activity = client.call("workers.get_activity_report", ask).await;
+        assert_eq!(activity["total"]["counts"], json!([1]));
+    });
+}
+
+#[test]
 fn a_registration_that_is_not_renewed_ends() {
     served(async |client| {
         let ask = json!({"worker": "short:0", "timeout": 1, "queues": []});
