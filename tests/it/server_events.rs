@@ -430,3 +430,50 @@ fn more_tasks_than_can_be_compared_are_refused() {
         }
     });
 }
+
+#[test]
+fn raw_points_go_on_over_the_ends_of_curves() {
+    served(async |client| {
+        let task = client.task("raw").await;
+        let mut points = Vec::new();
+        for variant in ["a", "b", "c", "d"] {
+            for iter in 0..4 {
+                let value = if variant == "b" && iter == 1 {
+                    Value::Null
+                } else {
+                    json!(iter)
+                };
+                points.push(json!({"type": "training_stats_scalar", "task": task, "metric": "m", "variant": variant,
+                                   "iter": iter, "value": value}));
+            }
+        }
+        client.report(&points).await;
+        for counts in [true, false] {
+            let mut ask = json!({"task": task, "metric": {"metric": "m"}, "batch_size": 6, "count_total": counts});
+            let mut shown: Vec<(String, Value)> = Vec::new();
+            for returned in [6, 6, 3, 0] {
+                let page = client
+                    .call("events.scalar_metrics_iter_raw", ask.clone())
+                    .await;
+                assert_eq!(page["returned"], returned);
+                let total = if counts { json!(15) } else { Value::Null };
+                assert_eq!(page["total"], total);
+                for (variant, curve) in page["variants"].as_object().unwrap() {
+                    for x in curve["x"].as_array().unwrap() {
+                        shown.push((variant.clone(), x.clone()));
+                    }
+                }
+                ask["scroll_id"] = page["scroll_id"].clone();
+            }
+            let expected: Vec<(String, Value)> = points
+                .iter()
+                .filter(|point| !point["value"].is_null())
+                .map(|point| {
+                    let variant = point["variant"].as_str().unwrap();
+                    (variant.to_owned(), point["iter"].clone())
+                })
+                .collect();
+            assert_eq!(shown, expected);
+        }
+    });
+}

@@ -164,6 +164,14 @@ fn points(db: &Connection, curve: i64, axis: Axis) -> Result<Vec<Point>, Refusal
     Ok(points)
 }
 
+/// How many points [`points`] gives of a curve.
+fn count_of(db: &Connection, curve: i64) -> Result<i64, Refusal> {
+    let sql = "SELECT count(*) FROM points WHERE curve = ?1 AND iter <> ?2 AND value IS NOT NULL";
+    Ok(db
+        .prepare_cached(sql)?
+        .query_row([curve, SINGLE], |row| row.get(0))?)
+}
+
 /// At most about `samples` points: the means of equal stretches of the axis, each named by where it begins. Stretches
 /// begin at multiples of their length, so that a curve that grows keeps its points.
 fn sampled(curve: &[Point], samples: i64) -> Vec<Point> {
@@ -245,28 +253,30 @@ pub(crate) fn raw(call: &Call) -> Answer {
     let axis = Axis::read(call)?;
     let size = call.int("batch_size")?.unwrap_or(RAW).clamp(1, LARGEST_RAW);
     let from = scroll(call)?;
+    let counting = call.flag("count_total")?;
     let (mut total, mut returned) = (0_i64, 0_i64);
     let mut variants = Doc::new();
     for curve in curves_of(call.db, task, &wanted)? {
+        if returned >= size && !counting {
+            break;
+        }
+        // Only the curves of the page are read, the others counted.
+        let (begin, count) = (total, count_of(call.db, curve.id)?);
+        total += count;
+        if returned >= size || total <= from {
+            continue;
+        }
+        let skip = usize::try_from(from - begin).unwrap_or(0);
+        let room = usize::try_from(size - returned).unwrap_or(0);
         let points = points(call.db, curve.id, axis)?;
-        let (mut x, mut y) = (Vec::new(), Vec::new());
-        for (at, value) in points {
-            if total >= from && returned < size {
-                x.push(at);
-                y.push(value);
-                returned += 1;
-            }
-            total += 1;
-        }
-        if !x.is_empty() {
-            let shown = json!({"name": curve.variant, "x": axis.shown(x), "y": y});
-            variants.insert(curve.variant, shown);
-        }
+        let (x, y): (Vec<i64>, Vec<f64>) = points.into_iter().skip(skip).take(room).unzip();
+        returned += i64::try_from(x.len()).unwrap_or(0);
+        let shown = json!({"name": curve.variant, "x": axis.shown(x), "y": y});
+        variants.insert(curve.variant, shown);
     }
-    let counted = call.flag("count_total")?.then_some(total);
     Ok(json!({
         "variants": variants,
-        "total": counted,
+        "total": counting.then_some(total),
         "returned": returned,
         "scroll_id": from.saturating_add(returned).to_string(),
     }))
