@@ -89,26 +89,27 @@ pub(super) fn delete_of(db: &Connection, task: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Throws lines away that are older than a moment (in ms), block by block; returns how many.
-pub(in super::super) fn forget_before(db: &Connection, until: i64) -> Result<i64, Refusal> {
-    let sql = "SELECT log, sum(lines) FROM log_blocks WHERE last < ?1 GROUP BY log";
-    let mut statement = db.prepare(sql)?;
-    let old = statement
-        .query_map([until], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect::<Result<Vec<(i64, i64)>, _>>()?;
-    let mut forgotten = 0;
-    for (log, lines) in old {
-        db.execute(
-            "DELETE FROM log_blocks WHERE log = ?1 AND last < ?2",
-            [log, until],
-        )?;
-        db.execute(
-            "UPDATE logs SET lines = lines - ?2 WHERE no = ?1",
-            params![log, lines],
-        )?;
-        forgotten += lines;
+/// Throws lines away that are older than a moment (in ms), block by block and at most `most` blocks; returns how many
+/// blocks those were.
+pub(in super::super) fn forget_before(
+    db: &Connection,
+    until: i64,
+    most: i64,
+) -> Result<usize, Refusal> {
+    let sql = "SELECT id, log, lines FROM log_blocks WHERE last < ?1 LIMIT ?2";
+    let old = db
+        .prepare_cached(sql)?
+        .query_map([until, most], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?
+        .collect::<Result<Vec<(i64, i64, i64)>, _>>()?;
+    let mut delete = db.prepare_cached("DELETE FROM log_blocks WHERE id = ?1")?;
+    let mut note = db.prepare_cached("UPDATE logs SET lines = lines - ?2 WHERE no = ?1")?;
+    for (id, log, lines) in old.iter().copied() {
+        delete.execute([id])?;
+        note.execute([log, lines])?;
     }
-    Ok(forgotten)
+    Ok(old.len())
 }
 
 // ---- pages ----
@@ -345,4 +346,27 @@ fn cut_before(db: &Connection, log: i64, until: i64) -> Result<(), Refusal> {
         )?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_blocks_are_forgotten_a_few_at_a_time_and_no_young_one() {
+        let db = super::super::super::schema::in_memory();
+        for (task, at) in [("a", 1), ("b", 2), ("a", 3), ("a", 9)] {
+            let mut lines = Appended::default();
+            lines.add("{}", at, Some("one"));
+            lines.add("{}", at, Some("other"));
+            lines.store(&db, task).unwrap();
+        }
+        let left = || (count(&db, "a").unwrap(), count(&db, "b").unwrap());
+        assert_eq!(forget_before(&db, 5, 2).unwrap(), 2);
+        assert_eq!(left(), (4, 0));
+        assert_eq!(forget_before(&db, 5, 2).unwrap(), 1);
+        assert_eq!(left(), (2, 0));
+        assert_eq!(forget_before(&db, 5, 2).unwrap(), 0);
+        assert_eq!(newest(&db, "a", 10).unwrap().len(), 2);
+    }
 }
