@@ -259,24 +259,27 @@ fn a_long_curve_comes_as_means_and_as_all_its_points() {
         );
         assert_eq!(second["variants"]["train"]["x"][0], 600);
 
-        // The same iteration again overwrites: neither the number of points nor the mean counts it twice.
-        let again = json!({"type": "training_stats_scalar", "task": task, "metric": "loss", "variant": "train", "iter": 0, "value": 1000});
-        client.call("events.add", again).await;
-        let found = client.call("tasks.get_by_id", json!({"task": task})).await;
-        let metrics = found["task"]["last_metrics"].as_object().unwrap();
-        let last = metrics
-            .values()
-            .next()
-            .unwrap()
-            .as_object()
-            .unwrap()
-            .values()
-            .next()
-            .unwrap();
-        assert_eq!(
-            (&last["count"], &last["mean_value"], &last["max_value"]),
-            (&json!(1000), &json!(500.5), &json!(1000.0))
-        );
+        // The same iteration again overwrites: neither the number of points nor the mean counts it twice, and one without
+        // a value takes it out of both.
+        for (value, count, mean) in [
+            (json!(1000), 1000, 500.5),
+            (Value::Null, 999, 500.0),
+            (Value::Null, 999, 500.0),
+            (json!(1000), 1000, 500.5),
+        ] {
+            let again = json!({"type": "training_stats_scalar", "task": task, "metric": "loss", "variant": "train",
+                               "iter": 0, "value": value});
+            client.call("events.add", again).await;
+            let found = client.call("tasks.get_by_id", json!({"task": task})).await;
+            let metrics = found["task"]["last_metrics"].as_object().unwrap();
+            let variants = metrics.values().next().unwrap().as_object().unwrap();
+            let last = variants.values().next().unwrap();
+            assert_eq!(
+                (&last["count"], &last["mean_value"], &last["max_value"]),
+                (&json!(count), &json!(mean), &json!(1000.0)),
+                "{value}"
+            );
+        }
     });
 }
 
