@@ -374,6 +374,27 @@ fn entries_move_inside_their_queue() {
 }
 
 #[test]
+fn a_queue_is_neither_made_nor_renamed_to_a_name_that_is_too_short() {
+    served(async |client| {
+        let queue = client.call("queues.create", json!({"name": "long"})).await["id"].clone();
+        for (call, ask) in [
+            ("queues.create", json!({"name": "ab"})),
+            ("queues.update", json!({"queue": queue, "name": "ab"})),
+        ] {
+            let (status, answer) = client.raw(call, ask).await;
+            assert_eq!(
+                (status, &answer["meta"]["result_subcode"]),
+                (400, &json!(800)),
+                "{call}"
+            );
+        }
+        client
+            .call("queues.update", json!({"queue": queue, "name": "abc"}))
+            .await;
+    });
+}
+
+#[test]
 fn queues_tell_lengths_and_waiting_times_each_and_all_together() {
     served(async |client| {
         let mut queues = Vec::new();
