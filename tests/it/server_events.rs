@@ -38,6 +38,35 @@ fn lines_that_are_wrong_each_in_a_way_of_its_own_hold_nobody_up() {
 }
 
 #[test]
+fn events_of_a_model_and_of_a_task_with_one_id_are_told_apart() {
+    served(async |client| {
+        let task = client.task("one id").await;
+        let of_task = json!({"type": "log", "task": task, "msg": "of the task"});
+        // There is no such model.
+        let of_model =
+            json!({"type": "log", "task": task, "msg": "of a model", "model_event": true});
+        for lines in [
+            [&of_model, &of_task, &of_task],
+            [&of_task, &of_model, &of_task],
+        ] {
+            let lines = lines.map(Value::to_string).join("\n");
+            let answer = client.batch(lines).send().await.unwrap();
+            let answer: Value = answer.json().await.unwrap();
+            let data = &answer["data"];
+            assert_eq!(
+                (&data["added"], &data["errors"]),
+                (&json!(2), &json!(1)),
+                "{answer}"
+            );
+        }
+        let found = client
+            .call("events.get_task_log", json!({"task": task}))
+            .await;
+        assert_eq!(found["total"], 4);
+    });
+}
+
+#[test]
 fn names_and_vectors_come_as_the_schemas_of_the_clients_say() {
     served(async |client| {
         let task = client.task("named").await;
