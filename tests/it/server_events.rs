@@ -355,6 +355,19 @@ fn large_plots_come_in_several_answers_and_each_once() {
         }
         assert_eq!(pages, [vec![json!("a"), json!("b")], vec![json!("d")]]);
 
+        let mut ask = json!({"task": one, "event_type": "plot"});
+        for (variants, next) in [(vec!["d", "b"], "2"), (vec!["a"], "3")] {
+            let page = client.call("events.get_task_events", ask.clone()).await;
+            let events = page["events"].as_array().unwrap();
+            let shown: Vec<&Value> = events.iter().map(|event| &event["variant"]).collect();
+            assert_eq!(shown, variants);
+            assert_eq!(
+                (&page["scroll_id"], &page["total"]),
+                (&json!(next), &json!(3))
+            );
+            ask["scroll_id"] = page["scroll_id"].clone();
+        }
+
         let mut ask = json!({"tasks": [one, other]});
         let first = client
             .call("events.get_multi_task_plots", ask.clone())

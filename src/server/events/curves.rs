@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 
 use super::super::doc;
 use super::super::wire::{Answer, Doc, Refusal};
+use super::room::Room;
 use super::{
-    Call, LARGEST, LOG, SCALAR, SINGLE, check_few_tasks, check_task, event_of, iso_of_millis, log,
-    name_of, rounded, scroll,
+    Call, LARGEST, LOG, SCALAR, SINGLE, check_few_tasks, check_task, iso_of_millis, log, name_of,
+    rounded, scroll,
 };
 
 /// Place on the axis, and value.
@@ -361,14 +362,16 @@ pub(crate) fn task_events(call: &Call) -> Answer {
         let left = size - i64::try_from(events.len()).unwrap_or(size);
         let skip = (from - total).max(0);
         let sql = format!(
-            "SELECT doc FROM reports WHERE task = ?1 AND (?2 = '' OR type = ?2)
+            "SELECT id FROM reports WHERE task = ?1 AND (?2 = '' OR type = ?2)
              ORDER BY iter {direction}, id {direction} LIMIT ?3 OFFSET ?4"
         );
-        let mut statement = call.db.prepare_cached(&sql)?;
-        let mut rows = statement.query(params![task, kind, left, skip])?;
-        while let Some(row) = rows.next()? {
-            events.push(event_of(row)?.into());
-        }
+        let ids = call
+            .db
+            .prepare_cached(&sql)?
+            .query_map(params![task, kind, left, skip], |row| row.get(0))?
+            .collect::<Result<Vec<i64>, _>>()?;
+        let reports = Room::new(ids.len()).fill(call.db, &ids)?;
+        events.extend(reports.into_iter().map(Value::Object));
         let sql = "SELECT count(*) FROM reports WHERE task = ?1 AND (?2 = '' OR type = ?2)";
         total += call
             .db
