@@ -70,6 +70,8 @@ pub(super) struct Page {
     edge: Option<i64>,
     /// Not all lines of that moment are shown: it alone is too large.
     capped: bool,
+    /// It has fewer lines than were asked for because they are long: there may be more.
+    short: bool,
 }
 
 pub(super) struct Line {
@@ -90,7 +92,8 @@ impl Line {
 }
 
 impl Page {
-    /// The answer, as JSON that is written already: pages are large.
+    /// The answer, as JSON that is written already: pages are large. `more` stands in those alone whose number of lines
+    /// would say wrongly that the log ends.
     pub(super) fn written(&self, total: i64) -> Answer {
         let mut out = Vec::with_capacity(self.bytes + self.bytes / 8);
         out.extend_from_slice(b"{\"events\":[");
@@ -100,7 +103,9 @@ impl Page {
             }
             line.block.write(line.place, &mut out)?;
         }
-        let end = format!("],\"returned\":{},\"total\":{total}}}", self.lines.len());
+        let more = if self.short { ",\"more\":true" } else { "" };
+        let returned = self.lines.len();
+        let end = format!("],\"returned\":{returned},\"total\":{total}{more}}}");
         out.extend_from_slice(end.as_bytes());
         let text =
             String::from_utf8(out).map_err(|_| Refusal::internal("A log line is no text"))?;
@@ -208,6 +213,7 @@ pub(super) fn page(
         }
     }
     page.cut(size, way);
+    page.short = page.edge.is_some() && page.lines.len() < size.lines;
     Ok(page)
 }
 
@@ -327,6 +333,12 @@ mod tests {
             let counts: Vec<usize> = pages.iter().map(|(lines, _)| lines.len()).collect();
             assert_eq!(counts.iter().sum::<usize>(), 400);
             assert!(counts.len() > 1 && counts.iter().all(|count| count % 4 == 0));
+            let first = page(&db, "t", Size::of_lines(5000), way, None).unwrap();
+            let answer = first.written(400).unwrap();
+            assert!(answer.as_str().unwrap().ends_with(",\"more\":true}"));
+            let few = page(&db, "t", Size::of_lines(4), way, None).unwrap();
+            let answer = few.written(400).unwrap();
+            assert!(answer.as_str().unwrap().ends_with("\"total\":400}"));
             assert!(pages.iter().all(|(_, bytes)| *bytes <= PAGE_BYTES));
         }
     }
