@@ -35,7 +35,8 @@ pub const NOTE: &str = "trainyard: ";
 const TIMES_BYTES: u64 = 64 * 1024;
 const KEPT_STAMPS: usize = 500;
 
-/// Most bytes of a file beside the log: the task may write there, too. Ours stay below half of that.
+/// Most bytes of a file beside the log: the task may write there, too, and put other things than files in their place.
+/// Ours stay below half of that.
 const BESIDE_BYTES: u64 = 1 << 20;
 
 /// How many bytes before a place the log is recognized by.
@@ -118,11 +119,9 @@ impl Spool {
 
     /// Records that the log has had its present length at `now` (milliseconds).
     pub fn stamp(&self, now: i64) -> io::Result<()> {
-        let mut times = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(SHARED_FILE)
-            .open(self.folder.join("times"))?;
+        let mut options = OpenOptions::new();
+        options.append(true).create(true).mode(SHARED_FILE);
+        let mut times = small::open_plain(&self.folder.join("times"), &mut options)?;
         times.write_all(format!("{} {now}\n", self.length()?).as_bytes())?;
         if times.metadata()?.len() > TIMES_BYTES {
             self.thin_out_stamps()?;
@@ -147,7 +146,8 @@ impl Spool {
 
     /// Lengths of the log at known times, oldest first; what cannot be read is left out.
     pub fn stamps(&self) -> Vec<(u64, i64)> {
-        let text = small::text(&self.folder.join("times"), BESIDE_BYTES).unwrap_or_default();
+        let bytes = small::plain_bytes(&self.folder.join("times"), BESIDE_BYTES);
+        let text = String::from_utf8(bytes.unwrap_or_default()).unwrap_or_default();
         text.lines()
             .filter_map(|line| {
                 let (length, time) = line.split_once(' ')?;
@@ -220,7 +220,7 @@ impl Spool {
     /// What the uplink has acknowledged; nothing if it has not begun. A file that cannot be read is an error: to
     /// guess would send lines twice.
     pub fn acknowledged(&self) -> io::Result<Acknowledged> {
-        match small::bytes(&self.folder.join("ack.json"), BESIDE_BYTES) {
+        match small::plain_bytes(&self.folder.join("ack.json"), BESIDE_BYTES) {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(io::Error::other),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Acknowledged::default()),
             Err(error) => Err(error),
@@ -263,13 +263,10 @@ impl Spool {
     }
 
     fn lock_file(&self) -> io::Result<File> {
-        let path = self.folder.join("lock");
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(SHARED_FILE)
-            .open(path)?;
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false);
+        options.mode(SHARED_FILE);
+        let file = small::open_plain(&self.folder.join("lock"), &mut options)?;
         let _ = file.set_permissions(Permissions::from_mode(SHARED_FILE));
         Ok(file)
     }

@@ -16,6 +16,7 @@ const MIGRATIONS: &[Step] = &[
     (FIRST, |_| Ok(())),
     (COMPACT_EVENTS, compact_log),
     (DOOMED_FILES, |_| Ok(())),
+    (FURTHER_INDEXES, |_| Ok(())),
 ];
 
 const FIRST: &str = "
@@ -203,6 +204,13 @@ DROP TABLE series;
 const DOOMED_FILES: &str =
     "CREATE TABLE doomed_files (path TEXT PRIMARY KEY, at INTEGER NOT NULL) STRICT, WITHOUT ROWID;";
 
+/// What was searched through whole: a task's reports by iteration, samples of one metric, and of all queues, by time.
+const FURTHER_INDEXES: &str = "
+CREATE INDEX reports_by_iter ON reports (task, type, iter, metric, variant);
+CREATE INDEX worker_samples_by_metric ON worker_samples (metric, at);
+CREATE INDEX queue_samples_by_time ON queue_samples (at);
+";
+
 /// Moves the log lines of the first schema, one row each, into blocks.
 fn compact_log(db: &Connection) -> Result<(), Refusal> {
     let tasks = db
@@ -313,5 +321,47 @@ mod tests {
             .query_row("SELECT count(*) FROM reports", [], |row| row.get(0))
             .unwrap();
         assert_eq!(left, 1);
+    }
+
+    #[test]
+    fn a_database_of_the_schema_before_keeps_what_it_has_and_gets_the_indexes() {
+        let mut db = Connection::open_in_memory().unwrap();
+        for (sql, further) in &MIGRATIONS[..3] {
+            db.execute_batch(sql).unwrap();
+            further(&db).unwrap();
+        }
+        db.pragma_update(None, "user_version", 3).unwrap();
+        db.execute_batch(
+            "INSERT INTO reports (task, type, metric, variant, iter, key, at, doc) VALUES ('t', 'plot', 'm', 'v', 1, '', 5, '{}');
+             INSERT INTO worker_samples VALUES ('w', 5, 'cpu_usage', '0', 1.0);
+             INSERT INTO queue_samples VALUES ('q', 5, 0.0, 1, 2);",
+        )
+        .unwrap();
+        assert!(!is_newest(&db).unwrap());
+        migrate(&mut db).unwrap();
+        assert!(is_newest(&db).unwrap());
+        for table in ["reports", "worker_samples", "queue_samples"] {
+            let count = format!("SELECT count(*) FROM {table}");
+            let rows: i64 = db.query_row(&count, [], |row| row.get(0)).unwrap();
+            assert_eq!(rows, 1, "{table}");
+        }
+        for (sql, index) in [
+            (
+                "SELECT id FROM reports WHERE task = 't' AND type = 'plot' AND iter <= 5 ORDER BY iter DESC LIMIT 1",
+                "reports_by_iter",
+            ),
+            (
+                "SELECT worker, at, value FROM worker_samples WHERE at BETWEEN 1 AND 9 AND metric = 'task'",
+                "worker_samples_by_metric",
+            ),
+            (
+                "DELETE FROM queue_samples WHERE at < 5",
+                "queue_samples_by_time",
+            ),
+        ] {
+            let plan = format!("EXPLAIN QUERY PLAN {sql}");
+            let step: String = db.query_row(&plan, [], |row| row.get(3)).unwrap();
+            assert!(step.contains(index), "{sql}: {step}");
+        }
     }
 }

@@ -15,6 +15,8 @@ use super::{doc, events, files, query, rules, tasks, workers};
 
 /// How often users and keys are looked at for a change, and files for their end.
 const TURN: Duration = Duration::from_secs(2);
+/// Blocks of old log lines that one write throws away: other writers wait for no more.
+const FORGOTTEN: i64 = 2000;
 
 /// Runs until the server stops.
 pub(crate) async fn run(app: Arc<App>, every: Duration, stop: CancellationToken) {
@@ -37,6 +39,30 @@ pub(crate) async fn run(app: Arc<App>, every: Duration, stop: CancellationToken)
             }
             Ok(_) => {}
             Err(refusal) => tracing::warn!(error = refusal.text, "the watchdog could not look"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = forget_logs(&app) => {}
+        }
+    }
+}
+
+/// Throws log lines away that are older than they are kept, in as many writes as it takes.
+async fn forget_logs(app: &App) {
+    let Some(days) = app.keep_logs else { return };
+    let until = jiff::Timestamp::now().as_millisecond() - i64::from(days) * 24 * 3600 * 1000;
+    loop {
+        let answer = app.store.write(move |db| {
+            let forgotten = events::log::forget_before(db, until, FORGOTTEN)?;
+            Ok(json!(forgotten))
+        });
+        match answer.await {
+            Ok(forgotten) if forgotten != json!(0) => {}
+            Ok(_) => return,
+            Err(refusal) => {
+                tracing::warn!(error = refusal.text, "old log lines could not be deleted");
+                return;
+            }
         }
     }
 }
@@ -76,10 +102,6 @@ pub(crate) async fn tidy(app: Arc<App>, stop: CancellationToken) {
 /// One look: stops what is silent, returns how many that were.
 fn look(call: &Call) -> Answer {
     workers::clean(call)?;
-    if let Some(days) = call.app.keep_logs {
-        let until = call.at.as_millisecond() - i64::from(days) * 24 * 3600 * 1000;
-        events::log::forget_before(call.db, until)?;
-    }
     let mut statement = call
         .db
         .prepare_cached("SELECT id FROM tasks WHERE status = 'in_progress'")?;

@@ -82,6 +82,32 @@ fn statistics_are_aggregated_by_worker_and_by_step() {
 }
 
 #[test]
+fn a_report_stores_so_many_metrics_and_none_of_the_future() {
+    served(async |client| {
+        let now = jiff::Timestamp::now().as_second();
+        let mut stats = serde_json::Map::new();
+        stats.insert("x".repeat(201), json!(1.0));
+        stats.extend((0..150).map(|i| (format!("gpu_{i:03}"), json!([1.0]))));
+        report(
+            &client,
+            "ahead:0",
+            now + 365 * 24 * 3600,
+            None,
+            stats.into(),
+        )
+        .await;
+        let keys = client.call("workers.get_metric_keys", json!({})).await;
+        let keys = keys["categories"].as_array().unwrap();
+        assert_eq!(keys.len(), 1);
+        assert_eq!(keys[0]["metric_keys"].as_array().unwrap().len(), 100);
+        // The sample stands where the report came.
+        let ask = json!({"from_date": now - 100, "to_date": now + 1000, "interval": 100});
+        let activity = client.call("workers.get_activity_report", ask).await;
+        assert_eq!(activity["total"]["counts"], json!([1]));
+    });
+}
+
+#[test]
 fn a_registration_that_is_not_renewed_ends() {
     served(async |client| {
         let ask = json!({"worker": "short:0", "timeout": 1, "queues": []});
@@ -233,24 +259,27 @@ fn a_long_curve_comes_as_means_and_as_all_its_points() {
         );
         assert_eq!(second["variants"]["train"]["x"][0], 600);
 
-        // The same iteration again overwrites: neither the number of points nor the mean counts it twice.
-        let again = json!({"type": "training_stats_scalar", "task": task, "metric": "loss", "variant": "train", "iter": 0, "value": 1000});
-        client.call("events.add", again).await;
-        let found = client.call("tasks.get_by_id", json!({"task": task})).await;
-        let metrics = found["task"]["last_metrics"].as_object().unwrap();
-        let last = metrics
-            .values()
-            .next()
-            .unwrap()
-            .as_object()
-            .unwrap()
-            .values()
-            .next()
-            .unwrap();
-        assert_eq!(
-            (&last["count"], &last["mean_value"], &last["max_value"]),
-            (&json!(1000), &json!(500.5), &json!(1000.0))
-        );
+        // The same iteration again overwrites: neither the number of points nor the mean counts it twice, and one without
+        // a value takes it out of both.
+        for (value, count, mean) in [
+            (json!(1000), 1000, 500.5),
+            (Value::Null, 999, 500.0),
+            (Value::Null, 999, 500.0),
+            (json!(1000), 1000, 500.5),
+        ] {
+            let again = json!({"type": "training_stats_scalar", "task": task, "metric": "loss", "variant": "train",
+                               "iter": 0, "value": value});
+            client.call("events.add", again).await;
+            let found = client.call("tasks.get_by_id", json!({"task": task})).await;
+            let metrics = found["task"]["last_metrics"].as_object().unwrap();
+            let variants = metrics.values().next().unwrap().as_object().unwrap();
+            let last = variants.values().next().unwrap();
+            assert_eq!(
+                (&last["count"], &last["mean_value"], &last["max_value"]),
+                (&json!(count), &json!(mean), &json!(1000.0)),
+                "{value}"
+            );
+        }
     });
 }
 
@@ -341,6 +370,27 @@ fn entries_move_inside_their_queue() {
                 .collect();
             assert_eq!(entries, order.map(|i| &tasks[i]), "{call} {task}");
         }
+    });
+}
+
+#[test]
+fn a_queue_is_neither_made_nor_renamed_to_a_name_that_is_too_short() {
+    served(async |client| {
+        let queue = client.call("queues.create", json!({"name": "long"})).await["id"].clone();
+        for (call, ask) in [
+            ("queues.create", json!({"name": "ab"})),
+            ("queues.update", json!({"queue": queue, "name": "ab"})),
+        ] {
+            let (status, answer) = client.raw(call, ask).await;
+            assert_eq!(
+                (status, &answer["meta"]["result_subcode"]),
+                (400, &json!(800)),
+                "{call}"
+            );
+        }
+        client
+            .call("queues.update", json!({"queue": queue, "name": "abc"}))
+            .await;
     });
 }
 

@@ -9,14 +9,13 @@
 //! variables), `+=`, `include`, and keys given twice (objects are merged, else the last one wins). Every error names its
 //! line. `tests/fixtures/conf/` compares with the reference parser; where this one is meant to differ is told in
 //! `docs/compatibility.md`.
-//! A file can be anybody's: depth, size and what substitutions may grow to are bounded.
+//! A file can be anybody's: depth, size, the number of files and what substitutions may grow to are bounded.
 
 mod parse;
 mod resolve;
 mod tree;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use serde_json::Value;
 
@@ -73,7 +72,7 @@ impl Document {
                 format!("the file is longer than {LONGEST} bytes"),
             ));
         }
-        let (tree, lines) = parse::parse(text, include, Path::new(""), 0)?;
+        let (tree, lines) = parse::parse(text, include)?;
         let value = resolve::resolve(&tree, variable)?;
         Ok(Self { value, lines })
     }

@@ -2,6 +2,7 @@
 
 mod text;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -10,22 +11,33 @@ use serde_json::Value;
 use super::tree::{Fields, Node, Reference, joined_path};
 use super::{ConfError, DEEPEST, Include};
 
-/// How deep files may include others.
+/// How deep files may include others, and how many there may be in all: with ten in each, the depth alone allows
+/// millions.
 const MOST_FILES: usize = 8;
+const MOST_INCLUDED: usize = 100;
 
-/// Reads a whole file: an object, its braces left out or not. Also the line of each key. `include` gives the text of
-/// another file; the names of files begin in `folder`.
+/// Reads a whole file: an object, its braces left out or not. Also the line of each key.
 pub(super) fn parse(
+    text: &str,
+    include: &Include<'_>,
+) -> Result<(Fields, BTreeMap<String, usize>), ConfError> {
+    parse_in(text, include, Path::new(""), 0, &Cell::new(0))
+}
+
+/// The same of a file among others: `include` gives the text of another one; the names of files begin in `folder`.
+fn parse_in(
     text: &str,
     include: &Include<'_>,
     folder: &Path,
     files: usize,
+    included: &Cell<usize>,
 ) -> Result<(Fields, BTreeMap<String, usize>), ConfError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut parser = Parser {
         include,
         folder,
         files,
+        included,
         rest: text,
         line: 1,
         lines: BTreeMap::new(),
@@ -47,6 +59,8 @@ struct Parser<'t> {
     folder: &'t Path,
     /// How many files include this one.
     files: usize,
+    /// How many were included in all.
+    included: &'t Cell<usize>,
     rest: &'t str,
     line: usize,
     lines: BTreeMap<String, usize>,
@@ -226,6 +240,10 @@ impl Parser<'_> {
                 "{name:?} is included by files that include each other"
             )));
         }
+        self.included.set(self.included.get() + 1);
+        if self.included.get() > MOST_INCLUDED {
+            return Err(self.error(format!("more than {MOST_INCLUDED} files are included")));
+        }
         let path = self.folder.join(&name);
         let text = (self.include)(&path.to_string_lossy()).map_err(|why| {
             self.error(format!("the included file {name:?} cannot be read: {why}"))
@@ -245,8 +263,10 @@ impl Parser<'_> {
             )));
         }
         let folder = path.parent().unwrap_or(self.folder);
-        let (included, lines) = parse(&text, self.include, folder, self.files + 1)
-            .map_err(|error| self.error(format!("{name:?}, which is included here: {error}")))?;
+        let (included, lines) =
+            parse_in(&text, self.include, folder, self.files + 1, self.included).map_err(
+                |error| self.error(format!("{name:?}, which is included here: {error}")),
+            )?;
         for path in lines.into_keys() {
             self.lines.insert(joined_path(parent, &path), line);
         }

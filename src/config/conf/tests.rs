@@ -371,3 +371,29 @@ fn other_files_stand_where_they_are_included() {
         "line 2: \"bad.conf\", which is included here: line 1: the object that begins here is not closed by }"
     );
 }
+
+#[test]
+fn files_include_no_more_than_a_hundred_in_all() {
+    let include = |name: &str| -> Result<Option<String>, String> {
+        let text = match name {
+            "wide.conf" => "include \"b.conf\"\n".repeat(60),
+            "b.conf" => "deep: yes".to_owned(),
+            _ => return Ok(None),
+        };
+        Ok(Some(text))
+    };
+    let read = |text: &str| Document::read_with(text, &|_| None, &include);
+    let wide = "include \"wide.conf\"\n";
+    let gone = "include \"gone.conf\"\n";
+    assert!(read(&format!("{wide}{}", gone.repeat(39))).is_ok());
+    let error = read(&format!("{wide}{}", gone.repeat(40))).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "line 41: more than 100 files are included"
+    );
+    let error = read(&wide.repeat(2)).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "line 2: \"wide.conf\", which is included here: line 39: more than 100 files are included"
+    );
+}

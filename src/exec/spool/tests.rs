@@ -46,6 +46,31 @@ fn what_a_task_makes_too_long_beside_the_log_is_not_read() {
 }
 
 #[test]
+fn pipes_that_a_task_puts_beside_the_log_hold_nobody_up() {
+    let (_folder, spool) = spool();
+    spool.line("one").unwrap();
+    for name in ["times", "ack.json", "lock"] {
+        nix::unistd::mkfifo(&spool.folder.join(name), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    }
+    let (told, outcome) = std::sync::mpsc::channel();
+    // If it waits, it waits in a thread that the test leaves behind.
+    std::thread::spawn(move || {
+        let refused = [
+            spool.acknowledged().is_err(),
+            spool.stamp(100).is_err(),
+            spool.locked().is_err(),
+        ];
+        // Ours takes the place of what was put there.
+        spool.acknowledge(&Acknowledged::default()).unwrap();
+        let known = spool.acknowledged().unwrap();
+        let _ = told.send((spool.stamps(), refused, known));
+    });
+    let outcome = outcome.recv_timeout(std::time::Duration::from_secs(20));
+    let expected = (Vec::new(), [true; 3], Acknowledged::default());
+    assert_eq!(outcome, Ok(expected));
+}
+
+#[test]
 fn lines_and_bytes_of_other_handles_are_appended() {
     let (_folder, spool) = spool();
     spool.line("one").unwrap();

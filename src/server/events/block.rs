@@ -17,6 +17,8 @@ use super::super::wire::Doc;
 /// One block holds at most so many lines, and about so many bytes.
 const LINES: i64 = 1000;
 const BYTES: usize = 256 << 10;
+/// What a written line has beside its head and its text.
+const FURTHER: usize = 40;
 
 /// A block that is being filled.
 #[derive(Default)]
@@ -133,6 +135,14 @@ impl Block {
     /// The moments of the lines, in order of arrival.
     pub(super) fn moments(&self) -> impl Iterator<Item = i64> + '_ {
         self.lines.iter().map(|line| line.at)
+    }
+
+    /// About how many bytes a line is when it is written.
+    pub(super) fn weight(&self, line: usize) -> usize {
+        self.lines.get(line).map_or(0, |place| {
+            let (start, end) = place.text;
+            self.written[place.head as usize].len() + (end - start) as usize + FURTHER
+        })
     }
 
     /// A line as it was reported.

@@ -8,7 +8,13 @@ use serde_json::{Value, json};
 use super::super::doc;
 use super::super::wire::{Answer, Doc, Refusal, Version};
 use super::curves::{Wanted, owned};
-use super::{Call, IMAGE, LARGEST, PLOT, check_task, check_tasks, event_of, name_of, scroll};
+use super::room::Room;
+use super::{Call, IMAGE, LARGEST, PLOT, check_few_tasks, check_task, name_of, scroll, text_of};
+
+/// Plots of one page.
+const PAGE: usize = 1000;
+/// Plots or samples that an answer chooses from.
+const MOST: usize = 10_000;
 
 // ---- plots ----
 
@@ -16,19 +22,15 @@ use super::{Call, IMAGE, LARGEST, PLOT, check_task, check_tasks, event_of, name_
 pub(crate) fn task_plots(call: &Call) -> Answer {
     let task = call.text("task")?;
     check_task(call, task)?;
-    let plots = latest(
-        call,
-        task,
-        PLOT,
-        call.int("iters")?.unwrap_or(1),
-        &Wanted::read(call)?,
-    )?;
-    let total = plots.len();
+    let iters = call.int("iters")?.unwrap_or(1);
+    let plots = latest(call, task, PLOT, iters, &Wanted::read(call)?)?;
     let from = usize::try_from(scroll(call)?).unwrap_or(0);
-    let page: Vec<Doc> = plots.into_iter().skip(from).take(1000).collect();
-    let mut answer = json!({"plots": page, "returned": page.len(), "total": total});
+    let left = plots.get(from..).unwrap_or_default();
+    let page = Room::new(PAGE).fill(call.db, left)?;
+    let (returned, next) = (page.len(), from.saturating_add(page.len()));
+    let mut answer = json!({"plots": page, "returned": returned, "total": plots.len()});
     if !call.flag("no_scroll")? {
-        answer["scroll_id"] = (from + page.len()).to_string().into();
+        answer["scroll_id"] = next.to_string().into();
     }
     Ok(answer)
 }
@@ -36,57 +38,77 @@ pub(crate) fn task_plots(call: &Call) -> Answer {
 /// `events.get_multi_task_plots`: `{metric: {variant: {task: {iter: {name, plots}}}}}`.
 pub(crate) fn multi_task_plots(call: &Call) -> Answer {
     let mut all = Doc::new();
-    let mut returned = 0;
     let wanted = Wanted::read(call)?;
-    for id in check_tasks(call)? {
+    let iters = call.int("iters")?.unwrap_or(1);
+    let from = usize::try_from(scroll(call)?).unwrap_or(0);
+    // Positions in the plots of all tasks, one after the other.
+    let (mut total, mut next) = (0, from);
+    let mut room = Room::new(MOST);
+    for id in check_few_tasks(call)? {
+        let chosen = latest(call, id, PLOT, iters, &wanted)?;
+        let left = chosen.get(next.saturating_sub(total)..);
+        total += chosen.len();
+        let plots = room.fill(call.db, left.unwrap_or_default())?;
+        if plots.is_empty() {
+            continue;
+        }
+        next += plots.len();
         let name = name_of(call, id)?;
-        for plot in latest(call, id, PLOT, call.int("iters")?.unwrap_or(1), &wanted)? {
-            let (metric, variant) = (
-                doc::text(&plot, "metric").to_owned(),
-                doc::text(&plot, "variant").to_owned(),
-            );
-            let iter = super::int_at(&plot, "iter").to_string();
-            let of_task = doc::object_at(
-                doc::object_at(doc::object_at(&mut all, &metric), &variant),
-                id,
-            );
-            let slot = doc::object_at(of_task, &iter);
-            slot.insert("name".into(), name.clone());
-            if let Value::Array(plots) = slot.entry("plots").or_insert_with(|| json!([])) {
-                plots.push(plot.into());
-            }
-            returned += 1;
+        for plot in plots {
+            put(&mut all, id, &name, plot);
         }
     }
-    let mut answer = json!({"plots": all, "returned": returned, "total": returned});
+    let mut answer = json!({"plots": all, "returned": next - from, "total": total});
     if !call.flag("no_scroll")? {
-        answer["scroll_id"] = "".into();
+        let scroll = if next < total {
+            next.to_string()
+        } else {
+            String::new()
+        };
+        answer["scroll_id"] = scroll.into();
     }
     Ok(answer)
 }
 
-/// Events of a type: of each metric and variant the newest `iters` iterations.
+/// Puts a plot under its metric, variant, task and iteration.
+fn put(all: &mut Doc, task: &str, name: &Value, plot: Doc) {
+    let of_metric = doc::object_at(all, doc::text(&plot, "metric"));
+    let of_variant = doc::object_at(of_metric, doc::text(&plot, "variant"));
+    let iter = super::int_at(&plot, "iter").to_string();
+    let slot = doc::object_at(doc::object_at(of_variant, task), &iter);
+    slot.insert("name".into(), name.clone());
+    if let Value::Array(plots) = slot.entry("plots").or_insert_with(|| json!([])) {
+        plots.push(plot.into());
+    }
+}
+
+/// The reports of a kind that are to be shown, by their rows and in order: of each metric and variant the newest
+/// `iters` iterations. Their documents are not looked at, they can be of any size.
 fn latest(
     call: &Call,
     task: &str,
     kind: &str,
     iters: i64,
     wanted: &Wanted,
-) -> Result<Vec<Doc>, Refusal> {
-    let sql = "SELECT * FROM (
-                   SELECT *, dense_rank() OVER (PARTITION BY metric, variant ORDER BY iter DESC) AS age
+) -> Result<Vec<i64>, Refusal> {
+    let sql = "SELECT id, metric, variant FROM (
+                   SELECT id, metric, variant, iter,
+                          dense_rank() OVER (PARTITION BY metric, variant ORDER BY iter DESC) AS age
                    FROM reports WHERE task = ?1 AND type = ?2
-               ) WHERE age <= ?3 ORDER BY iter DESC, metric, variant, id LIMIT ?4";
+               ) WHERE age <= ?3 ORDER BY iter DESC, metric, variant, id";
     let mut statement = call.db.prepare_cached(sql)?;
-    let mut rows = statement.query(params![task, kind, iters.max(1), LARGEST])?;
-    let mut events = Vec::new();
+    let mut rows = statement.query(params![task, kind, iters.max(1)])?;
+    let mut chosen = Vec::new();
     while let Some(row) = rows.next()? {
-        let event = event_of(row)?;
-        if wanted.has(doc::text(&event, "metric"), doc::text(&event, "variant")) {
-            events.push(event);
+        if !wanted.has(text_of(row, "metric")?, text_of(row, "variant")?) {
+            continue;
+        }
+        chosen.push(row.get("id")?);
+        if chosen.len() >= MOST {
+            break;
         }
     }
-    Ok(events)
+    Ok(chosen)
 }
 
 // ---- debug samples ----
@@ -97,18 +119,11 @@ pub(crate) fn images_of_task(call: &Call) -> Answer {
     check_task(call, task)?;
     let iters = call.int("iters")?.unwrap_or(1).clamp(1, LARGEST);
     let all = Wanted::default();
-    let images: Vec<Value> = if call.request.version < Version(1, 8) {
-        let images = latest(call, task, IMAGE, iters, &all)?;
-        images.into_iter().map(Value::Object).collect()
+    let images = if call.request.version < Version(1, 8) {
+        latest(call, task, IMAGE, iters, &all)?
     } else {
-        let mut iterations = iterations(call, task, IMAGE, &all, (0, iters))?;
-        let events = iterations.iter_mut().map(|iter| iter["events"].take());
-        events
-            .flat_map(|events| match events {
-                Value::Array(events) => events,
-                _ => Vec::new(),
-            })
-            .collect()
+        let iterations = iterations(call, task, IMAGE, &all, (0, iters))?;
+        iterations.into_iter().flat_map(|(_, ids)| ids).collect()
     };
     let sql = "SELECT count(*) FROM reports WHERE task = ?1 AND type = ?2";
     let total: i64 = call
@@ -116,8 +131,9 @@ pub(crate) fn images_of_task(call: &Call) -> Answer {
         .prepare_cached(sql)?
         .query_row([task, IMAGE], |row| row.get(0))?;
     let from = usize::try_from(scroll(call)?).unwrap_or(0);
-    let page: Vec<Value> = images.into_iter().skip(from).collect();
-    let (returned, next) = (page.len(), (from + page.len()).to_string());
+    let page = Room::new(MOST).fill(call.db, images.get(from..).unwrap_or_default())?;
+    let returned = page.len();
+    let next = from.saturating_add(returned).to_string();
     Ok(json!({
         "task": task, "images": page, "returned": returned, "total": total, "scroll_id": next,
     }))
@@ -154,46 +170,86 @@ fn by_iterations(call: &Call, kind: &str) -> Answer {
             metrics.insert(metric.to_owned(), owned(doc::strings(item, "variants")));
         }
     }
-    let mut shown = Vec::new();
+    let mut parts = Vec::new();
     for task in order {
         check_task(call, &task)?;
         let metrics = asked.remove(&task).unwrap_or_default();
         let wanted = Wanted((!metrics.is_empty()).then_some(metrics));
-        let iterations = iterations(call, &task, kind, &wanted, (skip, iters))?;
-        shown.push(json!({"task": task, "iterations": iterations}));
+        let left = iterations(call, &task, kind, &wanted, (skip, iters))?.into_iter();
+        parts.push(Part {
+            task,
+            left,
+            shown: Vec::new(),
+        });
     }
-    Ok(json!({"metrics": shown, "scroll_id": skip.saturating_add(iters).to_string()}))
+    let given = fill(call, &mut parts)?;
+    let all = parts.iter().all(|part| part.left.as_slice().is_empty());
+    let next = skip.saturating_add(if all { iters } else { given });
+    let shown: Vec<Value> = parts
+        .into_iter()
+        .map(|part| json!({"task": part.task, "iterations": part.shown}))
+        .collect();
+    Ok(json!({"metrics": shown, "scroll_id": next.to_string()}))
 }
 
+/// An iteration, and its reports by their rows.
+type Iteration = (i64, Vec<i64>);
+
+/// What an answer shows of one task.
+struct Part {
+    task: String,
+    left: std::vec::IntoIter<Iteration>,
+    shown: Vec<Value>,
+}
+
+/// Shows one iteration of each task after the other, whole, until the answer is full: the scroll counts iterations.
+/// How many those were.
+fn fill(call: &Call, parts: &mut [Part]) -> Result<i64, Refusal> {
+    let (mut room, mut given) = (Room::new(usize::MAX), 0);
+    while !room.is_full() && parts.iter().any(|part| !part.left.as_slice().is_empty()) {
+        for part in parts.iter_mut() {
+            if let Some((iter, ids)) = part.left.next() {
+                let events = room.fill_whole(call.db, &ids)?;
+                part.shown.push(json!({"iter": iter, "events": events}));
+            }
+        }
+        given += 1;
+    }
+    Ok(given)
+}
+
+/// The newest iterations, `count` of them after the first `skip`.
 fn iterations(
     call: &Call,
     task: &str,
     kind: &str,
     wanted: &Wanted,
     (skip, count): (i64, i64),
-) -> Result<Vec<Value>, Refusal> {
-    let sql = "SELECT * FROM reports WHERE task = ?1 AND type = ?2 ORDER BY iter DESC, metric, variant, id";
+) -> Result<Vec<Iteration>, Refusal> {
+    let sql = "SELECT id, iter, metric, variant FROM reports WHERE task = ?1 AND type = ?2
+               ORDER BY iter DESC, metric, variant, id";
     let mut statement = call.db.prepare_cached(sql)?;
     let mut rows = statement.query([task, kind])?;
-    let mut all: Vec<(i64, Vec<Doc>)> = Vec::new();
+    let (mut seen, mut last) = (0_i64, None);
+    let mut chosen: Vec<Iteration> = Vec::new();
     while let Some(row) = rows.next()? {
-        let event = event_of(row)?;
-        if !wanted.has(doc::text(&event, "metric"), doc::text(&event, "variant")) {
+        if !wanted.has(text_of(row, "metric")?, text_of(row, "variant")?) {
             continue;
         }
         let iter: i64 = row.get("iter")?;
-        let have = i64::try_from(all.len()).unwrap_or(i64::MAX);
-        let full = have >= skip.saturating_add(count);
-        match all.last_mut() {
-            Some((last, events)) if *last == iter => events.push(event),
-            _ if full => break,
-            _ => all.push((iter, vec![event])),
+        if last != Some(iter) {
+            if seen >= skip.saturating_add(count) {
+                break;
+            }
+            seen += 1;
+            last = Some(iter);
+            if seen > skip {
+                chosen.push((iter, Vec::new()));
+            }
+        }
+        if let Some((_, ids)) = chosen.last_mut() {
+            ids.push(row.get("id")?);
         }
     }
-    let skip = usize::try_from(skip).unwrap_or(0);
-    Ok(all
-        .into_iter()
-        .skip(skip)
-        .map(|(iter, events)| json!({"iter": iter, "events": events}))
-        .collect())
+    Ok(chosen)
 }

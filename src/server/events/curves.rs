@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 
 use super::super::doc;
 use super::super::wire::{Answer, Doc, Refusal};
+use super::room::Room;
 use super::{
-    Call, LARGEST, LOG, SCALAR, SINGLE, check_task, check_tasks, event_of, iso_of_millis, log,
-    name_of, rounded, scroll,
+    Call, LARGEST, LOG, SCALAR, SINGLE, check_few_tasks, check_task, iso_of_millis, log, name_of,
+    rounded, scroll,
 };
 
 /// Place on the axis, and value.
@@ -17,6 +18,10 @@ type Point = (i64, f64);
 
 /// Points of a curve when nothing else is said.
 const SAMPLES: i64 = 6000;
+/// Curves of one answer, at most, and about how many points of all of them: if there are many, each is thinned out
+/// further.
+const CURVES: usize = 50_000;
+const POINTS_DRAWN: usize = 500_000;
 /// Points of one raw answer: usual, and at most.
 const RAW: i64 = 10_000;
 const LARGEST_RAW: i64 = 200_000;
@@ -75,48 +80,67 @@ impl Axis {
 pub(crate) fn histogram(call: &Call) -> Answer {
     let task = call.text("task")?;
     check_task(call, task)?;
-    asked_curves(call, task)
+    let mut all = Doc::new();
+    for (_, curve, shown) in drawn(call, &[task])? {
+        doc::object_at(&mut all, &curve.metric).insert(curve.variant, shown);
+    }
+    Ok(all.into())
 }
 
 /// `events.multi_task_scalar_metrics_iter_histogram`: `{metric: {variant: {task: {name, x, y}}}}`.
 pub(crate) fn multi_task_histogram(call: &Call) -> Answer {
+    let tasks = check_few_tasks(call)?;
+    let names = tasks
+        .iter()
+        .map(|task| name_of(call, task))
+        .collect::<Result<Vec<Value>, _>>()?;
     let mut all = Doc::new();
-    for id in check_tasks(call)? {
-        let name = name_of(call, id)?;
-        let Value::Object(metrics) = asked_curves(call, id)? else {
-            continue;
-        };
-        for (metric, variants) in metrics {
-            let Value::Object(variants) = variants else {
-                continue;
-            };
-            for (variant, mut curve) in variants {
-                curve["name"] = name.clone();
-                doc::object_at(doc::object_at(&mut all, &metric), &variant)
-                    .insert(id.to_owned(), curve);
-            }
+    for (number, curve, mut shown) in drawn(call, &tasks)? {
+        shown["name"] = names[number].clone();
+        doc::object_at(doc::object_at(&mut all, &curve.metric), &curve.variant)
+            .insert(tasks[number].to_owned(), shown);
+    }
+    // Moved, not copied as `json!` does: it is large.
+    let answer: Doc = [("metrics".to_owned(), all.into())].into_iter().collect();
+    Ok(answer.into())
+}
+
+/// The curves that are asked for, with the number of their task and as they are shown.
+fn drawn(call: &Call, tasks: &[&str]) -> Result<Vec<(usize, Curve, Value)>, Refusal> {
+    let samples = call.int("samples")?.unwrap_or(SAMPLES).clamp(1, LARGEST);
+    let (axis, wanted) = (Axis::read(call)?, Wanted::read(call)?);
+    let mut asked = Vec::new();
+    for (number, task) in tasks.iter().enumerate() {
+        asked.extend(
+            curves_of(call.db, task, &wanted)?
+                .into_iter()
+                .map(|curve| (number, curve)),
+        );
+        if asked.len() > CURVES {
+            let text = format!(
+                "Too many curves for one answer, more than {CURVES}: ask for fewer tasks or name metrics"
+            );
+            return Err(Refusal::bad(12, text));
         }
     }
-    Ok(json!({"metrics": all}))
-}
-
-fn asked_curves(call: &Call, task: &str) -> Answer {
-    let samples = call.int("samples")?.unwrap_or(SAMPLES).clamp(1, LARGEST);
-    drawn(call, task, Axis::read(call)?, samples)
-}
-
-fn drawn(call: &Call, task: &str, axis: Axis, samples: i64) -> Answer {
-    let mut all = Doc::new();
-    for curve in curves_of(call.db, task, &Wanted::read(call)?)? {
+    let samples = samples.min(most_samples(asked.len()));
+    let mut all = Vec::with_capacity(asked.len());
+    for (number, curve) in asked {
         let points = points(call.db, curve.id, axis)?;
         if points.is_empty() {
             continue;
         }
         let (x, y): (Vec<i64>, Vec<f64>) = sampled(&points, samples).into_iter().unzip();
         let shown = json!({"name": curve.variant, "x": axis.shown(x), "y": y});
-        doc::object_at(&mut all, &curve.metric).insert(curve.variant, shown);
+        all.push((number, curve, shown));
     }
-    Ok(all.into())
+    Ok(all)
+}
+
+/// Points that each of so many curves may have in one answer.
+fn most_samples(curves: usize) -> i64 {
+    let each = POINTS_DRAWN / curves.max(1);
+    i64::try_from(each).unwrap_or(LARGEST).max(1)
 }
 
 fn points(db: &Connection, curve: i64, axis: Axis) -> Result<Vec<Point>, Refusal> {
@@ -139,6 +163,14 @@ fn points(db: &Connection, curve: i64, axis: Axis) -> Result<Vec<Point>, Refusal
         points.sort_by_key(|(x, _)| *x);
     }
     Ok(points)
+}
+
+/// How many points [`points`] gives of a curve.
+fn count_of(db: &Connection, curve: i64) -> Result<i64, Refusal> {
+    let sql = "SELECT count(*) FROM points WHERE curve = ?1 AND iter <> ?2 AND value IS NOT NULL";
+    Ok(db
+        .prepare_cached(sql)?
+        .query_row([curve, SINGLE], |row| row.get(0))?)
 }
 
 /// At most about `samples` points: the means of equal stretches of the axis, each named by where it begins. Stretches
@@ -222,28 +254,30 @@ pub(crate) fn raw(call: &Call) -> Answer {
     let axis = Axis::read(call)?;
     let size = call.int("batch_size")?.unwrap_or(RAW).clamp(1, LARGEST_RAW);
     let from = scroll(call)?;
+    let counting = call.flag("count_total")?;
     let (mut total, mut returned) = (0_i64, 0_i64);
     let mut variants = Doc::new();
     for curve in curves_of(call.db, task, &wanted)? {
+        if returned >= size && !counting {
+            break;
+        }
+        // Only the curves of the page are read, the others counted.
+        let (begin, count) = (total, count_of(call.db, curve.id)?);
+        total += count;
+        if returned >= size || total <= from {
+            continue;
+        }
+        let skip = usize::try_from(from - begin).unwrap_or(0);
+        let room = usize::try_from(size - returned).unwrap_or(0);
         let points = points(call.db, curve.id, axis)?;
-        let (mut x, mut y) = (Vec::new(), Vec::new());
-        for (at, value) in points {
-            if total >= from && returned < size {
-                x.push(at);
-                y.push(value);
-                returned += 1;
-            }
-            total += 1;
-        }
-        if !x.is_empty() {
-            let shown = json!({"name": curve.variant, "x": axis.shown(x), "y": y});
-            variants.insert(curve.variant, shown);
-        }
+        let (x, y): (Vec<i64>, Vec<f64>) = points.into_iter().skip(skip).take(room).unzip();
+        returned += i64::try_from(x.len()).unwrap_or(0);
+        let shown = json!({"name": curve.variant, "x": axis.shown(x), "y": y});
+        variants.insert(curve.variant, shown);
     }
-    let counted = call.flag("count_total")?.then_some(total);
     Ok(json!({
         "variants": variants,
-        "total": counted,
+        "total": counting.then_some(total),
         "returned": returned,
         "scroll_id": from.saturating_add(returned).to_string(),
     }))
@@ -328,14 +362,16 @@ pub(crate) fn task_events(call: &Call) -> Answer {
         let left = size - i64::try_from(events.len()).unwrap_or(size);
         let skip = (from - total).max(0);
         let sql = format!(
-            "SELECT doc FROM reports WHERE task = ?1 AND (?2 = '' OR type = ?2)
+            "SELECT id FROM reports WHERE task = ?1 AND (?2 = '' OR type = ?2)
              ORDER BY iter {direction}, id {direction} LIMIT ?3 OFFSET ?4"
         );
-        let mut statement = call.db.prepare_cached(&sql)?;
-        let mut rows = statement.query(params![task, kind, left, skip])?;
-        while let Some(row) = rows.next()? {
-            events.push(event_of(row)?.into());
-        }
+        let ids = call
+            .db
+            .prepare_cached(&sql)?
+            .query_map(params![task, kind, left, skip], |row| row.get(0))?
+            .collect::<Result<Vec<i64>, _>>()?;
+        let reports = Room::new(ids.len()).fill(call.db, &ids)?;
+        events.extend(reports.into_iter().map(Value::Object));
         let sql = "SELECT count(*) FROM reports WHERE task = ?1 AND (?2 = '' OR type = ?2)";
         total += call
             .db
@@ -362,6 +398,13 @@ mod tests {
         assert_eq!(sampled(&curve, 2), [(0, 2.0), (5, 7.0)]);
         let later: Vec<Point> = (3..13).map(|x| (x, x as f64)).collect();
         assert_eq!(sampled(&later, 2), [(0, 3.5), (5, 7.0), (10, 11.0)]);
+    }
+
+    #[test]
+    fn the_more_curves_are_asked_for_the_fewer_points_each_has() {
+        assert!(most_samples(0) >= LARGEST && most_samples(50) >= LARGEST);
+        assert_eq!(most_samples(1000), 500);
+        assert!(most_samples(POINTS_DRAWN * 2) == 1 && most_samples(CURVES) >= 10);
     }
 
     #[test]

@@ -59,7 +59,8 @@ struct Touched {
 
 /// Everything that one request changes, until it is written.
 struct Batch<'e> {
-    touched: HashMap<&'e str, Option<Touched>>,
+    /// By id, and whether that is a model's: a task may have the same one.
+    touched: HashMap<(&'e str, bool), Option<Touched>>,
     curves: Curves,
     /// How many lines were not taken, by the text that says why: each line may have one of its own.
     errors: Doc,
@@ -97,7 +98,7 @@ fn store<'e>(call: &Call, events: impl Iterator<Item = Event<'e>>) -> Answer {
         ));
     }
     batch.curves.store(call)?;
-    for (id, seen) in batch.touched {
+    for ((id, _), seen) in batch.touched {
         if let Some(seen) = seen {
             finish(call, id, seen)?;
         }
@@ -132,10 +133,11 @@ fn about<'b, 'e>(
     of_model: bool,
     unlocked: bool,
 ) -> Result<Result<&'b mut Touched, String>, Refusal> {
-    if !batch.touched.contains_key(id) {
-        batch.touched.insert(id, find(call, id, of_model)?);
+    let key = (id, of_model);
+    if !batch.touched.contains_key(&key) {
+        batch.touched.insert(key, find(call, id, of_model)?);
     }
-    Ok(match batch.touched.get_mut(id) {
+    Ok(match batch.touched.get_mut(&key) {
         Some(Some(seen)) if unlocked || !seen.locked => Ok(seen),
         _ => Err(format!("Invalid task id {id}")),
     })

@@ -1,8 +1,8 @@
-//! A task's log (§2.6): lines in blocks, read as pages that are cut between moments, never inside one.
+//! A task's log (§2.6): lines in blocks, read as pages.
 //!
 //! ```text
 //! batch ──▶ one block per task: first and last moment, number of lines, the lines (block.rs)
-//! page  ◀── blocks from the asked moment on, nearest first, until no later block can add to the page
+//! page  ◀── blocks from the asked moment on, nearest first                                     (pages.rs)
 //! ```
 //!
 //! Blocks of one log may overlap: clients have clocks of their own, and several of them write at once.
@@ -12,13 +12,12 @@ use serde_json::{Value, json};
 
 use super::super::wire::{Answer, Refusal, Version};
 use super::block::{Block, Builder};
+use super::pages::{PAGE_BYTES, Size, Way, page};
 use super::{Call, check_task};
 
 /// Lines per page: usual, and at most.
 const PAGE: i64 = 5000;
 const LARGEST: usize = 10_000;
-/// Lines of one and the same moment that a page holds at most beyond its size.
-const AT_ONCE: usize = 100_000;
 /// The version that pages by moments; older ones page by position.
 const BY_MOMENT: Version = Version(2, 9);
 /// The version since which a request says at which end of the log it begins.
@@ -28,7 +27,7 @@ const DOWNLOAD: usize = 64 << 20;
 
 // ---- rows ----
 
-fn number_of(db: &Connection, task: &str) -> Result<Option<i64>, Refusal> {
+pub(super) fn number_of(db: &Connection, task: &str) -> Result<Option<i64>, Refusal> {
     Ok(db
         .prepare_cached("SELECT no FROM logs WHERE task = ?1")?
         .query_row([task], |row| row.get(0))
@@ -90,162 +89,30 @@ pub(super) fn delete_of(db: &Connection, task: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Throws lines away that are older than a moment (in ms), block by block; returns how many.
-pub(in super::super) fn forget_before(db: &Connection, until: i64) -> Result<i64, Refusal> {
-    let sql = "SELECT log, sum(lines) FROM log_blocks WHERE last < ?1 GROUP BY log";
-    let mut statement = db.prepare(sql)?;
-    let old = statement
-        .query_map([until], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect::<Result<Vec<(i64, i64)>, _>>()?;
-    let mut forgotten = 0;
-    for (log, lines) in old {
-        db.execute(
-            "DELETE FROM log_blocks WHERE log = ?1 AND last < ?2",
-            [log, until],
-        )?;
-        db.execute(
-            "UPDATE logs SET lines = lines - ?2 WHERE no = ?1",
-            params![log, lines],
-        )?;
-        forgotten += lines;
+/// Throws lines away that are older than a moment (in ms), block by block and at most `most` blocks; returns how many
+/// blocks those were.
+pub(in super::super) fn forget_before(
+    db: &Connection,
+    until: i64,
+    most: i64,
+) -> Result<usize, Refusal> {
+    let sql = "SELECT id, log, lines FROM log_blocks WHERE last < ?1 LIMIT ?2";
+    let old = db
+        .prepare_cached(sql)?
+        .query_map([until, most], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?
+        .collect::<Result<Vec<(i64, i64, i64)>, _>>()?;
+    let mut delete = db.prepare_cached("DELETE FROM log_blocks WHERE id = ?1")?;
+    let mut note = db.prepare_cached("UPDATE logs SET lines = lines - ?2 WHERE no = ?1")?;
+    for (id, log, lines) in old.iter().copied() {
+        delete.execute([id])?;
+        note.execute([log, lines])?;
     }
-    Ok(forgotten)
+    Ok(old.len())
 }
 
 // ---- pages ----
-
-/// Which way a log is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    /// Newest first.
-    Back,
-    /// Oldest first.
-    On,
-}
-
-impl Way {
-    /// Blocks with lines beyond a moment, nearest first. Left to itself SQLite takes the other index, which narrows
-    /// the blocks down, and sorts all of them with their contents for a page that needs two.
-    fn blocks(self) -> &'static str {
-        match self {
-            Self::Back => {
-                "SELECT id, last, data FROM log_blocks INDEXED BY log_blocks_by_end
-                 WHERE log = ?1 AND first < ?2 ORDER BY last DESC, first DESC, id DESC"
-            }
-            Self::On => {
-                "SELECT id, first, data FROM log_blocks INDEXED BY log_blocks_by_start
-                 WHERE log = ?1 AND last > ?2 ORDER BY first, last, id"
-            }
-        }
-    }
-}
-
-/// Lines in reading direction; each is a block and a place in it.
-struct Page {
-    blocks: Vec<Block>,
-    lines: Vec<Line>,
-}
-
-#[derive(Clone, Copy)]
-struct Line {
-    at: i64,
-    /// Orders lines of one moment: as they arrived.
-    row: i64,
-    place: usize,
-    block: usize,
-}
-
-impl Page {
-    /// The answer, as JSON that is written already: pages are large.
-    fn written(&self, total: i64) -> Answer {
-        let mut out = Vec::with_capacity(self.lines.len() * 300);
-        out.extend_from_slice(b"{\"events\":[");
-        for (i, line) in self.lines.iter().enumerate() {
-            if i > 0 {
-                out.push(b',');
-            }
-            self.blocks[line.block].write(line.place, &mut out)?;
-        }
-        let end = format!("],\"returned\":{},\"total\":{total}}}", self.lines.len());
-        out.extend_from_slice(end.as_bytes());
-        let text =
-            String::from_utf8(out).map_err(|_| Refusal::internal("A log line is no text"))?;
-        Ok(text.into())
-    }
-
-    fn events(&self) -> impl Iterator<Item = Value> + '_ {
-        self.lines
-            .iter()
-            .map(|line| Value::Object(self.blocks[line.block].event(line.place)))
-    }
-}
-
-/// The nearest `size` lines strictly beyond `start`, with all of the last one's moment.
-fn page(
-    db: &Connection,
-    task: &str,
-    size: usize,
-    way: Way,
-    start: Option<i64>,
-) -> Result<Page, Refusal> {
-    let mut page = Page {
-        blocks: Vec::new(),
-        lines: Vec::new(),
-    };
-    let Some(log) = number_of(db, task)? else {
-        return Ok(page);
-    };
-    let start = start.unwrap_or(match way {
-        Way::Back => i64::MAX,
-        Way::On => i64::MIN,
-    });
-    let beyond = |at: i64, edge: i64| match way {
-        Way::Back => at < edge,
-        Way::On => at > edge,
-    };
-    let mut statement = db.prepare_cached(way.blocks())?;
-    let mut rows = statement.query([log, start])?;
-    while let Some(row) = rows.next()? {
-        let (id, nearest): (i64, i64) = (row.get(0)?, row.get(1)?);
-        // Lines nearer than anything this block holds, or a later one: enough of them, and the page is whole.
-        if page.lines.len() >= size {
-            let nearer = |line: &&Line| beyond(nearest, line.at);
-            let whole = page.lines.iter().filter(nearer).count() >= size;
-            if whole || page.lines.len() - size >= AT_ONCE {
-                break;
-            }
-        }
-        let data = row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
-        let block = Block::read(data).ok_or_else(|| {
-            Refusal::internal(format!("A block of the log of task {task} cannot be read"))
-        })?;
-        let number = page.blocks.len();
-        for (place, at) in block.moments().enumerate() {
-            if beyond(at, start) {
-                page.lines.push(Line {
-                    at,
-                    row: id,
-                    place,
-                    block: number,
-                });
-            }
-        }
-        page.blocks.push(block);
-    }
-    let order = |line: &Line| (line.at, line.row, line.place);
-    match way {
-        Way::On => page.lines.sort_unstable_by_key(order),
-        Way::Back => page
-            .lines
-            .sort_unstable_by_key(|line| std::cmp::Reverse(order(line))),
-    }
-    if let Some(last) = page.lines.get(size.saturating_sub(1)).map(|line| line.at) {
-        let same = page.lines[size..].iter().take_while(|line| line.at == last);
-        let end = size + same.take(AT_ONCE).count();
-        page.lines.truncate(end);
-    }
-    Ok(page)
-}
 
 /// Lines by their position from one end of the log: `skip`, then at most `size`.
 pub(super) fn by_position(
@@ -258,19 +125,21 @@ pub(super) fn by_position(
     let way = if newest_first { Way::Back } else { Way::On };
     let mut skip = usize::try_from(skip).unwrap_or(0);
     let size = usize::try_from(size).unwrap_or(0);
-    let (mut found, mut start) = (Vec::new(), None);
-    loop {
-        let page = page(db, task, LARGEST, way, start)?;
-        let Some(last) = page.lines.last() else {
-            return Ok(found);
-        };
+    let (mut found, mut start, mut bytes) = (Vec::new(), None, 0);
+    while found.len() < size && bytes < PAGE_BYTES {
+        let page = page(db, task, Size::of_lines(LARGEST), way, start)?;
+        let Some(last) = page.lines.last() else { break };
         start = Some(last.at);
-        found.extend(page.events().skip(skip).take(size - found.len()));
-        skip = skip.saturating_sub(page.lines.len());
-        if found.len() >= size {
-            return Ok(found);
+        for line in page.lines.iter().skip(skip).take(size - found.len()) {
+            if bytes >= PAGE_BYTES {
+                break;
+            }
+            bytes += line.bytes;
+            found.push(Value::Object(line.event()));
         }
+        skip = skip.saturating_sub(page.lines.len());
     }
+    Ok(found)
 }
 
 /// The newest lines, oldest of them first.
@@ -280,8 +149,9 @@ pub(in super::super) fn newest(
     task: &str,
     size: usize,
 ) -> Result<Vec<Value>, Refusal> {
-    let page = page(db, task, size, Way::Back, None)?;
-    let mut events: Vec<Value> = page.events().take(size).collect();
+    let page = page(db, task, Size::of_lines(size), Way::Back, None)?;
+    let lines = page.lines.iter().take(size);
+    let mut events: Vec<Value> = lines.map(|line| Value::Object(line.event())).collect();
     events.reverse();
     Ok(events)
 }
@@ -306,7 +176,8 @@ pub(crate) fn get_task_log(call: &Call) -> Answer {
     }
     let earlier = call.flag_or("navigate_earlier", true)?;
     let way = if earlier { Way::Back } else { Way::On };
-    let mut page = page(call.db, task, size, way, call.int("from_timestamp")?)?;
+    let start = call.int("from_timestamp")?;
+    let mut page = page(call.db, task, Size::of_lines(size), way, start)?;
     // The page holds the same lines whatever the order: `order` only turns it round.
     if ascending.unwrap_or(!earlier) == earlier {
         page.lines.reverse();
@@ -352,11 +223,11 @@ pub(crate) fn download_task_log(call: &Call) -> Answer {
     };
     let (mut text, mut start) = (String::new(), None);
     loop {
-        let page = page(call.db, task, LARGEST, Way::On, start)?;
+        let page = page(call.db, task, Size::of_lines(LARGEST), Way::On, start)?;
         let Some(last) = page.lines.last() else { break };
         start = Some(last.at);
         for line in &page.lines {
-            let mut event = page.blocks[line.block].event(line.place);
+            let mut event = line.event();
             let at = event.get("timestamp").cloned().unwrap_or_default();
             if let Some(format) = format {
                 event.insert("asctime".into(), at);
@@ -482,21 +353,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_is_read_in_the_order_of_an_index_not_sorted() {
+    fn old_blocks_are_forgotten_a_few_at_a_time_and_no_young_one() {
         let db = super::super::super::schema::in_memory();
-        for way in [Way::Back, Way::On] {
-            let plan = format!("EXPLAIN QUERY PLAN {}", way.blocks());
-            let steps = db
-                .prepare(&plan)
-                .unwrap()
-                .query_map([1, 2], |row| row.get(3))
-                .unwrap()
-                .collect::<Result<Vec<String>, _>>()
-                .unwrap();
-            assert!(
-                steps.iter().all(|step| !step.contains("TEMP B-TREE")),
-                "{steps:?}"
-            );
+        for (task, at) in [("a", 1), ("b", 2), ("a", 3), ("a", 9)] {
+            let mut lines = Appended::default();
+            lines.add("{}", at, Some("one"));
+            lines.add("{}", at, Some("other"));
+            lines.store(&db, task).unwrap();
         }
+        let left = || (count(&db, "a").unwrap(), count(&db, "b").unwrap());
+        assert_eq!(forget_before(&db, 5, 2).unwrap(), 2);
+        assert_eq!(left(), (4, 0));
+        assert_eq!(forget_before(&db, 5, 2).unwrap(), 1);
+        assert_eq!(left(), (2, 0));
+        assert_eq!(forget_before(&db, 5, 2).unwrap(), 0);
+        assert_eq!(newest(&db, "a", 10).unwrap().len(), 2);
     }
 }

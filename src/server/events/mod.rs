@@ -1,10 +1,10 @@
 //! The `events` service (`protocol.md` §2.6): what runs report, and how it is read back.
 //!
 //! ```text
-//! add, add_batch ─▶ wire.rs (lines) ─▶ ingest.rs ─┬─▶ log lines, in blocks            block.rs, log.rs
+//! add, add_batch ─▶ wire.rs (lines) ─▶ ingest.rs ─┬─▶ log lines, in blocks            block.rs, log.rs, pages.rs (read)
 //!                                                 ├─▶ points of curves, one row each  points.rs, curves.rs (read)
 //!                                                 │      └─▶ one row per curve        series.rs: last_metrics
-//!                                                 └─▶ plots, images, vectors          charts.rs, samples.rs (read)
+//!                                                 └─▶ plots, images, vectors          charts.rs, samples.rs, room.rs (read)
 //! ```
 //!
 //! Log lines are only ever appended; everything else has an identity, and a repeat overwrites.
@@ -14,7 +14,9 @@ pub(crate) mod charts;
 pub(crate) mod curves;
 pub(crate) mod ingest;
 pub(crate) mod log;
+mod pages;
 mod points;
+mod room;
 pub(crate) mod samples;
 pub(crate) mod series;
 
@@ -44,6 +46,8 @@ const SINGLE: i64 = -2_147_483_648;
 
 /// Events of one answer, at most.
 const LARGEST: i64 = 10_000;
+/// Tasks whose curves or plots are compared in one answer, at most.
+const MOST_TASKS: usize = 1000;
 
 /// Lower-case hex of the MD5 of a name, as the keys of `last_metrics` and `metric_stats` are (§3.1).
 pub(super) fn md5(text: &str) -> String {
@@ -91,13 +95,17 @@ fn iso_of_millis(at: i64) -> String {
         .unwrap_or_default()
 }
 
+/// The text in a column of a row.
+fn text_of<'r>(row: &'r rusqlite::Row<'_>, column: &str) -> Result<&'r str, Refusal> {
+    Ok(row
+        .get_ref(column)?
+        .as_str()
+        .map_err(rusqlite::Error::from)?)
+}
+
 /// A report row (plot, image, vector) as an event.
 fn event_of(row: &rusqlite::Row<'_>) -> Result<Doc, Refusal> {
-    let text = row
-        .get_ref("doc")?
-        .as_str()
-        .map_err(rusqlite::Error::from)?;
-    Ok(serde_json::from_str(text)?)
+    Ok(serde_json::from_str(text_of(row, "doc")?)?)
 }
 
 /// A number that continues a list: the position from which on.
@@ -124,10 +132,7 @@ fn check_task(call: &Call, id: &str) -> Result<(), Refusal> {
 
 /// The tasks (or models) that the request names, all of them known; a text may name several, with commas.
 fn check_tasks<'a>(call: &Call<'a>) -> Result<Vec<&'a str>, Refusal> {
-    let mut ids = call.texts_required("tasks")?;
-    if let [several] = ids.as_slice() {
-        ids = several.split(',').map(str::trim).collect();
-    }
+    let ids = named_tasks(call)?;
     let of_models = call.flag("model_events")?;
     let mut missing = Vec::new();
     for id in &ids {
@@ -150,6 +155,23 @@ fn check_tasks<'a>(call: &Call<'a>) -> Result<Vec<&'a str>, Refusal> {
     };
     let text = format!("{what}: company={COMPANY}, ids=({})", missing.join(", "));
     Err(Refusal::bad(subcode, text))
+}
+
+/// The same where each of them may have much to show: too many are refused.
+fn check_few_tasks<'a>(call: &Call<'a>) -> Result<Vec<&'a str>, Refusal> {
+    if named_tasks(call)?.len() > MOST_TASKS {
+        let text = "error for field 'tasks'. there are more than";
+        return Err(Refusal::invalid(format_args!("{text} {MOST_TASKS}")));
+    }
+    check_tasks(call)
+}
+
+fn named_tasks<'a>(call: &Call<'a>) -> Result<Vec<&'a str>, Refusal> {
+    let ids = call.texts_required("tasks")?;
+    Ok(match ids.as_slice() {
+        [several] => several.split(',').map(str::trim).collect(),
+        _ => ids,
+    })
 }
 
 /// The name of a task, or of a model when the request is about models.

@@ -59,10 +59,10 @@ impl Curves {
         if let Some(label) = event.get("x_axis_label").filter(|label| !label.is_null()) {
             curve.doc.insert("x_axis_label".into(), label.clone());
         }
+        let before = before.flatten();
+        curve.count += i64::from(value.is_some()) - i64::from(before.is_some());
+        curve.total += value.unwrap_or(0.0) - before.unwrap_or(0.0);
         if let Some(value) = value {
-            let before = before.flatten();
-            curve.count += i64::from(before.is_none());
-            curve.total += value - before.unwrap_or(0.0);
             note(&mut curve.doc, value, iter);
         }
         Ok(())

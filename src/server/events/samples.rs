@@ -8,7 +8,12 @@ use serde_json::{Value, json};
 use super::super::call::required;
 use super::super::doc;
 use super::super::wire::{Answer, Doc, Refusal};
-use super::{Call, IMAGE, PLOT, VECTOR, check_task, event_of, int_at};
+use super::room::Room;
+use super::{Call, IMAGE, PLOT, VECTOR, check_task, int_at, scroll};
+
+/// Vectors of one answer, and their bytes: each number takes many times as much memory as text.
+const VECTORS: usize = 10_000;
+const VECTOR_BYTES: usize = 4 << 20;
 
 /// `events.get_debug_image_sample`
 pub(crate) fn image(call: &Call) -> Answer {
@@ -97,15 +102,15 @@ fn at(
     task: &str,
     (metric, variant, iter, stays): (&str, &str, i64, bool),
 ) -> Answer {
-    let sql = "SELECT doc FROM reports WHERE task = ?1 AND type = ?2 AND metric = ?3 AND iter = ?4
+    let sql = "SELECT id FROM reports WHERE task = ?1 AND type = ?2 AND metric = ?3 AND iter = ?4
                AND (?5 IS NULL OR variant = ?5) ORDER BY variant, id LIMIT 100";
     let one = (kind == IMAGE).then_some(variant);
-    let mut statement = call.db.prepare_cached(sql)?;
-    let mut rows = statement.query(params![task, kind, metric, iter, one])?;
-    let mut events = Vec::new();
-    while let Some(row) = rows.next()? {
-        events.push(event_of(row)?);
-    }
+    let ids = call
+        .db
+        .prepare_cached(sql)?
+        .query_map(params![task, kind, metric, iter, one], |row| row.get(0))?
+        .collect::<Result<Vec<i64>, _>>()?;
+    let events = Room::new(100).fill(call.db, &ids)?;
     let sql = "SELECT min(iter), max(iter) FROM reports WHERE task = ?1 AND type = ?2
                AND (NOT ?5 OR metric = ?3) AND (?4 IS NULL OR NOT ?5 OR variant = ?4)";
     let span = call
@@ -143,26 +148,39 @@ fn shown(
     answer
 }
 
-/// `events.vector_metrics_iter_histogram`: the vectors of a variant over its iterations.
+/// `events.vector_metrics_iter_histogram`: the vectors of a variant over its iterations. If there are more than one
+/// answer holds, it has a `scroll_id` that continues.
 pub(crate) fn vectors(call: &Call) -> Answer {
     let task = call.text("task")?;
     check_task(call, task)?;
     let named = |key| call.text(key).map_err(|_| required(key));
+    let (metric, variant) = (named("metric")?, named("variant")?);
+    let from = scroll(call)?;
     let sql =
-        "SELECT doc FROM reports WHERE task = ?1 AND type = ?2 AND metric = ?3 AND variant = ?4
-               ORDER BY iter LIMIT 10000";
-    let mut statement = call.db.prepare_cached(sql)?;
-    let mut rows = statement.query([task, VECTOR, named("metric")?, named("variant")?])?;
+        "SELECT id FROM reports WHERE task = ?1 AND type = ?2 AND metric = ?3 AND variant = ?4
+               ORDER BY iter, key LIMIT 10001 OFFSET ?5";
+    let ids = call
+        .db
+        .prepare_cached(sql)?
+        .query_map(params![task, VECTOR, metric, variant, from], |row| {
+            row.get(0)
+        })?
+        .collect::<Result<Vec<i64>, _>>()?;
     let (mut vectors, mut iterations) = (Vec::new(), Vec::new());
-    while let Some(row) = rows.next()? {
-        let event = event_of(row)?;
+    for event in Room::of_bytes(VECTORS, VECTOR_BYTES).fill(call.db, &ids)? {
         iterations.push(int_at(&event, "iter"));
         vectors.push(event.get("value").cloned());
     }
-    Ok(json!({
-        "metric": named("metric")?,
-        "variant": named("variant")?,
+    let next =
+        (vectors.len() < ids.len()).then(|| from.saturating_add_unsigned(vectors.len() as u64));
+    let mut answer = json!({
+        "metric": metric,
+        "variant": variant,
         "vectors": vectors,
         "iterations": iterations,
-    }))
+    });
+    if let Some(next) = next {
+        answer["scroll_id"] = next.to_string().into();
+    }
+    Ok(answer)
 }

@@ -30,11 +30,11 @@ export function logTab(panel, shown, signal, query) {
   // ---- pages ----
   const ask = (body) => call('events.get_task_log', { task: id, ...body }, { signal });
 
-  /** One page older or newer than a moment. */
+  /** One page older or newer than a moment; `ends`: the log has no more. A page of long lines is a short one. */
   async function fetchPage(earlier, from, size = PAGE) {
     const answer = await ask({ batch_size: size, navigate_earlier: earlier, order: 'asc', ...(from === undefined ? {} : { from_timestamp: from }) });
     setTotal(answer.total);
-    return answer.events;
+    return Object.assign(answer.events, { ends: answer.events.length < size && !answer.more });
   }
 
   function setTotal(value) {
@@ -75,7 +75,7 @@ export function logTab(panel, shown, signal, query) {
   const toEnd = () => inTurn(async () => {
     const events = await fetchPage(true);
     atEnd = true;
-    atStart = events.length < PAGE;
+    atStart = events.ends;
     show(events.length ? [makePage(events)] : []);
     lines.scrollTop = lines.scrollHeight;
   });
@@ -83,7 +83,7 @@ export function logTab(panel, shown, signal, query) {
   const toStart = () => inTurn(async () => {
     const events = await fetchPage(false);
     atStart = true;
-    atEnd = events.length < PAGE;
+    atEnd = events.ends;
     show(events.length ? [makePage(events)] : []);
     lines.scrollTop = 0;
   });
@@ -91,8 +91,8 @@ export function logTab(panel, shown, signal, query) {
   /** The window around a moment, with the line at it in the middle. */
   const toMoment = (moment, text) => inTurn(async () => {
     const [before, after] = [await fetchPage(true, moment), await fetchPage(false, moment - 1)];
-    atStart = before.length < PAGE;
-    atEnd = after.length < PAGE;
+    atStart = before.ends;
+    atEnd = after.ends;
     show([before, after].filter((events) => events.length).map(makePage));
     const rows = [...lines.querySelectorAll(`.line[data-at="${moment}"]`)];
     const row = rows.find((one) => text && one.textContent.toLowerCase().includes(text)) ?? rows[0];
@@ -103,7 +103,7 @@ export function logTab(panel, shown, signal, query) {
   const older = () => inTurn(async () => {
     if (atStart || !pages.length) return;
     const events = await fetchPage(true, pages[0].first);
-    atStart = events.length < PAGE;
+    atStart = events.ends;
     if (!events.length) return;
     const height = lines.scrollHeight;
     const page = makePage(events);
@@ -124,7 +124,7 @@ export function logTab(panel, shown, signal, query) {
     const known = last.events.filter(({ timestamp }) => timestamp === last.last).length;
     const events = await fetchPage(false, last.last - 1);
     const fresh = events.slice(Math.min(known, events.length));
-    atEnd = events.length < PAGE;
+    atEnd = events.ends;
     if (!fresh.length) return;
     append(fresh);
     while (pages.length > PAGES) {
@@ -242,7 +242,7 @@ export function logTab(panel, shown, signal, query) {
         }
       }
       setText(found, `${hits >= 1000 ? 'The newest 1,000' : many(hits, 'line')} in ${count(read)} of ${many(lines.total ?? read, 'event')}`);
-      if (events.length < SCAN) break;
+      if (events.ends) break;
       from = events[0].timestamp;
     }
     stop.hidden = true;

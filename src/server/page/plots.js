@@ -10,6 +10,8 @@ import { ask, attempt, empty, failed, poll, settled } from './ui.js';
 const FRESH = 8000;
 /** How many earlier iterations the arrows of a plot reach. */
 const HISTORY = 50;
+/** How many plots are shown. */
+const MOST = 1000;
 
 export function plotsTab(panel, shown, signal) {
   const id = shown.task.id;
@@ -71,8 +73,14 @@ export function plotsTab(panel, shown, signal) {
 
   poll(async () => {
     try {
-      const answer = await call('events.get_task_plots', { task: id, iters: 1 }, { signal });
-      plots = answer.plots.sort((a, b) => key(a).localeCompare(key(b)));
+      // Large plots come in several answers.
+      const all = [];
+      let answer;
+      do {
+        answer = await call('events.get_task_plots', { task: id, iters: 1, scroll_id: answer?.scroll_id }, { signal });
+        all.push(...answer.plots);
+      } while (answer.plots.length && all.length < Math.min(answer.total, MOST));
+      plots = all.sort((a, b) => key(a).localeCompare(key(b)));
       draw();
     } catch (error) {
       if (!signal.aborted && error.code > 0 && error.code !== 401) replace(note, failed('The plots could not be read', error));

@@ -8,7 +8,8 @@ use super::super::call::Call;
 use super::super::wire::{Answer, Doc, Refusal, Version};
 use super::super::{doc, query, rules, tasks};
 use super::{
-    append, check, count, entries, first, insert, known, name_taken, not_in_queue, save, take_out,
+    append, check, check_name, count, entries, first, insert, known, name_taken, not_in_queue,
+    save, take_out,
 };
 
 /// `queues.create`
@@ -161,6 +162,7 @@ pub(crate) fn update(call: &Call) -> Answer {
         fields.insert("metadata".into(), metadata.clone().into());
     }
     if let Some(name) = fields.get("name").and_then(Value::as_str) {
+        check_name(name)?;
         let sql = "SELECT 1 FROM queues WHERE name = ?1 AND id <> ?2";
         let taken: Option<i64> = call
             .db

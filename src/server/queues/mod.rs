@@ -44,12 +44,7 @@ pub(super) fn insert(
     system_tags: &Value,
     now: &str,
 ) -> Result<String, Refusal> {
-    if name.chars().count() < 3 {
-        return Err(Refusal::bad(
-            800,
-            "Data validation error (queue name is too short, at least 3 characters)",
-        ));
-    }
+    check_name(name)?;
     let taken: Option<i64> = db
         .query_row("SELECT 1 FROM queues WHERE name = ?1", [name], |row| {
             row.get(0)
@@ -74,6 +69,15 @@ pub(super) fn insert(
     };
     save(db, &queue)?;
     Ok(id)
+}
+
+/// 400/800 if a queue may not be called so.
+fn check_name(name: &str) -> Result<(), Refusal> {
+    if name.chars().count() >= 3 {
+        return Ok(());
+    }
+    let text = "Data validation error (queue name is too short, at least 3 characters)";
+    Err(Refusal::bad(800, text))
 }
 
 /// 400/801 of §1.8.

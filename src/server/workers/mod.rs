@@ -18,6 +18,10 @@ use super::{doc, queues, rules, tasks};
 const TIMEOUT: i64 = 600;
 /// How long samples of a worker's machine are kept, in seconds.
 const KEPT: i64 = 14 * 24 * 3600;
+/// Metrics of one report that are stored, how long their names may be, and of how many parts (cores, GPUs) each.
+const METRICS: usize = 100;
+const LONGEST_METRIC: usize = 200;
+const PARTS: usize = 1024;
 
 // ---- rows ----
 
@@ -169,7 +173,9 @@ pub(crate) fn status_report(call: &Call) -> Answer {
     }
     let timeout = query::int_at(&worker, "register_timeout").max(1);
     save(call, &worker, timeout)?;
-    store_samples(call, id, at / 1000, task.is_some())?;
+    // A clock that is ahead would keep its samples from ever being thrown away.
+    let at = (at / 1000).min(call.at.as_second());
+    store_samples(call, id, at, task.is_some())?;
     Ok(json!({}))
 }
 
@@ -192,10 +198,12 @@ fn store_samples(call: &Call, worker: &str, at: i64, busy: bool) -> Result<(), R
         "INSERT INTO worker_samples (worker, at, metric, part, value) VALUES (?1, ?2, ?3, ?4, ?5)";
     let mut statement = call.db.prepare_cached(sql)?;
     statement.execute(params![worker, at, "task", "", f64::from(u8::from(busy))])?;
-    for (metric, value) in call.object("machine_stats")?.into_iter().flatten() {
+    let metrics = call.object("machine_stats")?.into_iter().flatten();
+    let metrics = metrics.filter(|(metric, _)| metric.len() <= LONGEST_METRIC);
+    for (metric, value) in metrics.take(METRICS) {
         match value {
             Value::Array(parts) => {
-                for (part, value) in parts.iter().enumerate().take(1024) {
+                for (part, value) in parts.iter().enumerate().take(PARTS) {
                     if let Some(value) = value.as_f64().filter(|value| *value != 0.0) {
                         statement.execute(params![worker, at, metric, part.to_string(), value])?;
                     }
