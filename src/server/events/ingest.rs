@@ -1,6 +1,7 @@
 //! Taking events in (§2.6): what each line is, whose it is, and what it changes on the task.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use rusqlite::params;
 use serde_json::{Value, json};
@@ -133,12 +134,12 @@ fn about<'b, 'e>(
     of_model: bool,
     unlocked: bool,
 ) -> Result<Result<&'b mut Touched, String>, Refusal> {
-    let key = (id, of_model);
-    if !batch.touched.contains_key(&key) {
-        batch.touched.insert(key, find(call, id, of_model)?);
-    }
-    Ok(match batch.touched.get_mut(&key) {
-        Some(Some(seen)) if unlocked || !seen.locked => Ok(seen),
+    let found = match batch.touched.entry((id, of_model)) {
+        Entry::Occupied(known) => known.into_mut(),
+        Entry::Vacant(new) => new.insert(find(call, id, of_model)?),
+    };
+    Ok(match found {
+        Some(seen) if unlocked || !seen.locked => Ok(seen),
         _ => Err(format!("Invalid task id {id}")),
     })
 }

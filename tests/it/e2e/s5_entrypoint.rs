@@ -177,7 +177,7 @@ fn s5_a_task_waits_for_a_command_that_cannot_be_read_and_fails_where_there_is_no
         told.contains("what image 127.0.0.1:1/down:1 runs by itself (useEntrypoint) is not known"),
         "{told}"
     );
-    assert_eq!(world.entries("down"), [waits.clone()]);
+    assert_eq!(world.entries("down"), std::slice::from_ref(&waits));
     assert!(world.job_of(&waits).is_null(), "no Job was made");
     assert_eq!(world.status(&waits), "queued");
 

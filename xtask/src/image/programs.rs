@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use super::symbols;
 use crate::{dirs, sh, tools};
@@ -42,13 +42,19 @@ pub fn ensure() -> Result<Programs> {
         trainyard_glibc: dist.join("trainyard-glibc"),
         uv: dist.join("uv"),
     };
-    let built = sh::timed("image: building trainyard, static", build_static)?;
+    // Beside each other: most of the time goes into the last step of the compiler, which uses one processor.
+    let (of_any, of_glibc) = std::thread::scope(|scope| {
+        let of_any = scope.spawn(|| sh::timed("image: building trainyard, static", build_static));
+        let of_glibc = sh::timed(
+            "image: building trainyard for glibc 2.17 and newer",
+            build_for_old_glibc,
+        );
+        (of_any.join(), of_glibc)
+    });
+    let built = of_any.map_err(|_| anyhow!("the thread of a build has panicked"))??;
     symbols::check_static(&built)?;
     place(&built, &programs.trainyard)?;
-    let built = sh::timed(
-        "image: building trainyard for glibc 2.17 and newer",
-        build_for_old_glibc,
-    )?;
+    let built = of_glibc?;
     symbols::check_glibc(&built)?;
     place(&built, &programs.trainyard_glibc)?;
     let uv = tools::static_uv()?;
