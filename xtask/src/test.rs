@@ -250,8 +250,7 @@ fn everything(tally: &mut Tally, arguments: &Arguments, kubeconfig: Option<&Path
                 "e2e::",
                 "--skip",
                 "bench::",
-                // They wait for time-outs more than they compute.
-                "--test-threads=6",
+                "--test-threads=4",
             ]),
         ),
     );
