@@ -2,6 +2,7 @@
 //! `trainyard controller` of its own, and short ways to speak to them. Everything started here ends with the value.
 
 mod neighbour;
+mod objects;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -210,6 +211,7 @@ pub struct World {
     pub probes: String,
     runtime: tokio::runtime::Runtime,
     http: reqwest::Client,
+    cluster: tokio::sync::OnceCell<kube::Client>,
     token: Mutex<String>,
 }
 
@@ -269,6 +271,7 @@ impl World {
                 .pool_max_idle_per_host(0)
                 .build()
                 .expect("HTTP client"),
+            cluster: tokio::sync::OnceCell::new(),
             token: Mutex::new(String::new()),
         };
         if let Some(foreign) = &world.foreign {
@@ -479,13 +482,6 @@ impl World {
         } else {
             Err(String::from_utf8_lossy(&output.stderr).into_owned())
         }
-    }
-
-    /// An object or list as JSON; null when it is not there.
-    pub fn get(&self, args: &[&str]) -> Value {
-        let mut all = vec!["get", "-o", "json", "--ignore-not-found"];
-        all.extend(args);
-        serde_json::from_str(&self.kubectl(&all)).unwrap_or(Value::Null)
     }
 
     pub fn apply(&self, object: &Value) {

@@ -29,6 +29,7 @@ impl World {
             probes: String::new(),
             runtime,
             http: self.http.clone(),
+            cluster: tokio::sync::OnceCell::new(),
             token: Mutex::default(),
         };
         world.settle_in();
