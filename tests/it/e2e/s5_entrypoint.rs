@@ -84,10 +84,12 @@ fn world(name: &str, queues: &[&str]) -> World {
     world
 }
 
-/// What the image's own command printed: the log without the executor's remarks.
+/// What the image's own command printed: the log without the remarks of executor and controller.
 fn printed(world: &World, task: &str) -> Vec<String> {
     let mut log = world.log(task);
-    log.retain(|line| !line.starts_with("trainyard: "));
+    log.retain(|line| {
+        !line.starts_with("trainyard: ") && !line.starts_with("task taken from queue")
+    });
     log
 }
 
