@@ -268,9 +268,7 @@ impl<R: Row> Mirror<R> {
                     {
                         wake = Some(keys.owner());
                         let of_namespace = incoming.entry(keys.namespace).or_default();
-                        let of_task = of_namespace.entry(keys.task).or_default();
-                        of_task.reserve_exact(1);
-                        of_task.push(Arc::new(R::of(object)));
+                        put(of_namespace.entry(keys.task).or_default(), R::of(object));
                     }
                 }
                 Event::InitDone => {
@@ -294,21 +292,14 @@ impl<R: Row> Rows<R> {
         let of_namespace = self.by_task.entry(keys.namespace).or_default();
         let of_task = of_namespace.entry(keys.task).or_default();
         let head = row.head();
-        let known = of_task
-            .iter_mut()
-            .find(|known| known.head().name == head.name);
-        match known {
-            Some(known)
-                if known.head().uid == head.uid && known.head().version() > head.version() =>
-            {
-                return None;
-            }
-            Some(known) => *known = Arc::new(row),
-            None => {
-                of_task.reserve_exact(1);
-                of_task.push(Arc::new(row));
-            }
+        let is_older = of_task.iter().any(|known| {
+            let known = known.head();
+            known.name == head.name && known.uid == head.uid && known.version() > head.version()
+        });
+        if is_older {
+            return None;
         }
+        put(of_task, row);
         Some(owner)
     }
 
@@ -361,6 +352,20 @@ impl<R: Row> Rows<R> {
             gone.push(Arc::new(row));
         }
         owner
+    }
+}
+
+/// Puts the row in the place of one of its name, or beside the others.
+fn put<R: Row>(of_task: &mut Vec<Arc<R>>, row: R) {
+    let row = Arc::new(row);
+    let known = of_task
+        .iter_mut()
+        .find(|known| known.head().name == row.head().name);
+    if let Some(known) = known {
+        *known = row;
+    } else {
+        of_task.reserve_exact(1);
+        of_task.push(row);
     }
 }
 
