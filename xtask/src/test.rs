@@ -28,7 +28,7 @@ pub struct Arguments {
     #[arg(long)]
     keep: bool,
     /// How many scenarios run side by side on the cluster
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 4)]
     threads: usize,
     #[command(flatten)]
     which: cluster::Which,
