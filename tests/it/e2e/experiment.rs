@@ -41,6 +41,23 @@ pub fn git(folder: &Path, args: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
+/// A repository with these files in the folder that is served, `served/train.git`; its commit.
+pub fn commit(folder: &Path, files: &[(&str, impl AsRef<[u8]>)]) -> String {
+    let clone = folder.join("clone");
+    fs::create_dir_all(&clone).expect("folder is made");
+    git(&clone, &["init", "--quiet"]);
+    for (name, text) in files {
+        fs::write(clone.join(name), text).expect("file is written");
+    }
+    git(&clone, &["add", "."]);
+    git(&clone, &["commit", "--quiet", "-m", "Train"]);
+    git(
+        folder,
+        &["clone", "--quiet", "--bare", "clone", "served/train.git"],
+    );
+    git(&clone, &["rev-parse", "HEAD"])
+}
+
 /// Serves a repository with these files by `git daemon` on an address that pods reach.
 pub fn serve_repository(world: &World, files: &[(&str, &str)]) -> Repository {
     let base = world.dir.path().join("git");

@@ -59,22 +59,6 @@ fn certificates(folder: &Path, host: &str) -> String {
     fs::read_to_string(folder.join("ca.crt")).expect("the authority is there")
 }
 
-/// A repository with the user's code; its commit.
-fn repository(folder: &Path) -> String {
-    let clone = folder.join("clone");
-    fs::create_dir_all(&clone).expect("folder is made");
-    let git = experiment::git;
-    git(&clone, &["init", "--quiet"]);
-    fs::write(clone.join("train.py"), TRAIN).expect("file is written");
-    git(&clone, &["add", "."]);
-    git(&clone, &["commit", "--quiet", "-m", "Train"]);
-    git(
-        folder,
-        &["clone", "--quiet", "--bare", "clone", "served/train.git"],
-    );
-    git(&clone, &["rev-parse", "HEAD"])
-}
-
 /// User code that reaches the server by the SDK, and the index by what Python brings.
 const TRAIN: &str = "\
 import os, urllib.request
@@ -94,7 +78,7 @@ impl Network {
         fs::create_dir_all(folder.join("served")).expect("folder is made");
         let host = world.place.gateway.clone();
         let authority = certificates(&folder, &host);
-        let commit = repository(&folder);
+        let commit = experiment::commit(&folder, &[("train.py", TRAIN)]);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()

@@ -39,7 +39,7 @@ impl Private {
         let folder = world.dir.path().join("private");
         let served = folder.join("served");
         fs::create_dir_all(&served).expect("folder is made");
-        let commit = commit(&folder, files);
+        let commit = experiment::commit(&folder, files);
         wheel(&folder, "alpha", "1.0", &[]);
         let host = world.place.gateway.as_str();
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -57,24 +57,6 @@ impl Private {
             _runtime: runtime,
         }
     }
-}
-
-/// A repository with these files in the folder that is served; its commit.
-fn commit(folder: &Path, files: &[(&str, String)]) -> String {
-    let clone = folder.join("clone");
-    fs::create_dir_all(&clone).expect("folder is made");
-    let git = experiment::git;
-    git(&clone, &["init", "--quiet"]);
-    for (name, text) in files {
-        fs::write(clone.join(name), text).expect("file is written");
-    }
-    git(&clone, &["add", "."]);
-    git(&clone, &["commit", "--quiet", "-m", "Train"]);
-    git(
-        folder,
-        &["clone", "--quiet", "--bare", "clone", "served/train.git"],
-    );
-    git(&clone, &["rev-parse", "HEAD"])
 }
 
 struct Index {
