@@ -19,6 +19,7 @@ mod s11_shares;
 mod s12_many_queues;
 mod s13_capacity;
 mod s14_overrides;
+mod s15_waiting;
 mod s16_pipelines;
 mod s17_closed_network;
 pub mod s1_first_task;

@@ -10,7 +10,7 @@ use crate::e2e::world::World;
 
 /// Fails what does not start, once the node has had its time to say why.
 fn soon() -> Value {
-    json!({"lifecycle": {"pendingTimeout": "45s", "onPendingTimeout": "Fail"}})
+    json!({"lifecycle": {"pendingTimeout": "60s", "onPendingTimeout": "Fail"}})
 }
 
 /// Ends that the script or its pod comes to by itself.

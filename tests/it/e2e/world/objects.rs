@@ -13,6 +13,7 @@ fn kind_of(name: &str) -> Option<(&'static str, &'static str, bool)> {
     Some(match name {
         "job" | "jobs" => ("apis/batch/v1", "jobs", true),
         "pod" | "pods" => ("api/v1", "pods", true),
+        "event" | "events" => ("api/v1", "events", true),
         "lease" | "leases" => ("apis/coordination.k8s.io/v1", "leases", true),
         "queuebinding" => ("apis/trainyard.dev/v1alpha1", "queuebindings", true),
         "node" | "nodes" => ("api/v1", "nodes", false),
@@ -41,6 +42,13 @@ fn path(namespace: &str, args: &[&str]) -> Option<String> {
     }
 }
 
+/// The paths of several kinds at once, as in `kubectl get jobs,pods`.
+fn paths(namespace: &str, args: &[&str]) -> Option<Vec<String>> {
+    let (kinds, rest) = args.split_first()?;
+    let of_kind = |kind| path(namespace, &[&[kind], rest].concat());
+    kinds.split(',').map(of_kind).collect()
+}
+
 /// A list as kubectl prints it: each item says what it is.
 fn told(mut answer: Value) -> Value {
     let kind = answer["kind"]
@@ -63,9 +71,24 @@ impl World {
         if let Some(path) = path(&self.namespace, args) {
             return self.read(&path);
         }
+        if let Some(all) = self.list(args) {
+            return all;
+        }
         let mut all = vec!["get", "-o", "json", "--ignore-not-found"];
         all.extend(args);
         serde_json::from_str(&self.kubectl(&all)).unwrap_or(Value::Null)
+    }
+
+    /// Objects of several kinds in one list, if all are usual ones.
+    fn list(&self, args: &[&str]) -> Option<Value> {
+        let paths = paths(&self.namespace, args)?;
+        let mut items = Vec::new();
+        for path in paths {
+            if let Value::Array(more) = self.read(&path)["items"].take() {
+                items.extend(more);
+            }
+        }
+        Some(json!({"kind": "List", "items": items}))
     }
 
     fn read(&self, path: &str) -> Value {
@@ -111,6 +134,10 @@ mod tests {
         for other in [&["jobs,pods"][..], &["pods", "-A"], &["crd", "x"]] {
             assert_eq!(path(other), None, "{other:?}");
         }
+        let pods = "/api/v1/namespaces/ns/pods".to_owned();
+        let both = paths("ns", &["jobs,pods"]);
+        assert_eq!(both, Some(vec![jobs.to_owned(), pods]));
+        assert_eq!(paths("ns", &["jobs,crd"]), None);
     }
 
     #[test]

@@ -1,0 +1,115 @@
+//! S15: a task whose pod waits says why, and frees its place when its patience is over.
+
+use std::time::Instant;
+
+use serde_json::json;
+
+use super::world::{World, merge, wait};
+
+/// A task whose pod waits, and when it was first seen to be released and to say why it waits.
+struct Waiting {
+    name: &'static str,
+    task: String,
+    /// What it has to say.
+    words: &'static str,
+    released: Option<Instant>,
+    told: Option<Instant>,
+}
+
+impl Waiting {
+    /// Whether the task and its log have said what the pod waits for.
+    fn has_told(&mut self, world: &World) -> bool {
+        if self.told.is_none() {
+            let has_begun = world.job_of(&self.task)["status"]["startTime"].is_string();
+            if self.released.is_none() && has_begun {
+                self.released = Some(Instant::now());
+            }
+            let document = world.task(&self.task);
+            let message = document["status_message"].as_str().unwrap_or_default();
+            if document["status"] == "queued" && message.contains(self.words) {
+                self.told = Some(Instant::now());
+            }
+        }
+        self.told.is_some() && world.log(&self.task).join("\n").contains("Kubernetes: ")
+    }
+}
+
+#[test]
+fn s15_a_pod_that_waits_says_why_within_seconds_and_frees_its_place() {
+    let mut world = World::new("s15");
+    world.start_controller();
+    let wanted = [
+        (
+            "bad-image",
+            json!({"image": format!("{}/no-such-image:1", world.place.registry)}),
+            "no-such-image",
+        ),
+        (
+            "unicorn",
+            json!({"resources": {"limits": {"example.com/unicorn": 1}}}),
+            "example.com/unicorn",
+        ),
+        (
+            "bad-secret",
+            json!({"env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "no-such-secret", "key": "x"}}}]}),
+            "no-such-secret",
+        ),
+    ];
+    let mut waiting = Vec::new();
+    for (name, fields, words) in wanted {
+        let mut container = json!({"name": "task", "image": world.place.task_image});
+        merge(&mut container, &fields);
+        // A busy node may need longer than that to say what is wrong with an image or a Secret.
+        let patience = if name == "unicorn" { "30s" } else { "5m" };
+        let spec = json!({
+            "lifecycle": {"pendingTimeout": patience, "onPendingTimeout": "Requeue"},
+            "limits": {"maxConcurrent": 1},
+            "template": {"spec": {"containers": [container]}},
+        });
+        world.queue(name);
+        world.bind(name, &[name], &spec);
+        waiting.push(Waiting {
+            name,
+            task: world.run(name, "print('never')\n", name),
+            words,
+            released: None,
+            told: None,
+        });
+    }
+    let next = world.run("next", "print('never')\n", "bad-image");
+    let mut silent: Vec<&mut Waiting> = waiting.iter_mut().collect();
+    wait("each task and its log say why its pod waits", 60, || {
+        silent.retain_mut(|one| !one.has_told(&world));
+        silent.is_empty().then_some(())
+    });
+    for one in &waiting {
+        let (Some(released), Some(told)) = (one.released, one.told) else {
+            panic!("{} was never seen released", one.name);
+        };
+        let late = told.duration_since(released).as_secs_f64();
+        println!("{}: told {late:.1} s after it was seen released", one.name);
+        assert!(late < 50.0, "{}: told only after {late:.1} s", one.name);
+    }
+    let [bad_image, unicorn, _] = &waiting[..] else {
+        unreachable!("three were made");
+    };
+    // Where there is no room it goes back to its queue when patience is over, and others may go.
+    wait("the one without room is given back", 90, || {
+        let reason = world.task(&unicorn.task)["status_reason"].to_string();
+        reason.contains("trainyard: restored").then_some(())
+    });
+    // An image that is missing is given up after its own patience, and the place is the next one's.
+    let failed = wait("the one without an image is failed", 90, || {
+        let is_free = world.job_of(&next).is_null();
+        let over = world.status(&bad_image.task) == "failed";
+        assert!(over || is_free, "one place, two tasks");
+        over.then(Instant::now)
+    });
+    wait("the next one takes the place at once", 10, || {
+        (!world.job_of(&next).is_null()).then_some(())
+    });
+    println!(
+        "next: taken {:.1} s after the place was free",
+        failed.elapsed().as_secs_f64()
+    );
+}
