@@ -136,7 +136,7 @@ fn hello(world: &World, name: &str) {
             enqueued.elapsed() < Duration::from_secs(120),
             "{name} is still {status}"
         );
-        thread::sleep(Duration::from_millis(10));
+        thread::sleep(Duration::from_millis(50));
     }
     let job_after = job_after.expect("a Job was seen");
     println!("{name}: Job after {job_after:?}");

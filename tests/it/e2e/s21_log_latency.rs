@@ -157,7 +157,7 @@ fn s21_lines_arrive_soon_with_their_own_times_in_every_phase() {
             world.tell(&task);
             panic!("the task is still {}", world.status(&task));
         }
-        thread::sleep(Duration::from_millis(50));
+        thread::sleep(Duration::from_millis(150));
     }
     look(&world, &task, &mut seen);
 

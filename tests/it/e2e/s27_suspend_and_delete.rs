@@ -23,7 +23,7 @@ fn until_begun(world: &World, task: &str) {
 }
 
 fn delete_binding(world: &World, name: &str) {
-    world.kubectl(&["delete", "queuebinding", name, "--wait=false"]);
+    world.delete("queuebinding", name);
     wait("the binding is gone", 90, || {
         world.get(&["queuebinding", name]).is_null().then_some(())
     });

@@ -21,22 +21,11 @@ pub fn enqueue(world: &World, count: usize) -> Vec<String> {
         .collect()
 }
 
-/// Names of the Jobs and of the pods that run.
+/// How many Jobs there are, and how many pods that run.
 pub fn live(world: &World) -> (usize, usize) {
-    let names = |kind: &str, filter: &[&str]| {
-        let mut args = vec![
-            "get",
-            kind,
-            "--no-headers",
-            "-o",
-            "custom-columns=N:.metadata.name",
-        ];
-        args.extend(filter);
-        world.kubectl(&args).lines().count()
-    };
     (
-        names("jobs", &[]),
-        names("pods", &["--field-selector=status.phase=Running"]),
+        world.count("jobs", ""),
+        world.count("pods", "status.phase=Running"),
     )
 }
 

@@ -4,6 +4,7 @@
 mod neighbour;
 mod objects;
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -285,35 +286,6 @@ impl World {
         world
     }
 
-    /// Definition, namespace, Secret and service account, as helm leaves them.
-    fn settle_in(&self) {
-        // The definition is there before the first binding. A fresh cluster has none.
-        let definition = concat!(env!("CARGO_MANIFEST_DIR"), "/crds/queuebindings.yaml");
-        self.kubectl(&[
-            "apply",
-            "--server-side",
-            "--force-conflicts",
-            "-f",
-            definition,
-        ]);
-        // A fresh one has no conditions at first, which `kubectl wait` takes for an error.
-        wait("the definition is established", 60, || {
-            let definition = self.get(&["crd", "queuebindings.trainyard.dev"]);
-            let conditions = definition["status"]["conditions"].as_array()?;
-            let established = |one: &Value| one["type"] == "Established" && one["status"] == "True";
-            conditions.iter().any(established).then_some(())
-        });
-        self.kubectl(&["create", "namespace", &self.namespace.clone()]);
-        self.apply(&json!({
-            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "clearml-credentials"},
-            "stringData": {"access_key": self.key, "secret_key": self.secret},
-        }));
-        self.apply(&json!({
-            "apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "trainyard-task"},
-            "automountServiceAccountToken": false,
-        }));
-    }
-
     /// The same with a controller on the host and a binding `gpu` on the queue `gpu`.
     pub fn with_binding(name: &str) -> Self {
         let mut world = Self::new(name);
@@ -484,11 +456,6 @@ impl World {
         }
     }
 
-    pub fn apply(&self, object: &Value) {
-        self.try_apply(object)
-            .unwrap_or_else(|error| panic!("kubectl apply: {error}"));
-    }
-
     pub fn try_apply(&self, object: &Value) -> Result<String, String> {
         let mut child = self
             .kubectl_command(&["apply", "-f", "-"])
@@ -538,14 +505,6 @@ impl World {
 
     pub fn bind(&self, name: &str, queues: &[&str], patch: &Value) {
         self.apply(&self.binding(name, queues, patch));
-    }
-
-    /// POSTs an object to a path of the API server.
-    pub fn post(&self, path: &str, object: &Value) -> String {
-        let file = self.dir.path().join("post.json");
-        fs::write(&file, object.to_string()).expect("object is written");
-        let file = file.to_string_lossy().into_owned();
-        self.kubectl(&["create", "--raw", path, "-f", &file])
     }
 
     pub fn condition(&self, binding: &str, kind: &str) -> Value {
@@ -736,6 +695,20 @@ impl World {
         self.call("tasks.get_by_id", &json!({"task": task}))["task"].clone()
     }
 
+    /// Tasks by id, in one call; of each only these fields.
+    pub fn tasks(&self, ids: &[&str], fields: &[&str]) -> HashMap<String, Value> {
+        let fields = [&["id"], fields].concat();
+        let body = json!({"id": ids, "only_fields": fields, "page_size": 500});
+        let mut answer = self.call("tasks.get_all", &body);
+        let tasks = answer["tasks"].as_array_mut().map(std::mem::take);
+        let id = |task: &Value| task["id"].as_str().unwrap_or_default().to_owned();
+        tasks
+            .into_iter()
+            .flatten()
+            .map(|task| (id(&task), task))
+            .collect()
+    }
+
     pub fn status(&self, task: &str) -> String {
         let body = json!({"id": [task], "only_fields": ["id", "status"]});
         let answer = self.call("tasks.get_all", &body);
@@ -835,32 +808,16 @@ impl Drop for World {
                 tail.into_iter().rev().collect::<Vec<_>>().join("\n")
             );
         }
-        // Bindings first, while the controller can still carry out their finalizers; then the rest by force.
-        let _ = self.try_kubectl(&["delete", "queuebinding", "--all", "--timeout=20s"]);
-        let patch = r#"{"metadata":{"finalizers":null}}"#;
-        if let Ok(left) = self.try_kubectl(&["get", "queuebinding", "-o", "name"]) {
-            for name in left.lines() {
-                let _ = self.try_kubectl(&["patch", name, "--type=merge", "-p", patch]);
-            }
-        }
-        self.kill_controller();
+        // On somebody's own server the controller gives back what it has taken, by the finalizers of its bindings.
         if let Some(foreign) = &self.foreign {
+            let _ = self.try_kubectl(&["delete", "queuebinding", "--all", "--timeout=20s"]);
+            if let Some(mut controller) = self.controller.take() {
+                controller.kill();
+            }
             foreign.clear(self);
         }
-        let _ = self.try_kubectl(&[
-            "delete",
-            "jobs,pods",
-            "--all",
-            "--force",
-            "--grace-period=0",
-            "--wait=false",
-        ]);
-        let _ = self.try_kubectl(&[
-            "delete",
-            "namespace",
-            &self.namespace.clone(),
-            "--wait=false",
-        ]);
+        self.kill_controller();
+        self.clear();
         let told = !self.secret.is_empty() && log.contains(&self.secret);
         assert!(
             thread::panicking() || !told,
