@@ -1,5 +1,6 @@
 //! Bad input is told where it was made, and no task is touched by it.
 
+use std::fs;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -38,6 +39,51 @@ fn an_invalid_binding_is_refused_with_its_field_path() {
             .expect_err(&format!("{patch} must be refused"));
         assert!(error.contains(wanted), "{patch}: {error}");
     }
+}
+
+/// What the API server says of this text, of which it stores nothing; a warning counts as a refusal.
+fn judged(world: &World, text: &str) -> Result<String, String> {
+    let file = world.dir.path().join("document.yaml");
+    fs::write(&file, text).expect("document is written");
+    world.try_kubectl(&[
+        "apply",
+        "--dry-run=server",
+        "--validate=strict",
+        "--warnings-as-errors",
+        "-f",
+        &file.to_string_lossy(),
+    ])
+}
+
+#[test]
+fn the_normative_document_is_taken_and_a_misspelt_field_of_it_is_refused_with_its_path() {
+    let world = World::new("normative");
+    let document = include_str!("../../fixtures/queuebinding.yaml");
+    let said = judged(&world, document).unwrap_or_else(|error| panic!("kubectl apply: {error}"));
+    assert!(said.contains("created (server dry run)"), "{said}");
+    for (written, misspelt, path) in [
+        (
+            "abortGracePeriod:",
+            "abortGracePeriods:",
+            "spec.lifecycle.abortGracePeriods",
+        ),
+        ("weight: 3", "weights: 3", "spec.queues[0].weights"),
+        (
+            "caBundleRef: {kind",
+            "caBundle: {kind",
+            "spec.server.caBundle",
+        ),
+    ] {
+        let spoilt = document.replacen(written, misspelt, 1);
+        assert_ne!(spoilt, document, "{written} is in the document");
+        let error = judged(&world, &spoilt).expect_err(&format!("{misspelt} must be refused"));
+        assert!(
+            error.contains(&format!("unknown field {path:?}")),
+            "{error}"
+        );
+    }
+    let stored = world.get(&["queuebinding"]);
+    assert_eq!(stored["items"], json!([]), "a dry run stores nothing");
 }
 
 #[test]
