@@ -1,7 +1,7 @@
 //! Bad input is told where it was made, and no task is touched by it.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -140,8 +140,20 @@ fn wrong_credentials_and_a_dead_server_are_conditions_not_crashes() {
     let reason = "refused auth.login: Unauthorized (invalid credentials)";
     until_false(&world, "CredentialsValid", 60, &[reason]);
     assert_eq!(world.condition("gpu", "Ready")["status"], "False");
-    // It waits longer and longer between its attempts, and touches nothing in any of them.
+    // It waits longer and longer between its attempts: after the sixth 4 s at least, after each later one 8 s.
+    let refused = || {
+        let words = [r#"action="auth.login""#, r#"outcome="refused""#];
+        world.metric("trainyard_api_requests_total", &words)
+    };
+    let before = wait("six attempts were made", 60, || {
+        Some(refused()).filter(|count| *count > 5.5)
+    });
+    let begun = Instant::now();
     std::thread::sleep(Duration::from_secs(5));
+    let more = refused() - before;
+    let most = 1.0 + (begun.elapsed().as_secs_f64() / 8.0).floor();
+    assert!(more < most + 0.5, "{more} attempts after {before}");
+    // None of them has touched anything.
     assert!(!world.controller().has_ended(), "the controller goes on");
     assert_eq!(world.entries("gpu"), std::slice::from_ref(&task));
     assert_eq!(document["status"], "queued");
