@@ -210,6 +210,32 @@ fn waits_grow_to_their_cap_begin_anew_after_a_success_and_never_undercut_the_ser
 }
 
 #[tokio::test]
+async fn with_a_proxy_each_request_takes_it() {
+    let (proxy, _) = logged_in().await;
+    answer(&proxy, "tasks.ping", ok(&json!({}))).await;
+    // Nobody but the proxy knows who that is.
+    let keys = Credentials::keys("key", "secret");
+    let client = Client::new(Settings {
+        proxy: Some(SecretString::from(proxy.uri())),
+        ..Settings::new("http://clearml.invalid:8008", keys, "worker")
+    })
+    .unwrap();
+    client.ping(&task_id()).await.unwrap();
+    let requests = proxy.received_requests().await.unwrap();
+    let asked: Vec<&str> = requests
+        .iter()
+        .map(|request| request.url.as_str())
+        .collect();
+    assert_eq!(
+        asked,
+        [
+            "http://clearml.invalid:8008/auth.login",
+            "http://clearml.invalid:8008/tasks.ping"
+        ]
+    );
+}
+
+#[tokio::test]
 async fn nobody_listening_is_transient_and_undelivered() {
     let port = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()

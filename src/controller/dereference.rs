@@ -429,4 +429,27 @@ mod tests {
         );
         assert_eq!(address(&plain, None).err().unwrap().reason, "NoServer");
     }
+
+    #[test]
+    fn the_proxy_of_a_binding_is_the_controllers_way_and_that_of_the_pods() {
+        let default = default_server();
+        let way = "http://proxy:3128";
+        let theirs = json!({"apiUrl": "http://other", "credentialsSecretRef": {"name": "theirs"}, "proxyUrl": way});
+        for (server, api_url) in [
+            (theirs, "http://other"),
+            (json!({"proxyUrl": way}), "http://own:8008"),
+        ] {
+            let binding = binding(&server);
+            // What the controller's own client is made with.
+            let found = address(&binding, Some(&default)).unwrap();
+            assert_eq!((found.api_url, found.proxy), (api_url, Some(way)));
+            let pods = assumed(&binding, Some(&default)).unwrap();
+            assert_eq!(
+                (pods.api_url.as_str(), pods.proxy.as_deref()),
+                (api_url, Some(way))
+            );
+        }
+        let without = assumed(&binding(&Value::Null), Some(&default)).unwrap();
+        assert_eq!(without.proxy, None);
+    }
 }

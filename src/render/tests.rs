@@ -314,6 +314,33 @@ fn the_templates_ways_out_are_those_of_all_three() {
 }
 
 #[test]
+fn the_proxy_on_the_way_to_the_server_is_told_to_all_three_and_is_no_other_way_out() {
+    let ways = |rendered: &Rendered| {
+        let task = &pod(rendered)["containers"][0];
+        [
+            init_container(rendered, "prepare"),
+            init_container(rendered, "uplink"),
+            task,
+        ]
+        .map(|container| {
+            let variables = container["env"].as_array().unwrap();
+            let of_proxies = variables.iter().filter(|variable| {
+                let name = variable["name"].as_str().unwrap();
+                name.to_ascii_uppercase().ends_with("_PROXY")
+            });
+            of_proxies.cloned().collect::<Vec<Value>>()
+        })
+    };
+    let mut world = world();
+    assert!(ways(&world.render()).iter().all(Vec::is_empty));
+    world.server.proxy = Some("http://proxy:3128".into());
+    let way = json!({ "name": "TRAINYARD_SERVER_PROXY", "value": "http://proxy:3128" });
+    for found in ways(&world.render()) {
+        assert_eq!(found, std::slice::from_ref(&way));
+    }
+}
+
+#[test]
 fn the_only_container_keeps_its_name() {
     let world = world()
         .with_template(json!({ "spec": { "containers": [{ "name": "main", "image": "a" }] } }));
@@ -368,6 +395,62 @@ fn a_longer_grace_of_the_template_is_kept() {
     assert_eq!(grace(world()), 60);
     let template = json!({ "spec": { "terminationGracePeriodSeconds": 600 } });
     assert_eq!(grace(world().with_template(template)), 600);
+}
+
+#[test]
+fn the_grace_of_an_abort_is_told_to_the_executor_and_the_pod_has_more() {
+    let told = |lifecycle: Value, template: Value| {
+        let rendered = world()
+            .with_spec("lifecycle", lifecycle)
+            .with_template(template)
+            .render();
+        let task = &pod(&rendered)["containers"][0];
+        let [in_prepare, in_task] = [init_container(&rendered, "prepare"), task]
+            .map(|container| variable(container, "TRAINYARD_GRACE_SECONDS")["value"].clone());
+        assert_eq!(in_prepare, in_task);
+        let of_pod = pod(&rendered)["terminationGracePeriodSeconds"].clone();
+        (in_task, of_pod)
+    };
+    let plain = || json!({});
+    assert_eq!(told(plain(), plain()), (json!("30"), json!(60)));
+    let asked = || json!({ "abortGracePeriod": "2m" });
+    assert_eq!(told(asked(), plain()), (json!("120"), json!(150)));
+    // With less than the user's process is promised the kubelet would kill it early.
+    let short = json!({ "spec": { "terminationGracePeriodSeconds": 5 } });
+    assert_eq!(told(asked(), short), (json!("120"), json!(150)));
+    let part = json!({ "abortGracePeriod": "1500ms" });
+    assert_eq!(told(part, plain()), (json!("2"), json!(32)));
+}
+
+#[test]
+fn a_later_attempt_prefers_other_nodes_unless_the_binding_says_no() {
+    let affinity = |lifecycle: Value, template: Value| {
+        let mut world = world()
+            .with_spec("lifecycle", lifecycle)
+            .with_template(template);
+        world.attempt = Attempt(2);
+        world.avoid_nodes = vec!["node-1".into()];
+        pod(&world.render())["affinity"].clone()
+    };
+    let plain = || json!({});
+    let avoiding = json!({ "nodeAffinity": { "preferredDuringSchedulingIgnoredDuringExecution": [{
+        "weight": 100,
+        "preference": { "matchFields": [{ "key": "metadata.name", "operator": "NotIn", "values": ["node-1"] }] },
+    }] } });
+    assert_eq!(affinity(plain(), plain()), avoiding);
+    assert_eq!(
+        affinity(json!({ "avoidSameNode": true }), plain()),
+        avoiding
+    );
+    let anywhere = || json!({ "avoidSameNode": false });
+    assert_eq!(affinity(anywhere(), plain()), Value::Null);
+    // What the template prefers is its own matter.
+    let own = json!({ "nodeAffinity": { "preferredDuringSchedulingIgnoredDuringExecution": [{
+        "weight": 1,
+        "preference": { "matchExpressions": [{ "key": "fast", "operator": "Exists" }] },
+    }] } });
+    let template = json!({ "spec": { "affinity": own } });
+    assert_eq!(affinity(anywhere(), template), own);
 }
 
 #[test]

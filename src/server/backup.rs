@@ -229,12 +229,10 @@ pub fn restore(source: &Path, data: &Path) -> Result<Carried, Error> {
     if !with_database {
         return Err(damaged("there is no database in it".to_owned()));
     }
-    let sound = Connection::open(&new.0)
-        .and_then(|db| db.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0)));
-    match sound {
-        Ok(verdict) if verdict == "ok" => {}
-        Ok(verdict) => return Err(damaged(verdict)),
-        Err(error) => return Err(damaged(error.to_string())),
+    let fault = Connection::open(&new.0)
+        .map_or_else(|error| Some(error.to_string()), |db| store::fault(&db));
+    if let Some(fault) = fault {
+        return Err(damaged(fault));
     }
     fs::rename(&new.0, &database)
         .and_then(|()| sync_folder(&database))

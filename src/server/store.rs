@@ -297,20 +297,29 @@ fn prepare(db: &Connection) -> rusqlite::Result<()> {
 
 /// A database that SQLite itself finds faulty is not worked on.
 fn check(db: &Connection, path: &Path) -> Result<(), Error> {
-    let corrupt = |found: String| Error::Corrupt {
-        path: path.to_owned(),
-        found,
-    };
     if fs::metadata(path).is_ok_and(|file| file.len() > CHECKED_AT_START) {
         return Ok(());
     }
-    let verdict: String = db
-        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
-        .map_err(|error| corrupt(error.to_string()))?;
-    if verdict == "ok" {
-        Ok(())
-    } else {
-        Err(corrupt(verdict))
+    match fault(db) {
+        None => Ok(()),
+        Some(found) => Err(Error::Corrupt {
+            path: path.to_owned(),
+            found,
+        }),
+    }
+}
+
+/// The first thing that SQLite itself finds wrong with a database, in one line.
+pub(super) fn fault(db: &Connection) -> Option<String> {
+    let verdict = db.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
+    match verdict {
+        Ok(verdict) if verdict == "ok" => None,
+        // Of a damaged page the first line says in which of several databases it is.
+        Ok(verdict) => {
+            let lines = verdict.lines().filter(|line| !line.starts_with("***"));
+            Some(lines.collect::<Vec<_>>().join("; "))
+        }
+        Err(error) => Some(error.to_string()),
     }
 }
 
@@ -388,6 +397,22 @@ mod tests {
             Ok(json!(keys))
         });
         read.await.unwrap()
+    }
+
+    /// How safe what a connection has committed is: `wal`, and 2, which is FULL.
+    fn safety(db: &Connection) -> Answer {
+        let journal: String = db.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
+        let synchronous: i64 = db.query_row("PRAGMA synchronous", [], |row| row.get(0))?;
+        Ok(json!([journal, synchronous]))
+    }
+
+    #[tokio::test]
+    async fn each_connection_that_writes_waits_for_the_disk_at_each_commit() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        assert_eq!(store.write(safety).await.unwrap(), json!(["wal", 2]));
+        let beside = open_beside(folder.path()).unwrap();
+        assert_eq!(safety(&beside).unwrap(), json!(["wal", 2]));
     }
 
     #[tokio::test]

@@ -131,6 +131,43 @@ fn a_corrupt_database_keeps_the_server_from_starting_with_the_reason() {
 }
 
 #[test]
+fn a_damaged_page_within_the_database_keeps_the_server_from_starting_with_the_reason() {
+    let data = tempfile::tempdir().unwrap();
+    let mut server = Program::start(data.path());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(server.client().task("kept"));
+    server.kill();
+    let database = data.path().join("trainyard.sqlite");
+    let db = rusqlite::Connection::open(&database).unwrap();
+    let number = |sql: &str| -> usize {
+        let number: u32 = db.query_row(sql, [], |row| row.get(0)).unwrap();
+        number.try_into().unwrap()
+    };
+    // Nothing of it is left in the journal, which would mend the page.
+    assert_eq!(number("PRAGMA wal_checkpoint(TRUNCATE)"), 0);
+    let size = number("PRAGMA page_size");
+    let page = number("SELECT rootpage FROM sqlite_schema WHERE name = 'tasks'");
+    let pages = number("PRAGMA page_count");
+    drop(db);
+    assert!(1 < page && page < pages, "page {page} of {pages}");
+    let mut bytes = fs::read(&database).unwrap();
+    assert_eq!(bytes.len(), pages * size);
+    let damaged = &mut bytes[(page - 1) * size..page * size];
+    assert!(contains(damaged, "kept"), "a task is on that page");
+    for (byte, noise) in damaged.iter_mut().zip(b"noise".iter().cycle()) {
+        *byte ^= noise;
+    }
+    fs::write(&database, bytes).unwrap();
+    let (code, text) = refused(data.path());
+    assert_eq!(code, Some(1));
+    let reason = format!("page {page}: ");
+    assert!(
+        text.contains("is corrupt (") && text.contains(&reason) && text.lines().count() == 1,
+        "{text}"
+    );
+}
+
+#[test]
 fn a_second_server_on_the_same_folder_is_refused() {
     let data = tempfile::tempdir().unwrap();
     let _first = Program::start(data.path());

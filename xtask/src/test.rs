@@ -3,7 +3,10 @@
 //! Each check is one line; the tests of Rust are counted as such. A check that cannot run says why and counts as
 //! failed. The output ends with `N passed, N failed`.
 
+mod needs;
+
 use std::collections::{HashMap, VecDeque};
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -158,7 +161,7 @@ fn run(tally: &mut Tally, arguments: &Arguments) -> Result<()> {
         everything(tally, arguments, kubeconfig);
         return Ok(());
     };
-    let place = if needs_place(only)? {
+    let place = if needs::place(only)? {
         Some(prepare(kubeconfig)?)
     } else {
         None
@@ -178,23 +181,6 @@ fn run(tally: &mut Tally, arguments: &Arguments) -> Result<()> {
     arguments_of(&mut command, place.as_ref(), arguments.threads);
     tally.rust_tests(&format!("tests of {only}"), &mut command);
     Ok(())
-}
-
-/// Whether one of the tests that are asked for uses what [`prepare`] brings: the cluster, its programs, clients' Pythons.
-fn needs_place(only: &str) -> Result<bool> {
-    const PARTS: [&str; 5] = ["chart::", "clients::", "e2e::", "git", "python"];
-    let output = cargo(&["test", "--package", "trainyard", "--test", "it", "--"])
-        .args(["--list", only])
-        .stderr(Stdio::inherit())
-        .output()
-        .context("could not start cargo")?;
-    if !output.status.success() {
-        bail!("the tests could not be listed ({})", output.status);
-    }
-    let listed = String::from_utf8_lossy(&output.stdout);
-    Ok(listed
-        .lines()
-        .any(|name| PARTS.iter().any(|part| name.starts_with(part))))
 }
 
 fn everything(tally: &mut Tally, arguments: &Arguments, kubeconfig: Option<&Path>) {
@@ -331,25 +317,57 @@ pub fn prepare(kubeconfig: Option<&Path>) -> Result<Place> {
     })
 }
 
+/// Finds the value of a variable.
+type Value = fn(&Place) -> OsString;
+
+/// The variables that tell a test where things are.
+const TOLD: [(&str, Value); 15] = [
+    ("TRAINYARD_E2E_KUBECONFIG", |place| {
+        place.cluster.kubeconfig.clone().into()
+    }),
+    ("TRAINYARD_E2E_GATEWAY", |place| {
+        place.cluster.gateway.to_string().into()
+    }),
+    ("TRAINYARD_E2E_IMAGE", |place| place.image.clone().into()),
+    ("TRAINYARD_E2E_TASK_IMAGE", |place| {
+        place.cluster.task_image.clone().into()
+    }),
+    ("TRAINYARD_E2E_REGISTRY", |place| {
+        place.cluster.registry.clone().into()
+    }),
+    ("TRAINYARD_E2E_INDEX_URL", |place| {
+        place.cluster.index_url.clone().into()
+    }),
+    ("TRAINYARD_E2E_BIN", |place| {
+        place.cluster.bin.clone().into()
+    }),
+    ("TRAINYARD_E2E_SDK_PYTHON", |place| {
+        place.sdk_python.clone().into()
+    }),
+    ("TRAINYARD_E2E_AGENT_PYTHON", |place| {
+        place.agent_python.clone().into()
+    }),
+    ("TRAINYARD_E2E_TRAINS_PYTHON", |place| {
+        place.trains_python.clone().into()
+    }),
+    ("TRAINYARD_RATTLER_PYTHON", |place| {
+        place.rattler_python.clone().into()
+    }),
+    ("TRAINYARD_E2E_PROGRAM", |place| {
+        place.program.clone().into()
+    }),
+    ("TRAINYARD_HELM", |place| {
+        place.cluster.bin.join("helm").into()
+    }),
+    ("TRAINYARD_KUBECTL", |place| {
+        place.cluster.bin.join("kubectl").into()
+    }),
+    ("TRAINYARD_UV", |place| place.uv.clone().into()),
+];
+
 /// Tells a test where things are.
 pub fn with(place: &Place, mut command: Command) -> Command {
-    let cluster = &place.cluster;
-    command
-        .env("TRAINYARD_E2E_KUBECONFIG", &cluster.kubeconfig)
-        .env("TRAINYARD_E2E_GATEWAY", cluster.gateway.to_string())
-        .env("TRAINYARD_E2E_IMAGE", &place.image)
-        .env("TRAINYARD_E2E_TASK_IMAGE", &cluster.task_image)
-        .env("TRAINYARD_E2E_REGISTRY", &cluster.registry)
-        .env("TRAINYARD_E2E_INDEX_URL", &cluster.index_url)
-        .env("TRAINYARD_E2E_BIN", &cluster.bin)
-        .env("TRAINYARD_E2E_SDK_PYTHON", &place.sdk_python)
-        .env("TRAINYARD_E2E_AGENT_PYTHON", &place.agent_python)
-        .env("TRAINYARD_E2E_TRAINS_PYTHON", &place.trains_python)
-        .env("TRAINYARD_RATTLER_PYTHON", &place.rattler_python)
-        .env("TRAINYARD_E2E_PROGRAM", &place.program)
-        .env("TRAINYARD_HELM", cluster.bin.join("helm"))
-        .env("TRAINYARD_KUBECTL", cluster.bin.join("kubectl"))
-        .env("TRAINYARD_UV", &place.uv);
+    command.envs(TOLD.map(|(name, value)| (name, value(place))));
     command
 }
 

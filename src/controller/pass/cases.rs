@@ -160,3 +160,23 @@ pub(super) fn stranded(cases: &[Case]) -> Vec<TaskId> {
     tasks.sort();
     tasks
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn an_executor_that_closes_its_task_has_the_grace_of_the_binding() {
+        let grace = |lifecycle: Value| {
+            let spec = json!({"queues": [{"name": "gpu"}], "lifecycle": lifecycle});
+            policy(&serde_json::from_value(spec).unwrap(), false).grace
+        };
+        assert_eq!(grace(json!({})), SignedDuration::from_secs(30));
+        assert_eq!(
+            grace(json!({"abortGracePeriod": "2m"})),
+            SignedDuration::from_secs(120)
+        );
+    }
+}

@@ -83,6 +83,7 @@ impl Flow {
         }
         let url = &program.url;
         let (key, secret) = keys(&program.data);
+        // Without the last line the SDK forks while threads of its own run, and may stand still in the child.
         let settings = format!(
             "api {{\n  api_server: \"{url}\"\n  web_server: \"{url}\"\n  files_server: \"{files}\"\n  \
              credentials {{ access_key: \"{key}\", secret_key: \"{secret}\" }}\n}}\n\

@@ -268,39 +268,55 @@ fn an_experiment_of_the_sdk_runs_as_a_job_and_can_be_read_back() {
     assert_eq!(ended["script"]["version_num"], repository.commit.as_str());
     assert_eq!(ended["script"]["repository"], repository.url.as_str());
 
-    // The log on the server is the container's output, line for line.
-    let log = world.log(&task);
-    let pod = world.pod_of(&task);
+    // What the container has printed is all there once the kubelet tells of its end.
+    let pod = wait("the kubelet tells of the container's end", 60, || {
+        let pod = world.pod_of(&task);
+        let all = pod["status"]["containerStatuses"].as_array()?.clone();
+        let ended =
+            |status: &Value| status["name"] == "task" && !status["state"]["terminated"].is_null();
+        all.iter().any(ended).then_some(pod)
+    });
     let printed = world.kubectl(&[
         "logs",
         pod["metadata"]["name"].as_str().expect("pod name"),
         "-c",
         "task",
     ]);
-    let printed: Vec<&str> = printed.lines().collect();
-    let from = log
-        .iter()
-        .position(|line| Some(&line.as_str()) == printed.first())
-        .unwrap_or_else(|| {
-            panic!(
-                "the container's first line {:?} is not in the log {log:#?}",
-                printed.first()
-            )
-        });
-    let shared: Vec<&str> = log[from..]
+    // What the executor says of itself begins with the time, and is for the pod's log alone.
+    let of_executor = |line: &&str| {
+        let first = line.split(' ').next();
+        first.is_some_and(|word| word.parse::<Timestamp>().is_ok())
+    };
+    let printed: Vec<&str> = printed.lines().filter(|line| !of_executor(line)).collect();
+    // The log on the server is the rest, line for line and no line more, but for what the controller tells: that it has
+    // taken the task, and what Kubernetes warns of while the pod waits.
+    let log = world.log(&task);
+    let of_controller = |line: &&str| {
+        line.starts_with("task taken from queue ") || line.starts_with("Kubernetes: ")
+    };
+    let stored: Vec<&str> = log
         .iter()
         .map(String::as_str)
-        .take(printed.len())
+        .filter(|line| !of_controller(line))
         .collect();
-    assert_eq!(shared, printed, "log and container output differ");
-    assert!(
-        log.iter().any(|line| line == "uncommitted line"),
-        "the uncommitted change was applied"
-    );
-    assert!(
-        log.iter().any(|line| line.starts_with("epoch  6:")),
-        "{log:#?}"
-    );
+    assert_eq!(stored, printed, "log and container output differ");
+    // Of that, these are the script's own: each once, with the uncommitted change before the last one.
+    let own: Vec<&str> = stored
+        .into_iter()
+        .filter(|line| {
+            let begins = |word: &&str| line.starts_with(*word);
+            ["epoch ", "uncommitted line", "done: "].iter().any(begins)
+        })
+        .collect();
+    let wanted: Vec<String> = (1..=6)
+        .map(|epoch| format!("epoch {epoch:2}: accuracy "))
+        .chain(["uncommitted line", "done: accuracy "].map(str::to_owned))
+        .collect();
+    let fits = own
+        .iter()
+        .zip(&wanted)
+        .all(|(line, begin)| line.starts_with(begin.as_str()));
+    assert!(fits && own.len() == wanted.len(), "{own:#?}");
 
     // Everything else through the SDK.
     let said = world.sdk(READ_BACK, &[&task]);

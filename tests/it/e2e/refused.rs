@@ -1,6 +1,7 @@
 //! Bad input is told where it was made, and no task is touched by it.
 
-use std::time::Duration;
+use std::fs;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -38,6 +39,51 @@ fn an_invalid_binding_is_refused_with_its_field_path() {
             .expect_err(&format!("{patch} must be refused"));
         assert!(error.contains(wanted), "{patch}: {error}");
     }
+}
+
+/// What the API server says of this text, of which it stores nothing; a warning counts as a refusal.
+fn judged(world: &World, text: &str) -> Result<String, String> {
+    let file = world.dir.path().join("document.yaml");
+    fs::write(&file, text).expect("document is written");
+    world.try_kubectl(&[
+        "apply",
+        "--dry-run=server",
+        "--validate=strict",
+        "--warnings-as-errors",
+        "-f",
+        &file.to_string_lossy(),
+    ])
+}
+
+#[test]
+fn the_normative_document_is_taken_and_a_misspelt_field_of_it_is_refused_with_its_path() {
+    let world = World::new("normative");
+    let document = include_str!("../../fixtures/queuebinding.yaml");
+    let said = judged(&world, document).unwrap_or_else(|error| panic!("kubectl apply: {error}"));
+    assert!(said.contains("created (server dry run)"), "{said}");
+    for (written, misspelt, path) in [
+        (
+            "abortGracePeriod:",
+            "abortGracePeriods:",
+            "spec.lifecycle.abortGracePeriods",
+        ),
+        ("weight: 3", "weights: 3", "spec.queues[0].weights"),
+        (
+            "caBundleRef: {kind",
+            "caBundle: {kind",
+            "spec.server.caBundle",
+        ),
+    ] {
+        let spoilt = document.replacen(written, misspelt, 1);
+        assert_ne!(spoilt, document, "{written} is in the document");
+        let error = judged(&world, &spoilt).expect_err(&format!("{misspelt} must be refused"));
+        assert!(
+            error.contains(&format!("unknown field {path:?}")),
+            "{error}"
+        );
+    }
+    let stored = world.get(&["queuebinding"]);
+    assert_eq!(stored["items"], json!([]), "a dry run stores nothing");
 }
 
 #[test]
@@ -94,8 +140,20 @@ fn wrong_credentials_and_a_dead_server_are_conditions_not_crashes() {
     let reason = "refused auth.login: Unauthorized (invalid credentials)";
     until_false(&world, "CredentialsValid", 60, &[reason]);
     assert_eq!(world.condition("gpu", "Ready")["status"], "False");
-    // It waits longer and longer between its attempts, and touches nothing in any of them.
+    // It waits longer and longer between its attempts: after the sixth 4 s at least, after each later one 8 s.
+    let refused = || {
+        let words = [r#"action="auth.login""#, r#"outcome="refused""#];
+        world.metric("trainyard_api_requests_total", &words)
+    };
+    let before = wait("six attempts were made", 60, || {
+        Some(refused()).filter(|count| *count > 5.5)
+    });
+    let begun = Instant::now();
     std::thread::sleep(Duration::from_secs(5));
+    let more = refused() - before;
+    let most = 1.0 + (begun.elapsed().as_secs_f64() / 8.0).floor();
+    assert!(more < most + 0.5, "{more} attempts after {before}");
+    // None of them has touched anything.
     assert!(!world.controller().has_ended(), "the controller goes on");
     assert_eq!(world.entries("gpu"), std::slice::from_ref(&task));
     assert_eq!(document["status"], "queued");

@@ -13,12 +13,11 @@ use super::fixture::{Image, wheel};
 struct Disk(PathBuf);
 
 impl Disk {
-    /// None where we are not root.
-    fn mount(place: &Path, megabytes: usize) -> Option<Self> {
-        if !nix::unistd::Uid::effective().is_root() {
-            println!("SKIPPED: only root can mount a small disk");
-            return None;
-        }
+    fn mount(place: &Path, megabytes: usize) -> Self {
+        assert!(
+            nix::unistd::Uid::effective().is_root(),
+            "only root can mount the small disk that this test fills: run it as root"
+        );
         fs::create_dir_all(place).unwrap();
         let mut mount = Command::new("mount");
         mount
@@ -28,7 +27,7 @@ impl Disk {
         let mounted = mount.output().expect("mount runs");
         let said = String::from_utf8_lossy(&mounted.stderr).into_owned();
         assert!(mounted.status.success(), "{said}");
-        Some(Self(place.to_owned()))
+        Self(place.to_owned())
     }
 }
 
@@ -51,18 +50,16 @@ fn environments(cache: &Path) -> Vec<PathBuf> {
 async fn s42_environment_and_cache_may_lie_on_different_file_systems() {
     let mut image = Image::new();
     wheel(&image.index(), "alpha", "1.0", &[]);
-    let Ok(elsewhere) = tempfile::tempdir_in("/dev/shm") else {
-        println!("SKIPPED: there is no /dev/shm to write to");
-        return;
-    };
+    let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap_or_else(|error| {
+        panic!("/dev/shm is this test's other file system and cannot be written to: {error}")
+    });
     let device = |path: &Path| path.metadata().unwrap().dev();
-    if device(elsewhere.path()) == device(&image.index()) {
-        println!(
-            "SKIPPED: /dev/shm is on the same file system as {}",
-            image.index().display()
-        );
-        return;
-    }
+    assert_ne!(
+        device(elsewhere.path()),
+        device(&image.index()),
+        "this test needs two file systems, and /dev/shm is that of {}: set TMPDIR to a folder of another one",
+        image.index().display()
+    );
     image.settings.own = elsewhere.path().join("own");
 
     // What is shared lies beside the cache; the task's own layer over it is on the other disk.
@@ -99,9 +96,7 @@ async fn s42_a_cache_whose_disk_is_full_costs_time_and_no_task() {
     let image = Image::new();
     image.large_wheel("alpha", 8 << 20);
     wheel(&image.index(), "beta", "1.0", &[]);
-    let Some(_disk) = Disk::mount(&image.cache(), 4) else {
-        return;
-    };
+    let _disk = Disk::mount(&image.cache(), 4);
     let made = image.make(json!("alpha")).await.unwrap();
     assert_eq!(made.run("import alpha; print(alpha.V)"), "1.0");
     assert!(
@@ -126,9 +121,7 @@ async fn s42_a_disk_that_is_full_is_told_in_one_sentence() {
     let mut image = Image::new();
     image.large_wheel("alpha", 8 << 20);
     let place = image.cache();
-    let Some(_disk) = Disk::mount(&place, 4) else {
-        return;
-    };
+    let _disk = Disk::mount(&place, 4);
     image.settings.cache = place.join("cache");
     image.settings.own = place.join("own");
     let failure = image.make(json!("alpha")).await.unwrap_err();
