@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,9 +14,10 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::server_world::{Program, keys};
+use crate::shared::Shared;
 
-/// The server of the tests that run now; the last of them ends it.
-static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
+/// The server of the tests that run now.
+static SHARED: Shared<Server> = Shared::new();
 
 /// The program under test, and where it keeps its data.
 pub struct Server {
@@ -25,25 +26,22 @@ pub struct Server {
 }
 
 impl Server {
-    /// One that nobody else uses, for flows that look at all that there is.
-    pub fn own() -> Arc<Self> {
+    fn start() -> Self {
         let data = tempfile::tempdir().expect("temp folder");
-        Arc::new(Self {
+        Self {
             program: Program::start(data.path()),
             _data: data,
-        })
+        }
+    }
+
+    /// One that nobody else uses, for flows that look at all that there is.
+    pub fn own() -> Arc<Self> {
+        Arc::new(Self::start())
     }
 
     /// The one that flows share which do not disturb each other.
     pub fn shared() -> Arc<Self> {
-        let mut shared = SHARED
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        shared.upgrade().unwrap_or_else(|| {
-            let server = Self::own();
-            *shared = Arc::downgrade(&server);
-            server
-        })
+        SHARED.get(Self::start)
     }
 }
 
