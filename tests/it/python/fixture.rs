@@ -13,7 +13,7 @@ use trainyard::exec::failure::Failure;
 use trainyard::exec::plan::{Manager, PlanSettings, plan};
 use trainyard::exec::python::{Python, PythonSettings, make};
 
-/// The uv under test: `TRAINYARD_UV`, else the one in `PATH`.
+/// Where the uv under test lies: `TRAINYARD_UV`, else the one in `PATH`.
 pub fn uv() -> PathBuf {
     static UV: OnceLock<PathBuf> = OnceLock::new();
     let find = || {
@@ -28,9 +28,17 @@ pub fn uv() -> PathBuf {
             "{} does not run: install it with `pip install uv`, or name it in TRAINYARD_UV",
             uv.display()
         );
-        uv
+        uv.canonicalize().unwrap_or_else(|_| which("uv"))
     };
     UV.get_or_init(find).clone()
+}
+
+fn which(name: &str) -> PathBuf {
+    let path = std::env::var("PATH").expect("a PATH");
+    path.split(':')
+        .map(|folder| Path::new(folder).join(name))
+        .find(|file| file.is_file())
+        .expect("it is in PATH")
 }
 
 /// The real Python of this machine, whatever stands before it in `PATH`.
