@@ -19,6 +19,9 @@ use crate::shared::Shared;
 /// The server of the tests that run now.
 static SHARED: Shared<Server> = Shared::new();
 
+/// What matplotlib keeps of this machine's fonts: it takes long to look at all of them.
+static FONTS: Shared<TempDir> = Shared::new();
+
 /// The program under test, and where it keeps its data.
 pub struct Server {
     pub program: Program,
@@ -57,14 +60,16 @@ pub fn python(variable: &str) -> PathBuf {
 pub struct Flow {
     _server: Option<Arc<Server>>,
     folder: TempDir,
+    fonts: Arc<TempDir>,
 }
 
 impl Flow {
     pub fn new(server: Arc<Server>) -> Self {
         let files = format!("{}/files", server.program.url);
+        let flow = Self::of(&server.program, &files);
         Self {
-            folder: Self::of(&server.program, &files).folder,
             _server: Some(server),
+            ..flow
         }
     }
 
@@ -90,6 +95,7 @@ impl Flow {
         Self {
             _server: None,
             folder,
+            fonts: FONTS.get(|| tempfile::tempdir().expect("temp folder")),
         }
     }
 
@@ -114,7 +120,8 @@ impl Flow {
             .env("TRAINS_CONFIG_FILE", folder.join("clearml.conf"))
             .env("CLEARML_CACHE_DIR", folder.join("cache"))
             .env("CLEARML_SUPPRESS_UPDATE_MESSAGE", "1")
-            .env("MPLBACKEND", "agg");
+            .env("MPLBACKEND", "agg")
+            .env("MPLCONFIGDIR", self.fonts.path());
         for name in [
             "CLEARML_TASK_ID",
             "CLEARML_API_HOST",
