@@ -3,29 +3,45 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tempfile::TempDir;
 use trainyard::stats::gpu::Gpus;
 use trainyard::stats::report::{Averages, GpuSample, HostSample, Report, Sample};
 
+use crate::shared::Shared;
+
+/// The library's file.
+pub const LIBRARY: &str = "libnvidia-ml.so.1";
+
 /// Set in the process that finds the double.
 const CHILD: &str = "NVML_TEST_CHILD";
+
+/// A folder with the double of the driver's library.
+pub fn double() -> Arc<TempDir> {
+    static DOUBLE: Shared<TempDir> = Shared::new();
+    DOUBLE.get(|| {
+        let folder = tempfile::tempdir().expect("a folder is made");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/nvml/nvml.c");
+        let compiled = Command::new("cc")
+            .args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"])
+            .arg(folder.path().join(LIBRARY))
+            .arg(source)
+            .status()
+            .expect("a C compiler is there (apt-get install gcc)");
+        assert!(compiled.success());
+        folder
+    })
+}
 
 /// Runs `checks` where the double, with these settings, is the machine's GPU driver.
 fn with_double(test: &str, settings: &[(&str, &str)], checks: impl FnOnce()) {
     if std::env::var_os(CHILD).is_some() {
         return checks();
     }
-    let library = tempfile::tempdir().expect("a folder is made");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/nvml/nvml.c");
-    let compiled = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"])
-        .arg(library.path().join("libnvidia-ml.so.1"))
-        .arg(source)
-        .status()
-        .expect("a C compiler is there (apt-get install gcc)");
-    assert!(compiled.success());
+    let library = double();
     let output = Command::new(std::env::current_exe().expect("own program"))
         .args([&format!("nvml::{test}"), "--exact", "--nocapture"])
         .env(CHILD, "1")

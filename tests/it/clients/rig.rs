@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,9 +14,13 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::server_world::{Program, keys};
+use crate::shared::Shared;
 
-/// The server of the tests that run now; the last of them ends it.
-static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
+/// The server of the tests that run now.
+static SHARED: Shared<Server> = Shared::new();
+
+/// What matplotlib keeps of this machine's fonts: it takes long to look at all of them.
+static FONTS: Shared<TempDir> = Shared::new();
 
 /// The program under test, and where it keeps its data.
 pub struct Server {
@@ -25,25 +29,22 @@ pub struct Server {
 }
 
 impl Server {
-    /// One that nobody else uses, for flows that look at all that there is.
-    pub fn own() -> Arc<Self> {
+    fn start() -> Self {
         let data = tempfile::tempdir().expect("temp folder");
-        Arc::new(Self {
+        Self {
             program: Program::start(data.path()),
             _data: data,
-        })
+        }
+    }
+
+    /// One that nobody else uses, for flows that look at all that there is.
+    pub fn own() -> Arc<Self> {
+        Arc::new(Self::start())
     }
 
     /// The one that flows share which do not disturb each other.
     pub fn shared() -> Arc<Self> {
-        let mut shared = SHARED
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        shared.upgrade().unwrap_or_else(|| {
-            let server = Self::own();
-            *shared = Arc::downgrade(&server);
-            server
-        })
+        SHARED.get(Self::start)
     }
 }
 
@@ -59,14 +60,16 @@ pub fn python(variable: &str) -> PathBuf {
 pub struct Flow {
     _server: Option<Arc<Server>>,
     folder: TempDir,
+    fonts: Arc<TempDir>,
 }
 
 impl Flow {
     pub fn new(server: Arc<Server>) -> Self {
         let files = format!("{}/files", server.program.url);
+        let flow = Self::of(&server.program, &files);
         Self {
-            folder: Self::of(&server.program, &files).folder,
             _server: Some(server),
+            ..flow
         }
     }
 
@@ -93,6 +96,7 @@ impl Flow {
         Self {
             _server: None,
             folder,
+            fonts: FONTS.get(|| tempfile::tempdir().expect("temp folder")),
         }
     }
 
@@ -117,7 +121,8 @@ impl Flow {
             .env("TRAINS_CONFIG_FILE", folder.join("clearml.conf"))
             .env("CLEARML_CACHE_DIR", folder.join("cache"))
             .env("CLEARML_SUPPRESS_UPDATE_MESSAGE", "1")
-            .env("MPLBACKEND", "agg");
+            .env("MPLBACKEND", "agg")
+            .env("MPLCONFIGDIR", self.fonts.path());
         for name in [
             "CLEARML_TASK_ID",
             "CLEARML_API_HOST",

@@ -20,7 +20,7 @@ fn said(output: &Output) -> String {
 
 /// `trainyard build`, in an image with Python, git and uv, against this server.
 fn build(server: &Server, image: &Image, arguments: &[&str]) -> Command {
-    let uv = uv().canonicalize().unwrap_or_else(|_| which("uv"));
+    let uv = uv();
     let path = format!(
         "{}:{}:/usr/bin:/bin",
         image.settings.variables["PATH"],
@@ -39,14 +39,6 @@ fn build(server: &Server, image: &Image, arguments: &[&str]) -> Command {
         .env("PIP_NO_INDEX", "1")
         .env("PIP_FIND_LINKS", image.index());
     command
-}
-
-fn which(name: &str) -> std::path::PathBuf {
-    let path = std::env::var("PATH").unwrap();
-    path.split(':')
-        .map(|folder| Path::new(folder).join(name))
-        .find(|file| file.is_file())
-        .expect("it is in PATH")
 }
 
 /// Runs what was built, with nothing of this test's surroundings.

@@ -93,7 +93,7 @@ fn run(
         pod.set(name, value);
     }
     pod.prepare();
-    fs::copy(uv(), pod.path("root/bin/uv")).unwrap();
+    pod.bring_uv();
     let code = pod.run_prepared();
     (code, server.output(&task), server.log(&task))
 }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::server::{Proc, Server, wait};
+use crate::python::fixture::uv;
 
 /// The pod of the first attempt of one task, parked in a pending queue of its own.
 pub struct Pod<'a> {
@@ -125,6 +126,11 @@ impl<'a> Pod<'a> {
     pub fn prepare(&self) {
         let code = Proc::spawn(&mut self.command("prepare", &[])).end(60);
         assert_eq!(code, 0, "prepare: {}", self.stream("prepare.stderr"));
+    }
+
+    /// Puts uv beside what the init container brought, as its image has it: a link, for a copy takes long.
+    pub fn bring_uv(&self) {
+        std::os::unix::fs::symlink(uv(), self.path("root/bin/uv")).unwrap();
     }
 
     pub fn uplink(&self) -> Proc {

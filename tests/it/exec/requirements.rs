@@ -83,7 +83,7 @@ impl World {
 
     fn run(&self, pod: &mut Pod<'_>) -> i32 {
         pod.prepare();
-        fs::copy(uv(), pod.path("root/bin/uv")).unwrap();
+        pod.bring_uv();
         pod.set("PATH", &self.image.settings.variables["PATH"]);
         pod.run_prepared()
     }
@@ -218,7 +218,7 @@ fn what_a_requirement_requires_from_git_comes_too() {
     let mut pod = world.pod(&server, &task);
     pod.prepare();
     drop(open);
-    fs::copy(uv(), pod.path("root/bin/uv")).unwrap();
+    pod.bring_uv();
     pod.set("PATH", &world.image.settings.variables["PATH"]);
     assert_eq!(pod.run_prepared(), 0, "{}", server.log(&task));
     assert_eq!(server.output(&task), "1.0 2.0\n");

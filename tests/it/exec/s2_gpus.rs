@@ -3,28 +3,13 @@
 //! in `nvml`.
 
 use std::path::Path;
-use std::process::Command;
 use std::thread;
 
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use super::pod::Pod;
 use super::server::Server;
-
-/// The driver's library, compiled into a folder of its own.
-fn double() -> TempDir {
-    let library = tempfile::tempdir().unwrap();
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/nvml/nvml.c");
-    let status = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-o"])
-        .arg(library.path().join("libnvidia-ml.so.1"))
-        .arg(source)
-        .status()
-        .expect("a C compiler is there (apt-get install gcc)");
-    assert!(status.success());
-    library
-}
+use crate::nvml::double;
 
 /// Runs a task of some seconds where the double has twelve GPUs; its plots, and the newest numbers of its worker.
 fn run(library: &Path, seconds: u32, settings: &[(&str, &str)]) -> (Value, Value) {

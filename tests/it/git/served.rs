@@ -1,5 +1,6 @@
 //! Repositories behind a network: git's daemon, HTTP with and without a password, ssh.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use super::servers::{Daemon, Server, free_port};
 
 pub const TOKEN: &str = "canary-5f2b-token";
 
-/// Notes whether a secret is seen in any command line while it lives.
+/// Notes whether a secret is seen in the command line of any process that begins while it lives.
 pub struct ProcessList {
     seen: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
@@ -28,10 +29,14 @@ impl ProcessList {
             Arc::new(AtomicBool::new(false)),
         );
         let flags = (seen.clone(), stop.clone());
+        let mut before = processes();
         let thread = std::thread::spawn(move || {
             while !flags.1.load(Ordering::Relaxed) {
-                for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-                    let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+                let now = processes();
+                // The id of one that has ended may come again.
+                before.retain(|id| now.contains(id));
+                for id in now.difference(&before) {
+                    let line = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
                     if String::from_utf8_lossy(&line).contains(secret) {
                         flags.0.store(true, Ordering::Relaxed);
                     }
@@ -55,6 +60,13 @@ impl ProcessList {
             .expect("it ends");
         self.seen.load(Ordering::Relaxed)
     }
+}
+
+fn processes() -> HashSet<u32> {
+    let entries = fs::read_dir("/proc").expect("/proc is read").flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
 }
 
 /// All that is below a folder, as one text.

@@ -4,8 +4,15 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// How long a browser may take to be as good as new; one that takes longer is given up.
+const RESET: Duration = Duration::from_secs(20);
 
 /// A session in a browser of its own; it ends with the value.
 pub struct Browser {
@@ -14,6 +21,8 @@ pub struct Browser {
     session: String,
     http: reqwest::Client,
     runtime: tokio::runtime::Runtime,
+    /// What the browser writes, its profile above all.
+    _folder: TempDir,
 }
 
 /// The member under which WebDriver names an element.
@@ -21,8 +30,10 @@ const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
 impl Browser {
     pub fn start(width: u32, height: u32) -> Self {
+        let folder = tempfile::tempdir().unwrap();
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
+            .env("TMPDIR", folder.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .process_group(0)
@@ -40,6 +51,7 @@ impl Browser {
             session: String::new(),
             http: reqwest::Client::new(),
             runtime: tokio::runtime::Runtime::new().unwrap(),
+            _folder: folder,
         };
         let size = format!("--window-size={width},{height}");
         let mut arguments = vec![
@@ -56,7 +68,8 @@ impl Browser {
         let wanted = json!({"capabilities": {"alwaysMatch": {
             "browserName": "chrome",
             "goog:loggingPrefs": {"browser": "ALL"},
-            "goog:chromeOptions": {"args": arguments},
+            // What one test has typed into a form is offered to no other.
+            "goog:chromeOptions": {"args": arguments, "prefs": {"autofill.profile_enabled": false}},
         }}});
         let started = browser.ask("POST", "/session", &wanted);
         started["sessionId"]
@@ -73,6 +86,11 @@ impl Browser {
     }
 
     fn try_ask(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        let answer = self.runtime.block_on(self.send(method, path, body));
+        answer.unwrap()
+    }
+
+    async fn send(&self, method: &str, path: &str, body: &Value) -> reqwest::Result<(u16, Value)> {
         let url = format!("http://127.0.0.1:{}{path}", self.port);
         let request = self.http.request(method.parse().unwrap(), url);
         let request = if method == "POST" {
@@ -80,12 +98,10 @@ impl Browser {
         } else {
             request
         };
-        self.runtime.block_on(async {
-            let answer = request.send().await.unwrap();
-            let status = answer.status().as_u16();
-            let mut body: Value = answer.json().await.unwrap();
-            (status, body["value"].take())
-        })
+        let answer = request.send().await?;
+        let status = answer.status().as_u16();
+        let mut body: Value = answer.json().await?;
+        Ok((status, body["value"].take()))
     }
 
     fn here(&self, path: &str) -> String {
@@ -187,6 +203,62 @@ impl Browser {
             .unwrap()
             .clone()
     }
+
+    /// Whether it is still there.
+    pub fn answers(&self) -> bool {
+        self.in_time(async { self.done("GET", "/url", &Value::Null).await.map(drop) })
+    }
+
+    /// Makes it as good as new for the next test: one empty tab, and nothing kept of this server's page. False: it cannot
+    /// be used any more.
+    pub fn reset(&self, origin: &str) -> bool {
+        self.in_time(self.start_over(origin))
+    }
+
+    fn in_time(&self, steps: impl Future<Output = Option<()>>) -> bool {
+        let limited = async { tokio::time::timeout(RESET, steps).await };
+        matches!(self.runtime.block_on(limited), Ok(Some(())))
+    }
+
+    /// A call of the session, if it succeeds.
+    async fn done(&self, method: &str, path: &str, body: &Value) -> Option<Value> {
+        let (status, value) = self.send(method, &self.here(path), body).await.ok()?;
+        (status == 200).then_some(value)
+    }
+
+    async fn start_over(&self, origin: &str) -> Option<()> {
+        // Keys and buttons go up, and the mouse back to where it was at first.
+        self.done("DELETE", "/actions", &Value::Null).await?;
+        let old = self.done("GET", "/window/handles", &Value::Null).await?;
+        // What is emulated, and the session's storage, end with the tab; another one in the same window has its size.
+        let tab = json!({"type": "tab"});
+        let tab = self.done("POST", "/window/new", &tab).await?["handle"].take();
+        for handle in old.as_array()? {
+            let handle = json!({"handle": handle});
+            self.done("POST", "/window", &handle).await?;
+            self.done("DELETE", "/window", &Value::Null).await?;
+        }
+        let handle = json!({"handle": tab});
+        self.done("POST", "/window", &handle).await?;
+        for (command, parameters) in [
+            ("Page.bringToFront", json!({})),
+            (
+                "Storage.clearDataForOrigin",
+                json!({"origin": origin, "storageTypes": "all"}),
+            ),
+            ("Network.clearBrowserCookies", json!({})),
+            ("Network.clearBrowserCache", json!({})),
+            (
+                "Browser.setDownloadBehavior",
+                json!({"behavior": "default"}),
+            ),
+        ] {
+            let call = json!({"cmd": command, "params": parameters});
+            self.done("POST", "/goog/cdp/execute", &call).await?;
+        }
+        let console = json!({"type": "browser"});
+        self.done("POST", "/se/log", &console).await.map(drop)
+    }
 }
 
 /// The port that chromedriver chose: "... was started successfully on port 12345."
@@ -212,7 +284,9 @@ impl Drop for Browser {
             let _ = stream.write_all(request.as_bytes());
             let _ = stream.read(&mut [0; 512]);
         }
-        let _ = self.driver.kill();
+        // A driver that does not answer leaves its browser behind, in the same process group.
+        let group = Pid::from_raw(i32::try_from(self.driver.id()).unwrap());
+        let _ = killpg(group, Signal::SIGKILL);
         let _ = self.driver.wait();
     }
 }

@@ -14,6 +14,7 @@ mod edit;
 mod list;
 mod log;
 mod look;
+mod pool;
 mod queues;
 mod signin;
 mod workers;

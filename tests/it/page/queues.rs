@@ -208,21 +208,14 @@ fn queues_are_made_renamed_and_deleted_and_say_who_serves_them() {
 fn a_queue_with_a_thousand_entries_shows_the_first_and_more_on_demand() {
     let page = Page::open();
     let queue = page.queue("sweep");
-    page.server.block_on(async {
+    let tasks = page.server.block_on(async {
+        let mut tasks = Vec::new();
         for number in 0..700 {
-            let id = page
-                .client
-                .call(
-                    "tasks.create",
-                    json!({"name": format!("trial {number:03}"), "type": "training"}),
-                )
-                .await["id"]
-                .clone();
-            page.client
-                .call("tasks.enqueue", json!({"task": id, "queue": queue}))
-                .await;
+            tasks.push(page.client.task(&format!("trial {number:03}")).await);
         }
+        tasks
     });
+    page.call("tasks.enqueue_many", json!({"ids": tasks, "queue": queue}));
     page.at(&format!("queues/{queue}"));
     page.read("700 tasks wait");
     assert_eq!(page.texts(".entry").len(), 100);

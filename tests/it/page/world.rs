@@ -2,21 +2,17 @@
 //! click, type and wait.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::browser::Browser;
+use super::pool::Lent;
 use crate::server_world::{Client, InProcess, keys, multipart};
 
 /// How long anything may take to appear.
 pub const PATIENCE: Duration = Duration::from_secs(40);
-
-/// Browsers are large: one at a time.
-static ONE: Mutex<()> = Mutex::new(());
 
 /// Finds what can be seen: the innermost open dialog or menu hides the rest.
 const FIND: &str = "
@@ -32,23 +28,20 @@ const NAMED: &str = "
         && (one.textContent.trim() === arguments[0] || one.getAttribute('aria-label') === arguments[0])) ?? null;";
 
 pub struct Page {
-    pub browser: Browser,
+    pub browser: Lent,
     pub server: InProcess,
     pub client: Client,
-    _one: MutexGuard<'static, ()>,
 }
 
 impl Page {
     /// A browser in front of the form for signing in.
     pub fn closed() -> Self {
-        let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let server = InProcess::start();
         let client = server.client();
         let page = Self {
-            browser: Browser::start(1360, 940),
+            browser: Lent::new(&server.url),
             server,
             client,
-            _one: one,
         };
         page.load(&page.server.url);
         page

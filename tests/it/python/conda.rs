@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use serde_json::json;
 use trainyard::exec::plan::Manager;
@@ -12,18 +13,22 @@ use super::fixture::{Image, wheel};
 
 /// A Python with py-rattler: `TRAINYARD_RATTLER_PYTHON`, else the one in `PATH`.
 fn rattler_python() -> PathBuf {
-    let named = std::env::var_os("TRAINYARD_RATTLER_PYTHON");
-    let python = named.map_or_else(|| PathBuf::from("python3"), PathBuf::from);
-    let has = Command::new(&python)
-        .args(["-c", "import rattler"])
-        .output()
-        .is_ok_and(|output| output.status.success());
-    assert!(
-        has,
-        "{} has no rattler: pip install -r tests/conda/requirements.txt, or name one in TRAINYARD_RATTLER_PYTHON",
-        python.display()
-    );
-    python
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    let find = || {
+        let named = std::env::var_os("TRAINYARD_RATTLER_PYTHON");
+        let python = named.map_or_else(|| PathBuf::from("python3"), PathBuf::from);
+        let has = Command::new(&python)
+            .args(["-c", "import rattler"])
+            .output()
+            .is_ok_and(|output| output.status.success());
+        assert!(
+            has,
+            "{} has no rattler: pip install -r tests/conda/requirements.txt, or name one in TRAINYARD_RATTLER_PYTHON",
+            python.display()
+        );
+        python
+    };
+    PYTHON.get_or_init(find).clone()
 }
 
 fn script(name: &str) -> PathBuf {

@@ -1,8 +1,10 @@
 //! An image with a Python, a package index in a folder, and a task's volume.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -11,69 +13,109 @@ use trainyard::exec::failure::Failure;
 use trainyard::exec::plan::{Manager, PlanSettings, plan};
 use trainyard::exec::python::{Python, PythonSettings, make};
 
-/// The uv under test: `TRAINYARD_UV`, else the one in `PATH`.
+/// Where the uv under test lies: `TRAINYARD_UV`, else the one in `PATH`.
 pub fn uv() -> PathBuf {
-    let uv = std::env::var_os("TRAINYARD_UV").map_or_else(|| PathBuf::from("uv"), PathBuf::from);
-    let runs = Command::new(&uv)
-        .arg("--version")
-        .output()
-        .is_ok_and(|output| output.status.success());
-    assert!(
-        runs,
-        "{} does not run: install it with `pip install uv`, or name it in TRAINYARD_UV",
-        uv.display()
-    );
-    uv
+    static UV: OnceLock<PathBuf> = OnceLock::new();
+    let find = || {
+        let uv =
+            std::env::var_os("TRAINYARD_UV").map_or_else(|| PathBuf::from("uv"), PathBuf::from);
+        let runs = Command::new(&uv)
+            .arg("--version")
+            .output()
+            .is_ok_and(|output| output.status.success());
+        assert!(
+            runs,
+            "{} does not run: install it with `pip install uv`, or name it in TRAINYARD_UV",
+            uv.display()
+        );
+        uv.canonicalize().unwrap_or_else(|_| which("uv"))
+    };
+    UV.get_or_init(find).clone()
+}
+
+fn which(name: &str) -> PathBuf {
+    let path = std::env::var("PATH").expect("a PATH");
+    path.split(':')
+        .map(|folder| Path::new(folder).join(name))
+        .find(|file| file.is_file())
+        .expect("it is in PATH")
 }
 
 /// The real Python of this machine, whatever stands before it in `PATH`.
 fn system_python() -> PathBuf {
-    let output = Command::new("python3")
-        .args(["-c", "import sys; print(sys.executable)"])
-        .output();
-    let output = output.expect("python3 runs (apt-get install python3)");
-    PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    let find = || {
+        let output = Command::new("python3")
+            .args(["-c", "import sys; print(sys.executable)"])
+            .output();
+        let output = output.expect("python3 runs (apt-get install python3)");
+        PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
+    };
+    PYTHON.get_or_init(find).clone()
 }
 
-/// Writes a wheel with one module that holds its version as `V`.
+/// Puts a wheel with one module that holds its version as `V` into a folder.
 pub fn wheel(index: &Path, name: &str, version: &str, requires: &[&str]) {
+    /// By name, version and what they require: many tests want the same.
+    static MADE: Mutex<BTreeMap<Vec<String>, Vec<u8>>> = Mutex::new(BTreeMap::new());
+    let key = [name, version]
+        .into_iter()
+        .chain(requires.iter().copied())
+        .map(str::to_owned)
+        .collect();
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    let bytes = made
+        .entry(key)
+        .or_insert_with(|| made_wheel(name, version, requires));
+    let file = index.join(format!("{name}-{version}-py3-none-any.whl"));
+    fs::write(file, bytes).expect("a wheel is written");
+}
+
+fn made_wheel(name: &str, version: &str, requires: &[&str]) -> Vec<u8> {
     const WRITE: &str = "
-import sys, zipfile
-path, name, version, *requires = sys.argv[1:]
+import io, sys, zipfile
+name, version, *requires = sys.argv[1:]
 info = f'{name}-{version}.dist-info'
 meta = f'Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n' + ''.join(f'Requires-Dist: {r}\\n' for r in requires)
-with zipfile.ZipFile(f'{path}/{name}-{version}-py3-none-any.whl', 'w') as wheel:
+out = io.BytesIO()
+with zipfile.ZipFile(out, 'w') as wheel:
     code = f'V = {version!r}\\n'
     wheel.writestr(f'{name}/__init__.py', code)
     wheel.writestr(f'{info}/METADATA', meta)
     wheel.writestr(f'{info}/WHEEL', 'Wheel-Version: 1.0\\nGenerator: x\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n')
     wheel.writestr(f'{info}/RECORD', f'{name}/__init__.py,,{len(code)}\\n{info}/METADATA,,\\n{info}/WHEEL,,\\n{info}/RECORD,,\\n')
+sys.stdout.buffer.write(out.getvalue())
 ";
-    let mut command = Command::new("python3");
-    command
-        .args(["-c", WRITE])
-        .arg(index)
-        .args([name, version])
-        .args(requires);
-    assert!(command.status().expect("python3 runs").success());
+    let output = Command::new("python3")
+        .args(["-c", WRITE, name, version])
+        .args(requires)
+        .output()
+        .expect("python3 runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    output.stdout
 }
 
 /// The pip that this machine's Python brings; Debian keeps it in a folder of its own.
 pub fn bundled_pip() -> PathBuf {
-    let find = "import ensurepip, glob, os
+    static PIP: OnceLock<PathBuf> = OnceLock::new();
+    let find = || {
+        let code = "import ensurepip, glob, os
 folders = [os.path.dirname(ensurepip.__file__) + '/_bundled', '/usr/share/python-wheels']
 print(*[wheel for folder in folders for wheel in glob.glob(folder + '/pip-*.whl')][:1])
 ";
-    let output = Command::new("python3")
-        .args(["-c", find])
-        .output()
-        .expect("python3 runs");
-    let wheel = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
-    assert!(
-        wheel.is_file(),
-        "a bundled pip (apt-get install python3-venv)"
-    );
-    wheel
+        let output = Command::new("python3")
+            .args(["-c", code])
+            .output()
+            .expect("python3 runs");
+        let wheel = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+        assert!(
+            wheel.is_file(),
+            "a bundled pip (apt-get install python3-venv)"
+        );
+        wheel
+    };
+    PIP.get_or_init(find).clone()
 }
 
 pub struct Image {
@@ -315,19 +357,25 @@ def build_wheel(folder, config_settings=None, metadata_directory=None):
 def build_editable(folder, config_settings=None, metadata_directory=None):
     return _wheel(folder, lambda w, name: w.writestr(f'{name}.pth', os.getcwd()))
 "#;
-        wheel(&self.index(), "backend", "1.0", &[]);
-        // Of two entries of one name, whichever is unpacked last would count.
-        let script = "import sys, zipfile\n\
-            with zipfile.ZipFile(sys.argv[1]) as r: entries = {name: r.read(name) for name in r.namelist()}\n\
-            entries['backend/__init__.py'] = sys.argv[2]\n\
-            with zipfile.ZipFile(sys.argv[1], 'w') as w:\n\
-            \x20 for name, data in entries.items(): w.writestr(name, data)";
-        let mut command = Command::new("python3");
-        command
-            .args(["-W", "ignore", "-c", script])
-            .arg(self.index().join("backend-1.0-py3-none-any.whl"))
-            .arg(BACKEND);
-        assert!(command.status().expect("python3 runs").success());
+        static MADE: OnceLock<Vec<u8>> = OnceLock::new();
+        let file = self.index().join("backend-1.0-py3-none-any.whl");
+        let make = || {
+            wheel(&self.index(), "backend", "1.0", &[]);
+            // Of two entries of one name, whichever is unpacked last would count.
+            let script = "import sys, zipfile\n\
+                with zipfile.ZipFile(sys.argv[1]) as r: entries = {name: r.read(name) for name in r.namelist()}\n\
+                entries['backend/__init__.py'] = sys.argv[2]\n\
+                with zipfile.ZipFile(sys.argv[1], 'w') as w:\n\
+                \x20 for name, data in entries.items(): w.writestr(name, data)";
+            let mut command = Command::new("python3");
+            command
+                .args(["-W", "ignore", "-c", script])
+                .arg(&file)
+                .arg(BACKEND);
+            assert!(command.status().expect("python3 runs").success());
+            fs::read(&file).expect("the backend's wheel")
+        };
+        fs::write(&file, MADE.get_or_init(make)).expect("the backend's wheel is written");
     }
 
     /// A source distribution whose build looks at another package without asking for it, as horovod's looks at PyTorch.
