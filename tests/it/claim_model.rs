@@ -65,12 +65,17 @@ fn clean_alone(setup: &Setup) {
     clean(setup);
 }
 
-/// A faulty variant: the exploration has to run into the fault.
+/// A faulty variant: the exploration has to run into the fault, and to be clean where all is as it is written.
 fn finds(fault: Fault, setup: &Setup) {
     let found = run(setup);
     let way = found.fault.as_ref().map_or("", |(_, way)| way);
     let which = found.fault.as_ref().map(|(which, _)| *which);
     assert_eq!(which, Some(fault), "{} after\n{way}", setup.name);
+    clean(&Setup {
+        name: "the same without its fault",
+        variant: Variant::AsWritten,
+        ..setup.clone()
+    });
 }
 
 /// No user, no pod that never starts, every intent admitted, patience without end: what is left is the claim itself.
