@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use super::{Fault, Finding, Platform, Registry, elsewhere, of_index, platform, settled, tries};
+use super::platform::{Platform, elsewhere, of_index};
+use super::{Fault, Finding, Registry, settled, tries};
 use crate::image::keyring::Key;
 use crate::image::{Keyring, Reference};
 
@@ -65,7 +66,7 @@ fn of_platform(
 ) -> Result<String, Fault> {
     let offered = of_index(index);
     let mut manifests = index["manifests"].as_array().into_iter().flatten();
-    let chosen = manifests.find(|manifest| match platform(&manifest["platform"]) {
+    let chosen = manifests.find(|manifest| match Platform::of(&manifest["platform"]) {
         Some(found) => platforms.is_none_or(|nodes| nodes.contains(&found)),
         // Only where none says what it is for.
         None => offered.is_empty(),
