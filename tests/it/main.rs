@@ -36,3 +36,4 @@ mod server_kills;
 mod server_traffic;
 mod server_workers;
 mod server_world;
+mod sources;
