@@ -113,18 +113,13 @@ fn bare_loop(world: &World, number: usize) -> Pace {
     }
 }
 
-fn suspend(world: &World, suspend: bool) {
-    let patch = json!({"spec": {"suspend": suspend}}).to_string();
-    world.kubectl(&["patch", "queuebinding", "gpu", "--type=merge", "-p", &patch]);
-}
-
 /// The same by the controller: queued first, so that the pace is its own and not the enqueuer's.
 fn controlled(world: &World, number: usize) -> Pace {
-    suspend(world, true);
+    world.edit("gpu", &json!({"suspend": true}));
     std::thread::sleep(Duration::from_secs(3));
     enqueue(world, number);
     let begun = Instant::now();
-    suspend(world, false);
+    world.edit("gpu", &json!({"suspend": false}));
     // A list of all of them, again and again, would be most of the API server's work.
     let created = [r#"resource="jobs""#, r#"verb="create""#];
     wait("all Jobs are created", 1800, || {

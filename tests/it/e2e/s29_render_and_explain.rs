@@ -122,14 +122,7 @@ fn s29_render_is_the_job_that_is_created_and_explain_changes_nothing() {
     assert!(finalizers.is_null(), "{finalizers}");
 
     // A shadow beside it tells what would be done.
-    world.kubectl(&[
-        "patch",
-        "queuebinding",
-        "gpu",
-        "--type=merge",
-        "-p",
-        r#"{"spec":{"suspend":false}}"#,
-    ]);
+    world.edit("gpu", &json!({"suspend": false}));
     let log = world.dir.path().join("shadow.log");
     let shadow = Proc::start(&mut command(&world, &["shadow", "--output", "json"]), &log);
     let deed = wait("the shadow foresees the first task", 30, || {
@@ -156,9 +149,11 @@ fn s29_render_is_the_job_that_is_created_and_explain_changes_nothing() {
     wanted["spec"]["suspend"] = job["spec"]["suspend"].clone();
     wanted["metadata"]["labels"]["trainyard.dev/state"] =
         job["metadata"]["labels"]["trainyard.dev/state"].clone();
-    let pending = wanted
-        .to_string()
-        .replace(&"0".repeat(32), &pending_queue(&world));
+    let pending = world.pending_queue("gpu");
+    let pending = wanted.to_string().replace(
+        &"0".repeat(32),
+        &pending.expect("the pending queue is there"),
+    );
     let wanted: Value = serde_json::from_str(&pending).expect("still JSON");
     differences("job", &wanted, &job, &mut all);
     assert!(all.is_empty(), "{}", all.join("\n"));
@@ -206,19 +201,4 @@ fn s29_render_is_the_job_that_is_created_and_explain_changes_nothing() {
     );
     assert!(text.contains(&format!("ty-{second}-1")), "{text}");
     assert!(!text.contains(&world.secret), "no secret is printed");
-}
-
-fn pending_queue(world: &World) -> String {
-    let uid = world.get(&["queuebinding", "gpu"])["metadata"]["uid"]
-        .as_str()
-        .expect("binding has a uid")
-        .to_owned();
-    let found = world.call(
-        "queues.get_all",
-        &json!({"name": format!("^trainyard:{uid}$"), "search_hidden": true, "only_fields": ["id"]}),
-    );
-    found["queues"][0]["id"]
-        .as_str()
-        .expect("the pending queue is there")
-        .to_owned()
 }

@@ -1,6 +1,7 @@
 //! What a scenario runs in: a namespace of its own on the real cluster, a `trainyard server` and a
 //! `trainyard controller` of its own, and short ways to speak to them. Everything started here ends with the value.
 
+mod bindings;
 mod neighbour;
 mod objects;
 
@@ -511,35 +512,6 @@ impl World {
         }
     }
 
-    /// A QueueBinding `name` on `queues`; `patch` is merged into its spec.
-    pub fn binding(&self, name: &str, queues: &[&str], patch: &Value) -> Value {
-        let (web, files) = self.web_and_files(&self.url);
-        let mut spec = json!({
-            "server": {
-                "apiUrl": self.url, "webUrl": web, "filesUrl": files,
-                "credentialsSecretRef": {"name": "clearml-credentials"},
-            },
-            "queues": queues.iter().map(|queue| json!({"name": self.named(queue)})).collect::<Vec<_>>(),
-            "limits": {"maxConcurrent": 4},
-            "environment": {"indexUrl": self.place.index_url},
-            "lifecycle": {"abortGracePeriod": "10s"},
-            "template": {"spec": {"containers": [{"name": "task", "image": self.place.task_image}]}},
-        });
-        // Somebody else's cluster may have none.
-        if self.place.index_url.is_empty() {
-            spec["environment"] = json!({});
-        }
-        merge(&mut spec, patch);
-        json!({
-            "apiVersion": "trainyard.dev/v1alpha1", "kind": "QueueBinding",
-            "metadata": {"name": name}, "spec": spec,
-        })
-    }
-
-    pub fn bind(&self, name: &str, queues: &[&str], patch: &Value) {
-        self.apply(&self.binding(name, queues, patch));
-    }
-
     /// POSTs an object to a path of the API server.
     pub fn post(&self, path: &str, object: &Value) -> String {
         let file = self.dir.path().join("post.json");
@@ -548,30 +520,15 @@ impl World {
         self.kubectl(&["create", "--raw", path, "-f", &file])
     }
 
-    pub fn condition(&self, binding: &str, kind: &str) -> Value {
-        let object = self.get(&["queuebinding", binding]);
-        object["status"]["conditions"]
-            .as_array()
-            .and_then(|all| {
-                all.iter()
-                    .find(|condition| condition["type"] == kind)
-                    .cloned()
-            })
-            .unwrap_or(Value::Null)
-    }
-
-    pub fn until_ready(&self, binding: &str) {
-        let mut last = Value::Null;
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while Instant::now() < deadline {
-            last = self.get(&["queuebinding", binding])["status"].clone();
-            if self.condition(binding, "Ready")["status"] == "True" {
-                return;
-            }
-            thread::sleep(Duration::from_millis(200));
-        }
-        let log = fs::read_to_string(self.dir.path().join("controller.log")).unwrap_or_default();
-        panic!("binding {binding} is not ready: {last:#}\ncontroller: {log}");
+    /// Evicts a pod by the API server, as draining a node does.
+    pub fn evict(&self, pod: &str) {
+        self.post(
+            &format!("/api/v1/namespaces/{}/pods/{pod}/eviction", self.namespace),
+            &json!({
+                "apiVersion": "policy/v1", "kind": "Eviction",
+                "metadata": {"name": pod, "namespace": self.namespace},
+            }),
+        );
     }
 
     pub fn jobs(&self) -> Vec<Value> {
@@ -691,7 +648,12 @@ impl World {
     }
 
     pub fn entries(&self, queue: &str) -> Vec<String> {
-        let queue = self.call("queues.get_by_id", &json!({"queue": self.queue_id(queue)}));
+        self.entries_of(&self.queue_id(queue))
+    }
+
+    /// The same by the id of the queue.
+    pub fn entries_of(&self, queue: &str) -> Vec<String> {
+        let queue = self.call("queues.get_by_id", &json!({"queue": queue}));
         queue["queue"]["entries"]
             .as_array()
             .map(|all| {
