@@ -15,12 +15,10 @@ use crate::e2e::s36_scale::{
     enqueue, live, processor, requests_per_task, resident, until_taken, world,
 };
 use crate::e2e::world::{World, wait};
+use crate::long;
 
 fn jobs() -> usize {
-    std::env::var("TRAINYARD_BENCH_JOBS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(1000)
+    long::size("TRAINYARD_BENCH_JOBS", 1000)
 }
 
 fn count(number: usize) -> f64 {
