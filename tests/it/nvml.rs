@@ -12,20 +12,25 @@ use trainyard::stats::report::{Averages, GpuSample, HostSample, Report, Sample};
 /// Set in the process that finds the double.
 const CHILD: &str = "NVML_TEST_CHILD";
 
+/// Compiles the double into a folder, under the name that the driver's library has.
+pub fn compile_double(folder: &Path) {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/nvml/nvml.c");
+    let status = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"])
+        .arg(folder.join("libnvidia-ml.so.1"))
+        .arg(source)
+        .status()
+        .expect("a C compiler is there (apt-get install gcc)");
+    assert!(status.success(), "the double of the driver compiles");
+}
+
 /// Runs `checks` where the double, with these settings, is the machine's GPU driver.
 fn with_double(test: &str, settings: &[(&str, &str)], checks: impl FnOnce()) {
     if std::env::var_os(CHILD).is_some() {
         return checks();
     }
     let library = tempfile::tempdir().expect("a folder is made");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/nvml/nvml.c");
-    let compiled = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"])
-        .arg(library.path().join("libnvidia-ml.so.1"))
-        .arg(source)
-        .status()
-        .expect("a C compiler is there (apt-get install gcc)");
-    assert!(compiled.success());
+    compile_double(library.path());
     let output = Command::new(std::env::current_exe().expect("own program"))
         .args([&format!("nvml::{test}"), "--exact", "--nocapture"])
         .env(CHILD, "1")

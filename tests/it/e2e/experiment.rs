@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::world::{Proc, World, wait};
+use crate::nvml::compile_double;
 
 /// A git repository that pods reach, and a clone of it on the host.
 pub struct Repository {
@@ -120,14 +121,7 @@ pub fn serve_repository(world: &World, files: &[(&str, &str)]) -> Repository {
 fn two_gpus(world: &World) -> Value {
     let library = world.dir.path().join("nvml");
     fs::create_dir_all(&library).expect("folder is made");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/nvml/nvml.c");
-    let status = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-o"])
-        .arg(library.join("libnvidia-ml.so.1"))
-        .arg(&source)
-        .status()
-        .expect("cc runs");
-    assert!(status.success(), "the NVML double compiles");
+    compile_double(&library);
     let mut permissions = fs::metadata(world.dir.path())
         .expect("temp folder")
         .permissions();

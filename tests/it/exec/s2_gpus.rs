@@ -3,7 +3,6 @@
 //! in `nvml`.
 
 use std::path::Path;
-use std::process::Command;
 use std::thread;
 
 use serde_json::{Value, json};
@@ -11,18 +10,12 @@ use tempfile::TempDir;
 
 use super::pod::Pod;
 use super::server::Server;
+use crate::nvml::compile_double;
 
 /// The driver's library, compiled into a folder of its own.
 fn double() -> TempDir {
     let library = tempfile::tempdir().unwrap();
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/nvml/nvml.c");
-    let status = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-o"])
-        .arg(library.path().join("libnvidia-ml.so.1"))
-        .arg(source)
-        .status()
-        .expect("a C compiler is there (apt-get install gcc)");
-    assert!(status.success());
+    compile_double(library.path());
     library
 }
 
