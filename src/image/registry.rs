@@ -108,14 +108,7 @@ impl Registry {
         keys: &Keyring,
         platforms: Option<&[Platform]>,
     ) -> Finding {
-        let mut refused = None;
-        for key in tries(image, keys) {
-            let found = self.look_with(image, key, platforms).await;
-            if let Some(finding) = settled(image, found, &mut refused) {
-                return finding;
-            }
-        }
-        Finding::Refused(refused.unwrap_or_default())
+        with_each_key(image, keys, |key| self.look_with(image, key, platforms)).await
     }
 
     async fn look_with(
@@ -196,26 +189,29 @@ fn media_type(answer: &Response) -> String {
         .to_owned()
 }
 
-/// Each key in turn, as the kubelet tries them; without any, anonymously.
-fn tries<'k>(image: &Reference, keys: &'k Keyring) -> Vec<Option<&'k Key>> {
-    let candidates = keys.of(image).into_iter();
-    candidates.map(Some).chain([None]).collect()
-}
-
-/// What the answer to one key comes to; nothing where the next one is tried, and the first refusal is kept.
-fn settled<T>(
+/// Asks with each key in turn, as the kubelet tries them, and at last anonymously, until an answer settles it; the first
+/// refusal is told if none does.
+async fn with_each_key<'k, T, F>(
     image: &Reference,
-    answer: Result<T, Fault>,
-    refused: &mut Option<String>,
-) -> Option<Finding<T>> {
-    match answer {
-        Ok(found) => Some(Finding::There(found)),
-        Err(Fault::Unknown(why)) => Some(Finding::Unknown(format!("{}: {why}", image.host))),
-        Err(Fault::Refused(why)) => {
-            refused.get_or_insert(why);
-            None
+    keys: &'k Keyring,
+    ask: impl Fn(Option<&'k Key>) -> F,
+) -> Finding<T>
+where
+    F: Future<Output = Result<T, Fault>>,
+{
+    let candidates = keys.of(image).into_iter();
+    let tries: Vec<Option<&Key>> = candidates.map(Some).chain([None]).collect();
+    let mut refused = None;
+    for key in tries {
+        match ask(key).await {
+            Ok(found) => return Finding::There(found),
+            Err(Fault::Unknown(why)) => return Finding::Unknown(format!("{}: {why}", image.host)),
+            Err(Fault::Refused(why)) => {
+                refused.get_or_insert(why);
+            }
         }
     }
+    Finding::Refused(refused.unwrap_or_default())
 }
 
 fn printable(text: &str) -> String {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::platform::{Platform, elsewhere, of_index};
-use super::{Fault, Finding, Registry, settled, tries};
+use super::{Fault, Finding, Registry, with_each_key};
 use crate::image::keyring::Key;
 use crate::image::{Keyring, Reference};
 
@@ -25,14 +25,7 @@ impl Registry {
         keys: &Keyring,
         platforms: Option<&[Platform]>,
     ) -> Finding<Command> {
-        let mut refused = None;
-        for key in tries(image, keys) {
-            let found = self.command_with(image, key, platforms).await;
-            if let Some(finding) = settled(image, found, &mut refused) {
-                return finding;
-            }
-        }
-        Finding::Refused(refused.unwrap_or_default())
+        with_each_key(image, keys, |key| self.command_with(image, key, platforms)).await
     }
 
     async fn command_with(
