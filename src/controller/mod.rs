@@ -402,3 +402,6 @@ fn rendered_binding(binding: &QueueBinding) -> render::Binding {
         uid: binding.uid().unwrap_or_default(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,12 +5,11 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::job_name;
+use crate::controller::tests::{job_name, merge, refusal};
 
 /// Jobs by name; a patch with an old resourceVersion is a conflict, as is a wrong UID.
 #[derive(Clone, Default)]
@@ -78,26 +77,5 @@ async fn delete(
     match cluster.jobs.lock().unwrap().remove(&name) {
         Some(job) => axum::Json(job).into_response(),
         None => refusal(404),
-    }
-}
-
-fn refusal(code: u16) -> Response {
-    let reason = if code == 404 { "NotFound" } else { "Conflict" };
-    let body = json!({"kind": "Status", "metadata": {}, "status": "Failure", "code": code, "reason": reason});
-    (StatusCode::from_u16(code).unwrap(), axum::Json(body)).into_response()
-}
-
-fn merge(into: &mut Value, changes: &Value) {
-    match (into, changes) {
-        (Value::Object(into), Value::Object(changes)) => {
-            for (key, value) in changes {
-                if value.is_null() {
-                    into.remove(key);
-                } else {
-                    merge(into.entry(key).or_insert(json!({})), value);
-                }
-            }
-        }
-        (into, changes) => *into = changes.clone(),
     }
 }

@@ -16,52 +16,15 @@ use self::api_server::Cluster;
 use super::*;
 use crate::claim::{Admission, Entry, JobsFact, OnInterruption, OnPendingTimeout};
 use crate::controller::mirror::{Mirror, Wakers};
+use crate::controller::tests::{TASK, id, identity, job, job_name, queue};
 use crate::controller::{Own, verdict};
 use crate::render;
 use crate::task::WorkerId;
 use crate::telemetry::metrics::Metrics;
 
-const TASK: &str = "0123456789abcdef0123456789abcdef";
-const UID: &str = "6d8d0b0e-0000-0000-0000-000000000000";
-
-fn job_name() -> String {
-    format!("ty-{TASK}-1")
-}
-
-fn job(label: &str, suspended: bool) -> Value {
-    json!({
-        "apiVersion": "batch/v1", "kind": "Job",
-        "metadata": {
-            "name": job_name(), "namespace": "ns", "uid": "job-1", "resourceVersion": "7",
-            "creationTimestamp": "2026-01-01T00:00:00Z",
-            "labels": {"trainyard.dev/task": TASK, "trainyard.dev/attempt": "1", "trainyard.dev/state": label},
-            "ownerReferences": [{"apiVersion": "trainyard.dev/v1alpha1", "kind": "QueueBinding", "name": "gpu", "uid": UID}],
-        },
-        "spec": {"suspend": suspended, "template": {}},
-    })
-}
-
 fn ended(mut job: Value) -> Value {
     job["status"] = json!({"conditions": [{"type": "Failed", "status": "True"}]});
     job
-}
-
-fn id<T: std::str::FromStr>(text: &str) -> T
-where
-    T::Err: std::fmt::Debug,
-{
-    text.parse().unwrap()
-}
-
-fn queue(digit: char) -> QueueId {
-    id(&digit.to_string().repeat(32))
-}
-
-fn identity() -> Identity {
-    Identity {
-        uid: UID.into(),
-        worker: WorkerId("trainyard:ns.gpu:6d8d0b0e".into()),
-    }
 }
 
 /// A task document, as the server would give it.
