@@ -7,19 +7,8 @@ use serde_json::{Value, json};
 
 use super::world::{Proc, World, wait};
 
-/// A command of ours as an administrator runs it: with a kubeconfig, on no controller's behalf.
-fn command(world: &World, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
-    command
-        .args(args)
-        .env("KUBECONFIG", &world.place.kubeconfig)
-        .env("TRAINYARD_NAMESPACE", &world.namespace)
-        .env("TRAINYARD_IMAGE", &world.place.image);
-    command
-}
-
 fn output(world: &World, args: &[&str]) -> String {
-    let output = command(world, args).output().expect("the command runs");
+    let output = world.command(args).output().expect("the command runs");
     assert!(
         output.status.success(),
         "{args:?}: {}",
@@ -124,7 +113,7 @@ fn s29_render_is_the_job_that_is_created_and_explain_changes_nothing() {
     // A shadow beside it tells what would be done.
     world.edit("gpu", &json!({"suspend": false}));
     let log = world.dir.path().join("shadow.log");
-    let shadow = Proc::start(&mut command(&world, &["shadow", "--output", "json"]), &log);
+    let shadow = Proc::start(&mut world.command(&["shadow", "--output", "json"]), &log);
     let deed = wait("the shadow foresees the first task", 30, || {
         let log = shadow.log();
         let line = log.lines().find(|line| line.contains(&first))?;

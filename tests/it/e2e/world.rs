@@ -405,6 +405,17 @@ impl World {
         command
     }
 
+    /// A command of ours as an administrator runs it: with a kubeconfig, on no controller's behalf.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .args(args)
+            .env("KUBECONFIG", &self.place.kubeconfig)
+            .env("TRAINYARD_NAMESPACE", &self.namespace)
+            .env("TRAINYARD_IMAGE", &self.place.image);
+        command
+    }
+
     /// What the controller answers to a GET on its port of probes: the status, and the text.
     pub fn probe(&self, path: &str) -> (u16, String) {
         self.runtime.block_on(async {
