@@ -9,7 +9,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -391,12 +391,8 @@ impl World {
     }
 
     fn controller_command(&self, probes: &str) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = self.command(&["controller"]);
         command
-            .arg("controller")
-            .env("KUBECONFIG", &self.place.kubeconfig)
-            .env("TRAINYARD_NAMESPACE", &self.namespace)
-            .env("TRAINYARD_IMAGE", &self.place.image)
             .env("TRAINYARD_LISTEN", probes)
             .env("CLEARML_API_HOST", &self.url)
             .env("CLEARML_API_ACCESS_KEY", &self.key)
@@ -488,12 +484,7 @@ impl World {
 
     /// Standard output, or standard error when kubectl fails.
     pub fn try_kubectl(&self, args: &[&str]) -> Result<String, String> {
-        let output = self.kubectl_command(args).output().expect("kubectl runs");
-        if output.status.success() {
-            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-        } else {
-            Err(String::from_utf8_lossy(&output.stderr).into_owned())
-        }
+        said(&self.kubectl_command(args).output().expect("kubectl runs"))
     }
 
     pub fn apply(&self, object: &Value) {
@@ -515,12 +506,7 @@ impl World {
             .expect("stdin")
             .write_all(object.to_string().as_bytes())
             .expect("kubectl reads");
-        let output = child.wait_with_output().expect("kubectl ends");
-        if output.status.success() {
-            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-        } else {
-            Err(String::from_utf8_lossy(&output.stderr).into_owned())
-        }
+        said(&child.wait_with_output().expect("kubectl ends"))
     }
 
     /// POSTs an object to a path of the API server.
@@ -839,6 +825,16 @@ impl Drop for World {
             thread::panicking() || !told,
             "the controller's log names the server's secret key"
         );
+    }
+}
+
+/// Standard output, or standard error of a program that has failed.
+fn said(output: &Output) -> Result<String, String> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() {
+        Ok(text(&output.stdout))
+    } else {
+        Err(text(&output.stderr))
     }
 }
 
