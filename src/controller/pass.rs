@@ -98,7 +98,8 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
     }
     let wants_all = cases.iter().any(cases::needs_every_queue);
     let binding = scene.binding.name_any();
-    let hands = hands(scene, memory, (&namespace, &binding), looked.all);
+    let place = (namespace.as_str(), binding.as_str());
+    let hands = hands(scene, memory, place, looked.all);
     let at_once = if scene.retiring { 1 } else { HANDS };
     let reports = apply(&hands, cases, at_once, &mut laps).await;
     laps.tell(&binding, looked.live.own_unended.len(), passed.admitted);
