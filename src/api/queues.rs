@@ -1,6 +1,7 @@
 //! Queues: entries, names, and the conditional take (`protocol.md` §2.4, §4).
 
 use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
 
 use super::{Client, Error};
@@ -121,39 +122,31 @@ impl Client {
 
     /// All entries of every queue that there is, hidden ones too: the only proof of "in no queue".
     pub async fn every_queue_entries(&self) -> Result<Vec<QueueEntries>, Error> {
-        let mut found = Vec::new();
-        for page in 0..MAX_PAGES {
-            let body = json!({
-                "only_fields": ["id", "entries"], "search_hidden": true, "order_by": ["id"],
-                "page": page, "page_size": PAGE,
-            });
-            let queues: Vec<RawQueue> = self
-                .call::<Queues<_>>("queues.get_all", &body)
-                .await?
-                .queues;
-            let last = queues.len() < PAGE;
-            found.extend(queues.into_iter().map(|queue| queue.into_entries(0)));
-            if last {
-                return Ok(found);
-            }
-        }
-        Err(super::protocol(
-            "queues.get_all",
-            format!("more than {MAX_PAGES} pages of queues"),
-        ))
+        self.every_queue(["id", "entries"], |queue: RawQueue| queue.into_entries(0))
+            .await
     }
 
     /// Ids and names of every queue, hidden ones too.
     pub async fn every_queue_name(&self) -> Result<Vec<QueueInfo>, Error> {
+        self.every_queue(["id", "name"], |queue: QueueInfo| queue)
+            .await
+    }
+
+    /// These fields of every queue, page by page.
+    async fn every_queue<T: DeserializeOwned, U>(
+        &self,
+        fields: [&str; 2],
+        of: fn(T) -> U,
+    ) -> Result<Vec<U>, Error> {
         let mut found = Vec::new();
         for page in 0..MAX_PAGES {
             let body = json!({
-                "only_fields": ["id", "name"], "search_hidden": true, "order_by": ["id"],
+                "only_fields": fields, "search_hidden": true, "order_by": ["id"],
                 "page": page, "page_size": PAGE,
             });
-            let answer: Queues<QueueInfo> = self.call("queues.get_all", &body).await?;
+            let answer: Queues<T> = self.call("queues.get_all", &body).await?;
             let last = answer.queues.len() < PAGE;
-            found.extend(answer.queues);
+            found.extend(answer.queues.into_iter().map(of));
             if last {
                 return Ok(found);
             }
@@ -196,7 +189,7 @@ impl Client {
 
     /// Deletes a queue unless it has entries (400/702) or is gone already (400/701).
     pub async fn delete_queue(&self, queue: &QueueId) -> Result<(), Error> {
-        let _: serde::de::IgnoredAny = self
+        let _: IgnoredAny = self
             .call("queues.delete", &json!({"queue": queue, "force": false}))
             .await?;
         Ok(())
@@ -218,14 +211,7 @@ impl Client {
     /// Moves the task's entry to the head; `false` if it is not in this queue.
     pub async fn move_to_front(&self, queue: &QueueId, task: &TaskId) -> Result<bool, Error> {
         let body = json!({"queue": queue, "task": task});
-        match self
-            .call::<serde::de::IgnoredAny>("queues.move_task_to_front", &body)
-            .await
-        {
-            Ok(_) => Ok(true),
-            Err(error) if error.is(400, 703) => Ok(false),
-            Err(error) => Err(error),
-        }
+        self.moved("queues.move_task_to_front", &body).await
     }
 
     /// Moves the task's entry so many places away from the head; `false` if it is not in this queue.
@@ -236,10 +222,11 @@ impl Client {
         count: usize,
     ) -> Result<bool, Error> {
         let body = json!({"queue": queue, "task": task, "count": count});
-        match self
-            .call::<serde::de::IgnoredAny>("queues.move_task_backward", &body)
-            .await
-        {
+        self.moved("queues.move_task_backward", &body).await
+    }
+
+    async fn moved(&self, action: &str, body: &Value) -> Result<bool, Error> {
+        match self.call::<IgnoredAny>(action, body).await {
             Ok(_) => Ok(true),
             Err(error) if error.is(400, 703) => Ok(false),
             Err(error) => Err(error),

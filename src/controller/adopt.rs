@@ -197,10 +197,11 @@ async fn mark(context: &Context, namespace: &str, ward: &Ward) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::controller::tests::TASK;
 
     fn ward() -> Ward {
         Ward {
-            task: "0123456789abcdef0123456789abcdef".parse().unwrap(),
+            task: TASK.parse().unwrap(),
             attempt: Attempt(2),
             job: Arc::new(JobRow::default()),
             pods: Vec::new(),
@@ -228,15 +229,14 @@ mod tests {
             worker: WorkerId("trainyard:ns.gpu:bbbbbbbb".into()),
         };
         let is = |mark, last| is_run_of(&identity, &facts(mark, last), &ward());
-        let id = "0123456789abcdef0123456789abcdef";
-        let earlier = format!("trainyard:ns.gpu:aaaaaaaa:{id}:2");
+        let earlier = format!("trainyard:ns.gpu:aaaaaaaa:{TASK}:2");
         assert!(is(Some(&earlier), None) && is(None, Some(&earlier)));
         assert!(!is(None, None));
         assert!(!is(Some(&earlier), Some("host:gpu0")));
         for other in [
-            format!("trainyard:ns.gpu:aaaaaaaa:{id}:1"),
-            format!("trainyard:ns.cpu:aaaaaaaa:{id}:2"),
-            format!("other:ns.gpu:aaaaaaaa:{id}:2"),
+            format!("trainyard:ns.gpu:aaaaaaaa:{TASK}:1"),
+            format!("trainyard:ns.cpu:aaaaaaaa:{TASK}:2"),
+            format!("other:ns.gpu:aaaaaaaa:{TASK}:2"),
         ] {
             let found = is_run_of(&identity, &facts(Some(&other), None), &ward());
             assert!(!found, "{other}");

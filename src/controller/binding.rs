@@ -2,35 +2,32 @@
 //!
 //! Nothing sleeps inside a pass, and nothing of one binding's trouble reaches another's loop.
 
+mod conclude;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::runtime::events::EventType;
 use kube::{Api, Resource, ResourceExt};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::admit::Waiting;
-use super::cluster::Once;
+use super::cluster::{self, Once};
 use super::dereference::{self, Connection};
-use super::look::CANDIDATES;
 use super::memory::Memory;
 use super::observe::Identity;
 use super::pass::{self, Passed};
 use super::report::Reporter;
 use super::resolve::{self, Making, Resolved};
 use super::scene::Scene;
-use super::status::{Counters, Trouble, Verdicts, Writer};
+use super::status::{Trouble, Verdicts, Writer};
 use super::validate::{self, Checked, Templates};
 use super::{Context, finalize, lease};
 use crate::api::{self, Backoff};
-use crate::crd::{QueueBinding, RESTORE_STRANDED, condition, unsupported};
-use crate::diagnose::Category;
+use crate::crd::{QueueBinding, condition};
 use crate::render::LabelValue;
-use crate::task::{TaskId, WorkerId};
-use crate::telemetry::metrics::TaskCounts;
+use crate::task::WorkerId;
 
 /// Between two looks when nothing is on its way.
 const IDLE: Duration = Duration::from_secs(1);
@@ -318,167 +315,6 @@ impl Loop {
         Ok(passed)
     }
 
-    /// Status, Events and metrics of what happened; answers when to go on.
-    async fn conclude(
-        &mut self,
-        binding: &QueueBinding,
-        served: Result<Passed, Failure>,
-        retiring: bool,
-        verdicts: &mut Verdicts,
-    ) -> Duration {
-        let (wait, counters) = match served {
-            Ok(passed) => {
-                self.backoff.reset();
-                self.failing.over();
-                if passed.queues_gone {
-                    self.resolved.iter_mut().for_each(Resolved::doubt);
-                }
-                match &passed.waiting {
-                    None => verdicts.holds(
-                        condition::CAPACITY_AVAILABLE,
-                        "Room",
-                        "another task would be taken",
-                    ),
-                    Some(Waiting {
-                        reason, message, ..
-                    }) => {
-                        verdicts.fails(Trouble::new(
-                            condition::CAPACITY_AVAILABLE,
-                            reason,
-                            message,
-                        ));
-                    }
-                }
-                match trouble_with_stranded(&passed.stranded) {
-                    None => verdicts.holds(
-                        condition::NOTHING_STRANDED,
-                        "AllAccountedFor",
-                        "every queued task of these queues stands in a queue",
-                    ),
-                    Some(trouble) => verdicts.fails(trouble),
-                }
-                for (task, message) in &passed.refused {
-                    let note = format!(
-                        "task {task} stays in its queue: the API server refuses its Job: {message}"
-                    );
-                    self.writer
-                        .event(binding, EventType::Warning, "JobRefused", &note)
-                        .await;
-                }
-                for (task, why) in &passed.rejected {
-                    let note = format!("task {task} is failed: {why}");
-                    self.writer
-                        .event(binding, EventType::Warning, "TaskRejected", &note)
-                        .await;
-                }
-                if retiring && let Err(error) = self.retire(binding, passed.nothing_claimed).await {
-                    return self.cluster_fault(&error);
-                }
-                self.measure(&passed);
-                // Where so many went, more may be there to go at once.
-                let wait = if passed.admitted * 2 >= CANDIDATES {
-                    WAKE
-                } else if passed.busy || retiring {
-                    BUSY
-                } else {
-                    IDLE
-                };
-                (wait, Some(self.counters(passed)))
-            }
-            Err(failure) => {
-                self.log_failure(&failure.trouble.message);
-                if failure.trouble.condition == condition::CREDENTIALS_VALID {
-                    self.connection.iter_mut().for_each(Connection::doubt);
-                }
-                verdicts.fails(failure.trouble);
-                if retiring
-                    && finalize::own_jobs(&self.context, binding, &self.identity).is_empty()
-                    && self.context.jobs.sound()
-                {
-                    // Nothing of it is in the cluster; the server may be gone for good.
-                    if let Err(error) = finalize::let_go(&self.api, binding).await {
-                        return self.cluster_fault(&error);
-                    }
-                }
-                (self.backoff.next(failure.retry_after), None)
-            }
-        };
-        verdicts.throttled(self.context.throttle.is_lasting(Instant::now()));
-        for (condition, value) in verdicts.values() {
-            self.context
-                .metrics
-                .condition(&self.label(), condition, value);
-        }
-        let written = self
-            .writer
-            .write(binding, verdicts, counters.as_ref())
-            .await;
-        if let Err(error) = written
-            && !error.is_not_found()
-        {
-            return self.cluster_fault(&error);
-        }
-        wait
-    }
-
-    /// The last steps before the binding goes, once nothing is claimed any more.
-    async fn retire(
-        &mut self,
-        binding: &QueueBinding,
-        nothing_claimed: bool,
-    ) -> Result<(), super::cluster::Error> {
-        let (Some(connection), Some(resolved)) = (&self.connection, &self.resolved) else {
-            return Ok(());
-        };
-        let client = connection.client.clone();
-        let stopped = finalize::stop_running(&self.context, &client, binding, &self.identity).await;
-        if nothing_claimed
-            && stopped
-            && finalize::clean_up(&self.context, &client, resolved, binding, &self.identity).await?
-        {
-            let (worker, queues) = (&self.identity.worker, resolved.ids());
-            self.reporter.unregister(&client, worker, &queues).await;
-            finalize::let_go(&self.api, binding).await?;
-        }
-        Ok(())
-    }
-
-    fn counters(&self, passed: Passed) -> Counters {
-        Counters {
-            queues: passed.queues,
-            last_dispatch: self.memory.last_dispatch,
-        }
-    }
-
-    fn measure(&self, passed: &Passed) {
-        let label = self.label();
-        let mut counts = TaskCounts::default();
-        for queue in &passed.queues {
-            self.context.metrics.queued(
-                &label,
-                &queue.name,
-                u64::try_from(queue.queued).unwrap_or(0),
-            );
-            let head = passed.heads.get(&queue.name).copied();
-            self.context
-                .metrics
-                .head_age(&label, &queue.name, head.unwrap_or_default());
-            counts.claimed += u64::try_from(queue.claimed).unwrap_or(0);
-            counts.running += u64::try_from(queue.running).unwrap_or(0);
-        }
-        self.context.metrics.tasks(&label, counts);
-        self.context.metrics.stranded(&label, passed.stranded.len());
-        let reasons: Vec<(&str, u64)> = self
-            .memory
-            .troubles
-            .count()
-            .into_iter()
-            .map(|(category, count)| (category.as_str(), count))
-            .collect();
-        let all = Category::OF_WAITING.map(Category::as_str);
-        self.context.metrics.pending(&label, &reasons, &all);
-    }
-
     /// One line for each new reason, not one for each attempt.
     fn log_failure(&mut self, message: &str) {
         if self.failing.is_new(message) {
@@ -491,27 +327,9 @@ impl Loop {
         }
     }
 
-    fn cluster_fault(&mut self, error: &super::cluster::Error) -> Duration {
+    fn cluster_fault(&mut self, error: &cluster::Error) -> Duration {
         self.log_failure(&error.to_string());
         self.backoff.next(None)
-    }
-
-    /// Fields that are set and have no effect are told once for each generation.
-    async fn tell_unsupported(&mut self, binding: &QueueBinding) {
-        if self.noted == binding.metadata.generation {
-            return;
-        }
-        self.noted = binding.metadata.generation;
-        for note in unsupported(&binding.spec).iter().take(10) {
-            self.writer
-                .event(
-                    binding,
-                    EventType::Warning,
-                    "NotSupported",
-                    &note.to_string(),
-                )
-                .await;
-        }
     }
 }
 
@@ -524,20 +342,6 @@ pub(super) fn identity(worker: &str, binding: &QueueBinding) -> Identity {
         worker: WorkerId(format!("{worker}:{namespace}.{name}:{short}")),
         uid,
     }
-}
-
-/// What is said of tasks that somebody popped and dropped.
-fn trouble_with_stranded(stranded: &[TaskId]) -> Option<Trouble> {
-    let first = stranded.first()?;
-    let count = stranded.len();
-    let message = format!(
-        "{count} queued tasks stand in no queue, the first is {first}: another consumer of the queue took them and died, or its queue was cleared; enqueue them again (hint: with the annotation {RESTORE_STRANDED}=true on the binding they are put back after some minutes)"
-    );
-    Some(Trouble::new(
-        condition::NOTHING_STRANDED,
-        "Stranded",
-        message,
-    ))
 }
 
 /// Why the server's side of a reconcile failed.

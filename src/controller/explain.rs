@@ -8,8 +8,6 @@ use jiff::Timestamp;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use serde::Serialize;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use super::binding::Loop;
 use super::cluster::{self, call};
@@ -84,13 +82,9 @@ pub async fn explain(
     task: &TaskId,
     binding: Option<&str>,
 ) -> Result<Explanation, AskError> {
-    let stop = CancellationToken::new();
-    let stage = Stage::new(settings, &stop).await?;
-    let mut watches = JoinSet::new();
-    stage.watch(&mut watches, &stop);
+    let stage = Stage::new(settings).await?;
     let explanation = explain_on(&stage, task, binding).await;
-    stop.cancel();
-    while watches.join_next().await.is_some() {}
+    stage.end().await;
     explanation
 }
 

@@ -191,22 +191,34 @@ struct Stage {
     context: Arc<Context>,
     /// Absent: all of them.
     namespace: Option<String>,
+    /// They keep Jobs and pods in view until `stop`.
+    watches: JoinSet<()>,
+    stop: CancellationToken,
 }
 
 impl Stage {
-    async fn new(settings: Settings, stop: &CancellationToken) -> Result<Self, Error> {
+    async fn new(settings: Settings) -> Result<Self, Error> {
+        let stop = CancellationToken::new();
         let metrics = Metrics::new()?;
         let (kube, throttle) = connect(&metrics).await?;
         let namespace = namespace_of(&settings, &kube);
         let images = images::Images::new(kube.clone(), &settings.registries);
-        let context = context((kube, throttle), Own::of(settings), metrics, images, stop);
-        Ok(Self { context, namespace })
+        let context = context((kube, throttle), Own::of(settings), metrics, images, &stop);
+        let (scope, readiness) = (namespace.as_deref(), Readiness::default());
+        let mut watches = JoinSet::new();
+        mirrors(&context, scope, &readiness, &stop, &mut watches);
+        Ok(Self {
+            context,
+            namespace,
+            watches,
+            stop,
+        })
     }
 
-    /// Keeps Jobs and pods in view until `stop`.
-    fn watch(&self, tasks: &mut JoinSet<()>, stop: &CancellationToken) {
-        let scope = self.namespace.as_deref();
-        mirrors(&self.context, scope, &Readiness::default(), stop, tasks);
+    /// Ends its watches.
+    async fn end(mut self) {
+        self.stop.cancel();
+        while self.watches.join_next().await.is_some() {}
     }
 }
 
@@ -390,3 +402,6 @@ fn rendered_binding(binding: &QueueBinding) -> render::Binding {
         uid: binding.uid().unwrap_or_default(),
     }
 }
+
+#[cfg(test)]
+mod tests;

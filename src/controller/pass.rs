@@ -6,6 +6,7 @@
 mod cases;
 mod counters;
 mod laps;
+mod looked;
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -16,25 +17,21 @@ use kube::ResourceExt;
 use tokio::time::Instant;
 
 use self::laps::Laps;
-use super::admit::{self, Admitted, Room, Waiting};
-use super::apply::{Fault, Hands, Lines, Report};
+use self::looked::Looked;
+use super::admit::{Admitted, Waiting};
+use super::apply::{Case, Fault, Hands, Lines, Report};
 use super::foresee::Foreseen;
-use super::kueue;
-use super::live::{self, Live};
-use super::look::{self, Index, Queues};
+use super::live::Live;
+use super::look::Index;
 use super::memory::Memory;
 use super::observe::Sight;
-use super::offer::{self, Offer, Readings, Selection};
-use super::refusal;
+use super::offer::{self, Readings, Selection};
 use super::refuse;
 use super::scene::Scene;
 use super::verdict;
 use crate::api;
-use crate::capacity::Free;
 use crate::claim::{Observed, Policy, decide};
-use crate::crd::{Capacity, QueueBindingSpec, QueueStatus};
-use crate::pod::label;
-use crate::render;
+use crate::crd::QueueStatus;
 use crate::task::TaskId;
 
 /// Tasks that are worked on at once.
@@ -74,79 +71,66 @@ pub(super) struct Passed {
 
 /// One pass.
 pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passed, api::Error> {
-    let (context, identity, client) = (scene.context, scene.identity, scene.client);
-    let (spec, namespace) = (
-        &scene.binding.spec,
-        scene.binding.namespace().unwrap_or_default(),
-    );
-
-    // Look: entries first, then statuses, then Jobs. What was done since the entries were read is in the latter.
+    let namespace = scene.binding.namespace().unwrap_or_default();
     let mut laps = Laps::start();
-    let about = scene.dry.as_ref().and_then(|dry| dry.about.as_ref());
-    let all = about.is_some() || memory.every_queue.due(Instant::now());
-    let served = scene.resolved.ids();
-    let queues = look::queues(
-        scene.seat,
-        &served,
-        &scene.resolved.pending,
-        entries_wanted(spec),
-        all,
-    )
-    .await?;
-    if all {
-        memory.every_queue.last = Some(Instant::now());
+    let mut looked = looked::look(scene, memory, &namespace, &mut laps).await?;
+    let observed = observe(scene, memory, &looked);
+    let Chosen {
+        admitted,
+        rejected,
+        cases,
+    } = admit(scene, memory, &mut looked, observed).await?;
+    laps.end("admit");
+    let mut passed = Passed {
+        waiting: first_of(looked.offer.waiting.take(), admitted.waiting),
+        queues_gone: !looked.queues.gone.is_empty(),
+        nothing_claimed: cases::nothing_claimed(&looked.queues, &cases),
+        stranded: cases::stranded(&cases),
+        heads: counters::heads(scene, &looked.queues),
+        busy: !rejected.is_empty(),
+        admitted: admitted.tasks.len(),
+        rejected,
+        ..Passed::default()
+    };
+    if scene.dry.is_some() {
+        passed.foreseen = foresee(cases);
+        return Ok(passed);
     }
-    laps.end("entries");
-    let before = Live::of(context, identity, &namespace);
-    let entered: HashSet<&TaskId> = queues
-        .served
-        .iter()
-        .chain([&queues.pending])
-        .flat_map(|queue| queue.entries.iter().map(|entry| &entry.task))
-        .collect();
-    memory
-        .sweep
-        .sweep(scene.seat, identity, &served, |task| {
-            entered.contains(task) || before.own_unsettled.contains(task)
-        })
-        .await?;
-    memory.kueue_hold = memory.kueue.judge(scene).await.err();
-    if scene.dry.is_none() {
-        kueue::clear_evicted(context, &namespace, &before.own_unended).await;
-    }
-    let held_back = kueue::held_back(&before.own_unended);
-    let words = &mut memory.lore.kueue;
-    memory.kueue.explain(scene, &held_back, words).await;
-    refusal::ask(scene, memory).await;
-    laps.end("sweep");
-    let nodes = (spec.capacity == Capacity::FreeResources).then(|| free_nodes(scene, &before));
-    let mut room = Room::of(&spec.limits, before.own_unended.iter()).on(nodes);
-    let mut offer = Offer::of(scene, memory, &queues, &room);
-    let mut asked = live_tasks(memory, &queues, &before);
-    asked.extend(about.cloned());
-    let tasks = look::tasks(client, scene.seat, &asked, &offer.tasks()).await?;
-    let projects = tasks.bodies.values().map(|body| body.task.project.as_str());
-    offer::learn_project_names(client, memory, projects).await?;
-    laps.end("tasks");
-    let live = Live::of(context, identity, &namespace);
-    let binding_label = render::LabelValue::of(&scene.binding.name_any());
-    let whose = (namespace.as_str(), binding_label.as_str());
-    live::learn(context, memory, whose, &live, scene.dry.is_some()).await;
-    laps.end("live");
+    let wants_all = cases.iter().any(cases::needs_every_queue);
+    let binding = scene.binding.name_any();
+    let place = (namespace.as_str(), binding.as_str());
+    let hands = hands(scene, memory, place, looked.all);
+    let at_once = if scene.retiring { 1 } else { HANDS };
+    let reports = apply(&hands, cases, at_once, &mut laps).await;
+    laps.tell(&binding, looked.live.own_unended.len(), passed.admitted);
+    take_in(memory, reports, wants_all, &mut passed);
+    counters::learn_lengths(scene.client, memory, &looked.queues).await?;
+    passed.queues = counters::counters(
+        scene,
+        &looked.queues,
+        &Live::of(scene.context, scene.identity, &namespace),
+        memory,
+    );
+    Ok(passed)
+}
 
-    // Observe.
-    let index = Index::of(&queues);
+/// Observes: what is known of every task that was looked at, and since when that has stood unchanged.
+fn observe(scene: &Scene<'_>, memory: &mut Memory, looked: &Looked) -> HashMap<TaskId, Observed> {
+    let context = scene.context;
+    let queues = &looked.queues;
+    let index = Index::of(queues);
     let sight = Sight {
-        identity,
-        queues: &queues,
+        identity: scene.identity,
+        queues,
         index: &index,
-        tasks: &tasks.read,
-        objects: &live.objects,
+        tasks: &looked.tasks.read,
+        objects: &looked.live.objects,
         sound: context.jobs.sound() && context.pods.sound(),
         lore: &memory.lore,
         cause: &|job, pods| verdict::cause(job, &memory.lore.pods_or_remains(job, pods)),
     };
-    let facts: Vec<_> = tasks
+    let facts: Vec<_> = looked
+        .tasks
         .read
         .keys()
         .map(|task| (task.clone(), sight.facts(task)))
@@ -162,19 +146,35 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
     memory.tracker.keep(&known);
     memory.told.keep(&known);
     memory.returned.keep(&queues.served);
+    observed
+}
 
-    // Admit.
+/// Who goes, who does not because of its image, and what there is to work on.
+struct Chosen {
+    admitted: Admitted,
+    rejected: Vec<(TaskId, String)>,
+    cases: Vec<Case>,
+}
+
+/// Admits: those who go while there is room; and makes a case of every task.
+async fn admit(
+    scene: &Scene<'_>,
+    memory: &mut Memory,
+    looked: &mut Looked,
+    observed: HashMap<TaskId, Observed>,
+) -> Result<Chosen, api::Error> {
+    let spec = &scene.binding.spec;
     let policy = Policy {
         restore_orphans: scene.binding.restores_stranded() && !scene.retiring,
         ..cases::policy(spec, scene.retiring)
     };
+    let candidates = std::mem::take(&mut looked.offer.candidates);
     let readings = Readings {
         observed: &observed,
-        bodies: &tasks.bodies,
-        live: &live,
+        bodies: &looked.tasks.bodies,
+        live: &looked.live,
         policy: &policy,
     };
-    let candidates = std::mem::take(&mut offer.candidates);
     let Selection {
         admitted,
         jobs,
@@ -182,9 +182,9 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
     } = offer::admit(
         scene,
         memory,
-        (candidates, &offer.aged),
+        (candidates, &looked.offer.aged),
         &readings,
-        &mut room,
+        &mut looked.room,
     );
     let rejected = match &scene.dry {
         Some(_) => refused
@@ -196,97 +196,72 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
     reserve(scene, memory, &admitted);
     let cases = cases::cases(
         observed,
-        &live,
+        &looked.live,
         spec,
         &policy,
         &admitted,
-        offer.hold.as_ref(),
+        looked.offer.hold.as_ref(),
         jobs,
         (&memory.troubles, &memory.lore),
     );
-    laps.end("admit");
-
-    // Apply.
-    let mut passed = Passed {
-        waiting: first_of(offer.waiting, admitted.waiting.clone()),
-        queues_gone: !queues.gone.is_empty(),
-        nothing_claimed: cases::nothing_claimed(&queues, &cases),
-        stranded: cases::stranded(&cases),
-        heads: counters::heads(scene, &queues),
-        busy: !rejected.is_empty(),
-        admitted: admitted.tasks.len(),
+    Ok(Chosen {
+        admitted,
         rejected,
-        ..Passed::default()
-    };
-    if scene.dry.is_some() {
-        let now = Timestamp::now();
-        passed.foreseen = cases
-            .into_iter()
-            .map(|case| Foreseen {
-                step: decide(&case.observed, &case.policy, now),
-                case,
-            })
-            .collect();
-        return Ok(passed);
-    }
-    let wants_all = cases.iter().any(cases::needs_every_queue);
-    let binding = scene.binding.name_any();
-    let hands = Hands {
-        context,
-        client,
-        identity,
-        spec,
-        namespace: &namespace,
-        binding: &binding,
+        cases,
+    })
+}
+
+/// What would be done next about each task.
+fn foresee(cases: Vec<Case>) -> Vec<Foreseen> {
+    let now = Timestamp::now();
+    cases
+        .into_iter()
+        .map(|case| Foreseen {
+            step: decide(&case.observed, &case.policy, now),
+            case,
+        })
+        .collect()
+}
+
+/// What the steps of this pass are carried out with.
+fn hands<'a>(
+    scene: &Scene<'a>,
+    memory: &'a Memory,
+    (namespace, binding): (&'a str, &'a str),
+    all_queues_read: bool,
+) -> Hands<'a> {
+    Hands {
+        context: scene.context,
+        client: scene.client,
+        identity: scene.identity,
+        spec: &scene.binding.spec,
+        namespace,
+        binding,
         resolved: scene.resolved,
         lore: &memory.lore,
-        all_queues_read: all,
+        all_queues_read,
         told: &memory.told,
         returned: &memory.returned,
         lines: Lines::default(),
-    };
+    }
+}
+
+/// Applies: works on so many cases at once, then sends the lines that wait.
+async fn apply(
+    hands: &Hands<'_>,
+    cases: Vec<Case>,
+    at_once: usize,
+    laps: &mut Laps,
+) -> Vec<(TaskId, Report)> {
     let reports: Vec<(TaskId, Report)> = futures::stream::iter(cases)
         .map(|case| hands.carry_out(case))
-        .buffer_unordered(if scene.retiring { 1 } else { HANDS })
+        .buffer_unordered(at_once)
         .collect()
         .await;
     laps.end("steps");
     hands.send_lines().await;
     laps.end("lines");
-    laps.tell(&binding, live.own_unended.len(), passed.admitted);
-    take_in(memory, reports, wants_all, &mut passed);
-    counters::learn_lengths(client, memory, &queues).await?;
-    passed.queues = counters::counters(
-        scene,
-        &queues,
-        &Live::of(context, identity, &namespace),
-        memory,
-    );
-    Ok(passed)
-}
-
-/// Entries to read of each queue: as many as may be looked past, and some.
-fn entries_wanted(spec: &QueueBindingSpec) -> u32 {
-    let limits = &spec.limits;
-    let grouped = limits.per_user.is_some() || limits.per_project.is_some();
-    let most = limits
-        .max_concurrent
-        .and_then(|most| u32::try_from(most).ok());
-    let lookahead = u32::try_from(spec.lookahead.unwrap_or(0)).unwrap_or(0);
-    look::entries(most.filter(|_| !grouped), lookahead)
-}
-
-/// What is free on the nodes, less what this binding's Jobs will take whose pods are not there yet.
-fn free_nodes(scene: &Scene<'_>, live: &Live) -> Result<Free, Waiting> {
-    let without_pod = live.own_unended.iter().filter_map(|job| {
-        let task: TaskId = job.label(label::TASK)?.parse().ok()?;
-        let pods = live
-            .objects
-            .get(&task)
-            .map_or(0, |objects| objects.pods.len());
-        (pods == 0).then(|| (task, admit::ask_of(job).need))
-    });
-    scene.context.nodes.free(without_pod)
+    reports
 }
 
 /// Keeps the room of admitted tasks until their pods are seen.
@@ -308,17 +283,6 @@ fn first_of(one: Option<Waiting>, other: Option<Waiting>) -> Option<Waiting> {
         (Some(one), Some(other)) if one.own && !other.own => Some(other),
         (one, other) => one.or(other),
     }
-}
-
-/// Tasks whose facts are asked for: with a Job that is not done with, with a pending entry, or suspected.
-fn live_tasks(memory: &Memory, queues: &Queues, before: &Live) -> HashSet<TaskId> {
-    before
-        .own_unsettled
-        .iter()
-        .chain(queues.pending.entries.iter().map(|entry| &entry.task))
-        .chain(memory.sweep.suspects())
-        .cloned()
-        .collect()
 }
 
 /// What the steps have led to, for the next pass and for the status.

@@ -73,6 +73,7 @@ mod tests {
 
     use super::*;
     use crate::controller::row::Row;
+    use crate::controller::tests::begun_pod;
 
     fn objects() -> (JobRow, PodRow) {
         objects_with(|_| {})
@@ -83,16 +84,7 @@ mod tests {
             "metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"},
             "status": {"startTime": "2026-01-01T00:00:01Z"},
         });
-        let mut pod = json!({
-            "metadata": {},
-            "status": {
-                "conditions": [{"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-01T00:00:03Z"}],
-                "initContainerStatuses": [{"name": "prepare", "image": "", "imageID": "", "ready": false, "restartCount": 0,
-                    "state": {"terminated": {"exitCode": 0, "finishedAt": "2026-01-01T00:00:07Z"}}}],
-                "containerStatuses": [{"name": "task", "image": "", "imageID": "", "ready": true, "restartCount": 0,
-                    "state": {"running": {"startedAt": "2026-01-01T00:00:15Z"}}}],
-            },
-        });
+        let mut pod = begun_pod();
         change(&mut pod);
         (
             JobRow::of(serde_json::from_value(job).unwrap()),

@@ -5,8 +5,6 @@ use std::fmt::Write;
 
 use kube::{Api, ResourceExt};
 use serde_json::Value;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use super::binding::Loop;
 use super::cluster::find;
@@ -40,13 +38,9 @@ pub enum Which {
 
 /// The Job of a task that is on the server.
 pub async fn preview(settings: Settings, which: Which, task: &TaskId) -> Result<Preview, AskError> {
-    let stop = CancellationToken::new();
-    let stage = Stage::new(settings, &stop).await?;
-    let mut watches = JoinSet::new();
-    stage.watch(&mut watches, &stop);
+    let stage = Stage::new(settings).await?;
     let preview = preview_on(&stage, which, task).await;
-    stop.cancel();
-    while watches.join_next().await.is_some() {}
+    stage.end().await;
     preview
 }
 

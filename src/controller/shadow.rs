@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -44,10 +43,7 @@ pub async fn shadow(
     shutdown: CancellationToken,
     mut tell: impl FnMut(&Deed),
 ) -> Result<(), Error> {
-    let stop = CancellationToken::new();
-    let stage = Stage::new(settings, &stop).await?;
-    let mut watches = JoinSet::new();
-    stage.watch(&mut watches, &stop);
+    let stage = Stage::new(settings).await?;
     let bindings: Api<QueueBinding> = scoped(&stage.context.kube, stage.namespace.as_deref());
     let mut loops: HashMap<String, (QueueBinding, Loop)> = HashMap::new();
     let mut told: HashSet<(String, String, String)> = HashSet::new();
@@ -98,8 +94,7 @@ pub async fn shadow(
             () = tokio::time::sleep(PERIOD) => {}
         }
     }
-    stop.cancel();
-    while watches.join_next().await.is_some() {}
+    stage.end().await;
     Ok(())
 }
 

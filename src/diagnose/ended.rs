@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
 use self::disruption::{deleted, disruption, refused_by_node};
 use self::evidence::evidence;
 use super::facts::{init_containers, memory_limit, node, task_container, task_end};
-use super::{Category, one_line, quoting};
+use super::{Category, one_line, quoting, with_remedy};
 use crate::pod::{self, Termination, exit};
 
 /// Whose fault an end was; only [`Fault::Interruption`] is requeued as `onInterruption` says.
@@ -87,10 +87,7 @@ impl Diagnosis {
 
     /// The sentence and, where there is one, the remedy: what people read in the task's status message.
     pub fn message(&self) -> String {
-        match &self.remedy {
-            Some(remedy) => format!("{} (hint: {remedy})", self.sentence),
-            None => self.sentence.clone(),
-        }
+        with_remedy(&self.sentence, self.remedy.as_deref())
     }
 }
 

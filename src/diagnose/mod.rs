@@ -169,6 +169,14 @@ fn quoting(sentence: impl AsRef<str>, words: &str) -> String {
     }
 }
 
+/// A sentence and, where there is one, the remedy behind it.
+fn with_remedy(sentence: &str, remedy: Option<&str>) -> String {
+    match remedy {
+        Some(remedy) => format!("{sentence} (hint: {remedy})"),
+        None => sentence.to_owned(),
+    }
+}
+
 /// At most 600 bytes of one line: words of others go into messages of ours.
 fn one_line(text: &str) -> String {
     const LONGEST: usize = 600;

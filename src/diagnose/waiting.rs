@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{ContainerStateWaiting, ContainerStatus, Pod};
 
 use super::facts::{condition, containers, image, init_containers};
 use super::image::pull_failure;
-use super::{Category, Event, one_line, quoting};
+use super::{Category, Event, one_line, quoting, with_remedy};
 
 /// Why a pod does not start yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,10 +35,7 @@ impl Waiting {
 
     /// The sentence and, where there is one, the remedy: what people read in the task's status message.
     pub fn message(&self) -> String {
-        match &self.remedy {
-            Some(remedy) => format!("{} (hint: {remedy})", self.sentence),
-            None => self.sentence.clone(),
-        }
+        with_remedy(&self.sentence, self.remedy.as_deref())
     }
 }
 

@@ -14,6 +14,7 @@ pub mod build;
 mod certificates;
 pub mod configuration;
 pub mod diff;
+mod digest;
 pub mod echo;
 mod environment;
 pub mod failure;

@@ -1,25 +1,23 @@
 //! Asking a registry for a manifest.
 
 mod command;
+mod platform;
+mod session;
 
-use std::fmt;
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, CONTENT_TYPE, WWW_AUTHENTICATE};
-use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
-use secrecy::{ExposeSecret, SecretString};
-use serde_json::Value;
+use reqwest::header::CONTENT_TYPE;
+use reqwest::{Client, Method, Response};
 
-use super::challenge::{self, Challenge};
+use self::platform::{elsewhere, of_config, of_index};
 use super::keyring::Key;
 use super::{Keyring, Reference};
 
 pub use command::Command;
+pub use platform::Platform;
 
 /// Limit of one request.
 const REQUEST: Duration = Duration::from_secs(4);
-/// Answers are not read beyond this: manifests and configurations have at most 4 MiB by convention.
-const LARGEST: usize = 4 << 20;
 /// A registry's own words in a message.
 const WORDS: usize = 200;
 
@@ -42,19 +40,6 @@ pub enum Finding<T = ()> {
     Refused(String),
     /// The registry gave no verdict, for this reason.
     Unknown(String),
-}
-
-/// What nodes run, as images name it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Platform {
-    pub os: String,
-    pub architecture: String,
-}
-
-impl fmt::Display for Platform {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)
-    }
 }
 
 /// Settings from which no client can be made.
@@ -123,14 +108,7 @@ impl Registry {
         keys: &Keyring,
         platforms: Option<&[Platform]>,
     ) -> Finding {
-        let mut refused = None;
-        for key in tries(image, keys) {
-            let found = self.look_with(image, key, platforms).await;
-            if let Some(finding) = settled(image, found, &mut refused) {
-                return finding;
-            }
-        }
-        Finding::Refused(refused.unwrap_or_default())
+        with_each_key(image, keys, |key| self.look_with(image, key, platforms)).await
     }
 
     async fn look_with(
@@ -174,15 +152,6 @@ impl Registry {
         )
     }
 
-    fn session<'a>(&'a self, image: &'a Reference, key: Option<&'a Key>) -> Session<'a> {
-        Session {
-            registry: self,
-            image,
-            key,
-            authorization: None,
-        }
-    }
-
     fn scheme(&self, host: &str) -> &'static str {
         let name = host
             .rsplit_once(':')
@@ -206,184 +175,6 @@ impl Registry {
     }
 }
 
-/// Requests about one image with one key.
-struct Session<'a> {
-    registry: &'a Registry,
-    image: &'a Reference,
-    key: Option<&'a Key>,
-    authorization: Option<Authorization>,
-}
-
-enum Authorization {
-    Basic,
-    Bearer(SecretString),
-}
-
-impl Session<'_> {
-    /// A request; a challenge is answered once.
-    async fn send(&mut self, method: Method, url: &str) -> Result<Response, Fault> {
-        let answer = self.request(method.clone(), url).send().await?;
-        if answer.status() != StatusCode::UNAUTHORIZED || self.authorization.is_some() {
-            return self.verdict(answer);
-        }
-        let wanted = answer
-            .headers()
-            .get_all(WWW_AUTHENTICATE)
-            .iter()
-            .find_map(|header| challenge::parse(header.to_str().ok()?));
-        self.authorization = Some(match wanted {
-            None => return self.verdict(answer),
-            Some(Challenge::Basic) if self.key.is_none() => return self.verdict(answer),
-            Some(Challenge::Basic) => Authorization::Basic,
-            Some(Challenge::Bearer {
-                realm,
-                service,
-                scope,
-            }) => Authorization::Bearer(
-                self.token(&realm, service.as_deref(), scope.as_deref())
-                    .await?,
-            ),
-        });
-        let answer = self.request(method, url).send().await?;
-        self.verdict(answer)
-    }
-
-    fn request(&self, method: Method, url: &str) -> RequestBuilder {
-        let accepted = [MANIFESTS, INDEXES].concat().join(", ");
-        let request = self
-            .registry
-            .http
-            .request(method, url)
-            .header(ACCEPT, accepted);
-        match (&self.authorization, self.key) {
-            (Some(Authorization::Bearer(token)), _) => request.bearer_auth(token.expose_secret()),
-            (Some(Authorization::Basic), Some(key)) => {
-                request.basic_auth(&key.user, Some(key.password.expose_secret()))
-            }
-            _ => request,
-        }
-    }
-
-    /// A token for pulling this image.
-    async fn token(
-        &self,
-        realm: &str,
-        service: Option<&str>,
-        scope: Option<&str>,
-    ) -> Result<SecretString, Fault> {
-        let own_words = |why: &str| Fault::Unknown(format!("its token service {why}"));
-        let realm: Url = realm
-            .parse()
-            .map_err(|_| own_words("has no readable address"))?;
-        let plain = self.registry.scheme(&self.image.host) == "http";
-        // A password never leaves a registry with TLS in the clear.
-        if !(realm.scheme() == "https" || (plain && realm.scheme() == "http")) {
-            return Err(own_words("has no https address"));
-        }
-        let scope = scope.map_or_else(
-            || format!("repository:{}:pull", self.image.repository),
-            str::to_owned,
-        );
-        let service = service.unwrap_or_default();
-        let request = match self.key {
-            Some(key) if key.identity_token => {
-                let form = url::form_urlencoded::Serializer::new(String::new())
-                    .extend_pairs([
-                        ("grant_type", "refresh_token"),
-                        ("refresh_token", key.password.expose_secret()),
-                        ("service", service),
-                        ("scope", &scope),
-                        ("client_id", "trainyard"),
-                    ])
-                    .finish();
-                self.registry
-                    .http
-                    .post(realm)
-                    .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-                    .body(form)
-            }
-            key => {
-                let request = self
-                    .registry
-                    .http
-                    .get(realm)
-                    .query(&[("service", service), ("scope", scope.as_str())]);
-                match key {
-                    Some(key) => request.basic_auth(&key.user, Some(key.password.expose_secret())),
-                    None => request,
-                }
-            }
-        };
-        let answer = request.send().await?;
-        match answer.status() {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                Err(Fault::Refused(self.forbidden()))
-            }
-            status if status.is_success() => {
-                let body = body(answer).await?;
-                let token = ["token", "access_token"]
-                    .iter()
-                    .find_map(|name| body[name].as_str());
-                token
-                    .filter(|token| !token.is_empty())
-                    .map(SecretString::from)
-                    .ok_or_else(|| own_words("gave no token"))
-            }
-            status => Err(own_words(&format!("answered {status}"))),
-        }
-    }
-
-    /// What the status of an answer says.
-    fn verdict(&self, answer: Response) -> Result<Response, Fault> {
-        let status = answer.status();
-        match status {
-            StatusCode::NOT_FOUND => Err(Fault::Refused(format!(
-                "image {} does not exist in its registry",
-                self.image
-            ))),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                Err(Fault::Refused(self.forbidden()))
-            }
-            status if status.is_success() => Ok(answer),
-            StatusCode::TOO_MANY_REQUESTS => Err(Fault::Unknown(
-                "the registry limits requests (429)".to_owned(),
-            )),
-            status => Err(Fault::Unknown(format!("the registry answered {status}"))),
-        }
-    }
-
-    fn forbidden(&self) -> String {
-        let image = self.image;
-        match self.key {
-            None => format!(
-                "image {image} does not exist or needs credentials, and no pull secret of the pod has any for {}",
-                image.host
-            ),
-            Some(_) => {
-                format!("the registry refuses image {image} to the credentials of the pull secrets")
-            }
-        }
-    }
-
-    async fn json(&mut self, url: &str) -> Result<Value, Fault> {
-        let answer = self.send(Method::GET, url).await?;
-        body(answer).await
-    }
-}
-
-/// The body as JSON, within bounds.
-async fn body(mut answer: Response) -> Result<Value, Fault> {
-    let mut bytes = Vec::new();
-    while let Some(chunk) = answer.chunk().await? {
-        if bytes.len() + chunk.len() > LARGEST {
-            return Err(Fault::Unknown("the registry's answer is too large".into()));
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    serde_json::from_slice(&bytes)
-        .map_err(|_| Fault::Unknown("the registry's answer is no JSON".into()))
-}
-
 fn media_type(answer: &Response) -> String {
     let value = answer
         .headers()
@@ -398,65 +189,29 @@ fn media_type(answer: &Response) -> String {
         .to_owned()
 }
 
-/// Each key in turn, as the kubelet tries them; without any, anonymously.
-fn tries<'k>(image: &Reference, keys: &'k Keyring) -> Vec<Option<&'k Key>> {
-    let candidates = keys.of(image).into_iter();
-    candidates.map(Some).chain([None]).collect()
-}
-
-/// What the answer to one key comes to; nothing where the next one is tried, and the first refusal is kept.
-fn settled<T>(
+/// Asks with each key in turn, as the kubelet tries them, and at last anonymously, until an answer settles it; the first
+/// refusal is told if none does.
+async fn with_each_key<'k, T, F>(
     image: &Reference,
-    answer: Result<T, Fault>,
-    refused: &mut Option<String>,
-) -> Option<Finding<T>> {
-    match answer {
-        Ok(found) => Some(Finding::There(found)),
-        Err(Fault::Unknown(why)) => Some(Finding::Unknown(format!("{}: {why}", image.host))),
-        Err(Fault::Refused(why)) => {
-            refused.get_or_insert(why);
-            None
+    keys: &'k Keyring,
+    ask: impl Fn(Option<&'k Key>) -> F,
+) -> Finding<T>
+where
+    F: Future<Output = Result<T, Fault>>,
+{
+    let candidates = keys.of(image).into_iter();
+    let tries: Vec<Option<&Key>> = candidates.map(Some).chain([None]).collect();
+    let mut refused = None;
+    for key in tries {
+        match ask(key).await {
+            Ok(found) => return Finding::There(found),
+            Err(Fault::Unknown(why)) => return Finding::Unknown(format!("{}: {why}", image.host)),
+            Err(Fault::Refused(why)) => {
+                refused.get_or_insert(why);
+            }
         }
     }
-}
-
-/// The image is for other platforms than the nodes'.
-fn elsewhere(image: &Reference, offered: &[Platform], nodes: &[Platform]) -> Fault {
-    let list = |platforms: &[Platform]| {
-        let mut names: Vec<String> = platforms.iter().map(ToString::to_string).collect();
-        names.sort();
-        names.dedup();
-        names.join(", ")
-    };
-    Fault::Refused(format!(
-        "image {image} is for {}, and the nodes of this cluster are {}",
-        list(offered),
-        list(nodes)
-    ))
-}
-
-/// The platforms of an index; attestations carry `unknown`.
-fn of_index(index: &Value) -> Vec<Platform> {
-    let manifests = index["manifests"].as_array().into_iter().flatten();
-    manifests
-        .filter_map(|manifest| platform(&manifest["platform"]))
-        .collect()
-}
-
-fn of_config(config: &Value) -> Vec<Platform> {
-    platform(config).into_iter().collect()
-}
-
-fn platform(value: &Value) -> Option<Platform> {
-    let text = |name: &str| {
-        value[name]
-            .as_str()
-            .filter(|text| !["", "unknown"].contains(text))
-    };
-    Some(Platform {
-        os: text("os")?.to_owned(),
-        architecture: text("architecture")?.to_owned(),
-    })
+    Finding::Refused(refused.unwrap_or_default())
 }
 
 fn printable(text: &str) -> String {

@@ -175,7 +175,8 @@ fn add_folder(
     Ok(())
 }
 
-fn sync_folder(path: &Path) -> io::Result<()> {
+/// Makes it last that a file was put into its folder.
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());

@@ -2,13 +2,13 @@
 
 use jiff::Timestamp;
 use rusqlite::Connection;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::App;
 use super::auth::Caller;
 use super::line::Line;
 use super::rules::Ask;
-use super::wire::{Doc, Refusal, Version};
+use super::wire::{Answer, Doc, Refusal, Version};
 
 /// What was asked, before a connection is at hand.
 #[derive(Debug)]
@@ -154,6 +154,53 @@ impl<'a> Call<'a> {
                     .ok_or_else(|| wrong(key, "a list of objects"))
             })
             .collect()
+    }
+
+    /// Copies the strings that are there under these keys, and tells which.
+    pub(crate) fn copy_texts(
+        &self,
+        keys: &[&'static str],
+        into: &mut Doc,
+    ) -> Result<Vec<&'static str>, Refusal> {
+        let mut copied = Vec::new();
+        for key in keys {
+            if let Some(text) = self.text_or_none(key)? {
+                into.insert((*key).into(), text.into());
+                copied.push(*key);
+            }
+        }
+        Ok(copied)
+    }
+
+    /// 403 unless the caller administers.
+    pub(crate) fn administer(&self) -> Result<(), Refusal> {
+        if self.request.caller.administers() {
+            Ok(())
+        } else {
+            Err(Refusal::of_role())
+        }
+    }
+
+    /// The `*_many` form: each of `ids` on its own; what fails says why (§2.3).
+    pub(crate) fn many(&self, one: impl Fn(&Self, &str) -> Result<Doc, Refusal>) -> Answer {
+        let (mut succeeded, mut failed) = (Vec::new(), Vec::new());
+        for id in self.texts_required("ids")? {
+            match one(self, id) {
+                Ok(mut answer) => {
+                    answer.insert("id".into(), id.into());
+                    succeeded.push(answer);
+                }
+                Err(refusal) if refusal.code == 400 => {
+                    let codes = [refusal.code, refusal.subcode];
+                    failed.push(json!({
+                        "id": id,
+                        "error": {"codes": codes, "msg": refusal.text, "data": refusal.data.unwrap_or_default()},
+                    }));
+                }
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        Ok(json!({"succeeded": succeeded, "failed": failed}))
     }
 
     /// What every status call may say.

@@ -64,6 +64,17 @@ pub(crate) fn unset(doc: &mut Doc, path: &str) {
     }
 }
 
+/// Metadata is stored by its key; an item is `{key, type, value}`.
+pub(crate) fn add_metadata(metadata: &mut Doc, items: &[&Doc]) {
+    for item in items {
+        let key = text(item, "key");
+        metadata.insert(
+            key.to_owned(),
+            project(item, &["key", "type", "value"]).into(),
+        );
+    }
+}
+
 /// The named fields alone. A path that is not set is left out, but its parents appear as `{}` (§1.13).
 pub(crate) fn project(doc: &Doc, fields: &[&str]) -> Doc {
     let mut out = Doc::new();

@@ -266,7 +266,7 @@ fn permitted(app: &App, headers: &HeaderMap, route: &Route) -> Result<Caller, Re
         Err(refusal) => return Err(refusal),
     };
     if route.access == Access::Write && !route.open && caller.only_reads() && !route.own {
-        return Err(Refusal::new(403, 20, "Forbidden (role not allowed)"));
+        return Err(Refusal::of_role());
     }
     if headers.contains_key(header::CONTENT_ENCODING) {
         return Err(Refusal::new(

@@ -140,12 +140,15 @@ pub(super) fn change_project(
     Ok(moved)
 }
 
+/// Id of the model that a task put out last.
+fn last_output(task: &Doc) -> Option<&str> {
+    let outputs = doc::get(task, "models.output")?.as_array()?;
+    outputs.last()?["model"].as_str()
+}
+
 /// Publishing a task publishes its last output model (§2.3).
 pub(super) fn publish_last_output(call: &Call, task: &Doc) -> Result<(), Refusal> {
-    let outputs = doc::get(task, "models.output").and_then(Value::as_array);
-    let last = outputs
-        .and_then(|entries| entries.last())
-        .and_then(|entry| entry["model"].as_str());
+    let last = last_output(task);
     if let Some(mut model) = last.map(|id| find(call.db, id)).transpose()?.flatten() {
         model.insert("ready".into(), true.into());
         touch(call, &mut model);
@@ -163,7 +166,7 @@ pub(super) fn touch(call: &Call, model: &mut Doc) {
 /// What `create`, `edit` and `update` may say.
 fn members(call: &Call) -> Result<Doc, Refusal> {
     let mut members = Doc::new();
-    for key in [
+    let texts = [
         "name",
         "comment",
         "uri",
@@ -171,16 +174,9 @@ fn members(call: &Call) -> Result<Doc, Refusal> {
         "parent",
         "project",
         "task",
-    ] {
-        if let Some(text) = call.text_or_none(key)? {
-            members.insert(key.into(), text.into());
-        }
-    }
-    for key in ["tags", "system_tags"] {
-        if call.value(key).is_some() {
-            members.insert(key.into(), query::tags(&call.texts(key)?));
-        }
-    }
+    ];
+    call.copy_texts(&texts, &mut members)?;
+    query::copy_tags(call, &mut members)?;
     for key in ["labels", "design"] {
         if let Some(object) = call.object(key)? {
             members.insert(key.into(), object.clone().into());
@@ -192,7 +188,7 @@ fn members(call: &Call) -> Result<Doc, Refusal> {
     match call.value("metadata") {
         Some(Value::Array(items)) => {
             let mut metadata = Doc::new();
-            add_metadata(
+            doc::add_metadata(
                 &mut metadata,
                 &items
                     .iter()
@@ -207,17 +203,6 @@ fn members(call: &Call) -> Result<Doc, Refusal> {
         _ => {}
     }
     Ok(members)
-}
-
-/// Metadata is stored by its key; an item is `{key, type, value}`.
-fn add_metadata(metadata: &mut Doc, items: &[&Doc]) {
-    for item in items {
-        let key = doc::text(item, "key");
-        metadata.insert(
-            key.to_owned(),
-            doc::project(item, &["key", "type", "value"]).into(),
-        );
-    }
 }
 
 fn new_model(call: &Call, members: Doc) -> Result<String, Refusal> {
@@ -262,11 +247,7 @@ pub(crate) fn get_by_id(call: &Call) -> Answer {
 /// `models.get_by_task_id`
 pub(crate) fn get_by_task_id(call: &Call) -> Answer {
     let task = tasks::known(call.db, call.text("task")?)?;
-    let outputs = doc::get(&task, "models.output").and_then(Value::as_array);
-    let last = outputs
-        .and_then(|entries| entries.last())
-        .and_then(|entry| entry["model"].as_str());
-    let id = last.ok_or_else(|| Refusal::bad(201, "The task has no output model"))?;
+    let id = last_output(&task).ok_or_else(|| Refusal::bad(201, "The task has no output model"))?;
     Ok(json!({"model": shown(call, known(call.db, id)?)}))
 }
 
@@ -391,7 +372,7 @@ pub(crate) fn set_ready(call: &Call) -> Answer {
 
 /// `models.publish_many`
 pub(crate) fn publish_many(call: &Call) -> Answer {
-    many(call, |call, id| {
+    call.many(|call, id| {
         let mut answer = publish_one(call, id)?;
         answer.insert("updated".into(), true.into());
         Ok(answer)
@@ -420,7 +401,7 @@ pub(crate) fn delete(call: &Call) -> Answer {
 
 /// `models.delete_many`
 pub(crate) fn delete_many(call: &Call) -> Answer {
-    many(call, delete_one)
+    call.many(delete_one)
 }
 
 fn delete_one(call: &Call, id: &str) -> Result<Doc, Refusal> {
@@ -437,25 +418,6 @@ fn delete_one(call: &Call, id: &str) -> Result<Doc, Refusal> {
     answer.insert("deleted".into(), true.into());
     answer.insert("url".into(), json!(model.get("uri")));
     Ok(answer)
-}
-
-/// The `*_many` form: each model on its own; what fails says why.
-fn many(call: &Call, one: fn(&Call, &str) -> Result<Doc, Refusal>) -> Answer {
-    let (mut succeeded, mut failed) = (Vec::new(), Vec::new());
-    for id in call.texts_required("ids")? {
-        match one(call, id) {
-            Ok(mut answer) => {
-                answer.insert("id".into(), id.into());
-                succeeded.push(answer);
-            }
-            Err(refusal) if refusal.code == 400 => {
-                let error = json!({"codes": [400, refusal.subcode], "msg": refusal.text, "data": refusal.data.unwrap_or_default()});
-                failed.push(json!({"id": id, "error": error}));
-            }
-            Err(refusal) => return Err(refusal),
-        }
-    }
-    Ok(json!({"succeeded": succeeded, "failed": failed}))
 }
 
 /// `models.get_frameworks`: those in use.
@@ -481,7 +443,7 @@ pub(crate) fn add_or_update_metadata(call: &Call) -> Answer {
     if replace {
         metadata.clear();
     }
-    add_metadata(metadata, &items);
+    doc::add_metadata(metadata, &items);
     touch(call, &mut model);
     save(call.db, &model)?;
     Ok(json!({"updated": 1}))
@@ -501,12 +463,12 @@ pub(crate) fn delete_metadata(call: &Call) -> Answer {
 
 /// `models.archive_many`
 pub(crate) fn archive_many(call: &Call) -> Answer {
-    many(call, |call, id| set_archived(call, id, "archived"))
+    call.many(|call, id| set_archived(call, id, "archived"))
 }
 
 /// `models.unarchive_many`
 pub(crate) fn unarchive_many(call: &Call) -> Answer {
-    many(call, |call, id| set_archived(call, id, "unarchived"))
+    call.many(|call, id| set_archived(call, id, "unarchived"))
 }
 
 fn set_archived(call: &Call, id: &str, word: &str) -> Result<Doc, Refusal> {

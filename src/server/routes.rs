@@ -10,7 +10,7 @@ use super::events::{self, charts, curves, ingest, log, samples, series};
 use super::projects::{self, facets, tree};
 use super::queues::{self, change, moves};
 use super::tasks::{self, attached, clone, edit, params, read, status};
-use super::wire::{Answer, Refusal, Version};
+use super::wire::{Answer, Version};
 use super::{auth, models, tags, users, workers};
 
 /// What an endpoint needs of the database.
@@ -329,7 +329,7 @@ fn info(call: &Call) -> Answer {
 
 /// `server.config`, for those who administer (§2.1): what is set, nothing secret.
 fn config(call: &Call) -> Answer {
-    administer(call)?;
+    call.administer()?;
     let app = call.app;
     Ok(json!({
         "api_version": app.newest.to_string(),
@@ -341,7 +341,7 @@ fn config(call: &Call) -> Answer {
 
 /// `server.endpoints`: name and first version of each.
 fn endpoints(call: &Call) -> Answer {
-    administer(call)?;
+    call.administer()?;
     let shown: Vec<Value> = TABLE
         .iter()
         .filter(|row| row.1 <= call.app.newest && is_known_to(call.app.newest, row.0))
@@ -352,7 +352,7 @@ fn endpoints(call: &Call) -> Answer {
 
 /// `server.get_stats`: how much there is of what.
 fn stats(call: &Call) -> Answer {
-    administer(call)?;
+    call.administer()?;
     let mut counts = Map::new();
     for table in ["tasks", "projects", "models", "queues", "users", "workers"] {
         let sql = format!("SELECT count(*) FROM {table}");
@@ -360,14 +360,6 @@ fn stats(call: &Call) -> Answer {
         counts.insert(table.into(), count.into());
     }
     Ok(json!({"company": counts}))
-}
-
-fn administer(call: &Call) -> Result<(), Refusal> {
-    if call.request.caller.administers() {
-        Ok(())
-    } else {
-        Err(Refusal::new(403, 20, "Forbidden (role not allowed)"))
-    }
 }
 
 #[cfg(test)]

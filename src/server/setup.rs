@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use serde_json::json;
 use url::Url;
 
+use super::backup::sync_folder;
 use super::call::iso;
 use super::wire::Refusal;
 use super::{auth, queues};
@@ -156,10 +157,7 @@ fn write_private(path: &Path, text: &str) -> Result<(), Error> {
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&new, path)?;
-        let folder = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty());
-        fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+        sync_folder(path)
     };
     write().map_err(|source| {
         let _ = fs::remove_file(&new);

@@ -60,9 +60,7 @@ pub(crate) fn validate_token(call: &Call) -> Answer {
 
 /// `auth.get_token_for_user`
 pub(crate) fn token_for_user(call: &Call) -> Answer {
-    if !call.request.caller.administers() {
-        return Err(Refusal::new(403, 20, "Forbidden (role not allowed)"));
-    }
+    call.administer()?;
     let user = call.text("user")?;
     let target = call
         .app
@@ -229,17 +227,9 @@ pub(crate) fn set_preferences(call: &Call) -> Answer {
     Ok(json!({"updated": updated, "fields": {"preferences": all}}))
 }
 
-fn administer(call: &Call) -> Result<(), Refusal> {
-    if call.request.caller.administers() {
-        Ok(())
-    } else {
-        Err(Refusal::new(403, 20, "Forbidden (role not allowed)"))
-    }
-}
-
 /// `auth.create_user`, for those who administer: a user without keys; `auth.get_token_for_user` lets it in.
 pub(crate) fn create_user(call: &Call) -> Answer {
-    administer(call)?;
+    call.administer()?;
     let name = call.text("name")?;
     let role = role(call.text_or_none("role")?.unwrap_or("user"))?;
     let taken = call
@@ -269,7 +259,7 @@ fn role(word: &str) -> Result<&str, Refusal> {
 
 /// `auth.edit_user`: the role of another user.
 pub(crate) fn edit_user(call: &Call) -> Answer {
-    administer(call)?;
+    call.administer()?;
     let id = call.text("user")?;
     let user = call
         .app

@@ -78,6 +78,11 @@ impl Refusal {
         Self::new(400, subcode, text)
     }
 
+    /// 403/20: this caller's role may not ask that.
+    pub(crate) fn of_role() -> Self {
+        Self::new(403, 20, "Forbidden (role not allowed)")
+    }
+
     /// 400/12: a member is missing or has the wrong type.
     pub(crate) fn invalid(text: impl std::fmt::Display) -> Self {
         Self::bad(12, format!("Validation error ({text})"))

@@ -12,7 +12,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -69,14 +69,6 @@ fn kept_cache() -> (TempDir, Value) {
     let path = cache.path().display().to_string();
     let patch = json!({"environment": {"cache": {"hostPath": path}}});
     (cache, patch)
-}
-
-/// Seconds since 1970.
-fn now() -> f64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .expect("a clock")
-        .as_secs_f64()
 }
 
 /// When each object of a kind was first seen on the API server, by its name.

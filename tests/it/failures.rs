@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use trainyard::diagnose::{Category, Patience, patience};
 use trainyard::telemetry::metrics::Metrics;
 
+use crate::sources::{root, shipped};
+
 fn read(path: &str) -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path))
-        .unwrap_or_else(|error| panic!("{path}: {error}"))
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 /// Rows of the table below a heading, without its head.
@@ -63,19 +63,6 @@ fn patience_is_what_the_table_says() {
     assert_eq!(told, known);
 }
 
-/// Sources of the controller below a folder, without those that only ask: what they find is no Event.
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).expect("a folder of sources") {
-        let path = entry.expect("an entry").path();
-        let is_left_out = path.ends_with("tests.rs") || path.ends_with("foresee.rs");
-        if path.is_dir() {
-            sources(&path, found);
-        } else if !is_left_out {
-            found.push(path);
-        }
-    }
-}
-
 /// Reasons of Events that a source names.
 fn reasons_in(source: &str) -> BTreeSet<String> {
     let code = source.split("#[cfg(test)]\nmod tests").next();
@@ -116,11 +103,10 @@ fn s28_every_reason_of_an_event_is_explained_and_no_other() {
         .into_iter()
         .map(|row| row[0].clone())
         .collect();
-    let mut files = Vec::new();
-    let controller = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/controller");
-    sources(&controller, &mut files);
-    let known: BTreeSet<String> = files
+    // What is found by those that only ask is no Event.
+    let known: BTreeSet<String> = shipped("src/controller")
         .iter()
+        .filter(|file| !file.ends_with("foresee.rs"))
         .flat_map(|file| reasons_in(&fs::read_to_string(file).expect("a source")))
         .collect();
     assert_eq!(told, known);

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+use crate::sources::shipped;
 
 /// Calls that change something on the other side.
 const CHANGES: [&str; 24] = [
@@ -34,30 +36,19 @@ const CHANGES: [&str; 24] = [
 /// A point stands no further behind its call than this many lines.
 const NEAR: usize = 32;
 
+/// What is shipped of each source.
 fn sources() -> Vec<(PathBuf, String)> {
-    fn walk(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
-        for entry in fs::read_dir(folder).expect("folder is readable") {
-            let path = entry.expect("entry is readable").path();
-            if path.is_dir() {
-                walk(&path, found);
-            } else if path.extension().is_some_and(|end| end == "rs")
-                && !path.ends_with("tests.rs")
-                && !path.ends_with("fault.rs")
-                // A program of its own, which the controller outlives.
-                && !path.ends_with("retire.rs")
-            {
-                let text = fs::read_to_string(&path).expect("source is readable");
-                let shipped = text.split("#[cfg(test)]\nmod tests").next();
-                found.push((path, shipped.unwrap_or_default().to_owned()));
-            }
-        }
-    }
-    let mut found = Vec::new();
-    walk(
-        &Path::new(env!("CARGO_MANIFEST_DIR")).join("src/controller"),
-        &mut found,
-    );
-    found
+    shipped("src/controller")
+        .into_iter()
+        // A program of its own, which the controller outlives, and the points themselves.
+        .filter(|path| !path.ends_with("retire.rs") && !path.ends_with("fault.rs"))
+        .map(|path| {
+            let text = fs::read_to_string(&path).expect("source is readable");
+            let shipped = text.split("#[cfg(test)]\nmod tests").next();
+            let shipped = shipped.unwrap_or_default().to_owned();
+            (path, shipped)
+        })
+        .collect()
 }
 
 /// Names of all points, and where each stands.

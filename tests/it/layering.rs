@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+
+use crate::sources::{root, shipped};
 
 /// One row of the table: module, what it may import, crates that only these modules may name.
 #[derive(Debug, Default)]
@@ -53,10 +54,6 @@ const READERS: [(&str, &str); 2] = [
     ),
 ];
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
 fn words(cell: &str) -> BTreeSet<String> {
     cell.split(',')
         .map(|word| word.trim().trim_matches('`').to_owned())
@@ -89,29 +86,10 @@ fn rules() -> Rules {
     rules
 }
 
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).expect("a folder of src is readable") {
-        let path = entry.expect("an entry of src is readable").path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.components().any(|part| {
-            let part = part.as_os_str().to_string_lossy();
-            part == "tests" || part.ends_with("tests.rs")
-        }) {
-            // Tests may use what their module may not.
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-}
-
 /// The path below `src`, and its lines up to the inline test module, without comments.
 fn files() -> Vec<(String, Vec<(usize, String)>)> {
     let src = root().join("src");
-    let mut paths = Vec::new();
-    sources(&src, &mut paths);
-    paths.sort();
-    paths
+    shipped("src")
         .into_iter()
         .map(|path| {
             let name = path

@@ -5,12 +5,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::sources::{below, root};
+
 /// Scenarios that there are.
 const LAST: usize = 60;
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
 
 /// A row of the table.
 struct Row {
@@ -119,17 +117,6 @@ fn numbers(name: &str) -> Vec<String> {
         .collect()
 }
 
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).expect("a folder of tests is readable") {
-        let path = entry.expect("an entry of tests is readable").path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-}
-
 /// The module of a file of `tests/it`, as paths of tests have it.
 fn module_of(file: &Path) -> String {
     let name = file
@@ -178,10 +165,8 @@ fn each_test_with_the_number_of_a_scenario_is_named_by_it() {
             tests.map(move |test| (row.number.as_str(), test.as_str()))
         })
         .collect();
-    let mut files = Vec::new();
-    sources(&root().join("tests/it"), &mut files);
     let (mut count, mut faults) = (0, Vec::new());
-    for file in files {
+    for file in below("tests/it") {
         let text = fs::read_to_string(&file).expect("a test is readable");
         let module = module_of(&file);
         for name in tests_of(&text) {

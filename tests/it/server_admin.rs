@@ -10,7 +10,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use trainyard::server::{Options, Version};
 
-use crate::server_world::{Client, InProcess, Program, served};
+use crate::server_world::{Client, InProcess, Program, keys_in, served};
 
 fn trainyard(arguments: &[&str], data: &Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_trainyard"))
@@ -29,9 +29,7 @@ fn said(output: &Output) -> String {
 
 fn keys_of(output: &Output) -> (String, String) {
     assert!(output.status.success(), "{}", said(output));
-    let keys: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let text = |key: &str| keys[key].as_str().unwrap().to_owned();
-    (text("access_key"), text("secret_key"))
+    keys_in(&output.stdout)
 }
 
 /// Asks until the answer's status is this one.

@@ -212,8 +212,12 @@ pub fn multipart(path: &str, contents: &[u8]) -> (&'static str, Vec<u8>) {
 
 /// The first key pair of a data folder: access key and secret.
 pub fn keys(data: &Path) -> (String, String) {
-    let keys: Value =
-        serde_json::from_slice(&std::fs::read(server::keys_file(data)).unwrap()).unwrap();
+    keys_in(&std::fs::read(server::keys_file(data)).unwrap())
+}
+
+/// The same as it is written.
+pub fn keys_in(written: &[u8]) -> (String, String) {
+    let keys: Value = serde_json::from_slice(written).unwrap();
     let text = |key: &str| keys[key].as_str().unwrap().to_owned();
     (text("access_key"), text("secret_key"))
 }

@@ -2,13 +2,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::controller::tests::refusal;
 
 /// An API server that knows Leases alone, by name, and what was asked of it.
 #[derive(Default)]
@@ -20,17 +20,11 @@ struct Server {
 
 type Shared = Arc<Mutex<Server>>;
 
-fn status(code: u16) -> Response {
-    let reason = if code == 404 { "NotFound" } else { "Conflict" };
-    let body = json!({"kind": "Status", "metadata": {}, "status": "Failure", "code": code, "reason": reason});
-    (StatusCode::from_u16(code).unwrap(), Json(body)).into_response()
-}
-
 async fn read(State(server): State<Shared>, Path(name): Path<String>) -> Response {
     let mut server = server.lock().unwrap();
     server.reads += 1;
     let found = server.leases.get(&name).cloned();
-    found.map_or_else(|| status(404), |lease| Json(lease).into_response())
+    found.map_or_else(|| refusal(404), |lease| Json(lease).into_response())
 }
 
 async fn write(State(server): State<Shared>, body: String) -> Response {
@@ -47,7 +41,7 @@ async fn write(State(server): State<Shared>, body: String) -> Response {
     };
     let current = server.leases.get(&name).map_or(0, version);
     if version(&lease) != current {
-        return status(409);
+        return refusal(409);
     }
     lease["metadata"]["resourceVersion"] = json!((current + 1).to_string());
     server.leases.insert(name, lease.clone());

@@ -3,6 +3,7 @@ use serde_json::json;
 
 use super::*;
 use crate::controller::row::JobRow;
+use crate::controller::tests::TASK;
 
 fn job(task: &str, name: &str, resource_version: u32) -> Job {
     serde_json::from_value(json!({
@@ -14,8 +15,6 @@ fn job(task: &str, name: &str, resource_version: u32) -> Job {
     }))
     .unwrap()
 }
-
-const TASK: &str = "0123456789abcdef0123456789abcdef";
 
 fn mirror() -> Mirror<JobRow> {
     Mirror::new(Wakers::default())

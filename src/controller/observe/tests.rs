@@ -6,27 +6,7 @@ use super::*;
 use crate::api::{Entry as ServerEntry, QueueEntries};
 use crate::claim::Phase;
 use crate::controller::row::Row;
-
-const TASK: &str = "0123456789abcdef0123456789abcdef";
-const UID: &str = "6d8d0b0e-0000-0000-0000-000000000000";
-
-fn id<T: std::str::FromStr>(text: &str) -> T
-where
-    T::Err: std::fmt::Debug,
-{
-    text.parse().unwrap()
-}
-
-fn queue(digit: char) -> QueueId {
-    id(&digit.to_string().repeat(32))
-}
-
-fn identity() -> Identity {
-    Identity {
-        uid: UID.into(),
-        worker: WorkerId("trainyard:ns.gpu:6d8d0b0e".into()),
-    }
-}
+use crate::controller::tests::{TASK, id, identity, merge, queue};
 
 fn entries(queue: QueueId, tasks: &[&str]) -> QueueEntries {
     let entries = tasks
@@ -68,15 +48,7 @@ fn facts_in(status: Status) -> api::Facts {
 }
 
 fn job(changes: &Value) -> Arc<JobRow> {
-    let mut job = json!({
-        "metadata": {
-            "name": format!("ty-{TASK}-1"), "namespace": "ns", "uid": "job-1",
-            "creationTimestamp": "2026-01-01T00:00:00Z",
-            "labels": {"trainyard.dev/task": TASK, "trainyard.dev/attempt": "1", "trainyard.dev/state": "held"},
-            "ownerReferences": [{"apiVersion": "trainyard.dev/v1alpha1", "kind": "QueueBinding", "name": "gpu", "uid": UID}],
-        },
-        "spec": {"suspend": false, "template": {}},
-    });
+    let mut job = crate::controller::tests::job("held", false);
     merge(&mut job, changes);
     Arc::new(JobRow::of(serde_json::from_value(job).unwrap()))
 }
@@ -90,17 +62,6 @@ fn pod(changes: &Value) -> Arc<PodRow> {
     });
     merge(&mut pod, changes);
     Arc::new(PodRow::of(serde_json::from_value(pod).unwrap()))
-}
-
-fn merge(into: &mut Value, changes: &Value) {
-    match (into, changes) {
-        (Value::Object(into), Value::Object(changes)) => {
-            for (key, value) in changes {
-                merge(into.entry(key).or_insert(Value::Null), value);
-            }
-        }
-        (into, changes) => *into = changes.clone(),
-    }
 }
 
 /// The facts of [`TASK`] in a world of these queues, this reading and these objects.

@@ -299,6 +299,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::controller::tests::begun_pod;
 
     fn pod(pod: Value) -> Pod {
         serde_json::from_value(pod).unwrap()
@@ -395,17 +396,7 @@ mod tests {
 
     #[test]
     fn the_times_of_each_stage_are_read() {
-        let of = json!({
-            "metadata": {},
-            "status": {
-                "conditions": [{"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-01T00:00:03Z"}],
-                "initContainerStatuses": [{"name": "prepare", "image": "", "imageID": "", "ready": false, "restartCount": 0,
-                    "state": {"terminated": {"exitCode": 0, "finishedAt": "2026-01-01T00:00:07Z"}}}],
-                "containerStatuses": [{"name": "task", "image": "", "imageID": "", "ready": true, "restartCount": 0,
-                    "state": {"running": {"startedAt": "2026-01-01T00:00:15Z"}}}],
-            },
-        });
-        let times = PodRow::of(pod(of)).times();
+        let times = PodRow::of(pod(begun_pod())).times();
         let at = |text: &str| Some(text.parse().unwrap());
         assert_eq!(times.scheduled, at("2026-01-01T00:00:03Z"));
         assert_eq!(times.prepared, at("2026-01-01T00:00:07Z"));

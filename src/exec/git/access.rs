@@ -1,6 +1,5 @@
 //! How git reaches a repository: credentials, ssh, limits; all by environment variables of the one process.
 
-use std::fmt::Write as _;
 use std::fs::{File, Permissions};
 use std::io::Write;
 use std::os::fd::AsRawFd;
@@ -16,6 +15,7 @@ use tokio::process::Command;
 use url::Url;
 
 use super::{GitSettings, Options, Scheme};
+use crate::exec::digest::hex;
 use crate::exec::failure::Failure;
 use crate::exec::plan::Checkout;
 use crate::pod;
@@ -290,13 +290,6 @@ fn header(scheme: Scheme, password: &SecretString) -> Option<String> {
             STANDARD.encode(format!(":{password}"))
         )),
     }
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 fn fixed() -> Vec<(String, String)> {

@@ -17,9 +17,9 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 
 use super::GitSettings;
-use super::access::hex;
 use super::call::{Fetched, Git};
 use super::explain::Explained;
+use crate::exec::digest::hex;
 use crate::exec::failure::Failure;
 use crate::exec::plan::Revision;
 use crate::exec::shelf;

@@ -5,7 +5,6 @@
 //! ```
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -16,6 +15,7 @@ use super::interpreter::find_program;
 use super::list::{List, package_name};
 use super::store::{Held, Store};
 use super::{Python, PythonSettings, explain, index, project, remote};
+use crate::exec::digest::hex;
 use crate::exec::failure::{Failure, masked, one_line};
 use crate::exec::plan::{Environment, effective_lines};
 use crate::exec::tool::{self, Log};
@@ -285,11 +285,7 @@ fn key(wanted: &Wanted, program: &Path, settings: &PythonSettings) -> String {
         program.display(),
         index::identity(settings)
     ));
-    let digest = hash.finalize();
-    digest[..16].iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hex(&hash.finalize()[..16])
 }
 
 /// The line in which conda or mamba says what it lacks.

@@ -1,7 +1,6 @@
 //! The image's Python: where it is, and what it is.
 
 use std::collections::BTreeSet;
-use std::fmt::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,6 +9,7 @@ use sha2::{Digest, Sha256};
 use tokio::process::Command;
 
 use super::marker::Facts;
+use crate::exec::digest::hex;
 use crate::exec::failure::Failure;
 use crate::exec::tool::Log;
 
@@ -108,11 +108,7 @@ fn held(folders: &[PathBuf]) -> String {
         hash.update(name);
         hash.update("\n");
     }
-    let mut text = String::new();
-    for byte in &hash.finalize()[..8] {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    hex(&hash.finalize()[..8])
 }
 
 /// Where the virtual environment that a program belongs to keeps its packages (PEP 405).

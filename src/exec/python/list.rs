@@ -3,12 +3,12 @@
 mod line;
 
 use std::collections::BTreeSet;
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
 use self::line::{Line, absolute, logical_lines, plain_git, there};
+use crate::exec::digest::hex;
 use crate::exec::failure::Failure;
 use crate::exec::plan::{Requirements, effective_lines};
 
@@ -166,11 +166,7 @@ impl List {
             hash.update(line);
             hash.update("\n");
         }
-        let mut key = String::new();
-        for byte in &hash.finalize()[..16] {
-            let _ = write!(key, "{byte:02x}");
-        }
-        key
+        hex(&hash.finalize()[..16])
     }
 }
 

@@ -19,13 +19,13 @@ use std::fs::{File, TryLockError};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::PythonSettings;
 use crate::exec::failure::Failure;
-use crate::exec::shelf::open_lock;
+use crate::exec::shelf::{hold, open_lock};
 use crate::exec::small;
 use crate::exec::tool::Log;
 
@@ -190,13 +190,7 @@ impl Store {
     /// Marks an environment as used now, by us.
     #[expect(clippy::unused_self, reason = "a folder of this store")]
     fn hold(&self, folder: &Path) -> Held {
-        let held = || {
-            let lock = open_lock(&folder.with_extension("used"))?;
-            let _ = lock.set_modified(SystemTime::now());
-            lock.try_lock_shared().ok()?;
-            Some(Arc::new(lock))
-        };
-        Held(held())
+        Held(hold(folder).map(Arc::new))
     }
 
     /// Removes environments until the cache has at most `limit` bytes: how many, and whether it is still larger.

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use super::{Fault, Finding, Platform, Registry, elsewhere, of_index, platform, settled, tries};
+use super::platform::{Platform, elsewhere, of_index};
+use super::{Fault, Finding, Registry, with_each_key};
 use crate::image::keyring::Key;
 use crate::image::{Keyring, Reference};
 
@@ -24,14 +25,7 @@ impl Registry {
         keys: &Keyring,
         platforms: Option<&[Platform]>,
     ) -> Finding<Command> {
-        let mut refused = None;
-        for key in tries(image, keys) {
-            let found = self.command_with(image, key, platforms).await;
-            if let Some(finding) = settled(image, found, &mut refused) {
-                return finding;
-            }
-        }
-        Finding::Refused(refused.unwrap_or_default())
+        with_each_key(image, keys, |key| self.command_with(image, key, platforms)).await
     }
 
     async fn command_with(
@@ -65,7 +59,7 @@ fn of_platform(
 ) -> Result<String, Fault> {
     let offered = of_index(index);
     let mut manifests = index["manifests"].as_array().into_iter().flatten();
-    let chosen = manifests.find(|manifest| match platform(&manifest["platform"]) {
+    let chosen = manifests.find(|manifest| match Platform::of(&manifest["platform"]) {
         Some(found) => platforms.is_none_or(|nodes| nodes.contains(&found)),
         // Only where none says what it is for.
         None => offered.is_empty(),

@@ -1,6 +1,6 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::json;
+use serde_json::{Value, json};
 use wiremock::matchers::{basic_auth, header, method, path, query_param};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
@@ -248,27 +248,6 @@ async fn a_registry_that_limits_fails_or_babbles_says_nothing_about_the_image() 
         matches!(&finding, Finding::Unknown(why) if why.starts_with("127.0.0.1:1: ")),
         "{finding:?}"
     );
-}
-
-#[tokio::test]
-async fn a_password_is_never_sent_to_a_token_service_in_the_clear() {
-    let registry = Registry::new(None, Vec::new()).unwrap();
-    let image = Reference::parse("registry.example/x").unwrap();
-    let key = Key {
-        user: "u".into(),
-        password: SecretString::from("p"),
-        identity_token: false,
-    };
-    let session = Session {
-        registry: &registry,
-        image: &image,
-        key: Some(&key),
-        authorization: None,
-    };
-    let refused = session
-        .token("http://registry.example/token", None, None)
-        .await;
-    assert!(matches!(refused, Err(Fault::Unknown(why)) if why.contains("no https address")));
 }
 
 #[test]

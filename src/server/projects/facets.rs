@@ -50,7 +50,7 @@ pub(crate) fn all_tags(call: &Call) -> Answer {
 
 fn tags_of(call: &Call, tables: &[&str]) -> Answer {
     let projects = json!(call.texts("projects")?).to_string();
-    let list = |key: &str| -> Result<Vec<String>, Refusal> {
+    let list = |key: &str| {
         let parts: Vec<String> = tables
             .iter()
             .map(|table| {
@@ -62,11 +62,7 @@ fn tags_of(call: &Call, tables: &[&str]) -> Answer {
         let sql = format!("{} ORDER BY 1", parts.join(" UNION "));
         column(call, &sql, &[&projects])
     };
-    let mut answer = json!({"tags": list("tags")?});
-    if call.flag("include_system")? {
-        answer["system_tags"] = json!(list("system_tags")?);
-    }
-    Ok(answer)
+    found_tags(call, list)
 }
 
 /// `projects.get_project_tags`: those of the projects themselves.
@@ -79,6 +75,11 @@ pub(crate) fn project_tags(call: &Call) -> Answer {
         );
         column(call, &sql, &[&projects])
     };
+    found_tags(call, list)
+}
+
+/// The tags that `list` finds, with those of the system if they are asked for.
+fn found_tags(call: &Call, list: impl Fn(&str) -> Result<Vec<String>, Refusal>) -> Answer {
     let mut answer = json!({"tags": list("tags")?});
     if call.flag("include_system")? {
         answer["system_tags"] = json!(list("system_tags")?);

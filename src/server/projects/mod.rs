@@ -120,16 +120,9 @@ pub(super) fn with_descendants(db: &Connection, ids: &[&str]) -> Result<Vec<Stri
 
 fn members(call: &Call) -> Result<Doc, Refusal> {
     let mut members = Doc::new();
-    for key in ["description", "default_output_destination"] {
-        if let Some(text) = call.text_or_none(key)? {
-            members.insert(key.into(), text.into());
-        }
-    }
-    for key in ["tags", "system_tags"] {
-        if call.value(key).is_some() {
-            members.insert(key.into(), query::tags(&call.texts(key)?));
-        }
-    }
+    let texts = ["description", "default_output_destination"];
+    call.copy_texts(&texts, &mut members)?;
+    query::copy_tags(call, &mut members)?;
     Ok(members)
 }
 

@@ -428,6 +428,18 @@ pub(crate) fn tags(tags: &[&str]) -> Value {
     json!(tags)
 }
 
+/// Copies the tags that a call gives, and tells which.
+pub(crate) fn copy_tags(call: &Call, into: &mut Doc) -> Result<Vec<&'static str>, Refusal> {
+    let mut copied = Vec::new();
+    for key in ["tags", "system_tags"] {
+        if call.value(key).is_some() {
+            into.insert(key.into(), tags(&call.texts(key)?));
+            copied.push(key);
+        }
+    }
+    Ok(copied)
+}
+
 /// An integer member of an event or a document, 0 if there is none.
 pub(crate) fn int_at(doc: &Doc, key: &str) -> i64 {
     doc.get(key).and_then(integer).unwrap_or(0)

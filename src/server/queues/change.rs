@@ -148,16 +148,8 @@ pub(crate) fn delete(call: &Call) -> Answer {
 pub(crate) fn update(call: &Call) -> Answer {
     let mut queue = known(call.db, call.text("queue")?)?;
     let mut fields = Doc::new();
-    for key in ["name", "display_name"] {
-        if let Some(text) = call.text_or_none(key)? {
-            fields.insert(key.into(), text.into());
-        }
-    }
-    for key in ["tags", "system_tags"] {
-        if call.value(key).is_some() {
-            fields.insert(key.into(), query::tags(&call.texts(key)?));
-        }
-    }
+    call.copy_texts(&["name", "display_name"], &mut fields)?;
+    query::copy_tags(call, &mut fields)?;
     if let Some(metadata) = call.object("metadata")? {
         fields.insert("metadata".into(), metadata.clone().into());
     }
@@ -187,10 +179,7 @@ pub(crate) fn add_or_update_metadata(call: &Call) -> Answer {
     if replace {
         metadata.clear();
     }
-    for item in items {
-        let key = doc::text(item, "key").to_owned();
-        metadata.insert(key, doc::project(item, &["key", "type", "value"]).into());
-    }
+    doc::add_metadata(metadata, &items);
     updated(call, queue)
 }
 

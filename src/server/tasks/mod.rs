@@ -186,22 +186,12 @@ fn write_members(call: &Call, task: &mut Doc) -> Result<Doc, Refusal> {
         task.insert("name".into(), checked_name(name)?.into());
         edited.push("name");
     }
-    for key in ["tags", "system_tags"] {
-        if call.value(key).is_some() {
-            task.insert(key.into(), query::tags(&call.texts(key)?));
-            edited.push(key);
-        }
-    }
+    edited.extend(query::copy_tags(call, task)?);
     if let Some(kind) = call.text_or_none("type")? {
         task.insert("type".into(), checked_type(kind)?.into());
         edited.push("type");
     }
-    for key in ["comment", "report"] {
-        if let Some(text) = call.text_or_none(key)? {
-            task.insert(key.into(), text.into());
-            edited.push(key);
-        }
-    }
+    edited.extend(call.copy_texts(&["comment", "report"], task)?);
     for key in ["project", "parent"] {
         match call.text_or_none(key)? {
             None => continue,

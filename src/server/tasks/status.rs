@@ -52,35 +52,21 @@ fn single(call: &Call, one: One) -> Answer {
     one(call, call.text("task")?).map(Value::Object)
 }
 
-/// The `*_many` form: each task on its own; what fails says why (§2.3).
+/// The `*_many` form: of what is done about entries it tells only whether it was.
 fn many(call: &Call, one: One) -> Answer {
-    let (mut succeeded, mut failed) = (Vec::new(), Vec::new());
-    for id in call.texts_required("ids")? {
-        match one(call, id) {
-            Ok(mut result) => {
-                for flag in ["queued", "dequeued"] {
-                    let done = match result.get(flag) {
-                        Some(Value::Number(_)) => true,
-                        Some(Value::Object(entries)) => entries.contains_key("removed"),
-                        _ => continue,
-                    };
-                    result.insert(flag.into(), done.into());
-                }
-                result.shift_remove("events");
-                result.insert("id".into(), id.into());
-                succeeded.push(result);
-            }
-            Err(refusal) if refusal.code == 400 => {
-                let codes = [refusal.code, refusal.subcode];
-                failed.push(json!({
-                    "id": id,
-                    "error": {"codes": codes, "msg": refusal.text, "data": refusal.data.unwrap_or_default()},
-                }));
-            }
-            Err(refusal) => return Err(refusal),
+    call.many(|call, id| {
+        let mut result = one(call, id)?;
+        for flag in ["queued", "dequeued"] {
+            let done = match result.get(flag) {
+                Some(Value::Number(_)) => true,
+                Some(Value::Object(entries)) => entries.contains_key("removed"),
+                _ => continue,
+            };
+            result.insert(flag.into(), done.into());
         }
-    }
-    Ok(json!({"succeeded": succeeded, "failed": failed}))
+        result.shift_remove("events");
+        Ok(result)
+    })
 }
 
 macro_rules! status_calls {

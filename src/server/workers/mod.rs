@@ -151,11 +151,7 @@ pub(crate) fn status_report(call: &Call) -> Answer {
     if !served.is_empty() {
         worker.insert("queues".into(), json!(served));
     }
-    for key in ["tags", "system_tags"] {
-        if call.value(key).is_some() {
-            worker.insert(key.into(), query::tags(&call.texts(key)?));
-        }
-    }
+    query::copy_tags(call, &mut worker)?;
     worker.insert("ip".into(), call.request.ip.clone().into());
     worker.insert("last_report_time".into(), call.now.clone().into());
     worker.shift_remove("task");

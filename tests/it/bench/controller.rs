@@ -15,12 +15,10 @@ use crate::e2e::s36_scale::{
     enqueue, live, processor, requests_per_task, resident, until_taken, world,
 };
 use crate::e2e::world::{World, wait};
+use crate::long;
 
 fn jobs() -> usize {
-    std::env::var("TRAINYARD_BENCH_JOBS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(1000)
+    long::size("TRAINYARD_BENCH_JOBS", 1000)
 }
 
 fn count(number: usize) -> f64 {
@@ -113,18 +111,13 @@ fn bare_loop(world: &World, number: usize) -> Pace {
     }
 }
 
-fn suspend(world: &World, suspend: bool) {
-    let patch = json!({"spec": {"suspend": suspend}}).to_string();
-    world.kubectl(&["patch", "queuebinding", "gpu", "--type=merge", "-p", &patch]);
-}
-
 /// The same by the controller: queued first, so that the pace is its own and not the enqueuer's.
 fn controlled(world: &World, number: usize) -> Pace {
-    suspend(world, true);
+    world.edit("gpu", &json!({"suspend": true}));
     std::thread::sleep(Duration::from_secs(3));
     enqueue(world, number);
     let begun = Instant::now();
-    suspend(world, false);
+    world.edit("gpu", &json!({"suspend": false}));
     // A list of all of them, again and again, would be most of the API server's work.
     let created = [r#"resource="jobs""#, r#"verb="create""#];
     wait("all Jobs are created", 1800, || {

@@ -14,7 +14,8 @@ use std::time::Duration;
 use serde_json::json;
 
 use self::rig::{Agent, Ours, Place, Run, Runner, counting};
-use super::{compare, figure, now};
+use super::{compare, figure};
+use crate::clock::now;
 use crate::e2e::glue::Packages;
 use crate::exec::proxy::Proxy;
 use crate::exec::server::wait;

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Watch, bound, kept_cache, now, printed};
+use super::{Watch, bound, kept_cache, printed};
+use crate::clock::now;
 use crate::e2e::glue::{Glue, Packages};
 use crate::e2e::world::{World, merge, wait};
 use crate::process::resident;

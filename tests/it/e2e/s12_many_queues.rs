@@ -66,14 +66,7 @@ fn each_strategy_is_followed_exactly() {
         wait("all Jobs are gone", 60, || {
             taken(&world).is_empty().then_some(())
         });
-        world.kubectl(&[
-            "patch",
-            "queuebinding",
-            "gpu",
-            "--type=merge",
-            "-p",
-            r#"{"spec":{"suspend":true}}"#,
-        ]);
+        world.edit("gpu", &json!({"suspend": true}));
         world.kubectl(&["delete", "queuebinding", "gpu", "--timeout=60s"]);
     }
 }
@@ -109,11 +102,7 @@ fn an_edit_of_the_strategy_acts_on_the_next_launch() {
                 "queues": [{"name": "aaa", "weight": 3}, {"name": b, "weight": 1}],
             }),
         );
-        wait("the edit was seen", 60, || {
-            let binding = world.get(&["queuebinding", "gpu"]);
-            let seen = &binding["status"]["observedGeneration"];
-            (*seen == binding["metadata"]["generation"]).then_some(())
-        });
+        world.until_observed("gpu");
     };
     let mut order: Vec<String> = Vec::new();
     for (strategy, count) in [("Priority", 3), ("RoundRobin", 4), ("Weighted", 4)] {

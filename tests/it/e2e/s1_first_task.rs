@@ -151,19 +151,8 @@ fn hello(world: &World, name: &str) {
 
 /// With room for one, one runs and one waits, and both status and table say so.
 fn what_runs_and_what_waits_is_counted(world: &World) {
-    let patch = json!({"spec": {"limits": {"maxConcurrent": 1}}}).to_string();
-    world.kubectl(&[
-        "patch",
-        "queuebinding",
-        "default",
-        "--type=merge",
-        "-p",
-        &patch,
-    ]);
-    wait("the edit was seen", 60, || {
-        let binding = world.get(&["queuebinding", "default"]);
-        (binding["status"]["observedGeneration"] == binding["metadata"]["generation"]).then_some(())
-    });
+    world.edit("default", &json!({"limits": {"maxConcurrent": 1}}));
+    world.until_observed("default");
     let runs = world.run("runs", "import time\ntime.sleep(600)\n", "default");
     wait("it runs", 90, || {
         (world.status(&runs) == "in_progress").then_some(())

@@ -8,26 +8,20 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::experiment::serve_repository;
 use super::world::{World, wait};
+use crate::clock::{self, now};
+use crate::long;
 
 const SECONDS: u64 = 12;
 /// What has to be held, and five times of it, which a shared machine may take.
 const LATE: f64 = 2.0 * 5.0;
 /// How far an event's time may be from its line's: marks are taken ten times a second.
 const OFF: f64 = 1.0;
-
-fn now() -> f64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .expect("a clock")
-        .as_secs_f64()
-}
 
 /// Prints a numbered line with the time each tenth of a second.
 fn printing(seconds: u64) -> String {
@@ -124,8 +118,7 @@ fn percentiles(name: &str, mut values: Vec<f64>) -> f64 {
 
 #[test]
 fn s21_lines_arrive_soon_with_their_own_times_in_every_phase() {
-    let seconds = std::env::var("TRAINYARD_LOG_SECONDS")
-        .map_or(SECONDS, |text| text.parse().expect("a number of seconds"));
+    let seconds = long::size("TRAINYARD_LOG_SECONDS", SECONDS);
     let world = World::with_binding("s21");
     let setup = "for step in 1 2 3 4 5 6; do echo preparing $step; sleep 0.5; done";
     world.bind(
@@ -215,11 +208,7 @@ fn phases(world: &World, task: &str, seen: &BTreeMap<String, Seen>, ticks: &[(f6
         .iter()
         .find(|status| status["name"] == "prepare")
         .expect("prepare");
-    let time = |field: &str| {
-        let text: &Value = &prepare["state"]["terminated"][field];
-        let time: Timestamp = text.as_str().expect("a time").parse().expect("a time");
-        time.as_millisecond() as f64 / 1000.0
-    };
+    let time = |field: &str| clock::told(&prepare["state"]["terminated"][field]);
     // Kubernetes tells whole seconds.
     let (started, finished) = (time("startedAt") - OFF, time("finishedAt") + 1.0 + OFF);
     let checkout: Vec<&Seen> = seen

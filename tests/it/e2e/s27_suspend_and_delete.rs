@@ -124,19 +124,11 @@ fn an_edit_of_the_template_leaves_fifty_running_tasks_alone() {
     };
     let before = known(&world);
     assert_eq!(before.len(), JOBS);
-    let patch = json!({"spec": {"template": {"metadata": {"labels": {"edited": "yes"}}}}});
-    world.kubectl(&[
-        "patch",
-        "queuebinding",
+    world.edit(
         "gpu",
-        "--type=merge",
-        "-p",
-        &patch.to_string(),
-    ]);
-    wait("the edit was seen", 60, || {
-        let binding = world.get(&["queuebinding", "gpu"]);
-        (binding["status"]["observedGeneration"] == binding["metadata"]["generation"]).then_some(())
-    });
+        &json!({"template": {"metadata": {"labels": {"edited": "yes"}}}}),
+    );
+    world.until_observed("gpu");
     let new = enqueue(&world, 1).remove(0);
     let job = wait("the next task is taken", 60, || {
         let job = world.job_of(&new);

@@ -7,19 +7,8 @@ use serde_json::{Value, json};
 
 use super::world::{Proc, World, wait};
 
-/// A command of ours as an administrator runs it: with a kubeconfig, on no controller's behalf.
-fn command(world: &World, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
-    command
-        .args(args)
-        .env("KUBECONFIG", &world.place.kubeconfig)
-        .env("TRAINYARD_NAMESPACE", &world.namespace)
-        .env("TRAINYARD_IMAGE", &world.place.image);
-    command
-}
-
 fn output(world: &World, args: &[&str]) -> String {
-    let output = command(world, args).output().expect("the command runs");
+    let output = world.command(args).output().expect("the command runs");
     assert!(
         output.status.success(),
         "{args:?}: {}",
@@ -122,16 +111,9 @@ fn s29_render_is_the_job_that_is_created_and_explain_changes_nothing() {
     assert!(finalizers.is_null(), "{finalizers}");
 
     // A shadow beside it tells what would be done.
-    world.kubectl(&[
-        "patch",
-        "queuebinding",
-        "gpu",
-        "--type=merge",
-        "-p",
-        r#"{"spec":{"suspend":false}}"#,
-    ]);
+    world.edit("gpu", &json!({"suspend": false}));
     let log = world.dir.path().join("shadow.log");
-    let shadow = Proc::start(&mut command(&world, &["shadow", "--output", "json"]), &log);
+    let shadow = Proc::start(&mut world.command(&["shadow", "--output", "json"]), &log);
     let deed = wait("the shadow foresees the first task", 30, || {
         let log = shadow.log();
         let line = log.lines().find(|line| line.contains(&first))?;
@@ -156,9 +138,11 @@ fn s29_render_is_the_job_that_is_created_and_explain_changes_nothing() {
     wanted["spec"]["suspend"] = job["spec"]["suspend"].clone();
     wanted["metadata"]["labels"]["trainyard.dev/state"] =
         job["metadata"]["labels"]["trainyard.dev/state"].clone();
-    let pending = wanted
-        .to_string()
-        .replace(&"0".repeat(32), &pending_queue(&world));
+    let pending = world.pending_queue("gpu");
+    let pending = wanted.to_string().replace(
+        &"0".repeat(32),
+        &pending.expect("the pending queue is there"),
+    );
     let wanted: Value = serde_json::from_str(&pending).expect("still JSON");
     differences("job", &wanted, &job, &mut all);
     assert!(all.is_empty(), "{}", all.join("\n"));
@@ -206,19 +190,4 @@ fn s29_render_is_the_job_that_is_created_and_explain_changes_nothing() {
     );
     assert!(text.contains(&format!("ty-{second}-1")), "{text}");
     assert!(!text.contains(&world.secret), "no secret is printed");
-}
-
-fn pending_queue(world: &World) -> String {
-    let uid = world.get(&["queuebinding", "gpu"])["metadata"]["uid"]
-        .as_str()
-        .expect("binding has a uid")
-        .to_owned();
-    let found = world.call(
-        "queues.get_all",
-        &json!({"name": format!("^trainyard:{uid}$"), "search_hidden": true, "only_fields": ["id"]}),
-    );
-    found["queues"][0]["id"]
-        .as_str()
-        .expect("the pending queue is there")
-        .to_owned()
 }

@@ -16,12 +16,12 @@ use super::glue::{Glue, Packages};
 use super::played::{Part, Player, statuses};
 use super::second::ControlPlane;
 use super::world::{PATIENCE, Proc, World};
+use crate::long;
 
 const QUEUE: &str = "shared";
 
 fn number() -> usize {
-    let text = std::env::var("TRAINYARD_S31_TASKS").ok();
-    text.and_then(|text| text.parse().ok()).unwrap_or(36)
+    long::size("TRAINYARD_S31_TASKS", 36)
 }
 
 /// Reports who runs it; the glue's pods have their agent on a volume.

@@ -17,12 +17,12 @@ use super::played::{Part, Player, client, statuses};
 use super::s36_scale::enqueue;
 use super::world::{PATIENCE, World, wait};
 use crate::exec::proxy::{Fate as Lost, Proxy};
+use crate::long;
 
 const PERMITS: usize = 5;
 
 fn number() -> usize {
-    let text = std::env::var("TRAINYARD_S32_TASKS").ok();
-    text.and_then(|text| text.parse().ok()).unwrap_or(120)
+    long::size("TRAINYARD_S32_TASKS", 120)
 }
 
 /// What becomes of a task's pod, by the last two digits of its id: a few of 256 in each way.

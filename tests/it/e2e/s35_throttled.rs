@@ -14,11 +14,11 @@ use super::s36_scale::{enqueue, resident};
 use super::taken::{nowhere, until_taken};
 use super::world::{World, wait};
 use crate::exec::proxy::{Fate as Lost, Proxy};
+use crate::long;
 
 /// Tasks that run and tasks that wait; `TRAINYARD_S35_TASKS` says how many of each, 1,000 in the long form.
 fn number() -> usize {
-    let text = std::env::var("TRAINYARD_S35_TASKS").ok();
-    text.and_then(|text| text.parse().ok()).unwrap_or(40)
+    long::size("TRAINYARD_S35_TASKS", 40)
 }
 
 const RETRY_AFTER: u64 = 3;

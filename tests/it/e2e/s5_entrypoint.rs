@@ -1,7 +1,5 @@
 //! S5: with `useEntrypoint` a queue runs the image's own command instead of the task's code, with the same reporting.
 
-use std::process::Command;
-
 use serde_json::{Value, json};
 
 use super::s45_image_check::digest;
@@ -185,13 +183,7 @@ fn s5_a_task_waits_for_a_command_that_cannot_be_read_and_fails_where_there_is_no
 
     // Whoever asks hears the same.
     let output = |args: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_trainyard"))
-            .args(args)
-            .env("KUBECONFIG", &world.place.kubeconfig)
-            .env("TRAINYARD_NAMESPACE", &world.namespace)
-            .env("TRAINYARD_IMAGE", &world.place.image)
-            .output()
-            .expect("the command runs");
+        let output = world.command(args).output().expect("the command runs");
         let streams = [output.stdout, output.stderr].concat();
         String::from_utf8_lossy(&streams).into_owned()
     };
@@ -218,13 +210,8 @@ fn s5_render_shows_the_images_own_command() {
                 "queues": [{"name": "own", "useEntrypoint": true}]}),
     );
     let task = task(&world, "shown", "own");
-    let output = Command::new(env!("CARGO_BIN_EXE_trainyard"))
-        .args(["render", "--binding", "own", "--task", &task, "--origin"])
-        .env("KUBECONFIG", &world.place.kubeconfig)
-        .env("TRAINYARD_NAMESPACE", &world.namespace)
-        .env("TRAINYARD_IMAGE", &world.place.image)
-        .output()
-        .expect("the command runs");
+    let args = ["render", "--binding", "own", "--task", &task, "--origin"];
+    let output = world.command(&args).output().expect("the command runs");
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     let line = r#"containers[task].env[TRAINYARD_ENTRYPOINT].value = "[\"/bin/echo\",\"shown\"]"  # trainyard"#;
     assert!(told.lines().any(|known| known.ends_with(line)), "{told}");

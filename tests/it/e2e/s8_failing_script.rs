@@ -1,9 +1,9 @@
 //! S8: a script that fails ends its task, pod and Job as failed, with the cause, and leaves no process behind.
 
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::world::{World, wait};
+use crate::clock;
 
 /// Seconds from the end of the process to the task's final status: five times of what is stated, as a shared machine may
 /// take.
@@ -49,9 +49,7 @@ fn end_to_status(task: &Value, log: &[String]) -> f64 {
         .iter()
         .find_map(|line| line.strip_prefix("end ")?.parse().ok())
         .unwrap_or_else(|| panic!("the script told when it ended: {log:#?}"));
-    let changed = task["status_changed"].as_str().expect("a time");
-    let changed: Timestamp = changed.parse().expect("a time by RFC 3339");
-    changed.as_microsecond() as f64 / 1e6 - end
+    clock::told(&task["status_changed"]) - end
 }
 
 #[test]

@@ -53,17 +53,8 @@ fn until_line(world: &World, task: &str, line: &str) {
 }
 
 fn evict(world: &World, task: &str) {
-    let pod = world.running_pod(task)["metadata"]["name"]
-        .as_str()
-        .expect("pod has a name")
-        .to_owned();
-    world.post(
-        &format!("/api/v1/namespaces/{}/pods/{pod}/eviction", world.namespace),
-        &json!({
-            "apiVersion": "policy/v1", "kind": "Eviction",
-            "metadata": {"name": pod, "namespace": world.namespace},
-        }),
-    );
+    let pod = world.running_pod(task);
+    world.evict(pod["metadata"]["name"].as_str().expect("pod has a name"));
 }
 
 #[test]

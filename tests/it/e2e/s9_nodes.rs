@@ -29,8 +29,7 @@ fn node_of(world: &World, task: &str, attempt: u32) -> String {
 }
 
 fn suspend(world: &World, suspended: bool) {
-    let patch = json!({"spec": {"suspend": suspended}}).to_string();
-    world.kubectl(&["patch", "queuebinding", "gpu", "--type=merge", "-p", &patch]);
+    world.edit("gpu", &json!({"suspend": suspended}));
     wait("the binding is suspended, or no longer", 60, || {
         let reason = world.condition("gpu", "CapacityAvailable")["reason"] == "Suspended";
         (reason == suspended).then_some(())

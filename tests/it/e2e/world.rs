@@ -1,6 +1,7 @@
 //! What a scenario runs in: a namespace of its own on the real cluster, a `trainyard server` and a
 //! `trainyard controller` of its own, and short ways to speak to them. Everything started here ends with the value.
 
+mod bindings;
 mod neighbour;
 mod objects;
 
@@ -9,7 +10,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -362,17 +363,24 @@ impl World {
     }
 
     fn controller_command(&self, probes: &str) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = self.command(&["controller"]);
         command
-            .arg("controller")
-            .env("KUBECONFIG", &self.place.kubeconfig)
-            .env("TRAINYARD_NAMESPACE", &self.namespace)
-            .env("TRAINYARD_IMAGE", &self.place.image)
             .env("TRAINYARD_LISTEN", probes)
             .env("CLEARML_API_HOST", &self.url)
             .env("CLEARML_API_ACCESS_KEY", &self.key)
             .env("CLEARML_API_SECRET_KEY", &self.secret)
             .envs(self.environment.iter().cloned());
+        command
+    }
+
+    /// A command of ours as an administrator runs it: with a kubeconfig, on no controller's behalf.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .args(args)
+            .env("KUBECONFIG", &self.place.kubeconfig)
+            .env("TRAINYARD_NAMESPACE", &self.namespace)
+            .env("TRAINYARD_IMAGE", &self.place.image);
         command
     }
 
@@ -448,12 +456,7 @@ impl World {
 
     /// Standard output, or standard error when kubectl fails.
     pub fn try_kubectl(&self, args: &[&str]) -> Result<String, String> {
-        let output = self.kubectl_command(args).output().expect("kubectl runs");
-        if output.status.success() {
-            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-        } else {
-            Err(String::from_utf8_lossy(&output.stderr).into_owned())
-        }
+        said(&self.kubectl_command(args).output().expect("kubectl runs"))
     }
 
     pub fn try_apply(&self, object: &Value) -> Result<String, String> {
@@ -470,67 +473,18 @@ impl World {
             .expect("stdin")
             .write_all(object.to_string().as_bytes())
             .expect("kubectl reads");
-        let output = child.wait_with_output().expect("kubectl ends");
-        if output.status.success() {
-            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-        } else {
-            Err(String::from_utf8_lossy(&output.stderr).into_owned())
-        }
+        said(&child.wait_with_output().expect("kubectl ends"))
     }
 
-    /// A QueueBinding `name` on `queues`; `patch` is merged into its spec.
-    pub fn binding(&self, name: &str, queues: &[&str], patch: &Value) -> Value {
-        let (web, files) = self.web_and_files(&self.url);
-        let mut spec = json!({
-            "server": {
-                "apiUrl": self.url, "webUrl": web, "filesUrl": files,
-                "credentialsSecretRef": {"name": "clearml-credentials"},
-            },
-            "queues": queues.iter().map(|queue| json!({"name": self.named(queue)})).collect::<Vec<_>>(),
-            "limits": {"maxConcurrent": 4},
-            "environment": {"indexUrl": self.place.index_url},
-            "lifecycle": {"abortGracePeriod": "10s"},
-            "template": {"spec": {"containers": [{"name": "task", "image": self.place.task_image}]}},
-        });
-        // Somebody else's cluster may have none.
-        if self.place.index_url.is_empty() {
-            spec["environment"] = json!({});
-        }
-        merge(&mut spec, patch);
-        json!({
-            "apiVersion": "trainyard.dev/v1alpha1", "kind": "QueueBinding",
-            "metadata": {"name": name}, "spec": spec,
-        })
-    }
-
-    pub fn bind(&self, name: &str, queues: &[&str], patch: &Value) {
-        self.apply(&self.binding(name, queues, patch));
-    }
-
-    pub fn condition(&self, binding: &str, kind: &str) -> Value {
-        let object = self.get(&["queuebinding", binding]);
-        object["status"]["conditions"]
-            .as_array()
-            .and_then(|all| {
-                all.iter()
-                    .find(|condition| condition["type"] == kind)
-                    .cloned()
-            })
-            .unwrap_or(Value::Null)
-    }
-
-    pub fn until_ready(&self, binding: &str) {
-        let mut last = Value::Null;
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while Instant::now() < deadline {
-            last = self.get(&["queuebinding", binding])["status"].clone();
-            if self.condition(binding, "Ready")["status"] == "True" {
-                return;
-            }
-            thread::sleep(Duration::from_millis(200));
-        }
-        let log = fs::read_to_string(self.dir.path().join("controller.log")).unwrap_or_default();
-        panic!("binding {binding} is not ready: {last:#}\ncontroller: {log}");
+    /// Evicts a pod by the API server, as draining a node does.
+    pub fn evict(&self, pod: &str) {
+        self.post(
+            &format!("/api/v1/namespaces/{}/pods/{pod}/eviction", self.namespace),
+            &json!({
+                "apiVersion": "policy/v1", "kind": "Eviction",
+                "metadata": {"name": pod, "namespace": self.namespace},
+            }),
+        );
     }
 
     pub fn jobs(&self) -> Vec<Value> {
@@ -650,7 +604,12 @@ impl World {
     }
 
     pub fn entries(&self, queue: &str) -> Vec<String> {
-        let queue = self.call("queues.get_by_id", &json!({"queue": self.queue_id(queue)}));
+        self.entries_of(&self.queue_id(queue))
+    }
+
+    /// The same by the id of the queue.
+    pub fn entries_of(&self, queue: &str) -> Vec<String> {
+        let queue = self.call("queues.get_by_id", &json!({"queue": queue}));
         queue["queue"]["entries"]
             .as_array()
             .map(|all| {
@@ -823,6 +782,16 @@ impl Drop for World {
             thread::panicking() || !told,
             "the controller's log names the server's secret key"
         );
+    }
+}
+
+/// Standard output, or standard error of a program that has failed.
+fn said(output: &Output) -> Result<String, String> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() {
+        Ok(text(&output.stdout))
+    } else {
+        Err(text(&output.stderr))
     }
 }
 

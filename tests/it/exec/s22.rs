@@ -29,6 +29,7 @@ use self::pod::{Contained, Kill};
 use super::pod::Pod;
 use super::proxy::{Fate, Proxy};
 use super::server::Server;
+use crate::long;
 
 /// Kills of the form that runs each time.
 const KILLS: usize = 50;
@@ -55,17 +56,10 @@ impl Tally {
     }
 }
 
-fn number(name: &str, default: usize) -> usize {
-    std::env::var(name).map_or(default, |text| {
-        text.parse()
-            .unwrap_or_else(|_| panic!("{name} is {text:?}, which is no number"))
-    })
-}
-
 #[test]
 fn s22_random_kills_lose_double_and_swap_nothing() {
-    let goal = number("TRAINYARD_KILLS", KILLS);
-    let seed = number(
+    let goal = long::size("TRAINYARD_KILLS", KILLS);
+    let seed: usize = long::size(
         "TRAINYARD_KILLS_SEED",
         rand::rng().random_range(0..1_000_000),
     );

@@ -302,25 +302,8 @@ async fn submodules_come_out_of_the_cache_too() {
 #[tokio::test]
 async fn a_submodule_with_a_path_of_this_machine_is_refused_with_a_cache_too() {
     let (private, server) = Private::new().await;
-    let origin = Origin::new();
     let bare = private.path().join("lib.git");
-    origin.git(&[
-        "pull",
-        "--quiet",
-        &format!("file://{}/train.git", private.path().display()),
-    ]);
-    origin.git(&[
-        "config",
-        "--file",
-        ".gitmodules",
-        "submodule.lib.url",
-        &format!("file://{}", bare.display()),
-    ]);
-    let commit = origin.commit("y", "");
-    git(
-        private.path(),
-        &["clone", "--quiet", "--bare", &origin.url(), "other.git"],
-    );
+    let commit = private.other(&format!("file://{}", bare.display()));
     let volume = Volume::new();
     let mut pod = volume.pod();
     pod.give("token", TOKEN);

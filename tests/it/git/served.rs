@@ -124,6 +124,29 @@ impl Private {
         }
         Self { folder, commit }
     }
+
+    /// A third one, `other.git`: the same with its submodule at this address. Gives its commit.
+    pub fn other(&self, submodule: &str) -> String {
+        let origin = Origin::new();
+        origin.git(&[
+            "pull",
+            "--quiet",
+            &format!("file://{}/train.git", self.path().display()),
+        ]);
+        origin.git(&[
+            "config",
+            "--file",
+            ".gitmodules",
+            "submodule.lib.url",
+            submodule,
+        ]);
+        let commit = origin.commit("y", "");
+        git(
+            self.path(),
+            &["clone", "--quiet", "--bare", &origin.url(), "other.git"],
+        );
+        commit
+    }
 }
 
 #[tokio::test]
@@ -198,24 +221,7 @@ async fn a_submodule_elsewhere_does_not_get_the_token() {
     let (private, server) = Private::new().await;
     // The same server under another name stands for a stranger's.
     let stranger = server.url.replace("127.0.0.1", "localhost");
-    let origin = Origin::new();
-    origin.git(&[
-        "pull",
-        "--quiet",
-        &format!("file://{}/train.git", private.folder.path().display()),
-    ]);
-    origin.git(&[
-        "config",
-        "--file",
-        ".gitmodules",
-        "submodule.lib.url",
-        &format!("{stranger}/lib.git"),
-    ]);
-    let commit = origin.commit("y", "");
-    git(
-        private.folder.path(),
-        &["clone", "--quiet", "--bare", &origin.url(), "other.git"],
-    );
+    let commit = private.other(&format!("{stranger}/lib.git"));
     let mut dest = Dest::new();
     dest.give("token", TOKEN);
     let failure = dest

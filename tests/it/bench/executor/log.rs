@@ -4,9 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::super::{at_least, figure, now};
+use super::super::{at_least, figure};
 use super::rig::{Agent, Ours, Place, Runner};
 use super::{compare, times};
+use crate::clock::now;
 use crate::e2e::glue::Packages;
 use crate::exec::server::wait;
 

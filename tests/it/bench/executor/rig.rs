@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::bench::now;
+use crate::clock::now;
 use crate::e2e::glue::Packages;
 use crate::exec::pod::Pod;
 use crate::exec::proxy::{Fate, Proxy};

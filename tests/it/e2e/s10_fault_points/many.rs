@@ -12,6 +12,7 @@ use super::stage::TIMES;
 use crate::e2e::kwok::Kwok;
 use crate::e2e::played::{Part, Player, statuses};
 use crate::e2e::world::World;
+use crate::long;
 
 /// What the tasks lead past.
 const POINTS: [&str; 14] = [
@@ -34,8 +35,7 @@ const POINTS: [&str; 14] = [
 const AHEAD: usize = 400;
 
 fn number() -> usize {
-    let text = std::env::var("TRAINYARD_S10_TASKS").ok();
-    text.and_then(|text| text.parse().ok()).unwrap_or(150)
+    long::size("TRAINYARD_S10_TASKS", 150)
 }
 
 /// What becomes of a task's pod: of sixteen, one each dies in one of five ways.

@@ -268,29 +268,21 @@ fn aborted(stage: &mut Stage) {
     let pending = pending_queue(stage, &name);
     for _ in 0..6 {
         let task = stage.run("aborted", Act::Ends, &name);
-        let waits = |world: &World| entries(world, &pending).contains(&task);
+        let waits = |world: &World| world.entries_of(&pending).contains(&task);
         assert!(stage.until(60, waits), "task {task} waits");
         stage.world.call("tasks.stop", &json!({"task": task}));
         stage.expect(&task, "aborted", "stopped", 0);
         let is_over = |world: &World| {
-            !entries(world, &pending).contains(&task) && world.job_of(&task).is_null()
+            !world.entries_of(&pending).contains(&task) && world.job_of(&task).is_null()
         };
         assert!(stage.until(90, is_over), "nothing is left of task {task}");
         if stage.left("take-entry/taken") > 0 {
             let body = json!({"queue": pending, "task": task, "update_execution_queue": false});
             stage.world.call("queues.add_task", &body);
-            let is_taken = |world: &World| !entries(world, &pending).contains(&task);
+            let is_taken = |world: &World| !world.entries_of(&pending).contains(&task);
             assert!(stage.until(90, is_taken), "the entry of task {task} stays");
         }
     }
-}
-
-fn entries(world: &World, queue: &str) -> Vec<String> {
-    let queue = world.call("queues.get_by_id", &json!({"queue": queue}));
-    let entries = queue["queue"]["entries"].as_array().cloned();
-    let all = entries.unwrap_or_default().into_iter();
-    all.filter_map(|entry| entry["task"].as_str().map(str::to_owned))
-        .collect()
 }
 
 /// Tasks that stand pending without a Job, and dequeues that leave a task queued.
@@ -327,16 +319,9 @@ fn astray(stage: &mut Stage) {
 }
 
 fn pending_queue(stage: &mut Stage, binding: &str) -> String {
-    let uid = stage.world.get(&["queuebinding", binding])["metadata"]["uid"]
-        .as_str()
-        .expect("binding has a uid")
-        .to_owned();
-    let wanted =
-        json!({"name": format!("^trainyard:{uid}$"), "search_hidden": true, "only_fields": ["id"]});
     let mut id = None;
     stage.until(60, |world| {
-        let found = world.call("queues.get_all", &wanted);
-        id = found["queues"][0]["id"].as_str().map(str::to_owned);
+        id = world.pending_queue(binding);
         id.is_some()
     });
     id.expect("the binding has a pending queue")
@@ -353,7 +338,7 @@ fn in_order(stage: &mut Stage) {
         for count in [1, 2] {
             let task = stage.run("in order", Act::Ends, &name);
             stage.expect(&task, "in order", "queued", 0);
-            let waits = |world: &World| entries(world, &pending).len() == count;
+            let waits = |world: &World| world.entries_of(&pending).len() == count;
             assert!(stage.until(60, waits), "task {task} waits");
             // A turn of its own, and patience of its own.
             stage.until(3, |_| false);

@@ -1,8 +1,8 @@
 //! S7: what a task says that ran out of memory, how soon it says so, and how long its Job is kept.
 
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::clock;
 use crate::e2e::world::{World, wait};
 
 /// The stated figure: the task has ended so many seconds after the kernel's kill; five times of it are allowed.
@@ -59,7 +59,7 @@ pub(super) fn judge(world: &World, row: &str, task: &str, document: &Value) {
     let last = sent.last().expect("the script has written");
     assert!(message.contains(last), "{row}: {last:?} in {message:?}");
 
-    let late = ended_at(document) - time_of(last);
+    let late = clock::told(&document["status_changed"]) - time_of(last);
     println!("{row:>30}: ended {late:.2} s after the kill");
     assert!(
         late <= TOLD * 5.0,
@@ -77,11 +77,4 @@ pub(super) fn judge(world: &World, row: &str, task: &str, document: &Value) {
 fn time_of(line: &str) -> f64 {
     let time = line.rsplit_once(" at ").and_then(|(_, at)| at.parse().ok());
     time.unwrap_or_else(|| panic!("no time in {line:?}"))
-}
-
-/// When the task came to its status, in seconds.
-fn ended_at(document: &Value) -> f64 {
-    let changed = document["status_changed"].as_str().expect("a time");
-    let changed: Timestamp = changed.parse().expect("a time by RFC 3339");
-    changed.as_microsecond() as f64 / 1e6
 }

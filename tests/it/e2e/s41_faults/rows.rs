@@ -332,12 +332,5 @@ fn name_of_pod(world: &World, task: &str) -> String {
 }
 
 fn evict(world: &World, task: &str) {
-    let pod = name_of_pod(world, task);
-    world.post(
-        &format!("/api/v1/namespaces/{}/pods/{pod}/eviction", world.namespace),
-        &json!({
-            "apiVersion": "policy/v1", "kind": "Eviction",
-            "metadata": {"name": pod, "namespace": world.namespace},
-        }),
-    );
+    world.evict(&name_of_pod(world, task));
 }

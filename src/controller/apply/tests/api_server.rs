@@ -1,0 +1,81 @@
+//! The Jobs of an API server, as a router in this process.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde_json::Value;
+
+use crate::controller::tests::{job_name, merge, refusal};
+
+/// Jobs by name; a patch with an old resourceVersion is a conflict, as is a wrong UID.
+#[derive(Clone, Default)]
+pub(super) struct Cluster {
+    jobs: Arc<Mutex<HashMap<String, Value>>>,
+    pub deleted: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Cluster {
+    pub fn client(&self) -> kube::Client {
+        let one = "/apis/batch/v1/namespaces/{ns}/jobs/{name}";
+        let router = Router::new()
+            .route(one, get(read).patch(patch).delete(delete))
+            .with_state(self.clone());
+        kube::Client::new(router, "ns")
+    }
+
+    pub fn put(&self, job: &Value) {
+        let name = job["metadata"]["name"].as_str().unwrap().to_owned();
+        self.jobs.lock().unwrap().insert(name, job.clone());
+    }
+
+    pub fn job(&self) -> Value {
+        self.jobs.lock().unwrap()[&job_name()].clone()
+    }
+}
+
+async fn read(State(cluster): State<Cluster>, Path((_, name)): Path<(String, String)>) -> Response {
+    match cluster.jobs.lock().unwrap().get(&name) {
+        Some(job) => axum::Json(job.clone()).into_response(),
+        None => refusal(404),
+    }
+}
+
+async fn patch(
+    State(cluster): State<Cluster>,
+    Path((_, name)): Path<(String, String)>,
+    body: String,
+) -> Response {
+    let patch: Value = serde_json::from_str(&body).unwrap();
+    let mut jobs = cluster.jobs.lock().unwrap();
+    let Some(job) = jobs.get_mut(&name) else {
+        return refusal(404);
+    };
+    for field in ["resourceVersion", "uid"] {
+        let wanted = &patch["metadata"][field];
+        if !wanted.is_null() && *wanted != job["metadata"][field] {
+            return refusal(409);
+        }
+    }
+    merge(job, &patch);
+    axum::Json(job.clone()).into_response()
+}
+
+async fn delete(
+    State(cluster): State<Cluster>,
+    Path((_, name)): Path<(String, String)>,
+    body: String,
+) -> Response {
+    cluster
+        .deleted
+        .lock()
+        .unwrap()
+        .push(serde_json::from_str(&body).unwrap());
+    match cluster.jobs.lock().unwrap().remove(&name) {
+        Some(job) => axum::Json(job).into_response(),
+        None => refusal(404),
+    }
+}

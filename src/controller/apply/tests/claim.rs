@@ -1,0 +1,109 @@
+//! A task is claimed: its entry is taken, its Job released.
+
+use super::*;
+
+#[tokio::test]
+async fn a_release_survives_that_the_job_was_touched_meanwhile() {
+    let stage = Stage::new().await;
+    let seen = job("intent", true);
+    let mut touched = seen.clone();
+    touched["metadata"]["resourceVersion"] = json!("8");
+    stage.cluster.put(&touched);
+    let report = stage
+        .carry_out(stage.case(Entry::Pending, "queued", &seen))
+        .await;
+    assert!(report.released, "{report:?}");
+    assert_eq!(stage.cluster.job()["spec"]["suspend"], false);
+    assert_eq!(
+        stage.cluster.job()["metadata"]["labels"]["trainyard.dev/state"],
+        "held"
+    );
+}
+
+#[tokio::test]
+async fn a_job_that_was_made_anew_is_not_released_in_its_place() {
+    let stage = Stage::new().await;
+    let seen = job("intent", true);
+    let mut successor = seen.clone();
+    successor["metadata"]["uid"] = json!("job-2");
+    stage.cluster.put(&successor);
+    let report = stage
+        .carry_out(stage.case(Entry::Pending, "queued", &seen))
+        .await;
+    assert!(!report.released);
+    assert_eq!(stage.cluster.job()["spec"]["suspend"], true);
+}
+
+#[tokio::test]
+async fn a_take_that_somebody_else_won_changes_nothing() {
+    let stage = Stage::new().await;
+    stage
+        .answers("queues.remove_task", &json!({"removed": 0}))
+        .await;
+    let intent = job("intent", true);
+    stage.cluster.put(&intent);
+    let report = stage
+        .carry_out(stage.case(Entry::Served { queue: queue('a') }, "queued", &intent))
+        .await;
+    assert!(report.fault.is_none());
+    assert_eq!(stage.calls().await, ["queues.remove_task"]);
+    assert_eq!(stage.cluster.job(), intent);
+}
+
+#[tokio::test]
+async fn what_was_taken_is_parked_and_released_in_one_go() {
+    let stage = Stage::new().await;
+    let mut queued = document("queued");
+    queued["runtime"] = json!({});
+    stage
+        .answers("queues.remove_task", &json!({"removed": 1}))
+        .await;
+    stage
+        .answers("tasks.get_all", &json!({"tasks": [queued]}))
+        .await;
+    stage.answers("tasks.enqueue", &json!({"queued": 1})).await;
+    let intent = job("intent", true);
+    stage.cluster.put(&intent);
+    let report = stage
+        .carry_out(stage.case(Entry::Served { queue: queue('a') }, "queued", &intent))
+        .await;
+    assert_eq!(report.done, ["take", "park", "release"]);
+    assert_eq!(
+        stage.calls().await,
+        ["queues.remove_task", "tasks.get_all", "tasks.enqueue"]
+    );
+}
+
+#[tokio::test]
+async fn a_task_that_was_aborted_between_take_and_park_is_not_parked() {
+    let stage = Stage::new().await;
+    stage
+        .answers("queues.remove_task", &json!({"removed": 1}))
+        .await;
+    stage
+        .answers("tasks.get_all", &json!({"tasks": [document("stopped")]}))
+        .await;
+    let intent = job("intent", true);
+    stage.cluster.put(&intent);
+    let report = stage
+        .carry_out(stage.case(Entry::Served { queue: queue('a') }, "queued", &intent))
+        .await;
+    assert_eq!(report.done, ["take", "withdraw"]);
+    let preconditions = stage.cluster.deleted.lock().unwrap()[0]["preconditions"].clone();
+    assert_eq!(
+        preconditions,
+        json!({"uid": "job-1", "resourceVersion": "7"})
+    );
+    assert!(!stage.calls().await.contains(&"tasks.enqueue".to_owned()));
+}
+
+#[tokio::test]
+async fn a_step_that_comes_too_late_sends_nothing() {
+    let stage = Stage::new().await;
+    let intent = job("intent", true);
+    stage.cluster.put(&intent);
+    let mut case = stage.case(Entry::Served { queue: queue('a') }, "queued", &intent);
+    case.observed.read_at -= rules::STEP_DEADLINE + jiff::SignedDuration::from_secs(1);
+    stage.carry_out(case).await;
+    assert!(stage.calls().await.is_empty());
+}

@@ -1,0 +1,224 @@
+//! Steps at odd moments: somebody else was faster, a reading differs, an answer is "no". Everything ordinary is tested
+//! on a real cluster; here the API server is a router in this process and the ClearML server is wiremock.
+
+mod api_server;
+mod back;
+mod claim;
+mod end;
+
+use kube::runtime::events::{Recorder, Reporter};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use wiremock::matchers::path;
+use wiremock::{Mock, MockServer, ResponseTemplate};
+
+use self::api_server::Cluster;
+use super::*;
+use crate::claim::{Admission, Entry, JobsFact, OnInterruption, OnPendingTimeout};
+use crate::controller::mirror::{Mirror, Wakers};
+use crate::controller::tests::{TASK, id, identity, job, job_name, queue};
+use crate::controller::{Own, verdict};
+use crate::render;
+use crate::task::WorkerId;
+use crate::telemetry::metrics::Metrics;
+
+fn ended(mut job: Value) -> Value {
+    job["status"] = json!({"conditions": [{"type": "Failed", "status": "True"}]});
+    job
+}
+
+/// A task document, as the server would give it.
+fn document(status: &str) -> Value {
+    json!({
+        "id": TASK, "status": status, "status_reason": "", "status_message": "", "enqueue_status": "created",
+        "execution": {"queue": "a".repeat(32)},
+        "runtime": {"_trainyard_attempt": format!("{}:{TASK}:1", identity().worker.0)},
+    })
+}
+
+/// Both sides, and the one task that steps are carried out on.
+struct Stage {
+    cluster: Cluster,
+    server: MockServer,
+    context: Context,
+    client: api::Client,
+    returned: Returned,
+}
+
+impl Stage {
+    async fn new() -> Self {
+        let (cluster, server) = (Cluster::default(), MockServer::start().await);
+        let credentials = api::Credentials::keys("key", "secret");
+        let client = api::Client::new(api::Settings::new(server.uri(), credentials, "w")).unwrap();
+        let (kube, wakers) = (cluster.client(), Wakers::default());
+        let context = Context {
+            jobs: Mirror::new(wakers.clone()),
+            pods: Mirror::new(wakers.clone()),
+            wakers,
+            nodes: crate::controller::nodes::Nodes::new(kube.clone(), CancellationToken::new()),
+            images: crate::controller::images::Images::with_defaults(kube.clone()),
+            servers: crate::controller::together::Servers::default(),
+            shares: crate::controller::lease::Shares::new("me"),
+            metrics: Metrics::new().unwrap(),
+            throttle: crate::controller::throttle::Throttle::default(),
+            recorder: Recorder::new(
+                kube.clone(),
+                Reporter {
+                    controller: "t".into(),
+                    instance: None,
+                },
+            ),
+            kube,
+            settings: Own {
+                server: None,
+                default_image: None,
+                images: render::Settings {
+                    image: "i".into(),
+                    image_pull_policy: None,
+                    image_pull_secrets: Vec::new(),
+                },
+                worker: "trainyard".into(),
+                identity: "me".into(),
+            },
+        };
+        let stage = Self {
+            cluster,
+            server,
+            context,
+            client,
+            returned: Returned::default(),
+        };
+        stage
+            .answers("auth.login", &json!({"token": "a.b.c"}))
+            .await;
+        stage
+            .answers("events.add_batch", &json!({"added": 1}))
+            .await;
+        stage
+    }
+
+    async fn answers(&self, action: &str, data: &Value) {
+        let body = json!({"meta": {"result_code": 200}, "data": data});
+        let answer = ResponseTemplate::new(200).set_body_json(body);
+        Mock::given(path(format!("/{action}")))
+            .respond_with(answer)
+            .mount(&self.server)
+            .await;
+    }
+
+    async fn refuses(&self, action: &str, subcode: u32) {
+        let body = json!({"meta": {"result_code": 400, "result_subcode": subcode, "result_msg": "no"}, "data": {}});
+        let answer = ResponseTemplate::new(400).set_body_json(body);
+        Mock::given(path(format!("/{action}")))
+            .respond_with(answer)
+            .mount(&self.server)
+            .await;
+    }
+
+    /// Calls that reached the server, without login and log lines.
+    async fn calls(&self) -> Vec<String> {
+        let requests = self.server.received_requests().await.unwrap();
+        let actions = requests
+            .iter()
+            .map(|request| request.url.path()[1..].to_owned());
+        actions
+            .filter(|action| !matches!(action.as_str(), "auth.login" | "events.add_batch"))
+            .collect()
+    }
+
+    fn case(&self, entry: Entry, status: &str, job: &Value) -> Case {
+        let object = Arc::new(JobRow::of(serde_json::from_value(job.clone()).unwrap()));
+        let facts = self.facts(status);
+        let fact = observe::job_fact(&identity(), &object, &[], &Lore::default(), &verdict::cause)
+            .unwrap();
+        let now = Timestamp::now();
+        Case {
+            task: id(TASK),
+            observed: Observed {
+                facts: rules::Facts {
+                    entry,
+                    task: TaskFact::Found(observe::task_state(
+                        &identity(),
+                        &id(TASK),
+                        &facts,
+                        |_| true,
+                    )),
+                    jobs: JobsFact::Known(vec![fact]),
+                    stamps: rules::Stamps::default(),
+                },
+                read_at: now,
+                unchanged_since: now - jiff::SignedDuration::from_mins(10),
+                this_pass: ThisPass::Nothing,
+            },
+            policy: Policy {
+                pending_timeout: jiff::SignedDuration::from_hours(1_000_000),
+                on_pending_timeout: OnPendingTimeout::Requeue,
+                on_interruption: OnInterruption::Requeue,
+                max_interruptions: 3,
+                max_failures: 0,
+                grace: jiff::SignedDuration::from_secs(30),
+                restore_orphans: false,
+                retiring: false,
+                admission: Admission::Yes,
+            },
+            objects: Objects {
+                jobs: vec![object],
+                pods: Vec::new(),
+            },
+            rendered: None,
+            turn: None,
+        }
+    }
+
+    fn facts(&self, status: &str) -> api::Facts {
+        let _ = self;
+        let mut document = document(status);
+        if status == "queued" {
+            document["runtime"] = json!({});
+        }
+        let task: crate::task::Task = serde_json::from_value(document).unwrap();
+        api::Facts {
+            id: task.id.clone(),
+            status: task.status,
+            status_reason: String::new(),
+            status_message: String::new(),
+            status_changed: None,
+            mark: task
+                .runtime
+                .get(crate::task::MARK)
+                .and_then(Value::as_str)
+                .map(|mark| WorkerId(mark.into())),
+            last_worker: None,
+            enqueue_status: task.enqueue_status,
+            queue: task.execution.queue.parse().ok(),
+        }
+    }
+
+    async fn carry_out(&self, case: Case) -> Report {
+        let (identity, lore, told) = (identity(), Lore::default(), Told::default());
+        let spec: QueueBindingSpec =
+            serde_json::from_value(json!({"queues": [{"name": "gpu"}]})).unwrap();
+        let resolved = Resolved::fixed(
+            vec![render::Queue {
+                id: queue('a'),
+                name: "gpu".into(),
+            }],
+            queue('b'),
+        );
+        let hands = Hands {
+            context: &self.context,
+            client: &self.client,
+            identity: &identity,
+            spec: &spec,
+            namespace: "ns",
+            binding: "gpu",
+            resolved: &resolved,
+            lore: &lore,
+            all_queues_read: true,
+            told: &told,
+            returned: &self.returned,
+            lines: Lines::default(),
+        };
+        hands.carry_out(case).await.1
+    }
+}

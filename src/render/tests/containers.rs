@@ -1,0 +1,141 @@
+//! What each of the three containers gets, and what is kept from it.
+
+use super::*;
+
+#[test]
+fn no_key_of_the_server_is_ever_a_value() {
+    let rendered = world().render();
+    for container in [
+        init_container(&rendered, "prepare"),
+        init_container(&rendered, "uplink"),
+        &pod(&rendered)["containers"][0],
+    ] {
+        for name in ["CLEARML_API_ACCESS_KEY", "CLEARML_API_SECRET_KEY"] {
+            assert_eq!(
+                variable(container, name)["valueFrom"]["secretKeyRef"]["name"],
+                "clearml-credentials"
+            );
+            assert_eq!(variable(container, name)["value"], Value::Null);
+        }
+    }
+}
+
+#[test]
+fn git_credentials_are_seen_by_prepare_alone() {
+    let world = world().with_spec(
+        "environment",
+        json!({ "git": { "credentialsSecretRef": { "name": "git" } } }),
+    );
+    let rendered = world.render();
+    let mounts = |container: &Value| {
+        container["volumeMounts"]
+            .to_string()
+            .contains("trainyard-git")
+    };
+    assert!(mounts(init_container(&rendered, "prepare")));
+    assert!(!mounts(init_container(&rendered, "uplink")));
+    assert!(!mounts(&pod(&rendered)["containers"][0]));
+}
+
+#[test]
+fn a_task_sees_its_own_part_of_a_shared_cache_and_prepare_the_repositories() {
+    let mount = |container: &Value, name: &str| -> Vec<(String, String)> {
+        let mounts = container["volumeMounts"].as_array().unwrap();
+        let of_volume = mounts.iter().filter(|mount| mount["name"] == name);
+        of_volume
+            .map(|mount| {
+                let text = |key: &str| mount[key].as_str().unwrap_or_default().to_owned();
+                (text("mountPath"), text("subPath"))
+            })
+            .collect()
+    };
+    let of = |cache: Value| {
+        let rendered = world()
+            .with_spec("environment", json!({ "cache": cache }))
+            .render();
+        let volumes = pod(&rendered)["volumes"].as_array().unwrap();
+        let count = volumes
+            .iter()
+            .filter(|volume| volume["name"] == "trainyard-cache")
+            .count();
+        assert_eq!(count, 1, "one volume, however many parts");
+        let prepare = mount(init_container(&rendered, "prepare"), "trainyard-cache");
+        let task = mount(&pod(&rendered)["containers"][0], "trainyard-cache");
+        (prepare, task)
+    };
+    let pair = |path: &str, sub: &str| vec![(path.to_owned(), sub.to_owned())];
+    let shared = (
+        pair("/trainyard-git/cache", "repositories"),
+        pair("/trainyard/cache", "environments"),
+    );
+    assert_eq!(of(json!({ "hostPath": "/var/cache/trainyard" })), shared);
+    assert_eq!(of(json!({ "claimName": "cache" })), shared);
+    // A cache that ends with the pod is nobody else's, and no repository is worth keeping in it.
+    let own = (Vec::new(), pair("/trainyard/cache", ""));
+    assert_eq!(of(json!({})), own);
+}
+
+#[test]
+fn the_templates_ways_out_are_those_of_all_three() {
+    let template = json!({ "spec": { "containers": [{ "name": "task", "image": "python:3", "env": [
+        { "name": "https_proxy", "value": "http://proxy:3128" },
+        { "name": "NO_PROXY", "value": "server" },
+        { "name": "OTHER", "value": "1" },
+    ] }] } });
+    let rendered = world().with_template(template).render();
+    for name in ["prepare", "uplink"] {
+        let container = init_container(&rendered, name);
+        assert_eq!(
+            variable(container, "https_proxy")["value"],
+            "http://proxy:3128"
+        );
+        assert_eq!(variable(container, "NO_PROXY")["value"], "server");
+        assert!(!container["env"].to_string().contains("OTHER"));
+    }
+}
+
+#[test]
+fn ours_never_run_as_root_and_share_the_user_of_the_task() {
+    let user = |template: Value| {
+        let rendered = world().with_template(template).render();
+        init_container(&rendered, "uplink")["securityContext"]["runAsUser"].clone()
+    };
+    let task = |user: u64| json!([{ "name": "task", "securityContext": { "runAsUser": user } }]);
+    assert_eq!(user(json!({})), Value::Null);
+    assert_eq!(
+        user(json!({ "spec": { "securityContext": { "runAsUser": 0 } } })),
+        65532
+    );
+    assert_eq!(user(json!({ "spec": { "containers": task(1000) } })), 1000);
+    assert_eq!(
+        user(json!({ "spec": { "containers": task(0) } })),
+        Value::Null
+    );
+}
+
+#[test]
+fn the_proxy_on_the_way_to_the_server_is_told_to_all_three_and_is_no_other_way_out() {
+    let ways = |rendered: &Rendered| {
+        let task = &pod(rendered)["containers"][0];
+        [
+            init_container(rendered, "prepare"),
+            init_container(rendered, "uplink"),
+            task,
+        ]
+        .map(|container| {
+            let variables = container["env"].as_array().unwrap();
+            let of_proxies = variables.iter().filter(|variable| {
+                let name = variable["name"].as_str().unwrap();
+                name.to_ascii_uppercase().ends_with("_PROXY")
+            });
+            of_proxies.cloned().collect::<Vec<Value>>()
+        })
+    };
+    let mut world = world();
+    assert!(ways(&world.render()).iter().all(Vec::is_empty));
+    world.server.proxy = Some("http://proxy:3128".into());
+    let way = json!({ "name": "TRAINYARD_SERVER_PROXY", "value": "http://proxy:3128" });
+    for found in ways(&world.render()) {
+        assert_eq!(found, std::slice::from_ref(&way));
+    }
+}
