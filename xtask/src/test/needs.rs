@@ -7,14 +7,12 @@ use anyhow::{Context, Result, bail};
 use super::cargo;
 
 /// How the paths of these tests begin.
-const PARTS: [&str; 8] = [
+const PARTS: [&str; 6] = [
     "bench::",
     "chart::",
     "clients::",
     "e2e::",
-    "exec::build::",
-    "exec::matrix::",
-    "exec::requirements::",
+    "exec::",
     "python::",
 ];
 
