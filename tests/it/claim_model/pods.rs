@@ -6,7 +6,7 @@ use trainyard::claim::Reason;
 
 use super::people::agent_runs;
 use super::setup::{Fault, Next, Setup, Variant};
-use super::world::{NO_POD, Pod, PodSlot, S, State, User, bit, job, pending};
+use super::world::{Controller, NO_POD, Pc, Pod, PodSlot, S, State, User, bit, job, pending};
 
 /// The Job of a pod slot.
 pub fn job_of(setup: &Setup, slot: usize) -> usize {
@@ -83,7 +83,14 @@ fn leaves(setup: &Setup, state: &mut State, slot: usize, cause: u8, rest: PodSlo
 
 /// Appends all that the pod in `slot` can do next.
 pub fn pod_steps(setup: &Setup, state: &State, slot: usize, out: &mut Vec<Next>) {
+    let acts = |one: &Controller| one.pc != Pc::Idle;
+    if setup.pods_wait && state.controllers.iter().any(acts) {
+        return;
+    }
     let life = state.pods[slot].life;
+    if setup.pods_wait && state.jobs[job_of(setup, slot)] & job::DELETING != 0 {
+        return pod_dies(setup, state, slot, out);
+    }
     match life {
         Pod::None => return pod_begins(setup, state, slot, out),
         Pod::Dead | Pod::LateTake | Pod::LateMark | Pod::LateReport | Pod::LateStart => {

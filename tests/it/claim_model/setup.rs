@@ -81,6 +81,8 @@ pub struct Setup {
     pub deaths: bool,
     /// A dying pod's last call of the fence may arrive after its death.
     pub late: bool,
+    /// Pods do nothing while a controller looks or acts, and only die once their Job is being deleted.
+    pub pods_wait: bool,
     /// A pod may never start.
     pub stuck: bool,
     /// An offered task may not be admitted (any longer).
@@ -112,6 +114,7 @@ impl Setup {
         crashes: true,
         deaths: true,
         late: false,
+        pods_wait: false,
         stuck: true,
         not_admitted: true,
         patience: true,
