@@ -296,6 +296,8 @@ fn an_experiment_of_the_sdk_runs_as_a_job_and_can_be_read_back() {
         .iter()
         .map(String::as_str)
         .filter(|line| !of_controller(line))
+        // Above stands what the script said where it was enqueued from.
+        .skip_while(|line| Some(line) != printed.first())
         .collect();
     assert_eq!(stored, printed, "log and container output differ");
     // Of that, these are the script's own: each once, with the uncommitted change before the last one.
