@@ -137,7 +137,7 @@ fn percentile(values: &[f64], percent: usize) -> f64 {
 
 #[test]
 fn idle_enqueue_to_job_created() {
-    let world = bound(World::measured("bench-job"), &json!({}));
+    let world = bound(World::new("bench-job"), &json!({}));
     let watch = Watch::start(&world, "jobs", Instant::now);
     let mut values = Vec::new();
     for i in 0..15_u64 {
@@ -156,7 +156,7 @@ fn idle_enqueue_to_job_created() {
 
 #[test]
 fn installation_to_ready_controller() {
-    let world = World::measured("bench-install");
+    let world = World::new("bench-install");
     let mut values = Vec::new();
     for _ in 0..5 {
         install(&world);
@@ -193,7 +193,7 @@ fn printed(world: &World, task: &str, word: &str) -> f64 {
 
 #[test]
 fn container_start_to_first_line_and_memory_of_the_executor() {
-    let world = bound(World::measured("bench-start"), &json!({}));
+    let world = bound(World::new("bench-start"), &json!({}));
     let mut start = Vec::new();
     let mut memory = Vec::new();
     for i in 0..7 {
@@ -213,7 +213,7 @@ fn container_start_to_first_line_and_memory_of_the_executor() {
 
 #[test]
 fn warm_environment() {
-    let mut world = World::measured("bench-warm");
+    let mut world = World::new("bench-warm");
     world.start_controller();
     let requirements =
         json!({"script": {"requirements": {"pip": "clearml == 2.1.12\nscikit-learn\n"}}});
@@ -247,7 +247,7 @@ fn warm_environment() {
 #[test]
 fn memory_of_the_controller_with_fifty_live_jobs() {
     let mut world = bound(
-        World::measured("bench-memory"),
+        World::new("bench-memory"),
         &json!({"limits": {"maxConcurrent": 50}, "template": {"spec": {
             "nodeSelector": {"no-such-node": "true"},
             "containers": [{"name": "task", "image": "example.org/none:1"}]}}}),

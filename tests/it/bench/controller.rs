@@ -147,7 +147,7 @@ fn named_at_launch(world: &World, number: usize) -> f64 {
 #[test]
 fn controller_with_many_live_jobs() {
     let number = jobs();
-    let (mut world, _kwok) = world(World::measured("bench-scale"), number / 1500 + 2);
+    let (mut world, _kwok) = world(World::new("bench-scale"), number / 1500 + 2);
     let bare = bare_loop(&world, number);
     let ours = controlled(&world, number);
     let (writes, reads) = requests_per_task(&world, number);
@@ -243,7 +243,7 @@ fn to_job(
 #[test]
 fn controller_enqueue_to_job_created() {
     let samples = jobs().min(100);
-    let (world, _kwok) = world(World::measured("bench-launch"), 1);
+    let (world, _kwok) = world(World::new("bench-launch"), 1);
     let watch = Watch::start(&world, "jobs", Instant::now);
     std::thread::sleep(Duration::from_secs(10));
     // Idle: each comes when nothing is on its way any more, at another moment of the second.
@@ -272,7 +272,7 @@ fn controller_enqueue_to_job_created() {
 
 #[test]
 fn controller_idle_with_ten_bindings_on_thirty_queues() {
-    let mut world = World::measured("bench-idle");
+    let mut world = World::new("bench-idle");
     world.start_controller();
     for binding in 0..10 {
         let queues: Vec<String> = (0..3).map(|queue| format!("q{binding}-{queue}")).collect();

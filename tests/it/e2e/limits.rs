@@ -113,7 +113,7 @@ fn two_bindings_keep_their_limits_and_the_order_of_what_waits() {
             std::time::Instant::now() < deadline,
             "{open} tasks are still open"
         );
-        std::thread::sleep(std::time::Duration::from_millis(300));
+        std::thread::sleep(std::time::Duration::from_millis(700));
     }
     assert!(looked_at >= 40, "only {looked_at} waiting tasks were seen");
     let mut runs = world.counter.lines();

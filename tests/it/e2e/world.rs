@@ -201,7 +201,7 @@ pub struct World {
     pub key: String,
     pub secret: String,
     pub counter: Counter,
-    /// The program under test: this build, or for benches the one that the image holds.
+    /// The program under test.
     program: PathBuf,
     server: Option<Proc>,
     /// The server in its place.
@@ -218,24 +218,26 @@ pub struct World {
 }
 
 impl World {
-    /// A namespace, a server, and (unless the scenario installs its own) nothing else.
+    /// A namespace, a server, and (unless the scenario installs its own) nothing else. Server and controller are the
+    /// program that the image holds: what is shipped is what is tried.
     pub fn new(name: &str) -> Self {
-        Self::of_program(name, PathBuf::from(env!("CARGO_BIN_EXE_trainyard")), None)
-    }
-
-    /// The same with the optimised program that the image holds, for benches.
-    pub fn measured(name: &str) -> Self {
-        Self::measured_on(name, None)
+        Self::of_image(name, None)
     }
 
     /// The same on the server that the caller of the bench named, if one was.
     pub fn compared(name: &str) -> Self {
-        Self::measured_on(name, Foreign::given())
+        Self::of_image(name, Foreign::given())
     }
 
-    fn measured_on(name: &str, foreign: Option<Foreign>) -> Self {
-        let program = std::env::var("TRAINYARD_E2E_PROGRAM")
-            .expect("TRAINYARD_E2E_PROGRAM names the program");
+    /// The same with the program that has fault points, which are compiled in for tests only.
+    pub fn with_fault_points(name: &str) -> Self {
+        Self::of_program(name, PathBuf::from(env!("CARGO_BIN_EXE_trainyard")), None)
+    }
+
+    fn of_image(name: &str, foreign: Option<Foreign>) -> Self {
+        let program = std::env::var("TRAINYARD_E2E_PROGRAM").expect(
+            "TRAINYARD_E2E_PROGRAM is not set: scenarios need the image's program; run them by `cargo xtask test`",
+        );
         Self::of_program(name, PathBuf::from(program), foreign)
     }
 

@@ -64,7 +64,7 @@ fn expected(task: &str) -> (usize, &'static str) {
 #[ignore = "long form: two minutes, and hours with TRAINYARD_S10_TASKS=100000"]
 fn s10_many_tasks_run_exactly_once_under_a_controller_that_dies_again_and_again() {
     let total = number();
-    let mut world = World::new("s10-many");
+    let mut world = World::with_fault_points("s10-many");
     let kwok = Kwok::start(&world, 2);
     let folder = world.dir.path().join("faults");
     fs::create_dir(&folder).expect("folder is made");

@@ -41,7 +41,7 @@ fn every_fault_point_belongs_to_one_stage() {
 #[test]
 fn s10_a_controller_that_dies_behind_each_of_its_calls_loses_and_doubles_nothing() {
     let begun = Instant::now();
-    let base = World::new("s10");
+    let base = World::with_fault_points("s10");
     let kwok = Kwok::start(&base, 1);
     // One part alone, while it is worked on.
     let only = std::env::var("TRAINYARD_S10_STAGE").ok();
