@@ -333,6 +333,10 @@ fn ours_by_the_mark_alone_ends_a_plain_agents_run() {
             variant: Variant::MarkAlone,
             agent: true,
             actions: &[Action::Enqueue],
+            stuck: false,
+            patience: false,
+            not_admitted: false,
+            ends: &[S::Failed],
             ..Setup::ONE
         },
     );

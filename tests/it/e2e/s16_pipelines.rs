@@ -17,8 +17,10 @@ use super::world::{World, merge};
 /// The two scenarios ask for more of the node's GPUs than it has, so one comes after the other.
 static GPUS: Mutex<()> = Mutex::new(());
 
-/// The SDK's reporter is a fork of a process with threads unless it is told otherwise, and may stand still.
-const SETTINGS: &str = "sdk.development.report_use_subprocess: false\n";
+/// The SDK's reporter is a fork of a process with threads unless it is told otherwise, and may stand still. What a script
+/// imports it looks for in a thread beside the script, which keeps its errors to itself: once it had found nothing.
+const SETTINGS: &str = "sdk.development.report_use_subprocess: false\n\
+    sdk.development.vcs_repo_detect_async: false\n";
 
 /// A pod whose SDK has these settings, of a folder on the host.
 fn template(world: &World, settings: &Path, resources: &Value) -> Value {
