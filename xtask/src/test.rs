@@ -3,20 +3,22 @@
 //! Each check is one line; the tests of Rust are counted as such. A check that cannot run says why and counts as
 //! failed. The output ends with `N passed, N failed`.
 
+mod count;
 mod needs;
+mod place;
 
-use std::collections::{HashMap, VecDeque};
-use std::ffi::OsString;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use self::count::{Count, Failed, count};
+pub use self::place::{Place, prepare, with};
 use crate::cluster::leftovers::{self, Held};
 use crate::cluster::{self, Cluster};
-use crate::{dirs, image, sh, tools};
+use crate::{dirs, sh, tools};
 
 /// What to check.
 #[derive(clap::Args)]
@@ -31,8 +33,8 @@ pub struct Arguments {
     #[arg(long)]
     keep: bool,
     /// How many scenarios run side by side on the cluster
-    #[arg(long, default_value_t = 4)]
-    threads: usize,
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u8).range(1..))]
+    threads: u8,
     #[command(flatten)]
     which: cluster::Which,
 }
@@ -45,27 +47,6 @@ struct Tally {
     /// Long forms that were not asked for.
     left: Vec<String>,
     long: bool,
-}
-
-/// A check or test that did not pass, and the end of what it said.
-struct Failed {
-    name: String,
-    words: Vec<String>,
-}
-
-impl From<String> for Failed {
-    fn from(name: String) -> Self {
-        let words = Vec::new();
-        Self { name, words }
-    }
-}
-
-/// What `cargo test` told.
-#[derive(Default)]
-struct Count {
-    passed: usize,
-    failed: Vec<Failed>,
-    ignored: Vec<String>,
 }
 
 impl Tally {
@@ -92,31 +73,53 @@ impl Tally {
     }
 
     /// Runs tests of Rust and counts them one by one.
-    fn rust_tests(&mut self, name: &str, command: &mut Command) {
-        let begun = Instant::now();
-        println!("── {name}");
-        if self.long {
-            command.arg("--include-ignored");
+    fn rust_tests(&mut self, name: &str, command: Command) {
+        self.side_by_side([(name, command)]);
+    }
+
+    /// Runs several programs of tests at once, each under its name.
+    fn side_by_side<const N: usize>(&mut self, lanes: [(&str, Command); N]) {
+        for (name, _) in &lanes {
+            println!("── {name}");
         }
-        match count(command) {
-            Ok(Count {
-                passed,
-                failed,
-                ignored,
-            }) => {
-                self.passed += passed;
-                if passed + failed.len() == 0 {
-                    self.failed.push(format!("{name}: no test ran").into());
+        let long = self.long;
+        let ended = thread::scope(|scope| {
+            let lanes = lanes.map(|(name, mut command)| {
+                if long {
+                    command.arg("--include-ignored");
                 }
-                self.failed.extend(failed);
-                self.left.extend(ignored);
-                println!(
-                    "   {name}: {passed} passed ({:.0} s)",
-                    begun.elapsed().as_secs_f64()
-                );
+                let lane = scope.spawn(move || {
+                    let begun = Instant::now();
+                    let told = count(&mut command);
+                    if let Ok(told) = &told {
+                        let passed = told.passed;
+                        let took = begun.elapsed().as_secs_f64();
+                        println!("   {name}: {passed} passed ({took:.0} s)");
+                    }
+                    told
+                });
+                (name, lane)
+            });
+            lanes.map(|(name, lane)| {
+                let told = lane.join().unwrap_or_else(|_| bail!("its reader failed"));
+                (name, told)
+            })
+        });
+        for (name, told) in ended {
+            match told {
+                Ok(told) => self.add(name, told),
+                Err(error) => self.fail(name, &error),
             }
-            Err(error) => self.fail(name, &error),
         }
+    }
+
+    fn add(&mut self, name: &str, told: Count) {
+        self.passed += told.passed;
+        if told.passed + told.failed.len() == 0 {
+            self.failed.push(format!("{name}: no test ran").into());
+        }
+        self.failed.extend(told.failed);
+        self.left.extend(told.ignored);
     }
 }
 
@@ -178,8 +181,11 @@ fn run(tally: &mut Tally, arguments: &Arguments) -> Result<()> {
         // Figures of a long form, say.
         "--show-output",
     ]);
-    arguments_of(&mut command, place.as_ref(), arguments.threads);
-    tally.rust_tests(&format!("tests of {only}"), &mut command);
+    if let Some(place) = &place {
+        command = with(place, command);
+    }
+    command.arg(format!("--test-threads={}", arguments.threads));
+    tally.rust_tests(&format!("tests of {only}"), command);
     Ok(())
 }
 
@@ -218,14 +224,14 @@ fn everything(tally: &mut Tally, arguments: &Arguments, kubeconfig: Option<&Path
     };
     tally.rust_tests(
         "unit tests",
-        &mut with(
+        with(
             &place,
             cargo(&["test", "--workspace", "--lib", "--bins", "--"]),
         ),
     );
     tally.rust_tests(
         "integration tests",
-        &mut with(
+        with(
             &place,
             cargo(&[
                 "test",
@@ -240,9 +246,7 @@ fn everything(tally: &mut Tally, arguments: &Arguments, kubeconfig: Option<&Path
             ]),
         ),
     );
-    let mut scenarios = cargo(&["test", "--test", "it", "--", "e2e::"]);
-    arguments_of(&mut scenarios, Some(&place), arguments.threads);
-    tally.rust_tests("scenarios on the cluster", &mut scenarios);
+    scenarios(tally, &place, arguments.threads);
     tally.check("demo", || {
         let program = std::env::current_exe().context("where is this program")?;
         sh::show(
@@ -255,6 +259,43 @@ fn everything(tally: &mut Tally, arguments: &Arguments, kubeconfig: Option<&Path
     if !arguments.keep && place.cluster.is_ours() {
         end(tally, &place.cluster);
     }
+}
+
+/// Scenarios that take minutes each. A runner of tests goes by the alphabet, and one of these that begins last runs
+/// alone while a core stands idle; so they have a process of their own beside that of the others.
+const LONGEST: [&str; 6] = [
+    "e2e::crash::",
+    "e2e::s10_fault_points::",
+    "e2e::s16_pipelines::",
+    "e2e::s32_permits::",
+    "e2e::s41_faults::",
+    "e2e::s47_stranded::",
+];
+
+fn scenarios(tally: &mut Tally, place: &Place, threads: u8) {
+    let run = |threads: u8| {
+        let mut command = with(place, cargo(&["test", "--test", "it", "--"]));
+        command.arg(format!("--test-threads={threads}"));
+        command
+    };
+    let of_the_longest = threads / 3;
+    if of_the_longest == 0 {
+        let mut all = run(threads);
+        all.arg("e2e::");
+        tally.rust_tests("scenarios on the cluster", all);
+        return;
+    }
+    let mut longest = run(of_the_longest);
+    let mut others = run(threads - of_the_longest);
+    others.arg("e2e::");
+    for path in LONGEST {
+        longest.arg(path);
+        others.args(["--skip", path]);
+    }
+    tally.side_by_side([
+        ("the longest scenarios", longest),
+        ("the other scenarios", others),
+    ]);
 }
 
 /// What is asked of the cluster itself; afterwards it is gone.
@@ -283,103 +324,6 @@ fn end(tally: &mut Tally, cluster: &Cluster) {
     });
 }
 
-/// What scenarios need: the cluster, the images, the SDK.
-pub struct Place {
-    pub cluster: Cluster,
-    image: String,
-    sdk_python: std::path::PathBuf,
-    agent_python: std::path::PathBuf,
-    rattler_python: std::path::PathBuf,
-    trains_python: std::path::PathBuf,
-    uv: std::path::PathBuf,
-    program: std::path::PathBuf,
-}
-
-/// Brings up the cluster, or takes that of `kubeconfig`, and builds what scenarios run.
-pub fn prepare(kubeconfig: Option<&Path>) -> Result<Place> {
-    let cluster = cluster::up(kubeconfig)?;
-    let image = image::build(&cluster)?;
-    cluster::publish(&cluster, None)?;
-    let sdk_python = tools::sdk_python()?;
-    let agent_python = tools::agent_python()?;
-    let trains_python = tools::trains_python()?;
-    let rattler_python = tools::rattler_python()?;
-    let dist = dirs::repository().join("dist");
-    Ok(Place {
-        cluster,
-        image,
-        sdk_python,
-        agent_python,
-        trains_python,
-        rattler_python,
-        uv: dist.join("uv"),
-        program: dist.join("trainyard"),
-    })
-}
-
-/// Finds the value of a variable.
-type Value = fn(&Place) -> OsString;
-
-/// The variables that tell a test where things are.
-const TOLD: [(&str, Value); 15] = [
-    ("TRAINYARD_E2E_KUBECONFIG", |place| {
-        place.cluster.kubeconfig.clone().into()
-    }),
-    ("TRAINYARD_E2E_GATEWAY", |place| {
-        place.cluster.gateway.to_string().into()
-    }),
-    ("TRAINYARD_E2E_IMAGE", |place| place.image.clone().into()),
-    ("TRAINYARD_E2E_TASK_IMAGE", |place| {
-        place.cluster.task_image.clone().into()
-    }),
-    ("TRAINYARD_E2E_REGISTRY", |place| {
-        place.cluster.registry.clone().into()
-    }),
-    ("TRAINYARD_E2E_INDEX_URL", |place| {
-        place.cluster.index_url.clone().into()
-    }),
-    ("TRAINYARD_E2E_BIN", |place| {
-        place.cluster.bin.clone().into()
-    }),
-    ("TRAINYARD_E2E_SDK_PYTHON", |place| {
-        place.sdk_python.clone().into()
-    }),
-    ("TRAINYARD_E2E_AGENT_PYTHON", |place| {
-        place.agent_python.clone().into()
-    }),
-    ("TRAINYARD_E2E_TRAINS_PYTHON", |place| {
-        place.trains_python.clone().into()
-    }),
-    ("TRAINYARD_RATTLER_PYTHON", |place| {
-        place.rattler_python.clone().into()
-    }),
-    ("TRAINYARD_E2E_PROGRAM", |place| {
-        place.program.clone().into()
-    }),
-    ("TRAINYARD_HELM", |place| {
-        place.cluster.bin.join("helm").into()
-    }),
-    ("TRAINYARD_KUBECTL", |place| {
-        place.cluster.bin.join("kubectl").into()
-    }),
-    ("TRAINYARD_UV", |place| place.uv.clone().into()),
-];
-
-/// Tells a test where things are.
-pub fn with(place: &Place, mut command: Command) -> Command {
-    command.envs(TOLD.map(|(name, value)| (name, value(place))));
-    command
-}
-
-fn arguments_of(command: &mut Command, place: Option<&Place>, threads: usize) {
-    let mut own = std::mem::replace(command, Command::new("true"));
-    if let Some(place) = place {
-        own = with(place, own);
-    }
-    own.arg(format!("--test-threads={threads}"));
-    *command = own;
-}
-
 pub fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new("cargo");
     command
@@ -390,77 +334,4 @@ pub fn cargo(arguments: &[&str]) -> Command {
         .env("RUST_BACKTRACE", "0")
         .env("CARGO_TERM_COLOR", "never");
     command
-}
-
-/// Runs `cargo test`, shows its output, and gives what passed, what failed with its words, and what was left out.
-fn count(command: &mut Command) -> Result<Count> {
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
-        .spawn()
-        .context("could not start cargo")?;
-    let stdout = child.stdout.take().context("cargo has no output")?;
-    let mut told = Count::default();
-    let mut closed = false;
-    let mut words = Words::default();
-    for line in BufReader::new(stdout).lines() {
-        let line = line.context("cargo's output cannot be read")?;
-        println!("   {line}");
-        words.hear(&line);
-        if let Some(rest) = line.strip_prefix("test ") {
-            match rest.rsplit_once(" ... ") {
-                Some((_, "ok")) => told.passed += 1,
-                Some((name, "FAILED")) => told.failed.push(name.to_owned().into()),
-                Some((name, why)) if why.starts_with("ignored") => {
-                    told.ignored.push(name.to_owned());
-                }
-                _ => {}
-            }
-        }
-        closed |= line.starts_with("test result:");
-    }
-    let status = child.wait()?;
-    if !status.success() && told.failed.is_empty() {
-        bail!(
-            "cargo failed ({status}){}",
-            if closed { "" } else { " before any test ran" }
-        );
-    }
-    for failed in &mut told.failed {
-        failed.words = words.of(&failed.name);
-    }
-    Ok(told)
-}
-
-/// What failed tests have said: cargo shows it before the next hundred lines, and whoever reads wants it at the end.
-#[derive(Default)]
-struct Words {
-    by_test: HashMap<String, VecDeque<String>>,
-    of: Option<String>,
-}
-
-impl Words {
-    /// Most lines that are kept of one test.
-    const MOST: usize = 30;
-
-    fn hear(&mut self, line: &str) {
-        if let Some(name) = line.strip_prefix("---- ") {
-            self.of = name.strip_suffix(" stdout ----").map(str::to_owned);
-        } else if line == "failures:" || line == "successes:" {
-            self.of = None;
-        } else if let Some(name) = &self.of
-            && !line.is_empty()
-        {
-            let kept = self.by_test.entry(name.clone()).or_default();
-            if kept.len() == Self::MOST {
-                kept.pop_front();
-            }
-            kept.push_back(line.chars().take(500).collect());
-        }
-    }
-
-    fn of(&mut self, test: &str) -> Vec<String> {
-        self.by_test.remove(test).unwrap_or_default().into()
-    }
 }

@@ -3,6 +3,7 @@
 //! The tag is a hash of everything that goes in: the same content has the same reference, is built once, and a
 //! node never runs an old image under a new content's name.
 
+mod kept;
 pub mod programs;
 mod symbols;
 

@@ -12,7 +12,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, anyhow};
 
-use super::symbols;
+use super::{kept, symbols};
 use crate::{dirs, sh, tools};
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -42,6 +42,26 @@ pub fn ensure() -> Result<Programs> {
         trainyard_glibc: dist.join("trainyard-glibc"),
         uv: dist.join("uv"),
     };
+    let [of_any, of_glibc] = ours()?;
+    symbols::check_static(&of_any)?;
+    place(&of_any, &programs.trainyard)?;
+    symbols::check_glibc(&of_glibc)?;
+    place(&of_glibc, &programs.trainyard_glibc)?;
+    let uv = tools::static_uv()?;
+    symbols::check_static(&uv)?;
+    place(&uv, &programs.uv)?;
+    for program in programs.all() {
+        sh::run(sh::command(program).arg("--version"))?;
+    }
+    Ok(programs)
+}
+
+/// The static program and the one for glibc: kept ones where the sources are the same, otherwise built.
+fn ours() -> Result<[PathBuf; 2]> {
+    let key = kept::key()?;
+    if let Some(found) = kept::find(&key)? {
+        return Ok(found);
+    }
     // Beside each other: most of the time goes into the last step of the compiler, which uses one processor.
     let (of_any, of_glibc) = std::thread::scope(|scope| {
         let of_any = scope.spawn(|| sh::timed("image: building trainyard, static", build_static));
@@ -51,19 +71,10 @@ pub fn ensure() -> Result<Programs> {
         );
         (of_any.join(), of_glibc)
     });
-    let built = of_any.map_err(|_| anyhow!("the thread of a build has panicked"))??;
-    symbols::check_static(&built)?;
-    place(&built, &programs.trainyard)?;
-    let built = of_glibc?;
-    symbols::check_glibc(&built)?;
-    place(&built, &programs.trainyard_glibc)?;
-    let uv = tools::static_uv()?;
-    symbols::check_static(&uv)?;
-    place(&uv, &programs.uv)?;
-    for program in programs.all() {
-        sh::run(sh::command(program).arg("--version"))?;
-    }
-    Ok(programs)
+    let of_any = of_any.map_err(|_| anyhow!("the thread of a build has panicked"))??;
+    let of_glibc = of_glibc?;
+    kept::keep(&key, [&of_any, &of_glibc])?;
+    Ok([of_any, of_glibc])
 }
 
 fn build_static() -> Result<PathBuf> {

@@ -40,7 +40,7 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    use super::super::TOLD;
+    use super::super::place::TOLD;
     use super::*;
     use crate::dirs;
 
