@@ -87,7 +87,7 @@ impl Client {
         let mut body = String::new();
         for event in events {
             let line = serde_json::to_string(event)
-                .map_err(|error| super::protocol("events.add_batch", error))?;
+                .map_err(|error| super::answer::protocol("events.add_batch", error))?;
             body.push_str(&line);
             body.push('\n');
         }

@@ -8,7 +8,9 @@
 //! The server's answers are untrusted: typed, bounded in size and time. The client itself repeats nothing but the 401
 //! case, because a repeated `remove_task` or pop is not harmless; who may repeat says so by [`retry`].
 
+mod answer;
 mod auth;
+mod backoff;
 mod error;
 mod events;
 mod projects;
@@ -16,16 +18,12 @@ mod queues;
 mod tasks;
 mod workers;
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rand::Rng;
-use reqwest::header::{
-    AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
-};
-use reqwest::{Method, Response, StatusCode};
+use reqwest::Method;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
@@ -33,8 +31,10 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use url::Url;
 
+use answer::{is_transient, read, transient};
 pub use auth::Credentials;
 use auth::Token;
+pub use backoff::{Backoff, retry};
 pub use error::{Error, SetupError};
 use error::{chain, printable};
 pub use events::{Added, Event, LogLine};
@@ -43,11 +43,6 @@ pub use tasks::{Body, Facts, Found, Unreadable};
 pub use workers::StatusReport;
 
 use crate::telemetry::metrics::Metrics;
-
-/// No answer is read beyond this many bytes (decoded).
-const MAX_ANSWER: usize = 64 << 20;
-/// Text of an answer that is kept for a message.
-const MAX_TEXT: usize = 300;
 
 /// From what a [`Client`] is made.
 #[derive(Debug, Clone)]
@@ -99,22 +94,6 @@ struct Inner {
     credentials: Credentials,
     token: Mutex<Option<Token>>,
     metrics: Option<Metrics>,
-}
-
-#[derive(Deserialize)]
-struct Envelope<T> {
-    meta: Meta,
-    data: Option<T>,
-}
-
-#[derive(Deserialize, Default)]
-struct Meta {
-    #[serde(default, rename = "result_code")]
-    code: u16,
-    #[serde(default, rename = "result_subcode")]
-    subcode: Option<u32>,
-    #[serde(default, rename = "result_msg")]
-    msg: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -331,175 +310,7 @@ impl Client {
             let maybe_done = !error.is_connect();
             transient(action, chain(error), None, maybe_done)
         })?;
-        let status = response.status();
-        let retry_after = retry_after(response.headers());
-        if status.is_redirection() {
-            let target = response
-                .headers()
-                .get("location")
-                .and_then(|value| value.to_str().ok())
-                .unwrap_or("elsewhere");
-            return Err(protocol(
-                action,
-                format!(
-                    "redirected to {}; give that address",
-                    printable(target, 200)
-                ),
-            ));
-        }
-        let body = read(action, response).await?;
-        if status.is_success() {
-            return opened(action, &body);
-        }
-        let meta =
-            serde_json::from_slice::<Envelope<IgnoredAny>>(&body).map(|envelope| envelope.meta);
-        let enveloped = meta.is_ok();
-        let meta = meta.unwrap_or_default();
-        let msg = match meta.msg {
-            Some(msg) => printable(&msg, MAX_TEXT),
-            None => printable(&String::from_utf8_lossy(&body), MAX_TEXT),
-        };
-        let code = status.as_u16();
-        if is_transient(status) {
-            // Whoever limits the rate has not processed the request.
-            let maybe_done = status != StatusCode::TOO_MANY_REQUESTS;
-            return Err(transient(
-                action,
-                format!("HTTP {code} {msg}"),
-                retry_after,
-                maybe_done,
-            ));
-        }
-        if !enveloped && status != StatusCode::UNAUTHORIZED {
-            return Err(protocol(
-                action,
-                format!("HTTP {code} without a ClearML envelope: {msg}"),
-            ));
-        }
-        Err(Error::Refused {
-            action: action.to_owned(),
-            http: code,
-            subcode: meta.subcode.unwrap_or_default(),
-            msg,
-        })
-    }
-}
-
-/// The data of a successful answer.
-fn opened<T: DeserializeOwned>(action: &str, body: &[u8]) -> Result<T, Error> {
-    let envelope: Envelope<T> =
-        serde_json::from_slice(body).map_err(|error| protocol(action, error))?;
-    if envelope.meta.code != 200 {
-        return Err(protocol(
-            action,
-            format!("HTTP 200 with result code {}", envelope.meta.code),
-        ));
-    }
-    envelope
-        .data
-        .ok_or_else(|| protocol(action, "no data in the answer"))
-}
-
-/// Reads a body up to [`MAX_ANSWER`].
-async fn read(action: &str, mut response: Response) -> Result<Vec<u8>, Error> {
-    let mut body = Vec::new();
-    loop {
-        match response.chunk().await {
-            Ok(Some(chunk)) if body.len() + chunk.len() > MAX_ANSWER => {
-                return Err(protocol(action, format!("larger than {MAX_ANSWER} bytes")));
-            }
-            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-            Ok(None) => return Ok(body),
-            Err(error) => return Err(transient(action, chain(error), None, true)),
-        }
-    }
-}
-
-fn is_transient(status: StatusCode) -> bool {
-    status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429)
-}
-
-fn transient(
-    action: &str,
-    cause: String,
-    retry_after: Option<Duration>,
-    maybe_done: bool,
-) -> Error {
-    Error::Transient {
-        action: action.to_owned(),
-        cause,
-        retry_after,
-        maybe_done,
-    }
-}
-
-fn protocol(action: &str, cause: impl std::fmt::Display) -> Error {
-    Error::Protocol {
-        action: action.to_owned(),
-        cause: printable(&cause.to_string(), MAX_TEXT),
-    }
-}
-
-/// `Retry-After` in seconds; a date or nonsense is ignored, an hour is the most.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds: u64 = headers
-        .get(RETRY_AFTER)?
-        .to_str()
-        .ok()?
-        .trim()
-        .parse()
-        .ok()?;
-    Some(Duration::from_secs(seconds.min(3600)))
-}
-
-/// Waits between attempts: doubling from a quarter of a second, capped, half of it random.
-#[derive(Debug, Clone)]
-pub struct Backoff {
-    next: Duration,
-    cap: Duration,
-}
-
-impl Backoff {
-    /// A back-off that never waits longer than `cap`, unless the server asks for it.
-    pub fn new(cap: Duration) -> Self {
-        Self {
-            next: Duration::from_millis(250),
-            cap,
-        }
-    }
-
-    /// The next wait; what the server asked for is never undercut.
-    pub fn next(&mut self, retry_after: Option<Duration>) -> Duration {
-        let base = self.next.min(self.cap);
-        self.next = (self.next * 2).min(self.cap);
-        let wait = base / 2 + base.mul_f64(rand::rng().random_range(0.0..0.5));
-        retry_after.map_or(wait, |asked| asked.max(wait))
-    }
-
-    /// Starts again with short waits, after a success.
-    pub fn reset(&mut self) {
-        self.next = Duration::from_millis(250);
-    }
-}
-
-/// Repeats `call` while its failure is transient and `until` has not come. Only for calls that may be repeated.
-pub async fn retry<T, F, C>(until: Instant, mut call: C) -> Result<T, Error>
-where
-    F: Future<Output = Result<T, Error>>,
-    C: FnMut() -> F,
-{
-    let mut backoff = Backoff::new(Duration::from_secs(10));
-    loop {
-        match call().await {
-            Err(error) if error.is_transient() => {
-                let wait = backoff.next(error.retry_after());
-                if Instant::now() + wait >= until {
-                    return Err(error);
-                }
-                tokio::time::sleep(wait).await;
-            }
-            answer => return answer,
-        }
+        answer::understood(action, response).await
     }
 }
 

@@ -151,7 +151,7 @@ impl Client {
                 return Ok(found);
             }
         }
-        Err(super::protocol(
+        Err(super::answer::protocol(
             "queues.get_all",
             format!("more than {MAX_PAGES} pages of queues"),
         ))

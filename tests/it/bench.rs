@@ -19,6 +19,7 @@ use tempfile::TempDir;
 
 use crate::e2e::s1_first_task::{READY, install, ready_after, uninstall};
 use crate::e2e::world::{World, wait};
+use crate::exec::fence::requests_before_user_code;
 use crate::process::resident;
 
 mod server;
@@ -209,6 +210,24 @@ fn container_start_to_first_line_and_memory_of_the_executor() {
         &start,
     );
     figure("executor resident memory", "MiB", 15.0, &memory);
+}
+
+#[test]
+fn requests_of_a_pod_before_user_code() {
+    let (mut all, mut of_task) = (Vec::new(), Vec::new());
+    for _ in 0..5 {
+        let (before, of_prepare) = requests_before_user_code();
+        let count = |requests: usize| f64::from(u32::try_from(requests).expect("few requests"));
+        all.push(count(before.len()));
+        of_task.push(count(before.len() - of_prepare));
+    }
+    figure("requests of a pod before user code", "", 7.0, &all);
+    figure(
+        "requests of the task's container before user code",
+        "",
+        5.0,
+        &of_task,
+    );
 }
 
 #[test]

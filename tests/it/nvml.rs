@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tempfile::TempDir;
-use trainyard::stats::gpu::Gpus;
+use trainyard::stats::gpu::{Gpus, TABLE_QUERY, parse_table};
 use trainyard::stats::report::{Averages, GpuSample, HostSample, Report, Sample};
 
 use crate::shared::Shared;
@@ -168,4 +168,39 @@ fn an_unknown_utilization_is_not_full_load() {
             );
         },
     );
+}
+
+/// Everything else here is played by a double; this one asks a driver, and holds its numbers to what `nvidia-smi` says.
+#[test]
+#[ignore = "needs a GPU"]
+fn s2_gpus_of_the_machine_have_the_numbers_of_nvidia_smi() {
+    let output = Command::new("nvidia-smi")
+        .args(TABLE_QUERY)
+        .output()
+        .expect("nvidia-smi is there where a GPU is");
+    let listed = parse_table(&String::from_utf8_lossy(&output.stdout));
+    assert!(!listed.is_empty(), "{output:?}");
+    let sampled = Gpus::new(None).sample(Instant::now());
+    assert_eq!(sampled.len(), listed.len(), "{sampled:?}, {listed:?}");
+    for (ours, theirs) in sampled.iter().zip(&listed) {
+        assert_eq!(ours.index, theirs.index);
+        assert!(
+            ours.utilization_percent
+                .is_some_and(|share| (0.0..=100.0).contains(&share))
+        );
+        let total = |gpu: &GpuSample| gpu.memory_total_mib.expect("a GPU has memory");
+        assert!(
+            (total(ours) - total(theirs)).abs() <= 1.0,
+            "{ours:?}, {theirs:?}"
+        );
+        for (ours, theirs, slack) in [
+            (ours.temperature, theirs.temperature, 10.0),
+            (ours.power, theirs.power, 200.0),
+        ] {
+            if let Some(theirs) = theirs {
+                let ours = ours.expect("what nvidia-smi knows is known");
+                assert!((ours - theirs).abs() <= slack, "{ours} and {theirs}");
+            }
+        }
+    }
 }

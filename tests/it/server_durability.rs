@@ -99,6 +99,43 @@ fn keys_and_configuration_are_for_their_owner_alone_and_never_printed() {
     }
 }
 
+/// Behind a proxy or on a host that pods know by another name: links and configuration have the address that is given.
+#[test]
+fn the_public_address_is_announced_and_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let conf = folder.path().join("clearml.conf");
+    let public = "https://clearml.example.org/team";
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
+    command
+        .args([
+            "server",
+            "--listen",
+            "127.0.0.1:0",
+            "--public-url",
+            public,
+            "--data",
+        ])
+        .arg(folder.path().join("data"))
+        .arg("--write-conf")
+        .arg(&conf)
+        .stdout(std::process::Stdio::piped());
+    let mut server = command.spawn().unwrap();
+    let mut said = String::new();
+    let mut stdout = std::io::BufReader::new(server.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut stdout, &mut said).unwrap();
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert_eq!(said, format!("server: {public}\n"));
+    let text = fs::read_to_string(&conf).unwrap();
+    for address in [
+        format!("api_server: \"{public}\""),
+        format!("web_server: \"{public}\""),
+        format!("files_server: \"{public}/files\""),
+    ] {
+        assert!(text.contains(&address), "{address}: {text}");
+    }
+}
+
 /// Starts the program on a folder it must refuse: exit code and message.
 fn refused(data: &Path) -> (Option<i32>, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_trainyard"))

@@ -379,8 +379,8 @@ fn document(table: &str) -> String {
          `--concurrent-job-syncs` as it comes (5).\n\
          The programs are those of the image (profile `image`: optimised for size, not for speed).\n\n{table}\n\
          \"Container start\" is the start of the container's process 1, read from `/proc` by the script itself. Tests\n\
-         assert behaviour only; these figures are kept here. A pod sends 7 requests before user code (goal ≤ 7), 5 of them from\n\
-         the task's container (goal ≤ 5): counted by name and order in `tests/it/exec/fence.rs`.\n"
+         assert behaviour only; these figures are kept here. The requests before user code are compared by name and order in\n\
+         `tests/it/exec/fence.rs`, too.\n"
     )
 }
 

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::clearml::Server;
 use crate::cluster::{self, Cluster};
+use crate::process::{self, Identity};
 use crate::{dirs, image, sh, tools};
 
 /// How the demo runs.
@@ -154,8 +155,26 @@ impl Stage<'_> {
     }
 }
 
+fn folder() -> Result<PathBuf> {
+    Ok(dirs::state()?.join("demo"))
+}
+
+/// What a demo with `--keep`, or one that was cut off, has left running on this machine.
+pub fn kept() -> Result<Vec<Identity>> {
+    Ok(process::of_folder(&["trainyard", "git-daemon"], &folder()?))
+}
+
+/// Ends it.
+pub fn end_kept() -> Result<()> {
+    for process in kept()? {
+        process.end(Duration::from_secs(5));
+    }
+    Ok(())
+}
+
 fn on_cluster(arguments: &Arguments, step: &mut Step, cluster: &Cluster) -> Result<(String, f64)> {
-    let folder = dirs::state()?.join("demo");
+    let folder = folder()?;
+    end_kept()?;
     sh::remove(&folder)?;
     sh::make_dir(&folder)?;
     let mut stage = Stage {

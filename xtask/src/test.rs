@@ -3,6 +3,7 @@
 //! Each check is one line; the tests of Rust are counted as such. A check that cannot run says why and counts as
 //! failed. The output ends with `N passed, N failed`.
 
+mod commands;
 mod count;
 mod needs;
 mod place;
@@ -10,15 +11,13 @@ mod place;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, anyhow, bail};
 
 use self::count::{Count, Failed, count};
 pub use self::place::{Place, prepare, with};
-use crate::cluster::leftovers::{self, Held};
-use crate::cluster::{self, Cluster};
-use crate::{dirs, sh, tools};
+use crate::{cluster, dirs, sh, tools};
 
 /// What to check.
 #[derive(clap::Args)]
@@ -46,6 +45,8 @@ struct Tally {
     failed: Vec<Failed>,
     /// Long forms that were not asked for.
     left: Vec<String>,
+    /// What this machine has no device for.
+    skipped: Vec<&'static str>,
     long: bool,
 }
 
@@ -141,6 +142,9 @@ pub fn main(arguments: &Arguments) -> ExitCode {
             tally.left.join(", ")
         );
     }
+    if !tally.skipped.is_empty() {
+        println!("skipped, needs a GPU: {}", tally.skipped.join(", "));
+    }
     for failed in &tally.failed {
         println!("FAILED: {}", failed.name);
         for word in &failed.words {
@@ -185,8 +189,34 @@ fn run(tally: &mut Tally, arguments: &Arguments) -> Result<()> {
         command = with(place, command);
     }
     command.arg(format!("--test-threads={}", arguments.threads));
+    if !has_gpu() && !only.starts_with(OF_A_GPU) {
+        command.args(["--skip", OF_A_GPU]);
+        if OF_A_GPU.contains(only.as_str()) {
+            tally.skipped.push(OF_A_GPU);
+        }
+    }
     tally.rust_tests(&format!("tests of {only}"), command);
     Ok(())
+}
+
+/// What only the real driver can show.
+const OF_A_GPU: &str = "nvml::s2_gpus_of_the_machine";
+
+fn has_gpu() -> bool {
+    Path::new("/dev/nvidiactl").exists()
+}
+
+/// The one kind of test that may be left out for want of a device, in sight.
+fn on_a_gpu(tally: &mut Tally, place: &Place) {
+    if !has_gpu() {
+        tally.skipped.push(OF_A_GPU);
+        return;
+    }
+    let mut command = with(place, cargo(&["test", "--test", "it", "--", OF_A_GPU]));
+    if !tally.long {
+        command.arg("--include-ignored");
+    }
+    tally.rust_tests("tests on the GPU", command);
 }
 
 fn everything(tally: &mut Tally, arguments: &Arguments, kubeconfig: Option<&Path>) {
@@ -219,6 +249,10 @@ fn everything(tally: &mut Tally, arguments: &Arguments, kubeconfig: Option<&Path
         Ok(place) => place,
         Err(error) => {
             tally.fail("the cluster", &error);
+            let why = anyhow!("did not run: the cluster is not there");
+            for name in ["unit tests", "integration tests", "scenarios", "demo"] {
+                tally.fail(name, &why);
+            }
             return;
         }
     };
@@ -242,23 +276,28 @@ fn everything(tally: &mut Tally, arguments: &Arguments, kubeconfig: Option<&Path
                 "e2e::",
                 "--skip",
                 "bench::",
+                "--skip",
+                OF_A_GPU,
                 "--test-threads=4",
             ]),
         ),
     );
+    on_a_gpu(tally, &place);
     scenarios(tally, &place, arguments.threads);
-    tally.check("demo", || {
-        let program = std::env::current_exe().context("where is this program")?;
-        sh::show(
-            Command::new(program)
-                .args(["demo", "--kubeconfig"])
-                .arg(&place.cluster.kubeconfig)
-                .current_dir(dirs::repository()),
-        )
-    });
-    if !arguments.keep && place.cluster.is_ours() {
-        end(tally, &place.cluster);
+    if !place.cluster.is_ours() || arguments.keep {
+        tally.check("demo", || commands::demo_on(&place.cluster.kubeconfig));
+        return;
     }
+    tally.check("a cluster of somebody else is used and never ended", || {
+        commands::foreign(&place.cluster)
+    });
+    tally.check("a cluster that was killed comes up again", || {
+        commands::killed(&place.cluster)
+    });
+    tally.check("the cluster goes down and leaves nothing", || {
+        commands::down(&place.cluster)
+    });
+    tally.check("demo, from no cluster to none", commands::demo_alone);
 }
 
 /// Scenarios that take minutes each. A runner of tests goes by the alphabet, and one of these that begins last runs
@@ -296,32 +335,6 @@ fn scenarios(tally: &mut Tally, place: &Place, threads: u8) {
         ("the longest scenarios", longest),
         ("the other scenarios", others),
     ]);
-}
-
-/// What is asked of the cluster itself; afterwards it is gone.
-fn end(tally: &mut Tally, cluster: &Cluster) {
-    tally.check("a cluster that was killed comes up again", || {
-        cluster::crash::occupy(cluster)?;
-        let held = Held::now()?;
-        cluster::crash::kill()?;
-        let begun = Instant::now();
-        cluster::up(None)?;
-        let took = begun.elapsed();
-        held.check_gone()?;
-        if took > Duration::from_secs(20) {
-            bail!(
-                "a cluster whose programs are built takes {:.0} s to come up",
-                took.as_secs_f64()
-            );
-        }
-        Ok(())
-    });
-    tally.check("the cluster goes down and leaves nothing", || {
-        let held = cluster::crash::occupy(cluster).and_then(|()| Held::now());
-        cluster::down()?;
-        leftovers::check()?;
-        held?.check_gone()
-    });
 }
 
 pub fn cargo(arguments: &[&str]) -> Command {

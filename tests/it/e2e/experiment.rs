@@ -341,6 +341,25 @@ fn an_experiment_of_the_sdk_runs_as_a_job_and_can_be_read_back() {
     assert_eq!(result["epochs_parameter"], "6");
     assert_eq!(result["copies"], "created", "cloned and found");
 
+    // The same link serves a pod: another task fetches what this one has left.
+    let source = format!(
+        "from clearml import Task\n\
+         confusion = Task.get_task(task_id='{task}').artifacts['confusion'].get()\n\
+         print('fetched', confusion.shape)\n"
+    );
+    let reader = world.create(
+        "reads an artifact",
+        &source,
+        &json!({"script": {"requirements": {"pip": "clearml == 2.1.12\nnumpy\n"}}}),
+    );
+    world.enqueue(&reader, "gpu");
+    assert_eq!(world.until_ended(&reader, 120)["status"], "completed");
+    let log = world.log(&reader);
+    assert!(
+        log.iter().any(|line| line == "fetched (10, 10)"),
+        "{log:#?}"
+    );
+
     // Installed packages are recorded, the user's list is kept.
     let requirements = &ended["script"]["requirements"];
     let frozen = requirements["pip"].to_string();

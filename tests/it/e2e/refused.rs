@@ -33,12 +33,42 @@ fn an_invalid_binding_is_refused_with_its_field_path() {
             json!({"templateRef": {"name": "x", "key": "y"}}),
             "spec.templateRef: ",
         ),
+        (json!({"capacity": "Kueue"}), "spec.kueueQueueName: "),
+        (json!({"kueueQueueName": "team"}), "spec.kueueQueueName: "),
+        (
+            json!({"queues": [{"name": "gpu"}, {"name": "gpu"}]}),
+            "each queue may be listed once",
+        ),
+        (
+            json!({"environment": {"cache": {"claimName": "cache", "hostPath": "/cache"}}}),
+            "spec.environment.cache: ",
+        ),
+        (
+            json!({"server": {"apiUrl": "http://other:8008", "credentialsSecretRef": null}}),
+            "spec.server.credentialsSecretRef: ",
+        ),
+        (
+            json!({"job": {"labels": {"trainyard.dev/task": "mine"}}}),
+            "spec.job.labels: ",
+        ),
+        (
+            json!({"job": {"annotations": {"trainyard.dev/intent": "mine"}}}),
+            "spec.job.annotations: ",
+        ),
     ] {
         let error = world
             .try_apply(&world.binding("bad", &["gpu"], &patch))
             .expect_err(&format!("{patch} must be refused"));
         assert!(error.contains(wanted), "{patch}: {error}");
     }
+    let long = world.binding(&"b".repeat(64), &["gpu"], &json!({}));
+    let error = world
+        .try_apply(&long)
+        .expect_err("a name that no label value can have must be refused");
+    assert!(
+        error.contains("metadata.name must have at most 63 characters"),
+        "{error}"
+    );
 }
 
 /// What the API server says of this text, of which it stores nothing; a warning counts as a refusal.
@@ -121,6 +151,23 @@ fn a_template_that_the_cluster_refuses_is_a_condition_and_its_tasks_wait() {
     assert_eq!(world.until_ended(&task, 90)["status"], "completed");
 }
 
+/// The controller waits longer and longer between its attempts: after the sixth 4 s at least, after each later one 8 s.
+fn asks_less_and_less(world: &World, action: &str, outcome: &str) {
+    let (action, outcome) = (format!("action={action:?}"), format!("outcome={outcome:?}"));
+    let failed = || world.metric("trainyard_api_requests_total", &[&action, &outcome]);
+    let before = wait("six attempts were made", 60, || {
+        Some(failed()).filter(|count| *count > 5.5)
+    });
+    let begun = Instant::now();
+    std::thread::sleep(Duration::from_secs(5));
+    let more = failed() - before;
+    let most = 1.0 + (begun.elapsed().as_secs_f64() / 8.0).floor();
+    assert!(
+        more < most + 0.5,
+        "{more} attempts at {action} after {before}"
+    );
+}
+
 #[test]
 fn wrong_credentials_and_a_dead_server_are_conditions_not_crashes() {
     let mut world = World::new("credentials");
@@ -140,19 +187,7 @@ fn wrong_credentials_and_a_dead_server_are_conditions_not_crashes() {
     let reason = "refused auth.login: Unauthorized (invalid credentials)";
     until_false(&world, "CredentialsValid", 60, &[reason]);
     assert_eq!(world.condition("gpu", "Ready")["status"], "False");
-    // It waits longer and longer between its attempts: after the sixth 4 s at least, after each later one 8 s.
-    let refused = || {
-        let words = [r#"action="auth.login""#, r#"outcome="refused""#];
-        world.metric("trainyard_api_requests_total", &words)
-    };
-    let before = wait("six attempts were made", 60, || {
-        Some(refused()).filter(|count| *count > 5.5)
-    });
-    let begun = Instant::now();
-    std::thread::sleep(Duration::from_secs(5));
-    let more = refused() - before;
-    let most = 1.0 + (begun.elapsed().as_secs_f64() / 8.0).floor();
-    assert!(more < most + 0.5, "{more} attempts after {before}");
+    asks_less_and_less(&world, "auth.login", "refused");
     // None of them has touched anything.
     assert!(!world.controller().has_ended(), "the controller goes on");
     assert_eq!(world.entries("gpu"), std::slice::from_ref(&task));
@@ -168,6 +203,7 @@ fn wrong_credentials_and_a_dead_server_are_conditions_not_crashes() {
 
     world.kill_server();
     until_false(&world, "ServerReachable", 60, &[]);
+    asks_less_and_less(&world, "queues.get_all", "transient");
     assert!(!world.controller().has_ended(), "the controller goes on");
     std::thread::sleep(Duration::from_secs(1));
     world.start_server();

@@ -149,6 +149,35 @@ fn hello(world: &World, name: &str) {
     assert!(log.iter().any(|line| line == "hello, world"), "{log:#?}");
 }
 
+/// Each condition says why, in a word and a sentence, and of which edit of the binding; the queue is known by its id.
+fn everything_is_well_and_says_so(world: &World) {
+    let binding = world.get(&["queuebinding", "default"]);
+    let generation = &binding["metadata"]["generation"];
+    for kind in [
+        "Ready",
+        "ServerReachable",
+        "CredentialsValid",
+        "QueuesResolved",
+        "TemplateValid",
+        "CapacityAvailable",
+        "NothingStranded",
+    ] {
+        let condition = world.condition("default", kind);
+        assert_eq!(condition["status"], "True", "{kind}: {condition:#}");
+        assert_eq!(
+            &condition["observedGeneration"], generation,
+            "{kind}: {condition:#}"
+        );
+        for key in ["reason", "message", "lastTransitionTime"] {
+            let text = condition[key].as_str().unwrap_or_default();
+            assert!(!text.is_empty(), "{key} of {kind}: {condition:#}");
+        }
+    }
+    let queue = &binding["status"]["queues"][0];
+    assert_eq!(queue["name"], "default", "{queue:#}");
+    assert_eq!(queue["id"], world.queue_id("default"), "{queue:#}");
+}
+
 /// With room for one, one runs and one waits, and both status and table say so.
 fn what_runs_and_what_waits_is_counted(world: &World) {
     world.edit("default", &json!({"limits": {"maxConcurrent": 1}}));
@@ -246,6 +275,7 @@ fn s1_a_first_task_runs_after_helm_install() {
         "the controller was ready after {ready} s"
     );
     world.until_ready("default");
+    everything_is_well_and_says_so(&world);
 
     hello(&world, "first");
     let mut random = rand::rng();

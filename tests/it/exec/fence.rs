@@ -8,8 +8,8 @@ use super::pod::Pod;
 use super::proxy::{Fate, Proxy};
 use super::server::Server;
 
-#[test]
-fn a_pod_sends_seven_requests_before_user_code_and_five_of_them_from_the_tasks_container() {
+/// The requests that a pod sends before user code runs, in order, and how many of them the init container sends.
+pub fn requests_before_user_code() -> (Vec<String>, usize) {
     let server = Server::start();
     let task = server.script(
         "count",
@@ -19,16 +19,23 @@ fn a_pod_sends_seven_requests_before_user_code_and_five_of_them_from_the_tasks_c
     let proxy = Proxy::start(&server.url, |_| Fate::Pass);
     pod.api = proxy.url.clone();
     pod.prepare();
-    assert_eq!(proxy.passed().len(), 2, "{:?}", proxy.passed());
+    let of_prepare = proxy.passed().len();
     assert_eq!(pod.run_prepared(), 0);
     let at: f64 = pod.stream("root/code/at").parse().unwrap();
     let started = SystemTime::UNIX_EPOCH + Duration::from_secs_f64(at);
-    let before: Vec<String> = proxy
+    let before = proxy
         .passed()
         .into_iter()
         .filter(|passed| passed.at < started)
         .map(|passed| passed.action)
         .collect();
+    (before, of_prepare)
+}
+
+#[test]
+fn a_pod_sends_seven_requests_before_user_code_and_five_of_them_from_the_tasks_container() {
+    let (before, of_prepare) = requests_before_user_code();
+    assert_eq!(of_prepare, 2, "{before:?}");
     assert_eq!(
         before,
         [

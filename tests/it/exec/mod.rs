@@ -8,7 +8,7 @@
 
 mod build;
 mod end;
-mod fence;
+pub mod fence;
 mod kinds;
 mod link;
 mod log;

@@ -42,7 +42,7 @@ pub use self::daemon::Daemon;
 use self::images::Image;
 use self::layout::{GPUS, NODE, State};
 pub use self::packages::{install_for_programs, install_for_tests, install_missing};
-use crate::{index, sh};
+use crate::{demo, index, sh};
 
 /// `cargo xtask cluster`
 #[derive(clap::Args)]
@@ -226,8 +226,9 @@ pub fn up(kubeconfig: Option<&Path>) -> Result<Cluster> {
     Ok(local(&state, programs))
 }
 
-/// Ends the local cluster and takes away what it left.
+/// Ends the local cluster and takes away what it left, and what a demo with `--keep` has left beside it.
 pub fn down() -> Result<()> {
+    demo::end_kept()?;
     let state = State::new()?;
     if !state.root().exists() {
         eprintln!("cluster: there is none");

@@ -192,7 +192,11 @@ pub fn go() -> Result<PathBuf> {
         }
         old = format!(" ({} is too old: {version})", go.display());
     }
-    bail!(
+    bail!(no_go(&old))
+}
+
+fn no_go(old: &str) -> String {
+    format!(
         "Go 1.21 or newer is missing on this machine{old}; install with: \
          curl -fsSL https://go.dev/dl/go1.26.8.linux-amd64.tar.gz | tar -C /usr/local -xz"
     )
@@ -208,11 +212,15 @@ fn minor(version: &str) -> Option<u32> {
 /// Fails unless run by root.
 pub fn require_root(what: &str) -> Result<()> {
     if !is_root() {
-        bail!(
-            "{what} needs root: run it with `sudo -E env PATH=$PATH`, or set KUBECONFIG to a cluster that is there"
-        );
+        bail!(no_root(what));
     }
     Ok(())
+}
+
+fn no_root(what: &str) -> String {
+    format!(
+        "{what} needs root: run it with `sudo -E env PATH=$PATH`, or set KUBECONFIG to a cluster that is there"
+    )
 }
 
 fn is_root() -> bool {
@@ -232,6 +240,24 @@ mod tests {
         );
         assert!(both(none(&[]), Ok(())).is_ok());
         assert!(both(none(&["runc"]), Ok(())).is_err());
+    }
+
+    #[test]
+    fn what_is_missing_is_one_line_with_the_command_that_helps() {
+        for (told, command) in [
+            (
+                no_go(" (/usr/bin/go is too old: go1.19)"),
+                "curl -fsSL https://go.dev/dl/go",
+            ),
+            (no_root("the local cluster"), "sudo -E env PATH=$PATH"),
+            (
+                none(&["runc"]).unwrap_err().to_string(),
+                "apt-get install -y runc",
+            ),
+        ] {
+            assert!(told.contains(command), "{told}");
+            assert_eq!(told.lines().count(), 1, "{told}");
+        }
     }
 
     #[test]
