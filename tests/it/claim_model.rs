@@ -5,10 +5,14 @@
 //! no run after the user took the task back, no run ended that is somebody else's, and from every state an end can be
 //! reached without anybody's help. `docs/claim.md` has the results; the long forms, which are ignored, explore further.
 
+#[path = "claim_model/changes.rs"]
+mod changes;
 #[path = "claim_model/controller.rs"]
 mod controller;
 #[path = "claim_model/explore.rs"]
 mod explore;
+#[path = "claim_model/index.rs"]
+mod index;
 #[path = "claim_model/people.rs"]
 mod people;
 #[path = "claim_model/pods.rs"]
