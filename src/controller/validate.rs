@@ -1,6 +1,7 @@
 //! Validate: the template of a binding, by our own check and by the API server's strict dry run, once for each hash.
 
-use std::collections::HashMap;
+mod checked;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,10 +17,14 @@ use super::{Context, dereference};
 use crate::crd::{FileKind, FileRef, Quantity, QueueBinding, QueueSpec, condition};
 use crate::render::{self, Patch, Source, Template};
 use crate::task::{Attempt, QueueId, Task, WorkerId};
+pub(super) use checked::Checked;
+use checked::{Verdicts, refusals};
 
 /// How often a ConfigMap with a template is read again, and a refused template is judged again: what it refers to
 /// (service account, policy, quota) may have changed.
 const AGAIN: Duration = Duration::from_secs(30);
+/// How often a ConfigMap is read again whose template was refused: somebody may be mending it.
+const MENDED: Duration = Duration::from_secs(5);
 
 /// Reason while there is no verdict.
 pub(super) const NOT_JUDGED: &str = "NotJudged";
@@ -93,14 +98,6 @@ impl Templates {
     }
 }
 
-/// Templates with the verdicts on them.
-#[derive(Debug)]
-pub(super) struct Checked {
-    made_from: String,
-    next: Instant,
-    templates: Arc<Templates>,
-}
-
 /// The binding's templates. Judged again when they change, or from time to time if one was refused.
 pub(super) async fn validate(
     context: &Context,
@@ -118,29 +115,38 @@ pub(super) async fn validate(
     {
         return known.templates.clone();
     }
-    let templates = judge(context, binding, identity, server, checked.as_ref()).await;
-    let refused = |trouble: &Trouble| trouble.reason != NOT_JUDGED;
-    let verdicts = || templates.of_queue.iter();
-    let undecided = verdicts()
-        .filter_map(|verdict| verdict.as_ref().err())
-        .any(|trouble| !refused(trouble));
-    let fixed = verdicts().all(Result::is_ok) && binding.spec.template_ref.is_none();
-    // A template that is written in the binding changes with its generation alone.
-    let next = now
-        + if fixed {
-            AGAIN * 20
-        } else if undecided {
-            AGAIN / 10
-        } else {
-            AGAIN
-        };
+    let before = checked.as_ref();
+    let mut judged = before
+        .map(|before| before.verdicts(&made_from, now))
+        .unwrap_or_default();
+    let templates = judge(context, binding, identity, server, &mut judged).await;
+    let next = now + holds_for(&templates, binding.spec.template_ref.is_some());
+    let before = checked.take();
+    let before = before.map(|before| before.refusals).unwrap_or_default();
     let templates = Arc::new(templates);
     *checked = Some(Checked {
         made_from,
         next,
         templates: templates.clone(),
+        refusals: refusals(judged, &before, now),
     });
     templates
+}
+
+/// How long these verdicts stand.
+fn holds_for(templates: &Templates, is_in_map: bool) -> Duration {
+    let verdicts = || templates.of_queue.iter();
+    let undecided = verdicts()
+        .filter_map(|verdict| verdict.as_ref().err())
+        .any(|trouble| trouble.reason == NOT_JUDGED);
+    let accepted = verdicts().all(Result::is_ok);
+    match (accepted, is_in_map) {
+        (false, _) if undecided => AGAIN / 10,
+        (false, true) => MENDED,
+        // A template that is written in the binding changes with its generation alone.
+        (true, false) => AGAIN * 20,
+        (true, true) | (false, false) => AGAIN,
+    }
 }
 
 fn refused(reason: &'static str, message: String) -> Trouble {
@@ -173,12 +179,13 @@ async fn from_map(context: &Context, binding: &QueueBinding) -> Result<Option<Va
     Ok(Some(value))
 }
 
+/// A dry run once for each hash: not of what is judged already, and what it says is added to that.
 async fn judge(
     context: &Context,
     binding: &QueueBinding,
     identity: &Identity,
     server: Option<&render::Server>,
-    before: Option<&Checked>,
+    judged: &mut Verdicts,
 ) -> Templates {
     let queues = &binding.spec.queues;
     let of_all = |trouble: Trouble| Templates {
@@ -201,12 +208,6 @@ async fn judge(
         (_, _, Some(template)) => Source::Inline(template),
         _ => Source::BuiltIn,
     };
-    // A dry run once for each hash: what was accepted before, and what is judged in this round.
-    let mut judged: HashMap<String, Result<(), Trouble>> = before
-        .iter()
-        .flat_map(|known| known.templates.of_queue.iter().flatten())
-        .map(|template| (template.hash().to_owned(), Ok(())))
-        .collect();
     let mut of_queue = Vec::new();
     for (place, queue) in queues.iter().enumerate() {
         let patch = queue.template_patch.as_ref().map(|value| Patch {

@@ -55,9 +55,10 @@ fn look(setup: &Setup, state: &State, me: usize, cluster: usize, out: &mut Vec<N
 
 /// Whether nobody is in a step whose first read is older than the facts.
 fn nobody_inside(state: &State, stale: u16) -> bool {
-    state.controllers.iter().all(|c| c.bits & stale == 0)
-        && state.pods.iter().all(|p| p.bits & stale == 0)
-        && (state.agent_bits | state.user_bits) & stale == 0
+    let [one, other] = &state.controllers;
+    let [first, second, third, fourth] = &state.pods;
+    let pods = first.bits | second.bits | third.bits | fourth.bits;
+    (one.bits | other.bits | pods | state.agent_bits | state.user_bits) & stale == 0
 }
 
 /// Second half of a look: status and Jobs; then the decision.

@@ -1,15 +1,16 @@
 //! Breadth-first exploration: all interleavings of the actors, their faults, and what never comes to an end.
 #![expect(clippy::unwrap_used, reason = "numbers of states and Jobs are small")]
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::BTreeSet;
 
-use super::controller::{self, cluster_of};
+use super::changes::note_changes;
+use super::controller;
+use super::index::{Index, Labels};
 use super::people;
 use super::pods;
-use super::setup::{Fault, Next, Setup, Variant};
-use super::view::{Memo, started};
-use super::world::{Agent, Pc, Pod, S, State, USER, User, bit, job};
+use super::setup::{Fault, Next, Setup};
+use super::view::Memo;
+use super::world::{Agent, Controller, Pc, Pod, S, State, USER, User, job};
 
 /// Reached when the second attempt's user code runs.
 pub const SECOND_RUN: &str = "attempt 2 runs";
@@ -27,31 +28,10 @@ pub struct Found {
     pub fault: Option<(Fault, String)>,
 }
 
-/// Quick, and good enough for states.
-#[derive(Default)]
-pub struct Mix(u64);
-
-impl Hasher for Mix {
-    fn finish(&self) -> u64 {
-        self.0 ^ self.0 >> 32
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(u64::from(byte));
-        }
-    }
-    fn write_u64(&mut self, word: u64) {
-        self.0 = (self.0.rotate_left(23) ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        self.0 ^= self.0 >> 29;
-    }
-}
-
 struct Graph {
     states: Vec<State>,
-    index: HashMap<State, u32, BuildHasherDefault<Mix>>,
-    reached: BTreeSet<&'static str>,
-    /// Addresses of the labels in `reached`: quicker to compare.
-    labels: HashSet<usize, BuildHasherDefault<Mix>>,
+    index: Index,
+    labels: Labels,
     /// How a state was reached first.
     parents: Vec<(u32, &'static str)>,
     /// Edges that count as progress, in the order of their sources.
@@ -65,14 +45,13 @@ pub fn explore(setup: &Setup) -> Found {
     let start = State::enqueued(setup.budget);
     let mut graph = Graph {
         states: vec![start],
-        index: HashMap::default(),
-        reached: BTreeSet::new(),
-        labels: HashSet::default(),
+        index: Index::new(),
+        labels: Labels::new(),
         parents: vec![(0, "start")],
         progress: Vec::new(),
         offsets: vec![0],
     };
-    graph.index.insert(start, 0);
+    graph.index.number(start.packed());
     let mut transitions = 0;
     let mut out = Vec::new();
     let mut at = 0;
@@ -80,8 +59,14 @@ pub fn explore(setup: &Setup) -> Found {
         let state = graph.states[at];
         successors(setup, &mut memo, &state, &mut out);
         transitions += out.len();
-        for next in out.drain(..) {
-            let number = graph.number(next.state, at, next.label);
+        // Slices and plain loops here and in what each transition passes: iterators, where nothing is optimised, would
+        // take most of the time.
+        let all = out.as_slice();
+        let mut i = 0;
+        while i < all.len() {
+            let next = &all[i];
+            i += 1;
+            let number = graph.number(&next.state, at, next.label);
             if let Some(fault) = next.fault {
                 // The way to `at`, then this transition: the state may have been reached without a fault before.
                 let way = format!(
@@ -96,6 +81,7 @@ pub fn explore(setup: &Setup) -> Found {
                 graph.progress.push(number);
             }
         }
+        out.clear();
         graph
             .offsets
             .push(u32::try_from(graph.progress.len()).unwrap());
@@ -117,7 +103,7 @@ fn found(
         states: graph.states.len(),
         transitions,
         ends,
-        reached: graph.reached.clone(),
+        reached: graph.labels.reached.clone(),
         observations: memo.asked,
         fault,
     }
@@ -132,81 +118,22 @@ fn successors(setup: &Setup, memo: &mut Memo, state: &State, out: &mut Vec<Next>
     }
     people::agent_steps(setup, state, out);
     people::user_steps(setup, state, out);
-    for next in out.iter_mut() {
-        note_changes(setup, state, &mut next.state);
-    }
-}
-
-/// Whoever is inside a step has made its first read before what has just changed.
-fn note_changes(setup: &Setup, before: &State, after: &mut State) {
-    let task = after.touched
-        || before.status != after.status
-        || before.stopping != after.stopping
-        || before.reason != after.reason
-        || before.enqueue_status != after.enqueue_status
-        || before.exec != after.exec
-        || before.mark != after.mark
-        || before.last_worker != after.last_worker
-        || before.queue_deleted != after.queue_deleted;
-    if after.touched {
-        for controller in after.controllers.iter_mut().filter(|c| c.pc > Pc::Looked) {
-            controller.bits |= bit::WRITTEN;
-        }
-    }
-    after.touched = false;
-    let entry = before.entries != after.entries;
-    let mut stale = 0;
-    for cluster in 0..setup.clusters {
-        let jobs = (2 * cluster..2 * cluster + 2).any(|j| {
-            before.jobs[j] != after.jobs[j] || started(before, setup, j) != started(after, setup, j)
-        });
-        if !(task || entry || jobs) {
-            continue;
-        }
-        stale |= bit::STALE << cluster;
-        for me in 0..setup.controllers {
-            if (task || jobs)
-                && cluster_of(setup, me) == cluster
-                && after.controllers[me].pc == Pc::Looked
-            {
-                after.controllers[me].bits &= !bit::QUIET;
-            }
-        }
-    }
-    if setup.variant == Variant::ReleaseAfterEnd {
-        let ended = |s: &State| s.jobs.iter().filter(|&&j| job::ended(j)).count();
-        if ended(after) > ended(before) {
-            stale |= bit::STALE_END;
-        }
-    }
-    if setup.variant == Variant::NoQuietTime {
-        stale = 0;
-    }
-    if stale == 0 {
-        return;
-    }
-    for controller in after.controllers.iter_mut().filter(|c| c.pc != Pc::Idle) {
-        controller.bits |= stale;
-    }
-    for pod in after
-        .pods
-        .iter_mut()
-        .filter(|p| p.life.in_fence().is_some())
-    {
-        pod.bits |= stale;
-    }
-    if matches!(after.agent, Agent::Popped | Agent::Started) {
-        after.agent_bits |= stale;
-    }
-    if after.user != User::Idle {
-        after.user_bits |= stale;
+    let all = out.as_mut_slice();
+    let mut i = 0;
+    while i < all.len() {
+        note_changes(setup, state, &mut all[i].state);
+        i += 1;
     }
 }
 
 /// Whether nothing is left to do here: the task has ended and all traces are gone, or it waits for an attempt that the
 /// model has no room for.
 fn is_end(setup: &Setup, state: &State) -> bool {
-    let idle = state.controllers.iter().all(|c| c.pc == Pc::Idle)
+    let idle = |controller: Controller| matches!(controller.pc, Pc::Idle);
+    let [one, other] = state.controllers;
+    // The cheapest question first: it is asked of each state.
+    let idle = idle(one)
+        && idle(other)
         && state.agent == Agent::Idle
         && state.user == User::Idle
         && state.pods.iter().all(|pod| pod.life == Pod::None);
@@ -239,16 +166,13 @@ fn has_room(setup: &Setup, state: &State, cluster: usize) -> bool {
 }
 
 impl Graph {
-    fn number(&mut self, state: State, from: usize, label: &'static str) -> u32 {
-        if self.labels.insert(label.as_ptr().addr()) {
-            self.reached.insert(label);
-        }
-        let new = u32::try_from(self.states.len()).unwrap();
-        let number = *self.index.entry(state).or_insert(new);
-        if number == new {
-            self.states.push(state);
+    fn number(&mut self, state: &State, from: usize, label: &'static str) -> u32 {
+        self.labels.reach(label);
+        let (number, is_new) = self.index.number(state.packed());
+        if is_new {
+            self.states.push(*state);
             if state.pods[1].life == Pod::Running {
-                self.reached.insert(SECOND_RUN);
+                self.labels.reach(SECOND_RUN);
             }
             self.parents.push((u32::try_from(from).unwrap(), label));
         }
@@ -258,40 +182,63 @@ impl Graph {
     /// How many end states there are, and the first state that reaches none.
     fn ends(&self, setup: &Setup) -> (usize, Option<usize>) {
         let count = self.states.len();
-        let mut first = vec![0u32; count + 1];
-        for &to in &self.progress {
-            first[to as usize + 1] += 1;
-        }
-        for i in 0..count {
-            first[i + 1] += first[i];
-        }
-        let mut sources = vec![0u32; self.progress.len()];
-        let mut filled = first.clone();
-        for from in 0..count {
-            for edge in self.offsets[from]..self.offsets[from + 1] {
-                let to = self.progress[edge as usize] as usize;
-                sources[filled[to] as usize] = u32::try_from(from).unwrap();
-                filled[to] += 1;
-            }
-        }
+        let (first, sources) = self.backwards();
+        let (first, sources) = (first.as_slice(), sources.as_slice());
         let mut reached = vec![false; count];
         let mut open: Vec<usize> = (0..count)
             .filter(|&i| is_end(setup, &self.states[i]))
             .collect();
         let ends = open.len();
+        let marks = reached.as_mut_slice();
         for &end in &open {
-            reached[end] = true;
+            marks[end] = true;
         }
         while let Some(to) = open.pop() {
-            for edge in first[to]..first[to + 1] {
-                let from = sources[edge as usize] as usize;
-                if !reached[from] {
-                    reached[from] = true;
+            let mut edge = first[to] as usize;
+            while edge < first[to + 1] as usize {
+                let from = sources[edge] as usize;
+                edge += 1;
+                if !marks[from] {
+                    marks[from] = true;
                     open.push(from);
                 }
             }
         }
         (ends, reached.iter().position(|&r| !r))
+    }
+
+    /// The edges of progress by where they lead: the first of each state, and one more; and where each comes from.
+    fn backwards(&self) -> (Vec<u32>, Vec<u32>) {
+        let count = self.states.len();
+        let (progress, offsets) = (self.progress.as_slice(), self.offsets.as_slice());
+        let mut first = vec![0u32; count + 1];
+        let sums = first.as_mut_slice();
+        let mut edge = 0;
+        while edge < progress.len() {
+            sums[progress[edge] as usize + 1] += 1;
+            edge += 1;
+        }
+        let mut i = 0;
+        while i < count {
+            sums[i + 1] += sums[i];
+            i += 1;
+        }
+        let mut sources = vec![0u32; progress.len()];
+        let places = sources.as_mut_slice();
+        let mut filled = first.clone();
+        let filled = filled.as_mut_slice();
+        let mut from = 0;
+        while from < count {
+            let mut edge = offsets[from] as usize;
+            while edge < offsets[from + 1] as usize {
+                let to = progress[edge] as usize;
+                places[filled[to] as usize] = u32::try_from(from).unwrap();
+                filled[to] += 1;
+                edge += 1;
+            }
+            from += 1;
+        }
+        (first, sources)
     }
 
     /// The shortest way to a state, one transition a line.

@@ -8,7 +8,7 @@ use super::world::{AGENT, Agent, JOBS, Pc, Pod, PodSlot, S, State, USER, User, b
 
 /// Whether the agent's user code runs.
 pub fn agent_runs(state: &State) -> bool {
-    state.agent >= Agent::Started
+    matches!(state.agent, Agent::Started | Agent::Running)
 }
 
 /// A plain agent's run begins while controllers are between a live read and the write that rests on it.
@@ -139,8 +139,10 @@ pub fn user_steps(setup: &Setup, state: &State, out: &mut Vec<Next>) {
 
 fn watchdog(state: &State, out: &mut Vec<Next>) {
     let limit = state.limit_watchdog || state.limit_double;
-    let nobody_runs = !agent_runs(state) && state.pods.iter().all(|pod| pod.life != Pod::Running);
-    if limit && state.status == S::InProgress && nobody_runs {
+    if !limit || state.status != S::InProgress || agent_runs(state) {
+        return;
+    }
+    if state.pods.iter().all(|pod| pod.life != Pod::Running) {
         let mut next = *state;
         next.end(S::Stopped);
         out.push(Next::on(next, "server's watchdog"));
@@ -201,8 +203,8 @@ fn user_acts(setup: &Setup, state: &State, action: Action, out: &mut Vec<Next>) 
 
 fn user_deletes_job(setup: &Setup, state: &State, out: &mut Vec<Next>) {
     for j in 0..JOBS {
-        let mut deleted = *state;
         if job::there(state.jobs[j]) && state.jobs[j] & job::DELETING == 0 {
+            let mut deleted = *state;
             delete_job(setup, &mut deleted, j);
             out.push(Next::by_chance(deleted, "user deletes the Job"));
         }

@@ -21,10 +21,6 @@ fn slots_of(setup: &Setup, j: usize) -> [usize; 2] {
     if setup.two_pods { [j, j + 2] } else { [j, j] }
 }
 
-fn alive(life: Pod) -> bool {
-    life >= Pod::Created && life < Pod::Dead
-}
-
 /// The Job is over or gone: nothing of its pods is left but calls on their way.
 fn clear_slots(setup: &Setup, state: &mut State, j: usize) {
     for slot in slots_of(setup, j) {
@@ -45,7 +41,7 @@ pub fn delete_job(setup: &Setup, state: &mut State, j: usize) {
 
 fn finish_deletion(setup: &Setup, state: &mut State, j: usize) {
     let slots = slots_of(setup, j);
-    if slots.iter().any(|&slot| alive(state.pods[slot].life)) {
+    if slots.iter().any(|&slot| state.pods[slot].life.alive()) {
         return;
     }
     clear_slots(setup, state, j);
@@ -74,7 +70,7 @@ fn leaves(setup: &Setup, state: &mut State, slot: usize, cause: u8, rest: PodSlo
         return;
     }
     let slots = slots_of(setup, j);
-    if slots.iter().any(|&other| alive(state.pods[other].life)) {
+    if slots.iter().any(|&other| state.pods[other].life.alive()) {
         return;
     }
     clear_slots(setup, state, j);
@@ -121,7 +117,7 @@ fn pod_begins(setup: &Setup, state: &State, slot: usize, out: &mut Vec<Next>) {
     let j = job_of(setup, slot);
     let second = slot != j;
     let wanted = state.jobs[j] & (job::STATE | job::DELETING) == job::HELD;
-    if !wanted || (second && !alive(state.pods[j].life)) {
+    if !wanted || (second && !state.pods[j].life.alive()) {
         return;
     }
     let mut next = *state;

@@ -13,9 +13,9 @@ use trainyard::claim::{
 };
 use trainyard::task::{Attempt, QueueId, Status};
 
-use super::explore::Mix;
+use super::index::Mix;
 use super::setup::{Setup, Variant};
-use super::world::{AGENT, Exec, NOBODY, Pc, Pod, S, State, USER, bit, job, pending};
+use super::world::{AGENT, Exec, NOBODY, Pc, S, State, USER, bit, job, pending};
 
 /// A job index that means: the step has no Job.
 pub const NO_JOB: u8 = 7;
@@ -78,14 +78,12 @@ impl Choice {
 
 /// Whether the task container of a Job's pod has started.
 pub fn started(state: &State, setup: &Setup, j: usize) -> bool {
-    let begun = |slot: usize| (Pod::Started..=Pod::Dead).contains(&state.pods[slot].life);
-    begun(j) || (setup.two_pods && begun(j + ATTEMPTS))
+    state.pods[j].life.started() || (setup.two_pods && state.pods[j + ATTEMPTS].life.started())
 }
 
 /// Whether it has started and may still run.
 pub fn may_run(state: &State, setup: &Setup, j: usize) -> bool {
-    let runs = |slot: usize| (Pod::Started..Pod::Dead).contains(&state.pods[slot].life);
-    runs(j) || (setup.two_pods && runs(j + ATTEMPTS))
+    state.pods[j].life.may_run() || (setup.two_pods && state.pods[j + ATTEMPTS].life.may_run())
 }
 
 impl Memo {
@@ -343,15 +341,11 @@ impl View<'_> {
         key = key << 4 | u64::from(s.mark);
         key = key << 4 | u64::from(s.last_worker);
         key = key << 2 | self.this_pass as u64;
-        for flag in [
-            s.stopping,
-            s.enqueue_status.is_some(),
-            s.queue_deleted,
-            self.quiet,
-            self.quiet_end,
-        ] {
-            key = key << 1 | u64::from(flag);
-        }
+        key = key << 1 | u64::from(s.stopping);
+        key = key << 1 | u64::from(s.enqueue_status.is_some());
+        key = key << 1 | u64::from(s.queue_deleted);
+        key = key << 1 | u64::from(self.quiet);
+        key = key << 1 | u64::from(self.quiet_end);
         for attempt in 0..ATTEMPTS {
             let j = self.cluster * ATTEMPTS + attempt;
             key = key << 8 | u64::from(s.jobs[j] & !job::UID);

@@ -1,7 +1,5 @@
 //! The world of the model: one task on the server, its Jobs and pods, and who is inside which step. Small and copied.
 
-use std::hash::{Hash, Hasher};
-
 use trainyard::claim::Reason;
 
 /// Status of the task on the model's server.
@@ -102,6 +100,21 @@ pub enum Pod {
 }
 
 impl Pod {
+    /// Whether it is there and has not ended.
+    pub fn alive(self) -> bool {
+        self as u8 >= Self::Created as u8 && (self as u8) < Self::Dead as u8
+    }
+
+    /// Whether its task container has started, and it may still run.
+    pub fn may_run(self) -> bool {
+        self as u8 >= Self::Started as u8 && self.alive()
+    }
+
+    /// Whether its task container has started.
+    pub fn started(self) -> bool {
+        self.may_run() || matches!(self, Self::Dead)
+    }
+
     /// How far its fence has come, if it is inside it (a late call still is): the calls after the first.
     pub fn in_fence(self) -> Option<Pod> {
         match self {
@@ -288,23 +301,50 @@ pub struct State {
     pub touched: bool,
 }
 
-impl Hash for State {
-    fn hash<H: Hasher>(&self, to: &mut H) {
-        let flags = [
-            self.stopping,
-            self.queue_deleted,
-            self.taken_back,
-            self.limit_double,
-            self.limit_watchdog,
-            self.touched,
-        ];
-        let mut word = 0u64;
-        for flag in flags {
-            word = word << 1 | u64::from(flag);
-        }
+/// A state in four words, of which nothing is lost.
+pub type Packed = [u64; 4];
+
+/// A status that may be absent, as a number of three bits.
+pub fn bits_of(status: Option<S>) -> u8 {
+    match status {
+        Some(status) => status as u8,
+        None => 7,
+    }
+}
+
+fn packed_pod(slot: PodSlot) -> u64 {
+    (slot.life as u64) << 12 | u64::from(slot.bits)
+}
+
+fn packed_controller(controller: Controller) -> u64 {
+    (controller.pc as u64) << 27
+        | u64::from(controller.job) << 24
+        | u64::from(controller.seen) << 16
+        | u64::from(controller.bits)
+}
+
+impl State {
+    /// The form in which states are compared: field by field takes many times as long where nothing is optimised.
+    pub fn packed(&self) -> Packed {
+        let [first, second, third, fourth] = self.pods;
+        let pod_bits = first.bits | second.bits | third.bits | fourth.bits;
+        assert!(
+            pod_bits < 1 << 12
+                && self.mark < 16
+                && self.last_worker < 16
+                && self.entries < 8
+                && self.actions_left < 8
+                && !self.touched,
+            "a state does not fit into its words: {self:?}"
+        );
+        let mut word = u64::from(self.stopping);
+        word = word << 1 | u64::from(self.queue_deleted);
+        word = word << 1 | u64::from(self.taken_back);
+        word = word << 1 | u64::from(self.limit_double);
+        word = word << 1 | u64::from(self.limit_watchdog);
         word = word << 3 | self.status as u64;
         word = word << 3 | self.reason as u64;
-        word = word << 3 | self.enqueue_status.map_or(7, |s| s as u64);
+        word = word << 3 | u64::from(bits_of(self.enqueue_status));
         word = word << 2 | self.exec as u64;
         word = word << 4 | u64::from(self.mark);
         word = word << 4 | u64::from(self.last_worker);
@@ -312,30 +352,20 @@ impl Hash for State {
         word = word << 2 | self.agent as u64;
         word = word << 2 | self.user as u64;
         word = word << 3 | u64::from(self.actions_left);
-        to.write_u64(word);
-        to.write_u64(
+        let [one, other] = self.controllers;
+        [
+            word,
             u64::from(u32::from_le_bytes(self.jobs)) << 32
                 | u64::from(self.agent_bits) << 16
                 | u64::from(self.user_bits),
-        );
-        let pod = |slot: &PodSlot| (slot.life as u64) << 12 ^ u64::from(slot.bits);
-        to.write_u64(
-            pod(&self.pods[0]) << 32
-                ^ pod(&self.pods[1])
-                ^ pod(&self.pods[2]) << 48
-                ^ pod(&self.pods[3]) << 16,
-        );
-        let controller = |c: &Controller| {
-            (c.pc as u64) << 27
-                | u64::from(c.job) << 24
-                | u64::from(c.seen) << 16
-                | u64::from(c.bits)
-        };
-        to.write_u64(controller(&self.controllers[0]) << 32 | controller(&self.controllers[1]));
+            packed_pod(first) << 48
+                | packed_pod(second) << 32
+                | packed_pod(third) << 16
+                | packed_pod(fourth),
+            packed_controller(one) << 32 | packed_controller(other),
+        ]
     }
-}
 
-impl State {
     /// A task that its user has just enqueued.
     pub fn enqueued(actions: u8) -> Self {
         Self {

@@ -8,6 +8,9 @@ use serde_json::json;
 
 use super::world::World;
 
+/// Between two looks once nobody is killed any more.
+const UNDISTURBED: Duration = Duration::from_millis(300);
+
 /// Runs `count` tasks to their end while `disturb` is called again and again.
 fn run_through(
     world: &mut World,
@@ -107,15 +110,16 @@ fn a_controller_killed_at_random_runs_each_of_fifty_tasks_exactly_once() {
     let mut resumed = Vec::new();
     let mut random = rand::rng();
     let tasks = run_through(&mut world, 50, 900, |world| {
+        if kills == 12 {
+            return std::thread::sleep(UNDISTURBED);
+        }
         std::thread::sleep(Duration::from_millis(random.random_range(300..6000)));
-        if kills < 12 {
-            world.kill_controller();
-            kills += 1;
-            world.start_controller();
-            // Between these, deaths follow each other as they come.
-            if kills % 4 == 0 {
-                resumed.extend(until_it_goes_on(world));
-            }
+        world.kill_controller();
+        kills += 1;
+        world.start_controller();
+        // Between these, deaths follow each other as they come.
+        if kills % 4 == 0 {
+            resumed.extend(until_it_goes_on(world));
         }
     });
     assert!(!resumed.is_empty(), "work was never seen to go on");
@@ -129,13 +133,14 @@ fn a_server_killed_at_random_loses_nothing_acknowledged() {
     let mut kills = 0;
     let mut random = rand::rng();
     let tasks = run_through(&mut world, 12, 600, |world| {
-        std::thread::sleep(Duration::from_millis(random.random_range(500..5000)));
-        if kills < 5 {
-            world.kill_server();
-            kills += 1;
-            std::thread::sleep(Duration::from_millis(random.random_range(0..1500)));
-            world.start_server();
+        if kills == 5 {
+            return std::thread::sleep(UNDISTURBED);
         }
+        std::thread::sleep(Duration::from_millis(random.random_range(500..5000)));
+        world.kill_server();
+        kills += 1;
+        std::thread::sleep(Duration::from_millis(random.random_range(0..1500)));
+        world.start_server();
     });
     assert!(kills >= 2, "the server was killed {kills} times");
     each_ran_exactly_once(&world, &tasks);

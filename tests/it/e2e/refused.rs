@@ -233,9 +233,9 @@ fn a_template_in_a_config_map_is_told_by_map_key_and_field_and_mended_in_place()
             "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "pods"}, "data": {key: template},
         }));
     };
-    // A template that was refused is judged again every 30 s.
+    // The ConfigMap of a template that was refused is read again every 5 s.
     let until_told = |words: &[&str]| {
-        until_false(&world, "TemplateValid", 90, words);
+        until_false(&world, "TemplateValid", 20, words);
         assert_eq!(world.entries("gpu"), std::slice::from_ref(&task));
         assert_eq!(world.status(&task), "queued");
     };
@@ -249,7 +249,11 @@ fn a_template_in_a_config_map_is_told_by_map_key_and_field_and_mended_in_place()
     map("pod.yaml", &with("surprise: 1"));
     until_told(&["spec.surprise"]);
     map("pod.yaml", &with("hostname: mended"));
-    assert_eq!(world.until_ended(&task, 150)["status"], "completed");
+    wait("the mended template is accepted", 20, || {
+        let condition = world.condition("gpu", "TemplateValid");
+        (condition["status"] == "True").then_some(())
+    });
+    assert_eq!(world.until_ended(&task, 90)["status"], "completed");
     let pod = world.job_of(&task)["spec"]["template"]["spec"].clone();
     assert_eq!(pod["hostname"], "mended", "{pod:#}");
 }

@@ -61,15 +61,7 @@ impl World {
     }
 
     pub fn condition(&self, binding: &str, kind: &str) -> Value {
-        let object = self.get(&["queuebinding", binding]);
-        object["status"]["conditions"]
-            .as_array()
-            .and_then(|all| {
-                all.iter()
-                    .find(|condition| condition["type"] == kind)
-                    .cloned()
-            })
-            .unwrap_or(Value::Null)
+        condition_of(&self.get(&["queuebinding", binding])["status"], kind)
     }
 
     pub fn until_ready(&self, binding: &str) {
@@ -77,7 +69,7 @@ impl World {
         let deadline = Instant::now() + Duration::from_secs(60);
         while Instant::now() < deadline {
             last = self.get(&["queuebinding", binding])["status"].clone();
-            if self.condition(binding, "Ready")["status"] == "True" {
+            if condition_of(&last, "Ready")["status"] == "True" {
                 return;
             }
             thread::sleep(Duration::from_millis(200));
@@ -98,4 +90,12 @@ impl World {
         );
         found["queues"][0]["id"].as_str().map(str::to_owned)
     }
+}
+
+/// The condition of this type in the status of a binding.
+fn condition_of(status: &Value, kind: &str) -> Value {
+    let mut all = status["conditions"].as_array().into_iter().flatten();
+    all.find(|condition| condition["type"] == kind)
+        .cloned()
+        .unwrap_or(Value::Null)
 }
