@@ -302,10 +302,9 @@ fn everything(tally: &mut Tally, arguments: &Arguments, kubeconfig: Option<&Path
 
 /// Scenarios that take minutes each. A runner of tests goes by the alphabet, and one of these that begins last runs
 /// alone while a core stands idle; so they have a process of their own beside that of the others.
-const LONGEST: [&str; 6] = [
+const LONGEST: [&str; 5] = [
     "e2e::crash::",
     "e2e::s10_fault_points::",
-    "e2e::s16_pipelines::",
     "e2e::s32_permits::",
     "e2e::s41_faults::",
     "e2e::s47_stranded::",

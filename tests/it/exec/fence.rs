@@ -17,7 +17,7 @@ pub fn requests_before_user_code() -> (Vec<String>, usize) {
     );
     let mut pod = Pod::parked(&server, &task);
     let proxy = Proxy::start(&server.url, |_| Fate::Pass);
-    pod.api = proxy.url.clone();
+    pod.api.clone_from(&proxy.url);
     pod.prepare();
     let of_prepare = proxy.passed().len();
     assert_eq!(pod.run_prepared(), 0);
