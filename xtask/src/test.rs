@@ -290,6 +290,7 @@ pub struct Place {
     sdk_python: std::path::PathBuf,
     agent_python: std::path::PathBuf,
     rattler_python: std::path::PathBuf,
+    bindings_python: std::path::PathBuf,
     trains_python: std::path::PathBuf,
     uv: std::path::PathBuf,
     program: std::path::PathBuf,
@@ -302,6 +303,7 @@ pub fn prepare(kubeconfig: Option<&Path>) -> Result<Place> {
     cluster::publish(&cluster, None)?;
     let sdk_python = tools::sdk_python()?;
     let agent_python = tools::agent_python()?;
+    let bindings_python = tools::bindings_python()?;
     let trains_python = tools::trains_python()?;
     let rattler_python = tools::rattler_python()?;
     let dist = dirs::repository().join("dist");
@@ -310,6 +312,7 @@ pub fn prepare(kubeconfig: Option<&Path>) -> Result<Place> {
         image,
         sdk_python,
         agent_python,
+        bindings_python,
         trains_python,
         rattler_python,
         uv: dist.join("uv"),
@@ -321,7 +324,7 @@ pub fn prepare(kubeconfig: Option<&Path>) -> Result<Place> {
 type Value = fn(&Place) -> OsString;
 
 /// The variables that tell a test where things are.
-const TOLD: [(&str, Value); 15] = [
+const TOLD: [(&str, Value); 16] = [
     ("TRAINYARD_E2E_KUBECONFIG", |place| {
         place.cluster.kubeconfig.clone().into()
     }),
@@ -346,6 +349,9 @@ const TOLD: [(&str, Value); 15] = [
     }),
     ("TRAINYARD_E2E_AGENT_PYTHON", |place| {
         place.agent_python.clone().into()
+    }),
+    ("TRAINYARD_E2E_BINDINGS_PYTHON", |place| {
+        place.bindings_python.clone().into()
     }),
     ("TRAINYARD_E2E_TRAINS_PYTHON", |place| {
         place.trains_python.clone().into()

@@ -34,6 +34,12 @@ fn what_hydra_made_of_overrides_comes_back_and_goes_into_the_next_run() {
 }
 
 #[test]
+fn what_fire_absl_jsonargparse_and_tensorboard_were_given_comes_back() {
+    let python = python("TRAINYARD_E2E_BINDINGS_PYTHON");
+    Flow::new(Server::shared()).holds(&python, "bindings.py", &[]);
+}
+
+#[test]
 fn scalars_plots_images_media_and_console_come_back() {
     holds("reporting.py");
 }
