@@ -360,8 +360,8 @@ fn a_damaged_backup_is_refused_and_leaves_no_database() {
     }
 }
 
-/// A certificate for 127.0.0.1 that vouches for itself.
-fn certificate(folder: &Path) {
+/// Makes `cert.pem`, a certificate for 127.0.0.1 that vouches for itself, and its `key.pem`.
+pub fn certificate(folder: &Path) {
     let made = Command::new("openssl")
         .current_dir(folder)
         .args([
