@@ -24,6 +24,7 @@ mod listener;
 mod models;
 mod pack;
 mod page;
+mod pipelines;
 mod projects;
 mod query;
 mod queues;

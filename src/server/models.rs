@@ -43,14 +43,8 @@ pub(super) fn known(db: &Connection, id: &str) -> Result<Doc, Refusal> {
 }
 
 fn of_task(db: &Connection, task: &str) -> Result<Vec<Doc>, Refusal> {
-    let mut statement =
-        db.prepare_cached("SELECT doc FROM models WHERE task = ?1 ORDER BY created")?;
-    let mut rows = statement.query([task])?;
-    let mut models = Vec::new();
-    while let Some(row) = rows.next()? {
-        models.push(serde_json::from_str(&row.get::<_, String>(0)?)?);
-    }
-    Ok(models)
+    let sql = "SELECT doc FROM models WHERE task = ?1 ORDER BY created";
+    query::documents(db, sql, task)
 }
 
 /// Addresses of the models that a task put out.
@@ -381,17 +375,36 @@ pub(crate) fn publish_many(call: &Call) -> Answer {
 
 fn publish_one(call: &Call, id: &str) -> Result<Doc, Refusal> {
     let mut model = known(call.db, id)?;
-    if model.get("ready").and_then(Value::as_bool) == Some(true)
-        && !call.flag("force_publish_task")?
-    {
-        return Err(Refusal::bad(203, "Model is already ready"));
+    if model.get("ready").and_then(Value::as_bool) == Some(true) {
+        let text = format!("Model is ready: company={COMPANY}, model={id}");
+        return Err(Refusal::bad(203, text));
     }
+    let published = publish_task(call, &model)?;
     model.insert("ready".into(), true.into());
     touch(call, &mut model);
     save(call.db, &model)?;
     let mut answer = Doc::new();
     answer.insert("updated".into(), 1.into());
+    if let Some(published) = published {
+        answer.insert("published_task".into(), published);
+    }
     Ok(answer)
+}
+
+/// Publishes the task that made a model, unless the call says otherwise; nothing if it is published or gone.
+fn publish_task(call: &Call, model: &Doc) -> Result<Option<Value>, Refusal> {
+    let force = call.flag("force_publish_task")?;
+    if !call.flag_or("publish_task", true)? {
+        return Ok(None);
+    }
+    let Some(mut task) = tasks::find(call.db, doc::text(model, "task"))? else {
+        return Ok(None);
+    };
+    if doc::text(&task, "status") == "published" {
+        return Ok(None);
+    }
+    let data = tasks::status::publish_maker(call, &mut task, force)?;
+    Ok(Some(json!({"id": task["id"], "data": data})))
 }
 
 /// `models.delete`

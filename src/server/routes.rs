@@ -11,7 +11,7 @@ use super::projects::{self, facets, tree};
 use super::queues::{self, change, moves};
 use super::tasks::{self, attached, clone, edit, params, read, status};
 use super::wire::{Answer, Version};
-use super::{auth, models, tags, users, workers};
+use super::{auth, models, pipelines, tags, users, workers};
 
 /// What an endpoint needs of the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +62,7 @@ const OPEN: [&str; 4] = [
 const OWN: [&str; 3] = ["auth.login", "auth.logout", "users.set_preferences"];
 
 /// Endpoints that answer to any version, and the server that first had them: older ones are played without (§1.7).
-const CAME: [(&str, Version); 15] = [
+const CAME: [(&str, Version); 17] = [
     ("auth.edit_credentials", Version(2, 19)),
     ("events.clear_task_log", Version(2, 19)),
     ("events.get_plot_sample", Version(2, 20)),
@@ -70,6 +70,8 @@ const CAME: [(&str, Version); 15] = [
     ("events.plots", Version(2, 20)),
     ("models.delete_many", Version(2, 13)),
     ("models.publish_many", Version(2, 13)),
+    ("pipelines.delete_runs", Version(2, 26)),
+    ("pipelines.start_pipeline", Version(2, 17)),
     ("projects.get_model_metadata_keys", Version(2, 16)),
     ("projects.get_model_metadata_values", Version(2, 16)),
     ("projects.get_project_tags", Version(2, 16)),
@@ -165,6 +167,8 @@ const TABLE: &[Row] = &[
     ("models.update_for_task", V1, W, models::update_for_task),
     ("models.update_tags", V1, W, tags::of_models),
     ("organization.get_tags", V1, R, facets::all_tags),
+    ("pipelines.delete_runs", V1, W, pipelines::delete_runs),
+    ("pipelines.start_pipeline", V1, W, pipelines::start_pipeline),
     ("projects.create", V1, W, projects::create),
     ("projects.delete", V1, W, projects::delete),
     ("projects.get_all", V1, R, projects::get_all),

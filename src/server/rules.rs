@@ -365,10 +365,11 @@ pub(crate) fn new_execution() -> Value {
     json!({"test_split": 0, "parameters": {}, "model_desc": {}, "model_labels": {}, "artifacts": []})
 }
 
-/// `tasks.delete`: only `created` without force.
+/// `tasks.delete`: without force only what is `created` or archived.
 pub(crate) fn delete(task: &Doc, force: bool) -> Result<(), Refusal> {
     let status = status(task);
-    if force || status == Status::Created {
+    let archived = doc::strings(task, "system_tags").contains(&"archived");
+    if force || archived || status == Status::Created {
         return Ok(());
     }
     let id = doc::text(task, "id");

@@ -152,6 +152,12 @@ fn delete_and_edit() {
             free,
             "delete {status}"
         );
+        let mut archived = task(status);
+        archived.insert("system_tags".into(), json!(["archived"]));
+        assert!(
+            super::delete(&archived, false).is_ok(),
+            "delete archived {status}"
+        );
         assert_eq!(
             super::editable(&task(status), &[], false).is_ok(),
             free,

@@ -10,7 +10,7 @@ from clearml.backend_api.session import Request
 from flow import done, held
 from referencing.exceptions import Unresolvable
 
-SERVICES = ("auth", "events", "models", "organization", "projects", "queues", "tasks", "workers")
+SERVICES = ("auth", "events", "models", "organization", "pipelines", "projects", "queues", "tasks", "workers")
 VERSIONS = ("2.9", "2.13", "2.20", "2.23")
 # What the real server answers here is not what the SDK says of it: no client reads it.
 DIFFERENT = {
@@ -192,6 +192,7 @@ def queues(queue, task):
     once("queues.get_next_task", queue=queue)
     ask("queues.get_queue_metrics", queue_ids=[queue], from_date=time.time() - 600, to_date=time.time() + 5, interval=10)
     once("queues.delete_metadata", queue=queue, keys=["k"])
+    ask("pipelines.start_pipeline", task=task, queue=queue, args=[{"name": "a", "value": "2"}])
 
 
 def models(project, task):
@@ -211,7 +212,8 @@ def models(project, task):
     once("models.delete_metadata", model=model, keys=["k"])
     once("models.move", ids=[model], project_name="schemas/models")
     once("tasks.delete_models", task=task, models=[{"name": "m", "type": "output"}])
-    once("models.set_ready", model=model)
+    # The task that made it has not run, so it cannot be published along with its model.
+    once("models.set_ready", model=model, publish_task=False)
     ask("models.get_by_task_id", task=task)
     once("models.archive_many", ids=[model])
     once("models.unarchive_many", ids=[model])

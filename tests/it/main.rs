@@ -35,6 +35,7 @@ mod server_facts;
 mod server_fuzz;
 mod server_http;
 mod server_kills;
+mod server_pipelines;
 mod server_traffic;
 mod server_workers;
 mod server_world;

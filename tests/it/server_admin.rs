@@ -360,8 +360,8 @@ fn a_damaged_backup_is_refused_and_leaves_no_database() {
     }
 }
 
-/// A certificate for 127.0.0.1 that vouches for itself.
-fn certificate(folder: &Path) {
+/// Makes `cert.pem`, a certificate for 127.0.0.1 that vouches for itself, and its `key.pem`.
+pub fn certificate(folder: &Path) {
     let made = Command::new("openssl")
         .current_dir(folder)
         .args([
@@ -554,7 +554,7 @@ fn queues_are_hidden_by_the_tags_that_are_set() {
 #[test]
 fn what_is_silent_or_old_goes_as_it_is_set() {
     let server = InProcess::with(|data| Options {
-        silence: Duration::from_secs(1),
+        silence: Duration::from_secs(4),
         watch: Duration::from_millis(300),
         keep_logs: Some(1),
         ..Options::new(data)
@@ -574,8 +574,16 @@ fn what_is_silent_or_old_goes_as_it_is_set() {
             client.call("events.add", line).await;
         }
         client.call("tasks.started", json!({"task": task})).await;
+        // One that tells nothing but that it is there, and one whose worker tells it.
+        let (pings, worked) = (client.task("pings").await, client.task("worked").await);
+        for alive in [&pings, &worked] {
+            client.call("tasks.started", json!({"task": alive})).await;
+        }
         let deadline = Instant::now() + Duration::from_secs(30);
         let ended = loop {
+            client.call("tasks.ping", json!({"task": pings})).await;
+            let status = json!({"worker": "w:0", "timestamp": 1, "task": worked});
+            client.call("workers.status_report", status).await;
             let found = client.call("tasks.get_by_id", json!({"task": task})).await;
             if found["task"]["status"] != "in_progress" || Instant::now() > deadline {
                 break found["task"].clone();
@@ -584,6 +592,14 @@ fn what_is_silent_or_old_goes_as_it_is_set() {
         };
         assert_eq!(ended["status"], "stopped");
         assert_eq!(ended["status_reason"], "Forced stop (non-responsive)");
+        for alive in [&pings, &worked] {
+            let found = client.call("tasks.get_by_id", json!({"task": alive})).await;
+            assert_eq!(
+                found["task"]["status"], "in_progress",
+                "{}",
+                found["task"]["name"]
+            );
+        }
         let log = client
             .call("events.get_task_log", json!({"task": task}))
             .await;

@@ -71,6 +71,11 @@ pub fn sdk_python() -> Result<PathBuf> {
     Ok(environment("sdk", "tests/clients/sdk.txt")?.join("bin/python"))
 }
 
+/// A Python with the SDK and the libraries that it notices by itself.
+pub fn bindings_python() -> Result<PathBuf> {
+    Ok(environment("bindings", "tests/clients/bindings.txt")?.join("bin/python"))
+}
+
 /// A Python with the incumbent's agent, apart from the SDK as its users have it.
 pub fn agent_python() -> Result<PathBuf> {
     Ok(environment("agent", "tests/clients/agent.txt")?.join("bin/python"))

@@ -420,6 +420,17 @@ pub(crate) fn one(db: &Connection, sql: &str, id: &str) -> Result<Option<Doc>, R
     })
 }
 
+/// All documents that a statement finds for an id.
+pub(crate) fn documents(db: &Connection, sql: &str, id: &str) -> Result<Vec<Doc>, Refusal> {
+    let mut statement = db.prepare_cached(sql)?;
+    let mut rows = statement.query([id])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(serde_json::from_str(&row.get::<_, String>(0)?)?);
+    }
+    Ok(found)
+}
+
 /// Tags as they are stored: sorted, each once (§3.1).
 pub(crate) fn tags(tags: &[&str]) -> Value {
     let mut tags: Vec<&str> = tags.to_vec();

@@ -26,6 +26,16 @@ const TAKEN: [&str; 12] = [
 
 /// `tasks.clone`
 pub(crate) fn clone(call: &Call) -> Answer {
+    let (task, new_project) = copy(call)?;
+    let mut answer = json!({"id": task["id"]});
+    if let Some(project) = new_project {
+        answer["new_project"] = project;
+    }
+    Ok(answer)
+}
+
+/// Stores a copy of the task that the request names; the copy, and the project that was named for it.
+pub(crate) fn copy(call: &Call) -> Result<(Doc, Option<Value>), Refusal> {
     let source = asked(call)?;
     let mut task = Doc::new();
     task.insert("id".into(), new_id().into());
@@ -58,11 +68,7 @@ pub(crate) fn clone(call: &Call) -> Answer {
     let new_project = overrides(call, &mut task)?;
     touch(call, &mut task);
     save(call.db, &task)?;
-    let mut answer = json!({"id": task["id"]});
-    if let Some(project) = new_project {
-        answer["new_project"] = project;
-    }
-    Ok(answer)
+    Ok((task, new_project))
 }
 
 /// Drops the queue, the artifacts that the source put out, and the tags that belong to its run.

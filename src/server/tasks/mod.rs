@@ -5,6 +5,7 @@
 //! read.rs    get_by_id, get_all and _ex    remove.rs    reset, delete, archive
 //! edit.rs    edit, update, requirements    params.rs    hyperparameters, configuration, runtime
 //! clone.rs   clone                         attached.rs  artifacts and models
+//! steps.rs   steps of pipelines
 //! ```
 
 pub(crate) mod attached;
@@ -14,6 +15,7 @@ pub(crate) mod params;
 pub(crate) mod read;
 pub(crate) mod remove;
 pub(crate) mod status;
+mod steps;
 
 use rusqlite::{Connection, params as values};
 use serde_json::{Value, json};

@@ -206,19 +206,25 @@ pub(crate) fn get_configurations(call: &Call) -> Answer {
     Ok(json!({"configurations": configurations}))
 }
 
-/// `tasks.get_configuration_names`
+/// `tasks.get_configuration_names`: those with a value, unless all are asked for; tasks that have none are left out.
 pub(crate) fn get_configuration_names(call: &Call) -> Answer {
+    let skip_empty = call.flag_or("skip_empty", true)?;
     let mut configurations = Vec::new();
     for id in call.texts_required("tasks")? {
         let Some(task) = super::find(call.db, id)? else {
             continue;
         };
-        let names: Vec<&String> = task
-            .get("configuration")
-            .and_then(Value::as_object)
+        let items = task.get("configuration").and_then(Value::as_object);
+        let mut names: Vec<&String> = items
             .into_iter()
-            .flat_map(Doc::keys)
+            .flatten()
+            .filter(|(_, item)| !(skip_empty && (item["value"].is_null() || item["value"] == "")))
+            .map(|(name, _)| name)
             .collect();
+        if names.is_empty() {
+            continue;
+        }
+        names.sort_unstable();
         configurations.push(json!({"task": id, "names": names}));
     }
     Ok(json!({"configurations": configurations}))

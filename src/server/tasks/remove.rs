@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::super::wire::Refusal;
 use super::super::{events, files, models, queues};
-use super::{Call, Doc, doc, known, rules, status};
+use super::{Call, Doc, doc, known, rules, status, steps};
 
 /// `tasks.reset` of one task.
 pub(super) fn reset_one(call: &Call, id: &str) -> Result<Doc, Refusal> {
@@ -66,14 +66,32 @@ pub(super) fn delete_one(call: &Call, id: &str) -> Result<Doc, Refusal> {
         .flag("return_file_urls")?
         .then(|| urls_of(call, &task))
         .transpose()?;
-    doom_files(call, &task, with_models)?;
-    let removed = remove(call, id, with_models)?;
+    let steps = steps::asked_for(call, &task)?;
+    let mut answer = take_away(call, &task, &steps, with_models)?;
+    answer.insert("urls".into(), urls.unwrap_or(Value::Null));
+    Ok(answer)
+}
+
+/// A run of a pipeline with all its steps, whatever their status is (`pipelines.delete_runs`).
+pub(crate) fn delete_run(call: &Call, run: &Doc) -> Result<Doc, Refusal> {
+    let mut answer = take_away(call, run, &steps::of(call, run)?, true)?;
+    answer.insert("urls".into(), Value::Null);
+    Ok(answer)
+}
+
+/// Takes a task away, and these steps before it; the answer counts what went with the task itself (§2.3).
+fn take_away(call: &Call, task: &Doc, steps: &[Doc], with_models: bool) -> Result<Doc, Refusal> {
+    for step in steps {
+        doom_files(call, step, with_models)?;
+        remove(call, doc::text(step, "id"), with_models)?;
+    }
+    doom_files(call, task, with_models)?;
+    let removed = remove(call, doc::text(task, "id"), with_models)?;
     let mut answer = Doc::new();
     answer.insert("deleted".into(), true.into());
     answer.insert("updated_children".into(), removed.children.into());
     answer.insert("updated_models".into(), removed.kept_models.into());
     answer.insert("deleted_models".into(), removed.models.into());
-    answer.insert("urls".into(), urls.unwrap_or(Value::Null));
     Ok(answer)
 }
 

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::super::rules::{StatusChange, TakeOut};
+use super::super::rules::{Ask, StatusChange, TakeOut};
 use super::super::wire::{Refusal, Version};
 use super::super::{models, queues, workers};
-use super::{Answer, Call, Doc, doc, find, known, rules, save};
+use super::{Answer, Call, Doc, doc, find, known, rules, save, steps};
 use crate::task::Status;
 
 /// Writes a change and takes the entries out that it names; returns `fields` of the answer and the number of entries.
@@ -110,7 +110,7 @@ status_calls! {
 }
 
 fn enqueue_one(call: &Call, id: &str) -> Result<Doc, Refusal> {
-    let mut task = known(call.db, id)?;
+    let task = known(call.db, id)?;
     let queue = match (
         call.text_or_none("queue")?,
         call.text_or_none("queue_name")?,
@@ -122,23 +122,32 @@ fn enqueue_one(call: &Call, id: &str) -> Result<Doc, Refusal> {
         (None, Some(name)) => queues::named(call.db, name, &call.now)?,
         (None, None) => queues::default_queue(call.db)?.0,
     };
-    let ask = call.status_ask()?;
+    into_queue(call, task, &queue, &call.status_ask()?)
+}
+
+/// Puts a task at the end of a queue, and takes it out of all others.
+pub(crate) fn into_queue(
+    call: &Call,
+    mut task: Doc,
+    queue: &str,
+    ask: &Ask,
+) -> Result<Doc, Refusal> {
+    let id = doc::text(&task, "id").to_owned();
     let recorded = call.flag_or("update_execution_queue", true)? || !call.plays(Version(2, 31));
-    let named = recorded.then_some(queue.as_str());
-    let change = rules::enqueue(&task, named, &ask)?;
+    let change = rules::enqueue(&task, recorded.then_some(queue), ask)?;
     // The real server changes the status first and takes it back; what that leaves on the task is part of its answer.
-    if let Err(refusal) = queues::append(call, &queue, id) {
+    if let Err(refusal) = queues::append(call, queue, &id) {
         let change = rules::failed_enqueue(&task);
         write(call, &mut task, &change)?;
         return Err(refusal.keeping_writes());
     }
     let mut result = written(call, &mut task, &change)?;
-    queues::take_out_of_all(call, id, Some(&queue))?;
+    queues::take_out_of_all(call, &id, Some(queue))?;
     result.insert("queued".into(), 1.into());
     if call.flag("verify_watched_queue")? {
         result.insert(
             "queue_watched".into(),
-            workers::is_watched(call, &queue)?.into(),
+            workers::is_watched(call, queue)?.into(),
         );
     }
     Ok(result)
@@ -187,13 +196,20 @@ fn started_one(call: &Call, id: &str) -> Result<Doc, Refusal> {
 
 fn stop_one(call: &Call, id: &str) -> Result<Doc, Refusal> {
     let mut task = known(call.db, id)?;
-    let change = rules::stop(
-        &task,
-        &call.status_ask()?,
-        &call.request.caller.name,
-        call.at,
-    )?;
-    written(call, &mut task, &change)
+    let ask = call.status_ask()?;
+    let forced = Ask {
+        force: true,
+        ..ask.clone()
+    };
+    for mut step in steps::asked_for(call, &task)? {
+        stop_task(call, &mut step, &forced)?;
+    }
+    stop_task(call, &mut task, &ask)
+}
+
+fn stop_task(call: &Call, task: &mut Doc, ask: &Ask) -> Result<Doc, Refusal> {
+    let change = rules::stop(task, ask, &call.request.caller.name, call.at)?;
+    written(call, task, &change)
 }
 
 fn ended(call: &Call, id: &str, to: Status) -> Result<Doc, Refusal> {
@@ -236,6 +252,16 @@ fn publish_one(call: &Call, id: &str) -> Result<Doc, Refusal> {
     written(call, &mut task, &change)
 }
 
+/// Publishes the task whose model is published (`models.set_ready`): its models are not looked at.
+pub(crate) fn publish_maker(call: &Call, task: &mut Doc, force: bool) -> Result<Doc, Refusal> {
+    let ask = Ask {
+        force,
+        ..Ask::default()
+    };
+    let change = rules::publish(task, &ask, &call.now)?;
+    written(call, task, &change)
+}
+
 /// `tasks.archive`
 pub(crate) fn archive(call: &Call) -> Answer {
     let ids = call.texts_required("tasks")?;
@@ -251,10 +277,14 @@ pub(crate) fn archive_many(call: &Call) -> Answer {
 }
 
 fn archive_one(call: &Call, id: &str) -> Result<Doc, Refusal> {
-    let mut task = known(call.db, id)?;
-    let change = rules::archive(&task, &call.status_ask()?);
-    set_archived(&mut task, true);
-    write(call, &mut task, &change)?;
+    let task = known(call.db, id)?;
+    let ask = call.status_ask()?;
+    let steps = steps::asked_for(call, &task)?;
+    for mut task in steps.into_iter().chain([task]) {
+        let change = rules::archive(&task, &ask);
+        set_archived(&mut task, true);
+        write(call, &mut task, &change)?;
+    }
     Ok(archived())
 }
 
@@ -273,10 +303,13 @@ pub(crate) fn unarchive(call: &Call) -> Answer {
 }
 
 fn unarchive_one(call: &Call, id: &str) -> Result<Doc, Refusal> {
-    let mut task = known(call.db, id)?;
-    set_archived(&mut task, false);
-    super::touch(call, &mut task);
-    save(call.db, &task)?;
+    let task = known(call.db, id)?;
+    let steps = steps::asked_for(call, &task)?;
+    for mut task in steps.into_iter().chain([task]) {
+        set_archived(&mut task, false);
+        super::touch(call, &mut task);
+        save(call.db, &task)?;
+    }
     let mut answer = Doc::new();
     answer.insert("unarchived".into(), true.into());
     Ok(answer)

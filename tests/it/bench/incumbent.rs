@@ -4,6 +4,8 @@
 //!
 //! Each prints lines `compare | name | unit | ours: values… | incumbent: values…`.
 
+mod daemon;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -2,6 +2,8 @@
 //!
 //! The load comes from plain threads with one connection each, so that the measuring costs little beside the server.
 
+mod load;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

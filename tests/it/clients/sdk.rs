@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::process::Command;
 
 use super::rig::{Flow, Server, python};
+use crate::server_admin::certificate;
 use crate::server_world::Program;
 
 const SDK: &str = "TRAINYARD_E2E_SDK_PYTHON";
@@ -34,6 +35,12 @@ fn what_hydra_made_of_overrides_comes_back_and_goes_into_the_next_run() {
 }
 
 #[test]
+fn what_fire_absl_jsonargparse_and_tensorboard_were_given_comes_back() {
+    let python = python("TRAINYARD_E2E_BINDINGS_PYTHON");
+    Flow::new(Server::shared()).holds(&python, "bindings.py", &[]);
+}
+
+#[test]
 fn scalars_plots_images_media_and_console_come_back() {
     holds("reporting.py");
 }
@@ -41,6 +48,23 @@ fn scalars_plots_images_media_and_console_come_back() {
 #[test]
 fn artifacts_of_each_kind_come_back() {
     holds("artifacts.py");
+}
+
+/// The same with a server that speaks nothing but TLS, whose certificate the machine is told to trust.
+#[test]
+fn artifacts_come_back_over_tls() {
+    let data = tempfile::tempdir().expect("temp folder");
+    certificate(data.path());
+    let (cert, key) = (data.path().join("cert.pem"), data.path().join("key.pem"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
+    command
+        .env("TRAINYARD_SERVER_TLS_CERT", &cert)
+        .env("TRAINYARD_SERVER_TLS_KEY", &key);
+    let program = Program::start_by(&mut command, &data.path().join("data"));
+    assert!(program.url.starts_with("https://"), "{}", program.url);
+    let flow = Flow::of(&program, &format!("{}/files", program.url));
+    let trusted = [("REQUESTS_CA_BUNDLE", cert.as_os_str())];
+    flow.holds(&python(SDK), "artifacts.py", &trusted);
 }
 
 #[test]

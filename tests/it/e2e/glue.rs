@@ -53,7 +53,7 @@ impl Glue {
         // Pods run as root and write their caches here.
         let caches = folder.join("caches");
         fs::create_dir_all(&caches).expect("folder is made");
-        let conf = Self::settings(world, url, packages);
+        let conf = settings_of(world, url, packages, ("/caches", "/root/venvs"));
         let settings = folder.join("clearml.conf");
         fs::write(&settings, conf).expect("settings are written");
         let template = folder.join("template.yaml");
@@ -86,24 +86,6 @@ impl Glue {
             glue.log().contains("No tasks in Queues").then_some(())
         });
         glue
-    }
-
-    fn settings(world: &World, url: &str, packages: Packages) -> String {
-        let kind = if packages == Packages::Uv {
-            "uv"
-        } else {
-            "pip"
-        };
-        let (web, files) = world.web_and_files(url);
-        format!(
-            "api {{\n  api_server: \"{url}\"\n  web_server: \"{web}\"\n  files_server: \"{files}\"\n  \
-             credentials {{ access_key: \"{}\", secret_key: \"{}\" }}\n}}\n\
-             agent {{\n  default_docker.image: \"{}\"\n  package_manager {{ type: \"{kind}\", pip_version: \"\", \
-             extra_index_url: [\"{}\"] }}\n  venvs_cache.path: \"/caches/venvs\"\n  \
-             pip_download_cache.path: \"/caches/pip-download\"\n  vcs_cache.path: \"/caches/vcs\"\n  \
-             venvs_dir: \"/root/venvs\"\n}}\n",
-            world.key, world.secret, world.place.task_image, world.place.index_url,
-        )
     }
 
     fn template(world: &World, python: &Path, caches: &Path, packages: Packages) -> Value {
@@ -160,6 +142,30 @@ impl Drop for Glue {
             );
         }
     }
+}
+
+/// A `clearml.conf` of the incumbent's, with the folders of its caches and of its environments.
+pub fn settings_of(
+    world: &World,
+    url: &str,
+    packages: Packages,
+    (caches, venvs): (&str, &str),
+) -> String {
+    let kind = if packages == Packages::Uv {
+        "uv"
+    } else {
+        "pip"
+    };
+    let (web, files) = world.web_and_files(url);
+    format!(
+        "api {{\n  api_server: \"{url}\"\n  web_server: \"{web}\"\n  files_server: \"{files}\"\n  \
+         credentials {{ access_key: \"{}\", secret_key: \"{}\" }}\n}}\n\
+         agent {{\n  default_docker.image: \"{}\"\n  package_manager {{ type: \"{kind}\", pip_version: \"\", \
+         extra_index_url: [\"{}\"] }}\n  venvs_cache.path: \"{caches}/venvs\"\n  \
+         pip_download_cache.path: \"{caches}/pip-download\"\n  vcs_cache.path: \"{caches}/vcs\"\n  \
+         venvs_dir: \"{venvs}\"\n}}\n",
+        world.key, world.secret, world.place.task_image, world.place.index_url,
+    )
 }
 
 /// `site-packages` beside a virtual environment's interpreter.

@@ -16,6 +16,7 @@ pub struct Place {
     sdk_python: PathBuf,
     agent_python: PathBuf,
     rattler_python: PathBuf,
+    bindings_python: PathBuf,
     trains_python: PathBuf,
     uv: PathBuf,
     program: PathBuf,
@@ -28,6 +29,7 @@ pub fn prepare(kubeconfig: Option<&Path>) -> Result<Place> {
     cluster::publish(&cluster, None)?;
     let sdk_python = tools::sdk_python()?;
     let agent_python = tools::agent_python()?;
+    let bindings_python = tools::bindings_python()?;
     let trains_python = tools::trains_python()?;
     let rattler_python = tools::rattler_python()?;
     let dist = dirs::repository().join("dist");
@@ -36,6 +38,7 @@ pub fn prepare(kubeconfig: Option<&Path>) -> Result<Place> {
         image,
         sdk_python,
         agent_python,
+        bindings_python,
         trains_python,
         rattler_python,
         uv: dist.join("uv"),
@@ -47,7 +50,7 @@ pub fn prepare(kubeconfig: Option<&Path>) -> Result<Place> {
 type Value = fn(&Place) -> OsString;
 
 /// The variables that tell a test where things are.
-pub const TOLD: [(&str, Value); 15] = [
+pub const TOLD: [(&str, Value); 16] = [
     ("TRAINYARD_E2E_KUBECONFIG", |place| {
         place.cluster.kubeconfig.clone().into()
     }),
@@ -72,6 +75,9 @@ pub const TOLD: [(&str, Value); 15] = [
     }),
     ("TRAINYARD_E2E_AGENT_PYTHON", |place| {
         place.agent_python.clone().into()
+    }),
+    ("TRAINYARD_E2E_BINDINGS_PYTHON", |place| {
+        place.bindings_python.clone().into()
     }),
     ("TRAINYARD_E2E_TRAINS_PYTHON", |place| {
         place.trains_python.clone().into()
