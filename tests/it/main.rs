@@ -39,4 +39,5 @@ mod server_traffic;
 mod server_workers;
 mod server_world;
 mod shared;
+mod silent;
 mod sources;

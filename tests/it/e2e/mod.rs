@@ -44,6 +44,7 @@ mod s59_tenants;
 mod s5_entrypoint;
 mod s5_images;
 mod s6_abort;
+mod s6_phases;
 mod s8_failing_script;
 mod s8_retries;
 mod s9_interruptions;

@@ -1,14 +1,12 @@
 //! What rows rest on beside their bindings: objects of the namespace and of the whole cluster, a registry, a repository.
 //! Rows speak of them by words in capitals, which are filled in.
 
-use std::net::TcpListener;
-use std::thread;
-
 use serde_json::{Value, json};
 
 use super::registry;
 use crate::e2e::experiment::{Repository, serve_repository};
 use crate::e2e::world::{World, wait};
+use crate::silent;
 
 /// Kinds of the objects that are the whole cluster's; they bear the namespace's name and go with the value.
 const OF_THE_CLUSTER: [&str; 3] = [
@@ -33,7 +31,7 @@ impl<'w> Props<'w> {
         let words = [
             ("REGISTRY", world.place.registry.clone()),
             ("REFUSING", registry::start()),
-            ("SILENT", silent(&world.place.gateway)),
+            ("SILENT", silent::start(&world.place.gateway)),
             ("REPOSITORY", repository.url.clone()),
             ("COMMIT", repository.commit.clone()),
             ("NODE", node.to_owned()),
@@ -115,17 +113,6 @@ impl<'w> Props<'w> {
             refused.contains("no such pods here").then_some(())
         });
     }
-}
-
-/// Takes all connections on this address and never answers; says where.
-fn silent(host: &str) -> String {
-    let listener = TcpListener::bind((host, 0)).expect("the silent server binds");
-    let address = listener.local_addr().expect("it has an address");
-    thread::spawn(move || {
-        let kept: Vec<_> = listener.incoming().collect();
-        drop(kept);
-    });
-    address.to_string()
 }
 
 impl Drop for Props<'_> {
