@@ -35,6 +35,7 @@ mod s35_throttled;
 pub mod s36_scale;
 mod s38_s40_templates;
 mod s39_secrets;
+mod s3_private;
 mod s40_warnings;
 mod s41_faults;
 mod s44_identity;
