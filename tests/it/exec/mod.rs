@@ -14,6 +14,7 @@ mod link;
 mod log;
 mod matrix;
 mod others;
+mod outage;
 pub mod pod;
 mod prepare;
 pub mod proxy;
