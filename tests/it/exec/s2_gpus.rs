@@ -80,8 +80,16 @@ fn assert_graphs(case: &str, plots: &Value, worker: &Value) {
 fn s2_gpu_graphs_do_not_depend_on_the_visible_devices() {
     let library = double();
     let uuid = "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6";
+    let slice = format!("MIG-{uuid}/1/0");
     thread::scope(|scope| {
-        for visible in [None, Some("all"), Some("void"), Some(uuid)] {
+        for visible in [
+            None,
+            Some("all"),
+            Some("void"),
+            Some("0,2"),
+            Some(uuid),
+            Some(slice.as_str()),
+        ] {
             let library = library.path();
             scope.spawn(move || {
                 let settings: Vec<(&str, &str)> = visible
