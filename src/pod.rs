@@ -165,6 +165,9 @@ pub struct Termination {
     /// When the first line of the task's own output was seen, by the node's clock (RFC 3339); absent if there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_line: Option<String>,
+    /// Number of a fault (XID) that a GPU itself had while the run failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub xid: Option<u64>,
 }
 
 /// The start fence has to be over this long after its first call was begun; later: lost race, nothing is run. The

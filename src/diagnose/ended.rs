@@ -145,6 +145,7 @@ fn told(
             ) {
                 (_, _, Some("OOMKilled")) => Category::OutOfMemory,
                 (false, ..) => Category::NotPrepared,
+                _ if said.xid.is_some() => Category::GpuFault,
                 (true, Some(_), _) => Category::Signal,
                 (true, None, _) => Category::ExitCode,
             };

@@ -36,6 +36,8 @@ pub enum Category {
     /// The user's process was ended by a signal.
     Signal,
     OutOfMemory,
+    /// The user's process failed while the GPU itself had a fault.
+    GpuFault,
     /// Code or environment could not be prepared.
     NotPrepared,
     /// The user stopped it.
@@ -72,11 +74,12 @@ pub enum Category {
 
 impl Category {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::Completed,
         Self::ExitCode,
         Self::Signal,
         Self::OutOfMemory,
+        Self::GpuFault,
         Self::NotPrepared,
         Self::Aborted,
         Self::Deadline,
@@ -128,6 +131,7 @@ impl Category {
             Self::ExitCode => "exit-code",
             Self::Signal => "signal",
             Self::OutOfMemory => "out-of-memory",
+            Self::GpuFault => "gpu-fault",
             Self::NotPrepared => "not-prepared",
             Self::Aborted => "aborted",
             Self::Deadline => "deadline",

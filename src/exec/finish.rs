@@ -17,6 +17,7 @@ use super::spool::Spool;
 use super::watch::look;
 use crate::api::{self, Client, Error};
 use crate::pod::{self, Termination};
+use crate::stats::gpu::Xid;
 
 /// How long nothing of the log may arrive at the server before the status is written without the last line.
 const LAST_LINE: Duration = Duration::from_secs(20);
@@ -41,13 +42,15 @@ pub struct Closing<'a> {
     pub secrets: &'a Secrets,
     /// What was begun beside the run and is worth a moment.
     pub background: &'a TaskTracker,
+    /// What the driver has reported of the GPUs during the run.
+    pub faults: &'a [Xid],
 }
 
 impl Closing<'_> {
     /// Ends the run; the answer is our own exit code.
     pub async fn close(&self, end: &End, memory: Memory, stop: &CancellationToken) -> i32 {
         let left = sweep();
-        let outcome = outcome(end, memory, self.settings.node.as_deref());
+        let outcome = outcome(end, memory, self.settings.node.as_deref()).with_faults(self.faults);
         let disowned = disowned(end);
         if disowned && let Err(error) = fence::tell(&self.settings.layout, Verdict::Lost) {
             tracing::error!(%error, "could not tell the uplink that the task is no longer ours");
@@ -271,6 +274,7 @@ fn unreported(outcome: &str, message: &str) -> Termination {
         reported: false,
         last_lines: Vec::new(),
         first_line: None,
+        xid: None,
     }
 }
 

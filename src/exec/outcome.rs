@@ -5,6 +5,7 @@ use std::fmt::Write;
 use nix::sys::signal::Signal;
 
 use crate::pod;
+use crate::stats::gpu::Xid;
 use crate::task::Status;
 
 /// Most bytes of log lines in a status message: it is shown in tables.
@@ -127,6 +128,8 @@ pub struct Outcome {
     pub exit: Option<Exit>,
     /// The word in the termination message.
     word: &'static str,
+    /// A fault of a GPU itself that may be why it failed.
+    xid: Option<Xid>,
 }
 
 /// Facts about the memory of the container, for the sentence about a kill.
@@ -187,6 +190,7 @@ fn exited(exit: Exit, memory: Memory, node: Option<&str>) -> Outcome {
             code: 0,
             exit: Some(exit),
             word: "completed",
+            xid: None,
         };
     }
     let mut sentence = match exit {
@@ -235,6 +239,7 @@ fn interrupted(interrupt: &Interrupt, how: &str) -> Outcome {
         code: pod::exit::INTERRUPTED,
         exit: None,
         word,
+        xid: None,
     }
 }
 
@@ -247,10 +252,27 @@ fn failed(reason: &str, sentence: &str, code: i32, exit: Option<Exit>) -> Outcom
         code,
         exit,
         word: "failed",
+        xid: None,
     }
 }
 
 impl Outcome {
+    /// The same with the faults that GPUs had during the run: where its process failed they may be why.
+    #[must_use]
+    pub fn with_faults(mut self, faults: &[Xid]) -> Self {
+        if self.report != Report::Failed || self.exit.is_none() || faults.is_empty() {
+            return self;
+        }
+        let told: Vec<String> = faults.iter().map(|xid| xid.describe()).collect();
+        let mut message = format!("{}; {}", self.message, told.join(", "));
+        self.xid = faults.iter().copied().find(|xid| xid.is_of_the_gpu());
+        if self.xid.is_some() {
+            message.push_str(": the GPU itself is at fault (hint: have it looked at)");
+        }
+        self.message = bounded(&message, SENTENCE_BYTES);
+        self
+    }
+
     /// The status message of the task: the sentence, and for a process that failed its last lines.
     pub fn status_message(&self, last_lines: &[String]) -> String {
         if self.report != Report::Failed || self.exit.is_none() || last_lines.is_empty() {
@@ -280,6 +302,7 @@ impl Outcome {
             reported,
             last_lines: newest(last_lines, TERMINATION_LINES_BYTES),
             first_line: None,
+            xid: self.xid.map(|xid| xid.number),
         }
     }
 }
@@ -413,6 +436,34 @@ mod tests {
                 .message
                 .contains("after a child ran out of memory (OOMKilled; ")
         );
+    }
+
+    #[test]
+    fn faults_of_gpus_are_told_where_the_process_failed() {
+        let of = |number| Xid {
+            gpu: Some(0),
+            number,
+        };
+        let failed = exited_with(Exit::Code(1)).with_faults(&[of(31)]);
+        assert!(
+            failed
+                .message
+                .starts_with("the process ended with exit code 1; GPU 0 reported XID 31 ("),
+            "{}",
+            failed.message
+        );
+        assert_eq!(failed.termination(&[], true).xid, None);
+        let lost = exited_with(Exit::Code(1)).with_faults(&[of(31), of(79)]);
+        assert!(
+            lost.message
+                .contains("XID 79 (the GPU has fallen off the bus): the GPU itself is at fault"),
+            "{}",
+            lost.message
+        );
+        assert_eq!(lost.termination(&[], true).xid, Some(79));
+        let good = exited_with(Exit::Code(0)).with_faults(&[of(79)]);
+        assert_eq!(good.message, "completed successfully");
+        assert_eq!(good.termination(&[], true).xid, None);
     }
 
     #[test]

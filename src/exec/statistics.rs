@@ -12,10 +12,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::settings::Settings;
 use super::smi;
+use super::spool::Spool;
 use super::start::DEFAULT_PATH;
 use crate::api::{Client, Error, Event, StatusReport};
+use crate::stats::gpu::Xid;
 use crate::stats::report::Report;
-use crate::stats::{Sampler, SamplerSettings};
+use crate::stats::{Sampler, SamplerSettings, Tell};
 use crate::task::Task;
 
 /// The first report comes early: a short task shall have numbers too.
@@ -48,6 +50,7 @@ impl Statistics {
                 .unwrap_or_else(|| settings.layout.root().to_owned()),
             gpu: settings.gpu != "off",
             table: smi::table(&path),
+            tell: noting(settings),
         });
         let sampler = match sampler {
             Ok(sampler) => sampler,
@@ -68,6 +71,11 @@ impl Statistics {
             host,
             sdk: false,
         })
+    }
+
+    /// The faults of GPUs that the driver has reported so far.
+    pub fn faults(&self) -> Vec<Xid> {
+        self.sampler.faults()
     }
 
     /// Reports each period, for ever.
@@ -126,6 +134,21 @@ impl Statistics {
             })
             .collect();
         self.client.add_events(&events).await.map(|_| ())
+    }
+}
+
+/// Writes each fault of a GPU into the task's log when it comes: the script may not say what has happened to it.
+fn noting(settings: &Settings) -> Tell {
+    match Spool::open(&settings.layout.spool()) {
+        Ok(spool) => Box::new(move |xid: Xid| {
+            if let Err(error) = spool.note(&xid.describe()) {
+                tracing::warn!(%error, "could not write to the spool");
+            }
+        }),
+        Err(error) => {
+            tracing::warn!(%error, "faults of GPUs will not be in the log");
+            Box::new(|_| {})
+        }
     }
 }
 

@@ -78,6 +78,10 @@ pub async fn run(settings: &Settings, stop: CancellationToken) -> Result<i32, St
         never = report(statistics.as_mut()) => match never {},
     };
     watching.abort();
+    let faults = statistics
+        .as_ref()
+        .map(Statistics::faults)
+        .unwrap_or_default();
     if let Some(mut statistics) = statistics.filter(|_| !finish::disowned(&end)) {
         background.spawn(async move { statistics.report().await });
     }
@@ -89,6 +93,7 @@ pub async fn run(settings: &Settings, stop: CancellationToken) -> Result<i32, St
         echo: &echo,
         background: &background,
         secrets: &secrets,
+        faults: &faults,
     };
     Ok(closing.close(&end, memory, &stop).await)
 }

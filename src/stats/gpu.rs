@@ -4,11 +4,17 @@
 //! NVML, opened at run time ──not there, or we are static──▶ the table of nvidia-smi ──not there──▶ no GPUs
 //! ```
 //!
-//! Which GPUs are ours is the driver's knowledge, not that of an environment variable. A failure is waited out, longer
-//! each time, and never switches anything off for good. The process list, by far the dearest question, is not asked.
+//! Which GPUs are ours is the driver's knowledge, not that of an environment variable. A GPU that is divided (MIG) counts
+//! as its slices. A failure is waited out, longer each time, and never switches anything off for good. The process list,
+//! by far the dearest question, is not asked: of processes outside the pod's own namespace it gives no useful number.
+
+#[cfg(all(feature = "gpu", not(target_feature = "crt-static")))]
+mod library;
+mod xid;
 
 use std::time::{Duration, Instant};
 
+pub use self::xid::Xid;
 use super::report::GpuSample;
 
 /// Waiting time after the first failure, and the longest.
@@ -99,6 +105,11 @@ impl Gpus {
         }
     }
 
+    /// Whether the driver's library has given numbers.
+    pub fn has_driver(&self) -> bool {
+        self.library.has_worked()
+    }
+
     fn sample_table(&mut self, now: Instant) -> Vec<GpuSample> {
         let Some(table) = &mut self.table else {
             return Vec::new();
@@ -144,6 +155,14 @@ pub fn driver_cuda() -> Option<u32> {
     library::driver_cuda()
 }
 
+/// Tells each fault that the driver reports, until `goes_on` says no, which is asked each second. Returns at once where
+/// the driver cannot tell of any.
+pub fn listen(tell: &mut dyn FnMut(Xid), goes_on: &dyn Fn() -> bool) {
+    if let Err(why) = library::listen(tell, goes_on) {
+        tracing::debug!(%why, "the driver tells of no more faults");
+    }
+}
+
 /// PURE: the same from what nvidia-smi prints.
 pub fn parse_cuda(printed: &str) -> Option<u32> {
     let (_, rest) = printed.split_once("CUDA Version:")?;
@@ -152,93 +171,11 @@ pub fn parse_cuda(printed: &str) -> Option<u32> {
     Some(major.parse::<u32>().ok()? * 10 + minor.parse::<u32>().ok()?)
 }
 
-#[cfg(all(feature = "gpu", not(target_feature = "crt-static")))]
-mod library {
-    use nvml_wrapper::Nvml;
-    use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
-    use nvml_wrapper::error::NvmlError;
-
-    use super::GpuSample;
-
-    const MIB: f64 = 1024.0 * 1024.0;
-
-    pub(super) fn driver_cuda() -> Option<u32> {
-        let version = Nvml::init().ok()?.sys_cuda_driver_version().ok()?;
-        // As in 12040.
-        u32::try_from(version / 1000 * 10 + version % 1000 / 10).ok()
-    }
-
-    /// The driver's library, opened when it is first needed.
-    #[derive(Default)]
-    pub(super) struct Library {
-        open: Option<Nvml>,
-        worked: bool,
-    }
-
-    impl Library {
-        pub(super) fn has_worked(&self) -> bool {
-            self.worked
-        }
-
-        pub(super) fn close(&mut self) {
-            self.open = None;
-        }
-
-        pub(super) fn sample(&mut self) -> Result<Vec<GpuSample>, NvmlError> {
-            let nvml = match &mut self.open {
-                Some(nvml) => nvml,
-                closed => closed.insert(Nvml::init()?),
-            };
-            let mut samples = Vec::new();
-            let mut failure = None;
-            for index in 0..nvml.device_count()? {
-                match read(nvml, index) {
-                    Ok(sample) => samples.push(sample),
-                    Err(error) => failure = Some(error),
-                }
-            }
-            match failure {
-                // One lost GPU does not hide the others.
-                Some(error) if samples.is_empty() => Err(error),
-                _ => {
-                    self.worked = true;
-                    Ok(samples)
-                }
-            }
-        }
-    }
-
-    fn read(nvml: &Nvml, index: u32) -> Result<GpuSample, NvmlError> {
-        let device = nvml.device_by_index(index)?;
-        let utilization = device.utilization_rates();
-        let memory = device.memory_info();
-        let temperature = device.temperature(TemperatureSensor::Gpu);
-        let power = device.power_usage();
-        // A GPU that answers nothing at all is lost; one that does not know a value simply does not know it.
-        if let (Err(error), Err(_), Err(_), Err(_)) = (&utilization, &memory, &temperature, &power)
-            && !matches!(error, NvmlError::NotSupported)
-        {
-            return Err(NvmlError::GpuLost);
-        }
-        let memory = memory.ok();
-        let mib = |bytes: u64| bytes as f64 / MIB;
-        Ok(GpuSample {
-            index,
-            utilization_percent: utilization
-                .ok()
-                .map(|utilization| f64::from(utilization.gpu)),
-            memory_used_mib: memory.as_ref().map(|memory| mib(memory.used)),
-            memory_free_mib: memory.as_ref().map(|memory| mib(memory.free)),
-            memory_total_mib: memory.as_ref().map(|memory| mib(memory.total)),
-            temperature: temperature.ok().map(f64::from),
-            power: power.ok().map(|milliwatts| f64::from(milliwatts) / 1000.0),
-        })
-    }
-}
-
 #[cfg(not(all(feature = "gpu", not(target_feature = "crt-static"))))]
 mod library {
-    use super::GpuSample;
+    use super::{GpuSample, Xid};
+
+    const WHY: &str = "this program is linked statically";
 
     pub(super) fn driver_cuda() -> Option<u32> {
         None
@@ -259,8 +196,15 @@ mod library {
 
         #[expect(clippy::unused_self, reason = "same shape as where NVML can be opened")]
         pub(super) fn sample(&mut self) -> Result<Vec<GpuSample>, &'static str> {
-            Err("this program is linked statically")
+            Err(WHY)
         }
+    }
+
+    pub(super) fn listen(
+        _tell: &mut dyn FnMut(Xid),
+        _goes_on: &dyn Fn() -> bool,
+    ) -> Result<(), &'static str> {
+        Err(WHY)
     }
 }
 

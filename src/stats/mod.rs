@@ -5,6 +5,8 @@
 //!       ├▶ Sample ──each 1 to 5 s──▶ Averages ──each report──▶ Report ──▶ machine_stats, scalars
 //! gpus ─┘
 //! ```
+//!
+//! Where a driver answers, another thread waits in it for faults of its GPUs.
 
 pub mod gpu;
 pub mod host;
@@ -13,11 +15,11 @@ pub mod report;
 use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use self::gpu::{Gpus, Table};
+use self::gpu::{Gpus, Table, Xid};
 use self::host::Host;
 use self::report::{Averages, Report, Sample};
 
@@ -34,11 +36,20 @@ pub struct SamplerSettings {
     pub gpu: bool,
     /// Where NVML cannot be opened: asks nvidia-smi (`gpu::TABLE_QUERY`).
     pub table: Option<Table>,
+    /// Hears of each fault of a GPU, once, from a thread of its own.
+    pub tell: Tell,
 }
+
+/// Takes what is known of a fault.
+pub type Tell = Box<dyn Fn(Xid) + Send>;
+
+/// Faults so far, each once.
+type Faults = Mutex<Vec<Xid>>;
 
 /// A running thread that reads host and GPUs; ends when this is dropped.
 pub struct Sampler {
     averages: Arc<Mutex<Averages>>,
+    faults: Arc<Faults>,
     _alive: Sender<()>,
 }
 
@@ -46,14 +57,16 @@ impl Sampler {
     /// Starts to read.
     pub fn start(settings: SamplerSettings) -> io::Result<Self> {
         let averages = Arc::new(Mutex::new(Averages::default()));
+        let faults = Arc::new(Faults::default());
         let (alive, ended) = channel();
-        let sums = averages.clone();
+        let (sums, found) = (averages.clone(), Arc::downgrade(&faults));
         // Not joined: a driver that hangs must not hold the end of the task.
         thread::Builder::new()
             .name("stats".to_owned())
-            .spawn(move || sample(settings, &sums, &ended))?;
+            .spawn(move || sample(settings, &sums, found, &ended))?;
         Ok(Self {
             averages,
+            faults,
             _alive: alive,
         })
     }
@@ -65,12 +78,32 @@ impl Sampler {
             .unwrap_or_else(PoisonError::into_inner)
             .take()
     }
+
+    /// The faults of GPUs that the driver has reported so far, in order, each once.
+    pub fn faults(&self) -> Vec<Xid> {
+        self.faults
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
 }
 
-fn sample(settings: SamplerSettings, averages: &Mutex<Averages>, ended: &Receiver<()>) {
-    let SamplerSettings { disk, gpu, table } = settings;
+fn sample(
+    settings: SamplerSettings,
+    averages: &Mutex<Averages>,
+    faults: Weak<Faults>,
+    ended: &Receiver<()>,
+) {
+    let SamplerSettings {
+        disk,
+        gpu,
+        table,
+        tell,
+    } = settings;
     let mut host = Host::new(&disk);
     let mut gpus = gpu.then(|| Gpus::new(table));
+    // What is needed to listen, until somebody does.
+    let mut to_listen = Some((faults, tell));
     let mut count = 0;
     loop {
         let now = Instant::now();
@@ -85,6 +118,11 @@ fn sample(settings: SamplerSettings, averages: &Mutex<Averages>, ended: &Receive
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .add(&sample);
+        if gpus.as_ref().is_some_and(Gpus::has_driver)
+            && let Some((faults, tell)) = to_listen.take()
+        {
+            listen(faults, tell);
+        }
         count = (count + 1).min(FIRST_SAMPLES);
         let period = if count < FIRST_SAMPLES {
             FIRST_PERIOD
@@ -98,6 +136,29 @@ fn sample(settings: SamplerSettings, averages: &Mutex<Averages>, ended: &Receive
     }
 }
 
+/// Listens to the driver until nobody wants the faults any more.
+fn listen(faults: Weak<Faults>, tell: Tell) {
+    let listening = thread::Builder::new()
+        .name("gpu faults".to_owned())
+        .spawn(move || {
+            let mut take = |xid: Xid| {
+                let Some(faults) = faults.upgrade() else {
+                    return;
+                };
+                let mut faults = faults.lock().unwrap_or_else(PoisonError::into_inner);
+                // A fault is often reported by the thousand.
+                if !faults.contains(&xid) {
+                    faults.push(xid);
+                    tell(xid);
+                }
+            };
+            gpu::listen(&mut take, &|| faults.strong_count() > 0);
+        });
+    if let Err(error) = listening {
+        tracing::debug!(%error, "nobody listens to the driver");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,6 +169,7 @@ mod tests {
             disk: "/".into(),
             gpu: true,
             table: None,
+            tell: Box::new(|_| {}),
         };
         let sampler = Sampler::start(settings).unwrap();
         thread::sleep(Duration::from_millis(1300));

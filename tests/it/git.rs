@@ -6,7 +6,7 @@ mod mirrors;
 pub mod served;
 pub mod servers;
 mod ssh;
-mod sshd;
+pub mod sshd;
 
 use std::time::Duration;
 

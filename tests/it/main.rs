@@ -40,4 +40,5 @@ mod server_traffic;
 mod server_workers;
 mod server_world;
 mod shared;
+mod silent;
 mod sources;

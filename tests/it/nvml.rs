@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tempfile::TempDir;
-use trainyard::stats::gpu::{Gpus, TABLE_QUERY, parse_table};
+use trainyard::stats::gpu::{Gpus, TABLE_QUERY, Xid, listen, parse_table};
 use trainyard::stats::report::{Averages, GpuSample, HostSample, Report, Sample};
 
 use crate::shared::Shared;
@@ -203,4 +203,54 @@ fn s2_gpus_of_the_machine_have_the_numbers_of_nvidia_smi() {
             }
         }
     }
+}
+
+#[test]
+fn s2_a_divided_gpu_counts_as_its_slices() {
+    let settings = [("NVML_DOUBLE_GPUS", "3"), ("NVML_DOUBLE_DIVIDED", "1")];
+    with_double("s2_a_divided_gpu_counts_as_its_slices", &settings, || {
+        let samples = Gpus::new(None).sample(Instant::now());
+        let used = samples.iter().map(|gpu| (gpu.index, gpu.memory_used_mib));
+        let gib = |gib: f64| Some(gib * 1024.0);
+        assert_eq!(
+            used.collect::<Vec<_>>(),
+            [(0, gib(1.0)), (1, gib(3.0)), (2, gib(4.0)), (3, gib(3.0))]
+        );
+        for slice in &samples[1..3] {
+            assert_eq!(slice.memory_total_mib, gib(10.0));
+            assert_eq!(slice.temperature, Some(41.0), "that of its GPU");
+            // Load and power of the whole are not those of a slice.
+            assert_eq!((slice.utilization_percent, slice.power), (None, None));
+        }
+    });
+}
+
+/// What the driver tells until it has told so much, or falls silent.
+fn heard(most: usize) -> Vec<Xid> {
+    let heard = std::cell::RefCell::new(Vec::new());
+    let begun = Instant::now();
+    listen(&mut |xid| heard.borrow_mut().push(xid), &|| {
+        heard.borrow().len() < most && begun.elapsed() < Duration::from_secs(20)
+    });
+    heard.into_inner()
+}
+
+#[test]
+fn faults_of_gpus_are_heard_with_their_numbers() {
+    let settings = [
+        ("NVML_DOUBLE_GPUS", "3"),
+        ("NVML_DOUBLE_LOST", "0"),
+        ("NVML_DOUBLE_XID", "31,79"),
+    ];
+    with_double(
+        "faults_of_gpus_are_heard_with_their_numbers",
+        &settings,
+        || {
+            let xid = |number| Xid {
+                gpu: Some(2),
+                number,
+            };
+            assert_eq!(heard(2), [xid(31), xid(79)]);
+        },
+    );
 }

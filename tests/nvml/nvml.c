@@ -6,6 +6,8 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 typedef int nvmlReturn_t;
 typedef struct device *nvmlDevice_t;
@@ -17,7 +19,26 @@ typedef struct {
     unsigned long long total, reserved, free, used;
 } nvmlMemory_v2_t;
 
-enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, DRIVER_NOT_LOADED = 9, GPU_IS_LOST = 15, UNKNOWN = 999 };
+typedef struct {
+    nvmlDevice_t device;
+    unsigned long long eventType, eventData;
+    unsigned int gpuInstanceId, computeInstanceId;
+} nvmlEventData_t;
+typedef void *nvmlEventSet_t;
+
+enum {
+    SUCCESS = 0,
+    INVALID_ARGUMENT = 2,
+    NOT_SUPPORTED = 3,
+    NOT_FOUND = 6,
+    DRIVER_NOT_LOADED = 9,
+    TIMEOUT = 10,
+    GPU_IS_LOST = 15,
+    UNKNOWN = 999
+};
+enum { XID_ERROR = 8 };
+/* Handles of slices begin here; those of GPUs are below. */
+enum { SLICE = 1000, MOST_SLICES = 7, SLICES = 2 };
 
 static const unsigned long long GIB = 1ULL << 30;
 
@@ -35,7 +56,15 @@ static int calls(const char *name) {
     return before;
 }
 
-static int number_of(nvmlDevice_t device) { return (int)(intptr_t)device - 1; }
+static int is_slice(nvmlDevice_t device) { return (intptr_t)device >= SLICE; }
+
+static int number_of(nvmlDevice_t device) {
+    return is_slice(device) ? setting("NVML_DOUBLE_DIVIDED", 0) : (int)(intptr_t)device - 1;
+}
+
+static int is_divided(nvmlDevice_t device) {
+    return !is_slice(device) && number_of(device) == setting("NVML_DOUBLE_DIVIDED", -1);
+}
 
 static nvmlReturn_t judge(nvmlDevice_t device) {
     return number_of(device) == setting("NVML_DOUBLE_LOST", -1) ? GPU_IS_LOST : SUCCESS;
@@ -69,7 +98,7 @@ nvmlReturn_t nvmlDeviceGetHandleByIndex_v2(unsigned int index, nvmlDevice_t *dev
 nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device, nvmlUtilization_t *utilization) {
     if (judge(device) != SUCCESS)
         return judge(device);
-    if (setting("NVML_DOUBLE_NO_UTILIZATION", 0))
+    if (setting("NVML_DOUBLE_NO_UTILIZATION", 0) || is_slice(device))
         return NOT_SUPPORTED;
     utilization->gpu = (unsigned int)(number_of(device) * 10 + 7);
     utilization->memory = 5;
@@ -79,9 +108,9 @@ nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device, nvmlUtilization_
 nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t device, nvmlMemory_v2_t *memory) {
     if (judge(device) != SUCCESS)
         return judge(device);
-    memory->total = 80 * GIB;
+    memory->total = (is_slice(device) ? 10 : 80) * GIB;
     memory->reserved = 0;
-    memory->used = (unsigned long long)(number_of(device) + 1) * GIB;
+    memory->used = (unsigned long long)(is_slice(device) ? (intptr_t)device - SLICE + 3 : number_of(device) + 1) * GIB;
     memory->free = memory->total - memory->used;
     return SUCCESS;
 }
@@ -90,6 +119,8 @@ nvmlReturn_t nvmlDeviceGetTemperature(nvmlDevice_t device, int sensor, unsigned 
     (void)sensor;
     if (judge(device) != SUCCESS)
         return judge(device);
+    if (is_slice(device))
+        return NOT_SUPPORTED;
     *temperature = (unsigned int)(40 + number_of(device));
     return SUCCESS;
 }
@@ -97,6 +128,78 @@ nvmlReturn_t nvmlDeviceGetTemperature(nvmlDevice_t device, int sensor, unsigned 
 nvmlReturn_t nvmlDeviceGetPowerUsage(nvmlDevice_t device, unsigned int *milliwatts) {
     if (judge(device) != SUCCESS)
         return judge(device);
+    if (is_slice(device))
+        return NOT_SUPPORTED;
     *milliwatts = (unsigned int)((100 + number_of(device)) * 1000);
+    return SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetMigMode(nvmlDevice_t device, unsigned int *current, unsigned int *pending) {
+    *current = *pending = (unsigned int)is_divided(device);
+    return SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetMaxMigDeviceCount(nvmlDevice_t device, unsigned int *count) {
+    *count = is_divided(device) ? MOST_SLICES : 0;
+    return SUCCESS;
+}
+
+/* Not every place for a slice has one. */
+nvmlReturn_t nvmlDeviceGetMigDeviceHandleByIndex(nvmlDevice_t device, unsigned int index, nvmlDevice_t *slice) {
+    if (!is_divided(device))
+        return INVALID_ARGUMENT;
+    if (index >= SLICES)
+        return NOT_FOUND;
+    *slice = (nvmlDevice_t)(intptr_t)(SLICE + index);
+    return SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetIndex(nvmlDevice_t device, unsigned int *index) {
+    *index = (unsigned int)number_of(device);
+    return SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetSupportedEventTypes(nvmlDevice_t device, unsigned long long *types) {
+    *types = XID_ERROR;
+    return judge(device);
+}
+
+static int a_set, told;
+
+nvmlReturn_t nvmlEventSetCreate(nvmlEventSet_t *set) {
+    *set = &a_set;
+    return SUCCESS;
+}
+
+nvmlReturn_t nvmlEventSetFree(nvmlEventSet_t set) { return set == &a_set ? SUCCESS : INVALID_ARGUMENT; }
+
+nvmlReturn_t nvmlDeviceRegisterEvents(nvmlDevice_t device, unsigned long long types, nvmlEventSet_t set) {
+    return judge(device) == SUCCESS && types == XID_ERROR && set == &a_set ? SUCCESS : INVALID_ARGUMENT;
+}
+
+/* The number in this place of the list NVML_DOUBLE_XID; 0 behind its end. */
+static unsigned long long xid(int place) {
+    const char *text = getenv("NVML_DOUBLE_XID");
+    for (; text && place > 0; place--) {
+        text = strchr(text, ',');
+        if (text)
+            text++;
+    }
+    return text ? strtoull(text, NULL, 10) : 0;
+}
+
+/* One fault after the other, on the last GPU; then none. */
+nvmlReturn_t nvmlEventSetWait_v2(nvmlEventSet_t set, nvmlEventData_t *data, unsigned int milliseconds) {
+    if (set != &a_set)
+        return INVALID_ARGUMENT;
+    unsigned long long number = xid(told);
+    if (number == 0) {
+        usleep(milliseconds * 1000);
+        return TIMEOUT;
+    }
+    told++;
+    data->device = (nvmlDevice_t)(intptr_t)setting("NVML_DOUBLE_GPUS", 1);
+    data->eventType = XID_ERROR;
+    data->eventData = number;
     return SUCCESS;
 }

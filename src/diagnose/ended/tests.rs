@@ -30,6 +30,13 @@ fn terminated(reason: &str, exit_code: i32, message: &str) -> Value {
     }] })
 }
 
+/// The script failed while its GPU reported this.
+fn said_with_xid(xid: u64) -> String {
+    let mut said: Value = serde_json::from_str(&said("failed", Some(1), None)).unwrap();
+    said["xid"] = json!(xid);
+    said.to_string()
+}
+
 fn said(outcome: &str, exit_code: Option<i32>, signal: Option<i32>) -> String {
     json!({
         "version": 1, "outcome": outcome, "message": format!("it {outcome}"), "exit_code": exit_code,
@@ -102,6 +109,13 @@ fn each_end_has_its_category_and_fault() {
             backoff(),
             terminated("OOMKilled", 137, &said("failed", None, Some(9))),
             OutOfMemory,
+            Task,
+        ),
+        (
+            "told a GPU's fault",
+            backoff(),
+            terminated("Error", 1, &said_with_xid(79)),
+            GpuFault,
             Task,
         ),
         (

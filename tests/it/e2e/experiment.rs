@@ -48,7 +48,9 @@ pub fn commit(folder: &Path, files: &[(&str, impl AsRef<[u8]>)]) -> String {
     fs::create_dir_all(&clone).expect("folder is made");
     git(&clone, &["init", "--quiet"]);
     for (name, text) in files {
-        fs::write(clone.join(name), text).expect("file is written");
+        let file = clone.join(name);
+        fs::create_dir_all(file.parent().expect("a parent")).expect("folder is made");
+        fs::write(file, text).expect("file is written");
     }
     git(&clone, &["add", "."]);
     git(&clone, &["commit", "--quiet", "-m", "Train"]);

@@ -8,8 +8,8 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::experiment;
-use super::world::{Proc, World, wait};
+use super::world::{Proc, World, merge, wait};
+use super::{experiment, locks};
 use crate::git;
 
 const FRONT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/e2e/s17/front.py");
@@ -72,13 +72,46 @@ task.close()
 print('closed network is enough')
 ";
 
+/// Folders of the repository whose packages are named by files in them: two locks, and a project without one.
+const NAMED: [&str; 3] = ["uv", "poetry", "project"];
+const USES: &str = "import joblib\nprint('named by files', joblib.__version__)\n";
+
+/// All files of the repository. The lock of uv names the index as it is called inside.
+fn files(world: &World, folder: &Path) -> Vec<(String, String)> {
+    let project = locks::project(&["joblib"]);
+    let index = world.place.index_url.as_str();
+    let outside = index.split("/simple").next().unwrap_or(index);
+    let inside = format!("https://{INDEX}");
+    let lock = locks::uv_lock(&folder.join("locking"), &project, index).replace(outside, &inside);
+    assert!(lock.contains(&inside), "{lock}");
+    let poetry = format!(
+        "[[package]]\nname = \"joblib\"\nversion = {:?}\npython-versions = \"*\"\nfiles = []\n",
+        locks::JOBLIB
+    );
+    let mut files = vec![
+        ("train.py".to_owned(), TRAIN.to_owned()),
+        ("uv/uv.lock".to_owned(), lock),
+        ("poetry/poetry.lock".to_owned(), poetry),
+    ];
+    for kind in NAMED {
+        files.push((format!("{kind}/pyproject.toml"), project.clone()));
+        files.push((format!("{kind}/train.py"), USES.to_owned()));
+    }
+    files
+}
+
 impl Network {
     fn start(world: &World) -> Self {
         let folder = world.dir.path().join("network");
         fs::create_dir_all(folder.join("served")).expect("folder is made");
         let host = world.place.gateway.clone();
         let authority = certificates(&folder, &host);
-        let commit = experiment::commit(&folder, &[("train.py", TRAIN)]);
+        let files = files(world, &folder);
+        let files: Vec<(&str, &str)> = files
+            .iter()
+            .map(|(name, text)| (name.as_str(), text.as_str()))
+            .collect();
+        let commit = experiment::commit(&folder, &files);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -185,35 +218,18 @@ fn s17_a_closed_network_is_enough_and_nothing_else_is_asked() {
     world.queue("gpu");
     world.bind("gpu", &["gpu"], &network.patch(&world));
     world.until_ready("gpu");
-    let task = world.create(
-        "closed",
-        "",
-        &json!({"script": {
-            "repository": format!("https://{GIT}/train.git"), "version_num": network.commit, "entry_point": "train.py",
-            "diff": "", "requirements": {"pip": "clearml == 2.1.12\nsix\n"},
-        }}),
+    let task = run(
+        &world,
+        &network,
+        &json!({"requirements": {"pip": "clearml == 2.1.12\nsix\n"}}),
     );
-    world.enqueue(&task, "gpu");
-    let address = wait("the pod has an address", 90, || {
-        world.pod_of(&task)["status"]["podIP"]
-            .as_str()
-            .map(str::to_owned)
-    });
-    let ended = world.until_ended(&task, 120);
-    if ended["status"] != "completed" {
-        println!("proxied: {:#?}", network.lines("proxied"));
-        world.tell(&task);
-    }
-    assert_eq!(ended["status"], "completed");
-    assert_eq!(ended["script"]["version_num"], network.commit.as_str());
-    let log = world.log(&task);
-    for line in [
+    let named = NAMED.map(|folder| run(&world, &network, &json!({"working_dir": folder})));
+    let lines = [
         "user code reads the index 200",
         "proxy True",
         "closed network is enough",
-    ] {
-        assert!(log.iter().any(|found| found == line), "{line}: {log:#?}");
-    }
+    ];
+    ends_well(&world, &network, &task, &lines);
     let scalars = world.call(
         "events.scalar_metrics_iter_histogram",
         &json!({"task": task, "key": "iter"}),
@@ -222,7 +238,43 @@ fn s17_a_closed_network_is_enough_and_nothing_else_is_asked() {
         scalars["loss"]["train"].is_object(),
         "the SDK has reported: {scalars}"
     );
-    only_inside(&world, &network, &address);
+    let line = format!("named by files {}", locks::JOBLIB);
+    for task in &named {
+        ends_well(&world, &network, task, &[&line]);
+    }
+}
+
+/// Enqueues a task of the repository inside; `patch` is merged into its script.
+fn run(world: &World, network: &Network, patch: &Value) -> String {
+    let mut script = json!({
+        "repository": format!("https://{GIT}/train.git"), "version_num": network.commit, "entry_point": "train.py",
+        "diff": "",
+    });
+    merge(&mut script, patch);
+    let task = world.create("closed", "", &json!({"script": script}));
+    world.enqueue(&task, "gpu");
+    task
+}
+
+/// The task completes with these lines, and its pod has asked nobody outside.
+fn ends_well(world: &World, network: &Network, task: &str, lines: &[&str]) {
+    let address = wait("the pod has an address", 90, || {
+        world.pod_of(task)["status"]["podIP"]
+            .as_str()
+            .map(str::to_owned)
+    });
+    let ended = world.until_ended(task, 120);
+    if ended["status"] != "completed" {
+        println!("proxied: {:#?}", network.lines("proxied"));
+        world.tell(task);
+    }
+    assert_eq!(ended["status"], "completed");
+    assert_eq!(ended["script"]["version_num"], network.commit.as_str());
+    let log = world.log(task);
+    for line in lines {
+        assert!(log.iter().any(|found| found == line), "{line}: {log:#?}");
+    }
+    only_inside(world, network, &address);
 }
 
 /// Nobody but the two names was asked of the proxy; no packet of the pod left for another host, no name was asked of DNS.

@@ -31,7 +31,7 @@ fn until_pending(world: &World, task: &str) {
     });
 }
 
-fn until_gone(world: &World, task: &str, what: &str) {
+pub(super) fn until_gone(world: &World, task: &str, what: &str) {
     let begun = Instant::now();
     wait(&format!("Job and pod are gone after {what}"), GONE, || {
         (world.job_of(task).is_null() && world.pod_of(task).is_null()).then_some(())

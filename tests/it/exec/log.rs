@@ -1,6 +1,6 @@
 //! The log on the server equals what was written, whatever is killed or lost on the way.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 
@@ -237,32 +237,6 @@ fn what_was_sent_takes_no_space_on_the_volume() {
         (log.blocks() * 512 < 4 << 20).then_some(())
     });
     kill_all(&process);
-}
-
-#[test]
-fn a_server_that_is_away_when_the_script_ends_gets_all_of_it_later() {
-    let server = Server::start();
-    let source = counting(3_000) + "open('away', 'w').close()\nprint('the end')\n";
-    let task = server.script("away", &source);
-    let mut pod = Pod::parked(&server, &task);
-    let sign = pod.path("root/code/away");
-    let mut back = None;
-    let proxy = Proxy::start(&server.url, move |_| {
-        if !sign.exists() {
-            return Fate::Pass;
-        }
-        let back = *back.get_or_insert_with(|| Instant::now() + Duration::from_secs(25));
-        if Instant::now() < back {
-            Fate::Unavailable
-        } else {
-            Fate::Pass
-        }
-    });
-    pod.api = proxy.url.clone();
-    assert_eq!(pod.run(), 0);
-    assert_eq!(server.get(&task)["status"], "completed");
-    assert_eq!(pod.termination()["reported"], true);
-    assert_same(&server.log(&task), &(counted(3_000) + "the end\n"));
 }
 
 #[test]

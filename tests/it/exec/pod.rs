@@ -122,9 +122,14 @@ impl<'a> Pod<'a> {
         fs::read_to_string(self.path(name)).unwrap_or_default()
     }
 
+    /// The init container, begun and not waited for.
+    pub fn start_prepare(&self) -> Proc {
+        Proc::spawn(&mut self.command("prepare", &[]))
+    }
+
     /// Runs the init container to its end.
     pub fn prepare(&self) {
-        let code = Proc::spawn(&mut self.command("prepare", &[])).end(60);
+        let code = self.start_prepare().end(60);
         assert_eq!(code, 0, "prepare: {}", self.stream("prepare.stderr"));
     }
 

@@ -80,8 +80,16 @@ fn assert_graphs(case: &str, plots: &Value, worker: &Value) {
 fn s2_gpu_graphs_do_not_depend_on_the_visible_devices() {
     let library = double();
     let uuid = "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6";
+    let slice = format!("MIG-{uuid}/1/0");
     thread::scope(|scope| {
-        for visible in [None, Some("all"), Some("void"), Some(uuid)] {
+        for visible in [
+            None,
+            Some("all"),
+            Some("void"),
+            Some("0,2"),
+            Some(uuid),
+            Some(slice.as_str()),
+        ] {
             let library = library.path();
             scope.spawn(move || {
                 let settings: Vec<(&str, &str)> = visible
@@ -105,4 +113,40 @@ fn s2_a_driver_that_fails_for_a_moment_does_not_end_the_graphs() {
         &[("NVML_DOUBLE_FAIL", "1"), ("NVML_DOUBLE_FAIL_FROM", "1")],
     );
     assert!(points(&plots, "gpu_0_utilization").len() >= 2, "{plots}");
+}
+
+/// Runs a script that fails after a while where the double's GPU reports these faults; the task, and its log.
+fn fails_with(faults: &str) -> (Value, String, Value) {
+    let library = double();
+    let server = Server::start();
+    let source = "import time\ntime.sleep(3)\nraise SystemExit(1)\n";
+    let task = server.script("fault", source);
+    let mut pod = Pod::parked(&server, &task);
+    pod.set("LD_LIBRARY_PATH", &library.path().display().to_string());
+    pod.set("NVML_DOUBLE_XID", faults);
+    assert_eq!(pod.run(), 1, "{}", pod.stream("task.stderr"));
+    (server.get(&task), server.log(&task), pod.termination())
+}
+
+#[test]
+fn s41_a_fault_of_the_gpu_is_named_in_log_and_end() {
+    // Reported again and again, as faults are.
+    let (task, log, termination) = fails_with("79,79,79");
+    assert_eq!(task["status"], "failed");
+    let sentence = "GPU 0 reported XID 79 (the GPU has fallen off the bus)";
+    let noted = log.matches(&format!("trainyard: {sentence}\n")).count();
+    assert_eq!(noted, 1, "{log}");
+    let message = task["status_message"].as_str().unwrap();
+    let whole =
+        format!("the process ended with exit code 1; {sentence}: the GPU itself is at fault");
+    assert!(message.starts_with(&whole), "{message}");
+    assert_eq!(termination["xid"], 79);
+    // A fault that a program brings about is told and blamed on nobody.
+    let (task, _, termination) = fails_with("31");
+    let message = task["status_message"].as_str().unwrap();
+    assert!(
+        message.contains("XID 31 (") && !message.contains("at fault"),
+        "{message}"
+    );
+    assert!(termination["xid"].is_null());
 }

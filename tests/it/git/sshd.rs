@@ -50,6 +50,8 @@ pub struct Sshd {
     folder: TempDir,
     child: Child,
     host: Keys,
+    /// Where it listens.
+    address: String,
     pub port: u16,
     pub user: String,
 }
@@ -57,13 +59,18 @@ pub struct Sshd {
 impl Sshd {
     /// `more` stands for further lines of its configuration.
     pub fn start(more: &str) -> Self {
+        Self::start_on("127.0.0.1", more)
+    }
+
+    /// The same on another address of this machine.
+    pub fn start_on(address: &str, more: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder is made");
         let host = Keys::new(&USUAL);
         append(&folder.path().join("host"), &host.private);
         let port = free_port();
         append(
             &folder.path().join("sshd_config"),
-            &configuration(folder.path(), port, more),
+            &configuration(folder.path(), address, port, more),
         );
         if Uid::effective().is_root() {
             // The part that faces the network is locked into this folder; systemd makes it, where it runs.
@@ -89,6 +96,7 @@ impl Sshd {
             folder,
             child,
             host,
+            address: address.to_owned(),
             port,
             user: user.expect("the present user has a name").name,
         };
@@ -113,8 +121,8 @@ impl Sshd {
 
     /// The address of a repository, by its path on this machine.
     pub fn url(&self, repository: &Path) -> String {
-        let (user, port) = (&self.user, self.port);
-        format!("ssh://{user}@127.0.0.1:{port}{}", repository.display())
+        let (user, address, port) = (&self.user, &self.address, self.port);
+        format!("ssh://{user}@{address}:{port}{}", repository.display())
     }
 
     /// The line of a `known_hosts` by which it is known.
@@ -124,7 +132,7 @@ impl Sshd {
 
     /// The line by which a server of another key in its place would be known.
     pub fn known_as(&self, keys: &Keys) -> String {
-        format!("[127.0.0.1]:{} {}", self.port, keys.public)
+        format!("[{}]:{} {}", self.address, self.port, keys.public)
     }
 
     /// What it has said so far.
@@ -146,10 +154,10 @@ impl Drop for Sshd {
 }
 
 /// Keys and nothing else; neither PAM nor the owners of the folders above have a say.
-fn configuration(folder: &Path, port: u16, more: &str) -> String {
+fn configuration(folder: &Path, address: &str, port: u16, more: &str) -> String {
     let folder = folder.display();
     format!(
-        "ListenAddress 127.0.0.1:{port}\n\
+        "ListenAddress {address}:{port}\n\
          HostKey {folder}/host\n\
          AuthorizedKeysFile {folder}/authorized_keys\n\
          PidFile none\n\

@@ -1,14 +1,16 @@
 //! What rows rest on beside their bindings: objects of the namespace and of the whole cluster, a registry, a repository.
 //! Rows speak of them by words in capitals, which are filled in.
 
-use std::net::TcpListener;
-use std::thread;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use super::registry;
 use crate::e2e::experiment::{Repository, serve_repository};
 use crate::e2e::world::{World, wait};
+use crate::nvml;
+use crate::silent;
 
 /// Kinds of the objects that are the whole cluster's; they bear the namespace's name and go with the value.
 const OF_THE_CLUSTER: [&str; 3] = [
@@ -19,8 +21,9 @@ const OF_THE_CLUSTER: [&str; 3] = [
 
 pub(super) struct Props<'w> {
     world: &'w World,
-    words: [(&'static str, String); 7],
+    words: [(&'static str, String); 8],
     _repository: Repository,
+    _driver: Arc<TempDir>,
 }
 
 impl<'w> Props<'w> {
@@ -30,10 +33,12 @@ impl<'w> Props<'w> {
         let node = nodes["items"][0]["metadata"]["name"]
             .as_str()
             .expect("a real node");
+        let driver = nvml::double();
         let words = [
+            ("DRIVER", driver.path().display().to_string()),
             ("REGISTRY", world.place.registry.clone()),
             ("REFUSING", registry::start()),
-            ("SILENT", silent(&world.place.gateway)),
+            ("SILENT", silent::start(&world.place.gateway)),
             ("REPOSITORY", repository.url.clone()),
             ("COMMIT", repository.commit.clone()),
             ("NODE", node.to_owned()),
@@ -43,6 +48,7 @@ impl<'w> Props<'w> {
             world,
             words,
             _repository: repository,
+            _driver: driver,
         };
         props.make();
         props
@@ -115,17 +121,6 @@ impl<'w> Props<'w> {
             refused.contains("no such pods here").then_some(())
         });
     }
-}
-
-/// Takes all connections on this address and never answers; says where.
-fn silent(host: &str) -> String {
-    let listener = TcpListener::bind((host, 0)).expect("the silent server binds");
-    let address = listener.local_addr().expect("it has an address");
-    thread::spawn(move || {
-        let kept: Vec<_> = listener.incoming().collect();
-        drop(kept);
-    });
-    address.to_string()
 }
 
 impl Drop for Props<'_> {

@@ -6,7 +6,7 @@ use trainyard::diagnose::Category;
 use super::{Act, Row, memory, row};
 use crate::e2e::cgroup::kill_whole_container;
 use crate::e2e::kwok::NODE;
-use crate::e2e::world::World;
+use crate::e2e::world::{World, wait};
 
 /// Fails what does not start, once the node has had its time to say why.
 fn soon() -> Value {
@@ -54,6 +54,24 @@ pub(super) fn own_ends() -> Vec<Row> {
             evidence: &["the child ended with -9"],
             more: Some(memory::judge),
             ..row("memory-of-a-child", Category::ExitCode)
+        },
+        // The driver's double reports what a GPU reports that is lost.
+        Row {
+            pod: json!({"volumes": [{"name": "driver", "hostPath": {"path": "DRIVER"}}]}),
+            container: json!({
+                "volumeMounts": [{"name": "driver", "mountPath": "/opt/driver", "readOnly": true}],
+                "env": [{"name": "LD_LIBRARY_PATH", "value": "/opt/driver"}, {"name": "NVML_DOUBLE_XID", "value": "79"}],
+            }),
+            source: "import time\ntime.sleep(3)\nraise RuntimeError('CUDA error: unknown error')\n",
+            reason: "exit code 1",
+            words: &[
+                "GPU 0 reported XID 79 (the GPU has fallen off the bus)",
+                "the GPU itself is at fault",
+                "CUDA error: unknown error",
+            ],
+            evidence: &["trainyard: GPU 0 reported XID 79"],
+            more: Some(is_settled_as_a_fault_of_the_gpu),
+            ..row("gpu-fault", Category::GpuFault)
         },
         // A disk of its own, so that nobody else's is full.
         Row {
@@ -277,6 +295,16 @@ pub(super) fn finds_no_place() -> Vec<Row> {
             ..row("node-refused", Category::NodeRefused)
         },
     ]
+}
+
+/// The Job says so too: what dashboards count by.
+fn is_settled_as_a_fault_of_the_gpu(world: &World, row: &str, task: &str, _: &Value) {
+    let job = wait(&format!("the Job of {row} is settled"), 60, || {
+        let job = world.job_of(task);
+        (job["metadata"]["labels"]["trainyard.dev/state"] == "settled").then_some(job)
+    });
+    let ended = &job["metadata"]["annotations"]["trainyard.dev/ended"];
+    assert_eq!(ended, "gpu-fault", "{row}");
 }
 
 /// Pods that are taken away from their task.

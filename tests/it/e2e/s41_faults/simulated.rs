@@ -239,6 +239,7 @@ fn said(outcome: &str, message: &str, exit_code: Option<i32>) -> String {
         reported: false,
         last_lines: Vec::new(),
         first_line: None,
+        xid: None,
     };
     serde_json::to_string(&said).expect("it is JSON")
 }
