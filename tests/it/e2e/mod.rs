@@ -26,6 +26,7 @@ pub mod s1_first_task;
 mod s20_burst;
 mod s21_log_latency;
 mod s27_suspend_and_delete;
+mod s28_alerts;
 mod s29_render_and_explain;
 mod s31_foreign;
 mod s32_permits;

@@ -388,13 +388,13 @@ impl World {
 
     /// What the controller answers to a GET on its port of probes: the status, and the text.
     pub fn probe(&self, path: &str) -> (u16, String) {
+        self.fetch(&format!("http://{}{path}", self.probes))
+    }
+
+    /// What is answered to a GET: the status, and the text; 0 where nobody answers.
+    pub fn fetch(&self, url: &str) -> (u16, String) {
         self.runtime.block_on(async {
-            match self
-                .http
-                .get(format!("http://{}{path}", self.probes))
-                .send()
-                .await
-            {
+            match self.http.get(url).send().await {
                 Ok(answer) => (
                     answer.status().as_u16(),
                     answer.text().await.unwrap_or_default(),
