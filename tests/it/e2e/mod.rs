@@ -15,6 +15,7 @@ mod played;
 mod refused;
 mod s10_fault_points;
 mod s11_network_cut;
+mod s11_rolling_update;
 mod s11_shares;
 mod s12_many_queues;
 mod s13_capacity;
