@@ -1,6 +1,7 @@
 //! S27: suspending and deleting a binding; S26: how long ended Jobs are kept.
 
 use std::collections::BTreeMap;
+use std::net::TcpListener;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -77,33 +78,77 @@ fn s27_a_suspended_binding_takes_nothing_and_lets_running_tasks_end() {
     assert_eq!(world.until_ended(&waiting, 90)["status"], "completed");
 }
 
+/// Hours that end by the clock with the next minute that is some seconds away, and when they begin.
+fn ending_soon() -> (Value, String) {
+    let now = Timestamp::now().as_second();
+    let end = (now + 15).div_euclid(60) * 60 + 60;
+    let at = |second: i64| {
+        let time = Timestamp::from_second(second).expect("a time");
+        time.strftime("%H:%M").to_string()
+    };
+    let from = at(end - 6 * 3600);
+    let hours = json!([{"from": from, "to": at(end), "timeZone": "UTC"}]);
+    (hours, from)
+}
+
 #[test]
-fn s27_outside_its_hours_a_binding_takes_nothing_and_lets_running_tasks_end() {
-    let world = World::with_binding("s27-hours");
-    let running = world.run(
-        "running",
-        "import time\nprint('begun', flush=True)\ntime.sleep(12)\n",
-        "gpu",
+fn s27_when_its_hours_end_a_binding_gives_back_what_waits_and_lets_running_tasks_end() {
+    let mut world = World::new("s27-hours");
+    world.start_controller();
+    world.queue("gpu");
+    let overrides = json!({"nodeSelector": ["zone"]});
+    let bind = |world: &World, hours: &Value| {
+        world.bind(
+            "gpu",
+            &["gpu"],
+            &json!({"schedule": hours, "overrides": overrides}),
+        );
+    };
+    bind(&world, &json!([]));
+    world.until_ready("gpu");
+    // It runs until the door is closed.
+    let door = TcpListener::bind((world.place.gateway.as_str(), 0)).expect("the door opens");
+    let port = door.local_addr().expect("an address").port();
+    let source = format!(
+        "import socket\nc = socket.create_connection(('{}', {port}), 60)\nc.settimeout(600)\n\
+         print('begun', flush=True)\ntry:\n    c.recv(1)\nexcept ConnectionError:\n    pass\n",
+        world.place.gateway
     );
+    let running = world.run("running", &source, "gpu");
+    let nowhere = asking(&[("nodeSelector/zone", "nowhere")]);
+    let claimed = world.create("claimed", "print('never')\n", &nowhere);
+    world.enqueue(&claimed, "gpu");
+    wait("a pod waits for a node", 60, || {
+        world.pod_of(&claimed)["metadata"]["name"]
+            .is_string()
+            .then_some(())
+    });
     until_begun(&world, &running);
-    // A day that neither is today nor becomes it while this runs, in any time zone.
-    let days = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
-    let today = jiff::Zoned::now().weekday().to_monday_zero_offset();
-    let another = days[(usize::try_from(today).expect("a weekday") + 3) % 7];
-    let hours =
-        json!([{"days": [another], "from": "08:00", "to": "20:00", "timeZone": "Europe/Berlin"}]);
-    world.bind("gpu", &["gpu"], &json!({"schedule": hours}));
-    wait("the condition says so", 30, || {
+
+    let (hours, from) = ending_soon();
+    bind(&world, &hours);
+    world.until_observed("gpu");
+    wait("the hours are over", 120, || {
         let condition = world.condition("gpu", "CapacityAvailable");
         let message = condition["message"].as_str().unwrap_or_default();
-        (condition["reason"] == "OutsideHours" && message.contains("at 08:00")).then_some(())
+        let again = format!("at {from}");
+        (condition["reason"] == "OutsideHours" && message.contains(&again)).then_some(())
     });
     let waiting = world.run("waiting", "print('later')\n", "gpu");
     let before = world.task(&waiting);
+    wait("what has not started goes back to the front", 60, || {
+        (world.entries("gpu") == [claimed.clone(), waiting.clone()]).then_some(())
+    });
+    assert_eq!(world.status(&claimed), "queued");
+    wait("nothing of it is left", 60, || {
+        (world.job_of(&claimed).is_null() && world.pod_of(&claimed).is_null()).then_some(())
+    });
+    assert_eq!(world.status(&running), "in_progress");
+    drop(door);
     assert_eq!(world.until_ended(&running, 60)["status"], "completed");
     assert_eq!(world.task(&waiting), before, "what waits is untouched");
     let always = json!([{"from": "00:00", "to": "12:00"}, {"from": "12:00", "to": "00:00"}]);
-    world.bind("gpu", &["gpu"], &json!({"schedule": always}));
+    bind(&world, &always);
     assert_eq!(world.until_ended(&waiting, 90)["status"], "completed");
 }
 
