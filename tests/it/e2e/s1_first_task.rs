@@ -42,6 +42,16 @@ pub fn install(world: &World) {
 /// The chart with bindings of these names on queues of the same names; `patch` is merged into the spec of each, `more`
 /// into the values.
 pub fn install_with(world: &World, names: &[&str], patch: &Value, more: &Value) {
+    let wait = ["--wait", "--timeout", "120s"];
+    release(world, names, (patch, more), &wait);
+}
+
+/// The chart without bindings, on a cluster where nobody makes pods of its Deployment.
+pub fn install_rights(world: &World, more: &Value) {
+    release(world, &[], (&json!({}), more), &[]);
+}
+
+fn release(world: &World, names: &[&str], (patch, more): (&Value, &Value), flags: &[&str]) {
     let binding = |name: &&str| {
         let mut spec = world.binding(name, &[*name], patch)["spec"].clone();
         spec.as_object_mut().expect("spec").remove("server");
@@ -63,20 +73,16 @@ pub fn install_with(world: &World, names: &[&str], patch: &Value, more: &Value) 
     merge(&mut values, more);
     let file = world.dir.path().join("values.json");
     std::fs::write(&file, values.to_string()).expect("values are written");
-    helm(
-        world,
-        &[
-            "upgrade",
-            "--install",
-            "trainyard",
-            &chart,
-            "--values",
-            &file.display().to_string(),
-            "--wait",
-            "--timeout",
-            "120s",
-        ],
-    );
+    let file = file.display().to_string();
+    let args = [
+        "upgrade",
+        "--install",
+        "trainyard",
+        &chart,
+        "--values",
+        &file,
+    ];
+    helm(world, &[args.as_slice(), flags].concat());
 }
 
 /// The release and its pods are gone when this returns.

@@ -461,6 +461,17 @@ impl World {
         said(&self.kubectl_command(args).output().expect("kubectl runs"))
     }
 
+    /// A kubeconfig of a service account of this namespace.
+    pub fn kubeconfig_of(&self, account: &str) -> String {
+        let token = self.kubectl(&["create", "token", account]);
+        let config = self.kubectl(&["config", "view", "--raw", "--flatten", "-o", "json"]);
+        let mut config: Value = serde_json::from_str(&config).expect("a kubeconfig");
+        config["users"][0]["user"] = json!({"token": token.trim()});
+        let path = self.dir.path().join(format!("{account}.kubeconfig"));
+        fs::write(&path, config.to_string()).expect("kubeconfig is written");
+        path.display().to_string()
+    }
+
     pub fn try_apply(&self, object: &Value) -> Result<String, String> {
         let mut child = self
             .kubectl_command(&["apply", "-f", "-"])
