@@ -11,7 +11,7 @@ pub mod glue;
 pub mod kwok;
 mod limits;
 mod mutating;
-mod played;
+pub mod played;
 mod refused;
 mod s10_fault_points;
 mod s11_network_cut;
