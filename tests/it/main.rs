@@ -7,6 +7,7 @@
     reason = "a test fails by a panic and tells by printing"
 )]
 
+mod alerts;
 mod bench;
 mod chart;
 mod claim_model;

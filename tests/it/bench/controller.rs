@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use trainyard::pod::label;
 
 use super::{Watch, at_least, figure, percentile};
+use crate::e2e::played::{Part, Player};
 use crate::e2e::s36_scale::{
     enqueue, live, processor, requests_per_task, resident, until_taken, world,
 };
@@ -268,6 +269,44 @@ fn controller_enqueue_to_job_created() {
         0.3,
         &[percentile(&busy[busy.len() / 10..], 50)],
     );
+}
+
+#[test]
+fn controller_abort_to_sigterm() {
+    let samples = jobs().min(100);
+    let (world, _kwok) = world(World::new("bench-abort"), 1);
+    // Their code has started, and would go on for long.
+    let player = Player::start(&world, &world.place.kubeconfig, |_, _| {
+        Part::Completes(3_600_000)
+    });
+    let tasks = enqueue(&world, samples);
+    wait("all run", 300, || {
+        (player.runs().len() == samples).then_some(())
+    });
+    let mut values = Vec::new();
+    for (i, task) in (0_u64..).zip(&tasks) {
+        // Random moments of the look at what runs.
+        std::thread::sleep(Duration::from_millis(500 + i * 137 % 1000));
+        let begun = Instant::now();
+        world.call("tasks.stop", &json!({"task": task}));
+        let is_told = || {
+            let pod = world.pod_of(task);
+            pod.is_null() || !pod["metadata"]["deletionTimestamp"].is_null()
+        };
+        while !is_told() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{task} runs on");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        values.push(begun.elapsed().as_secs_f64());
+    }
+    for (percent, name) in [(50, "p50"), (99, "p99")] {
+        figure(
+            &format!("abort to the pod's SIGTERM, {name}"),
+            "s",
+            2.5,
+            &[percentile(&values, percent)],
+        );
+    }
 }
 
 #[test]

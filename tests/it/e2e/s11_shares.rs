@@ -11,7 +11,7 @@ use super::world::{World, wait};
 const BINDINGS: [&str; 6] = ["one", "two", "three", "four", "five", "six"];
 
 /// The holder of each Lease, by the Lease's name.
-fn holders(world: &World) -> BTreeMap<String, String> {
+pub fn holders(world: &World) -> BTreeMap<String, String> {
     let leases = world.get(&["leases"]);
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     leases["items"]

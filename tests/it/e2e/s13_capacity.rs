@@ -1,6 +1,5 @@
 //! S13: limits per user and project, and tasks that are taken only where a node has the room.
 
-use std::fs;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -235,13 +234,8 @@ fn a_missing_right_is_named_and_nothing_is_taken_without_it() {
     bound["subjects"] =
         json!([{"kind": "ServiceAccount", "name": "limited", "namespace": world.namespace}]);
     world.apply(&bound);
-    let token = world.kubectl(&["create", "token", "limited"]);
-    let config = world.kubectl(&["config", "view", "--raw", "--flatten", "-o", "json"]);
-    let mut config: Value = serde_json::from_str(&config).unwrap();
-    config["users"][0]["user"] = json!({"token": token.trim()});
-    let path = world.dir.path().join("limited.kubeconfig");
-    fs::write(&path, config.to_string()).unwrap();
-    let all = std::mem::replace(&mut world.place.kubeconfig, path.display().to_string());
+    let limited = world.kubeconfig_of("limited");
+    let all = std::mem::replace(&mut world.place.kubeconfig, limited);
     world.start_controller();
     world.place.kubeconfig = all;
     world.queue("gpu");

@@ -41,7 +41,7 @@ fn openssl(folder: &Path, args: &str) {
 }
 
 /// An authority, and one certificate of it for all names.
-fn certificates(folder: &Path, host: &str) -> String {
+pub fn certificates(folder: &Path, host: &str) -> String {
     openssl(
         folder,
         "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.crt",

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use rand::Rng;
 use serde_json::{Value, json};
 
-use super::world::{World, wait};
+use super::world::{World, merge, wait};
 
 /// The stated figure: the controller's pod is ready in so many seconds; five times of it are allowed here.
 pub const READY: u32 = 5;
@@ -36,36 +36,53 @@ fn helm(world: &World, args: &[&str]) -> String {
 
 /// The chart with the binding `default` in its values.
 pub fn install(world: &World) {
-    let mut binding = world.binding("default", &["default"], &json!({}))["spec"].clone();
-    binding.as_object_mut().expect("spec").remove("server");
+    install_with(world, &["default"], &json!({}), &json!({}));
+}
+
+/// The chart with bindings of these names on queues of the same names; `patch` is merged into the spec of each, `more`
+/// into the values.
+pub fn install_with(world: &World, names: &[&str], patch: &Value, more: &Value) {
+    let wait = ["--wait", "--timeout", "120s"];
+    release(world, names, (patch, more), &wait);
+}
+
+/// The chart without bindings, on a cluster where nobody makes pods of its Deployment.
+pub fn install_rights(world: &World, more: &Value) {
+    release(world, &[], (&json!({}), more), &[]);
+}
+
+fn release(world: &World, names: &[&str], (patch, more): (&Value, &Value), flags: &[&str]) {
+    let binding = |name: &&str| {
+        let mut spec = world.binding(name, &[*name], patch)["spec"].clone();
+        spec.as_object_mut().expect("spec").remove("server");
+        json!({"name": name, "spec": spec})
+    };
+    let bindings: Vec<Value> = names.iter().map(binding).collect();
     let chart = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("charts/trainyard")
         .display()
         .to_string();
     let (repository, tag) = world.place.image.rsplit_once(':').expect("image has a tag");
-    let values = json!({
+    let mut values = json!({
         "image": {"repository": repository, "tag": tag},
         "server": {"apiUrl": world.url, "webUrl": world.url, "filesUrl": format!("{}/files", world.url),
                    "credentialsSecretRef": {"name": "clearml-credentials"}},
         "taskServiceAccount": {"create": false, "name": "trainyard-task"},
-        "bindings": [{"name": "default", "spec": binding}],
+        "bindings": bindings,
     });
+    merge(&mut values, more);
     let file = world.dir.path().join("values.json");
     std::fs::write(&file, values.to_string()).expect("values are written");
-    helm(
-        world,
-        &[
-            "upgrade",
-            "--install",
-            "trainyard",
-            &chart,
-            "--values",
-            &file.display().to_string(),
-            "--wait",
-            "--timeout",
-            "120s",
-        ],
-    );
+    let file = file.display().to_string();
+    let args = [
+        "upgrade",
+        "--install",
+        "trainyard",
+        &chart,
+        "--values",
+        &file,
+    ];
+    helm(world, &[args.as_slice(), flags].concat());
 }
 
 /// The release and its pods are gone when this returns.
@@ -76,10 +93,16 @@ pub fn uninstall(world: &World) {
     });
 }
 
+/// The controller's pods.
+pub fn controllers(world: &World) -> Vec<Value> {
+    let label = "app.kubernetes.io/name=trainyard,app.kubernetes.io/component=controller";
+    let pods = world.get(&["pods", "-l", label]);
+    pods["items"].as_array().cloned().unwrap_or_default()
+}
+
 /// The controller's pod; null if there is none.
 fn controller(world: &World) -> Value {
-    let label = "app.kubernetes.io/name=trainyard,app.kubernetes.io/component=controller";
-    world.get(&["pods", "-l", label])["items"][0].clone()
+    controllers(world).into_iter().next().unwrap_or_default()
 }
 
 /// A moment in whole seconds, as Kubernetes has them.

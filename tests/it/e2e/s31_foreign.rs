@@ -1,10 +1,12 @@
-//! S31: one queue served by two clusters, a plain `clearml-agent` daemon and the old glue; each of them is killed.
+//! S31: one queue served by two clusters, a plain `clearml-agent` daemon and the old glue; each of them is killed, the
+//! controllers behind each call of a claim in turn.
 //!
 //! The first cluster is the real one, with real pods; the second is a control plane of its own (`second`), whose pods are
 //! played. Daemon and glue are the unmodified programs. `TRAINYARD_S31_TASKS` says how many tasks; 1,000 are the long
 //! form.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -14,8 +16,9 @@ use serde_json::json;
 
 use super::glue::{Glue, Packages};
 use super::played::{Part, Player, statuses};
+use super::s10_fault_points::CLAIM;
 use super::second::ControlPlane;
-use super::world::{PATIENCE, Proc, World};
+use super::world::{PATIENCE, Proc, World, wait};
 use crate::long;
 
 const QUEUE: &str = "shared";
@@ -67,6 +70,66 @@ fn daemon(world: &World) -> Proc {
     Proc::start(&mut command, &world.dir.path().join("daemon.log"))
 }
 
+/// Where the controller of a world dies.
+struct Deaths {
+    folder: PathBuf,
+    /// The point behind which it dies next.
+    asked: Option<&'static str>,
+    next: usize,
+    died: Vec<&'static str>,
+}
+
+impl Deaths {
+    /// The second of two begins elsewhere than the first.
+    fn of(world: &mut World, first: usize) -> Self {
+        let folder = world.dir.path().join("faults");
+        fs::create_dir(&folder).expect("folder is made");
+        let variable = folder.to_string_lossy().into_owned();
+        world
+            .environment
+            .push(("TRAINYARD_FAULTS".to_owned(), variable));
+        Self {
+            folder,
+            asked: None,
+            next: first,
+            died: Vec::new(),
+        }
+    }
+
+    fn write(&self, point: &str, times: u32) {
+        let file = self.folder.join(point.replace('/', "."));
+        fs::write(file, times.to_string()).expect("point is written");
+    }
+
+    /// Lets it die behind the next of its calls that leads past the next point.
+    fn ask(&mut self) {
+        let point = *self.asked.get_or_insert_with(|| {
+            let point = CLAIM[self.next % CLAIM.len()];
+            self.next += 1;
+            point
+        });
+        self.write(point, 1);
+    }
+
+    /// It dies no more.
+    fn rest(&self) {
+        if let Some(point) = self.asked {
+            self.write(point, 0);
+        }
+    }
+
+    /// Starts it again if it has died.
+    fn revive(&mut self, world: &mut World) {
+        if world.controller().has_ended() {
+            let point = self.asked.take();
+            let log = world.controller().log();
+            self.died
+                .push(point.unwrap_or_else(|| panic!("it died where nobody asked for it: {log}")));
+            world.start_controller();
+        }
+    }
+}
+
 /// Whether a task was left by a consumer of the old kind that was killed: started and never ended, or in no queue.
 fn is_left_by_foreign(world: &World, task: &str) -> bool {
     let known = world.task(task);
@@ -104,11 +167,15 @@ fn has_pods_of_the_glue(world: &World) -> bool {
 #[test]
 fn s31_two_clusters_a_daemon_and_the_glue_share_a_queue_and_nothing_runs_twice() {
     let total = number();
-    let mut one = World::new("s31");
+    let mut one = World::with_fault_points("s31");
     let second = ControlPlane::start(&one.place);
     let mut two = one.neighbour(&one.namespace.clone(), &second.kubeconfig);
     one.queue(QUEUE);
     let limits = json!({"limits": {"maxConcurrent": 2}});
+    let mut deaths = [
+        Deaths::of(&mut one, 0),
+        Deaths::of(&mut two, CLAIM.len() / 2),
+    ];
     one.start_controller();
     two.start_controller();
     one.bind(QUEUE, &[QUEUE], &limits);
@@ -126,7 +193,8 @@ fn s31_two_clusters_a_daemon_and_the_glue_share_a_queue_and_nothing_runs_twice()
     let tasks: Vec<String> = (0..total)
         .map(|i| one.run(&format!("task {i}"), &source, QUEUE))
         .collect();
-    let (mut kills, mut random) = (0_u32, rand::rng());
+    let (mut turn, mut kills, mut random) = (0_usize, 0, rand::rng());
+    deaths.iter_mut().for_each(Deaths::ask);
     let mut due = begun + Duration::from_secs(4);
     let limit = begun
         + Duration::from_secs(240) * PATIENCE
@@ -139,6 +207,9 @@ fn s31_two_clusters_a_daemon_and_the_glue_share_a_queue_and_nothing_runs_twice()
     };
     let mut changed = (0, begun);
     loop {
+        for (deaths, world) in deaths.iter_mut().zip([&mut one, &mut two]) {
+            deaths.revive(world);
+        }
         let counts: BTreeMap<String, usize> = statuses(&one, &tasks).into_iter().collect();
         let waiting = one.entries(QUEUE).len();
         if ended(&counts) == total || Instant::now() > limit {
@@ -160,19 +231,16 @@ fn s31_two_clusters_a_daemon_and_the_glue_share_a_queue_and_nothing_runs_twice()
                 break;
             }
         }
+        if waiting == 0 {
+            deaths.iter().for_each(Deaths::rest);
+        }
         if Instant::now() > due && waiting > 0 {
-            match kills % 4 {
-                0 => {
-                    one.kill_controller();
-                    one.start_controller();
-                }
-                1 => {
-                    two.kill_controller();
-                    two.start_controller();
-                }
+            match turn % 4 {
+                which @ (0 | 1) => deaths[which].ask(),
                 2 => {
                     agent.kill();
                     agent = daemon(&one);
+                    kills += 1;
                 }
                 // Its pods need longer than a kill is away: it dies once it has run something.
                 _ if one
@@ -183,18 +251,22 @@ fn s31_two_clusters_a_daemon_and_the_glue_share_a_queue_and_nothing_runs_twice()
                 {
                     drop(glue.take());
                     glue = Some(Glue::start(&one, QUEUE, Packages::Skip));
+                    kills += 1;
                 }
-                _ => {
-                    one.kill_controller();
-                    one.start_controller();
-                }
+                _ => deaths[0].ask(),
             }
-            kills += 1;
+            turn += 1;
             due = Instant::now() + Duration::from_millis(random.random_range(2000..5000));
         }
         std::thread::sleep(Duration::from_millis(500));
     }
 
+    deaths.iter().for_each(Deaths::rest);
+    for (deaths, world) in deaths.iter_mut().zip([&mut one, &mut two]) {
+        deaths.revive(world);
+        println!("a controller died behind {:?}", deaths.died);
+        kills += deaths.died.len();
+    }
     let mut ran: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for line in one.counter.lines() {
         let (who, task) = line.split_once(' ').expect("who and task");
@@ -231,26 +303,32 @@ fn s31_two_clusters_a_daemon_and_the_glue_share_a_queue_and_nothing_runs_twice()
     assert!(doubled.is_empty(), "{doubled:?}");
     assert!(lost.is_empty(), "{lost:#?}");
     assert!(kills >= 3, "{kills} kills");
+    for deaths in &deaths {
+        let points: BTreeSet<&str> = deaths.died.iter().copied().collect();
+        // In the long form behind each, in both clusters.
+        let least = if total < 1000 { 1 } else { CLAIM.len() };
+        assert!(points.len() >= least, "{points:?}");
+    }
     for who in ["pod", "played", "daemon", "glue"] {
         assert!(
             by_whom.contains_key(who),
             "{who} has run something: {by_whom:?}"
         );
     }
-    // What others have run leaves no Job behind.
+    // What others have run leaves no Job behind, once a controller that has just died was there again.
+    let is_left = |job: &serde_json::Value| {
+        let task = job["metadata"]["labels"]["trainyard.dev/task"]
+            .as_str()
+            .unwrap_or_default();
+        let foreign = ran
+            .get(task)
+            .is_some_and(|who| who.iter().any(|who| who == "daemon" || who == "glue"));
+        let has_ended = job["status"]["conditions"].to_string().contains("\"True\"");
+        foreign && !has_ended
+    };
     for world in [&one, &two] {
-        for job in world.jobs() {
-            let task = job["metadata"]["labels"]["trainyard.dev/task"]
-                .as_str()
-                .unwrap_or_default();
-            let foreign = ran
-                .get(task)
-                .is_some_and(|who| who.iter().any(|who| who == "daemon" || who == "glue"));
-            let has_ended = job["status"]["conditions"].to_string().contains("\"True\"");
-            assert!(
-                !foreign || has_ended,
-                "a Job of a task that another ran: {job:#}"
-            );
-        }
+        wait("no Job is left of a task that another ran", 60, || {
+            (!world.jobs().iter().any(is_left)).then_some(())
+        });
     }
 }

@@ -73,13 +73,13 @@ fn server_fails(action: &str) -> Lost {
 }
 
 /// Jobs as the API server has them, asked often.
-struct Jobs {
+pub struct Jobs {
     api: Api<Job>,
     runtime: tokio::runtime::Runtime,
 }
 
 impl Jobs {
-    fn of(world: &World) -> Self {
+    pub fn of(world: &World) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -91,7 +91,7 @@ impl Jobs {
     }
 
     /// Those that have not ended: what holds a permit.
-    fn holders(&self) -> HashSet<String> {
+    pub fn holders(&self) -> HashSet<String> {
         let all = ListParams::default();
         let listed = self.runtime.block_on(self.api.list(&all));
         let jobs = listed.expect("Jobs are listed").items;

@@ -183,7 +183,7 @@ fn a_task_that_kueue_evicts_while_it_runs_is_handed_to_it_again_as_another_attem
         &json!({"capacity": "Kueue", "kueueQueueName": "team"}),
     );
     let source = world.counter.python("ran")
-        + "import time; time.sleep(600 if os.environ['TRAINYARD_ATTEMPT'] == '1' else 0)\n";
+        + "import time; time.sleep(600 if os.environ['TRAINYARD_ATTEMPT'] in '12' else 0)\n";
     let task = world.run("evicted", &source, "gpu");
     let admit = |attempt: u32, suspend: bool| {
         let name = format!("ty-{task}-{attempt}");
@@ -194,28 +194,28 @@ fn a_task_that_kueue_evicts_while_it_runs_is_handed_to_it_again_as_another_attem
         });
         world.kubectl(&["patch", "job", &name, "--type=merge", "-p", &patch]);
     };
-    admit(1, false);
-    wait("it runs", 90, || {
-        (world.counter.lines().len() == 1).then_some(())
-    });
-    admit(1, true);
-    wait("another attempt is handed to Kueue", 120, || {
-        let job = world.get(&["job", &format!("ty-{task}-2")]);
-        (job["metadata"]["labels"][LABEL] == "team" && job["spec"]["suspend"] == true).then_some(())
-    });
-    wait("the first Job is gone", 60, || {
-        world
-            .get(&["job", &format!("ty-{task}-1")])
-            .is_null()
-            .then_some(())
-    });
-    assert_eq!(
-        world.counter.lines().len(),
-        1,
-        "the first attempt did not run again"
-    );
+    for attempt in [1, 2] {
+        admit(attempt, false);
+        let runs = usize::try_from(attempt).expect("a count");
+        wait("it runs", 90, || {
+            (world.counter.lines().len() == runs).then_some(())
+        });
+        admit(attempt, true);
+        wait("another attempt is handed to Kueue", 120, || {
+            let job = world.get(&["job", &format!("ty-{task}-{}", attempt + 1)]);
+            (job["metadata"]["labels"][LABEL] == "team" && job["spec"]["suspend"] == true)
+                .then_some(())
+        });
+        wait("the Job of the one before is gone", 60, || {
+            world
+                .get(&["job", &format!("ty-{task}-{attempt}")])
+                .is_null()
+                .then_some(())
+        });
+        assert_eq!(world.counter.lines().len(), runs, "it did not run again");
+    }
     // Admitted again it runs to its end.
-    admit(2, false);
+    admit(3, false);
     assert_eq!(world.until_ended(&task, 90)["status"], "completed");
-    assert_eq!(world.counter.lines().len(), 2);
+    assert_eq!(world.counter.lines().len(), 3);
 }

@@ -2,11 +2,36 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::TcpListener;
+use std::process::Command;
 
-use serde_json::json;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
 
 use super::mutating;
-use super::world::{World, wait};
+use super::s17_closed_network::certificates;
+use super::world::{Proc, World, wait};
+
+const WEBHOOK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/e2e/s40/webhook.py");
+
+/// Waits until a pod that is tried in this namespace comes back with this word in it.
+fn until_changed(world: &World, word: &str) {
+    let image = format!("--image={}", world.place.task_image);
+    let probe = [
+        "run",
+        "probe",
+        image.as_str(),
+        "--env=A=b",
+        "--dry-run=server",
+        "-o",
+        "json",
+    ];
+    wait("pods are changed on their way", 60, || {
+        let pod = world.try_kubectl(&probe).ok()?;
+        pod.contains(word).then_some(())
+    });
+}
 
 #[test]
 fn s40_warnings_are_logged_once_and_a_mutation_is_accepted() {
@@ -28,20 +53,7 @@ fn s40_warnings_are_logged_once_and_a_mutation_is_accepted() {
         ("", "pods"),
         r#"[JSONPatch{op: "add", path: "/spec/containers/0/env/-", value: {"name": "ADDED", "value": "by-policy"}}]"#,
     );
-    let image = format!("--image={}", world.place.task_image);
-    let probe = [
-        "run",
-        "probe",
-        image.as_str(),
-        "--env=A=b",
-        "--dry-run=server",
-        "-o",
-        "json",
-    ];
-    wait("the policy holds", 60, || {
-        let pod = world.try_kubectl(&probe).ok()?;
-        pod.contains("by-policy").then_some(())
-    });
+    until_changed(&world, "by-policy");
     world.start_controller();
     world.queue("gpu");
     world.bind(
@@ -80,4 +92,87 @@ fn s40_warnings_are_logged_once_and_a_mutation_is_accepted() {
     }
     let different: BTreeSet<&str> = told.iter().copied().collect();
     assert_eq!(different.len(), told.len(), "each once: {told:#?}");
+}
+
+/// Somebody's webhook that changes each pod of a namespace; it stays until the value goes.
+struct Webhook<'a> {
+    world: &'a World,
+    _proc: Proc,
+}
+
+impl<'a> Webhook<'a> {
+    /// Adds `container` to each pod, before its own init containers.
+    fn install(world: &'a World, container: &Value) -> Self {
+        let folder = world.dir.path().join("webhook");
+        fs::create_dir(&folder).expect("folder is made");
+        let host = &world.place.gateway;
+        let authority = certificates(&folder, host);
+        let address = TcpListener::bind((host.as_str(), 0))
+            .and_then(|listener| listener.local_addr())
+            .expect("a free port");
+        let log = world.dir.path().join("webhook.log");
+        let mut command = Command::new("/usr/bin/python3");
+        command
+            .arg(WEBHOOK)
+            .arg(address.to_string())
+            .args([folder.join("cert.pem"), folder.join("key.pem")])
+            .arg(container.to_string());
+        let proc = Proc::start(&mut command, &log);
+        wait("the webhook listens", 20, || {
+            proc.log().contains("listening").then_some(())
+        });
+        let name = &world.namespace;
+        world.apply(&json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
+            "metadata": {"name": name},
+            "webhooks": [{
+                "name": "mesh.trainyard.test", "admissionReviewVersions": ["v1"], "sideEffects": "None",
+                "failurePolicy": "Fail", "timeoutSeconds": 10,
+                "clientConfig": {"url": format!("https://{address}/mutate"), "caBundle": STANDARD.encode(authority)},
+                "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}},
+            }],
+        }));
+        Self { world, _proc: proc }
+    }
+}
+
+impl Drop for Webhook<'_> {
+    fn drop(&mut self) {
+        // It belongs to the whole cluster, so it does not go with the namespace.
+        let name = &self.world.namespace;
+        let delete = ["delete", "mutatingwebhookconfiguration", name];
+        let _ = self.world.try_kubectl(&delete);
+    }
+}
+
+#[test]
+fn s40_a_container_that_a_webhook_adds_is_accepted_and_its_end_is_no_failure() {
+    let mut world = World::new("s40hook");
+    world.start_controller();
+    world.queue("gpu");
+    let source = "import os\nprint('added', os.environ['ADDED'])\n";
+    // As the proxy of a service mesh: it runs beside the others, and ends with a code of its own when they have ended.
+    let beside = "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\ntime.sleep(600)\n";
+    let mesh = json!({
+        "name": "mesh", "image": world.place.task_image, "restartPolicy": "Always",
+        "command": ["python3", "-c", beside],
+    });
+    let webhook = Webhook::install(&world, &mesh);
+    until_changed(&world, "by-webhook");
+    world.bind("gpu", &["gpu"], &json!({}));
+    let task = world.run("changed", source, "gpu");
+    assert_eq!(world.until_ended(&task, 120)["status"], "completed");
+    let log = world.log(&task);
+    assert!(log.iter().any(|line| line == "added by-webhook"), "{log:?}");
+    let pod = world.pod_of(&task);
+    assert_eq!(pod["spec"]["initContainers"][0]["name"], "mesh");
+    wait("its end is told, and told as a good one", 60, || {
+        (world.metric("trainyard_ended_tasks_total", &["binding"]) > 0.5).then_some(())
+    });
+    let good = ["category=\"completed\""];
+    assert!(world.metric("trainyard_ended_tasks_total", &good) > 0.5);
+    assert_eq!(world.status(&task), "completed");
+    assert_eq!(world.condition("gpu", "Ready")["status"], "True");
+    drop(webhook);
 }

@@ -111,7 +111,8 @@ impl ControlPlane {
     }
 }
 
-fn free_port() -> u16 {
+/// A port on which nothing listens.
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())
         .expect("a free port")

@@ -388,13 +388,13 @@ impl World {
 
     /// What the controller answers to a GET on its port of probes: the status, and the text.
     pub fn probe(&self, path: &str) -> (u16, String) {
+        self.fetch(&format!("http://{}{path}", self.probes))
+    }
+
+    /// What is answered to a GET: the status, and the text; 0 where nobody answers.
+    pub fn fetch(&self, url: &str) -> (u16, String) {
         self.runtime.block_on(async {
-            match self
-                .http
-                .get(format!("http://{}{path}", self.probes))
-                .send()
-                .await
-            {
+            match self.http.get(url).send().await {
                 Ok(answer) => (
                     answer.status().as_u16(),
                     answer.text().await.unwrap_or_default(),
@@ -459,6 +459,17 @@ impl World {
     /// Standard output, or standard error when kubectl fails.
     pub fn try_kubectl(&self, args: &[&str]) -> Result<String, String> {
         said(&self.kubectl_command(args).output().expect("kubectl runs"))
+    }
+
+    /// A kubeconfig of a service account of this namespace.
+    pub fn kubeconfig_of(&self, account: &str) -> String {
+        let token = self.kubectl(&["create", "token", account]);
+        let config = self.kubectl(&["config", "view", "--raw", "--flatten", "-o", "json"]);
+        let mut config: Value = serde_json::from_str(&config).expect("a kubeconfig");
+        config["users"][0]["user"] = json!({"token": token.trim()});
+        let path = self.dir.path().join(format!("{account}.kubeconfig"));
+        fs::write(&path, config.to_string()).expect("kubeconfig is written");
+        path.display().to_string()
     }
 
     pub fn try_apply(&self, object: &Value) -> Result<String, String> {

@@ -58,12 +58,14 @@ const CLUSTER: &[Package] = &[
 ];
 
 /// What tests need on top: a browser for the server's page, what drives it, an ssh server with repositories and its
-/// client, and what a client of 2020 is compiled with, since parts of it are published as source alone.
+/// client, a Prometheus for the alerts, and what a client of 2020 is compiled with, since parts of it are published as
+/// source alone.
 const TESTS: &[Package] = &[
     ("chromium", Proof::Program("chromium")),
     ("chromium-driver", Proof::Program("chromedriver")),
     ("openssh-server", Proof::File("/usr/sbin/sshd")),
     ("openssh-client", Proof::Program("ssh-keygen")),
+    ("prometheus", Proof::Program("promtool")),
     (
         "python3-dev",
         Proof::Python(

@@ -20,6 +20,7 @@ use super::kwok::Kwok;
 use super::world::World;
 use crate::faults::points;
 use stage::{Outcome, TIMES};
+pub use works::CLAIM;
 use works::PLANS;
 
 /// Stages that are played at once: most of their time is waiting.

@@ -7,7 +7,8 @@ use super::stage::{Act, Plan, Stage, TIMES};
 use crate::e2e::taken::nowhere;
 use crate::e2e::world::World;
 
-const CLAIM: [&str; 7] = [
+/// What every task leads past.
+pub const CLAIM: [&str; 7] = [
     "intend/created",
     "take/removed",
     "step/task-read",

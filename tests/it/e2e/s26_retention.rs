@@ -1,0 +1,222 @@
+//! S26: how long ended Jobs are kept: from the moment at which their outcome is stored in the task.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+
+use super::cgroup::kill_whole_container;
+use super::kwok::Kwok;
+use super::played::{Part, Player, statuses};
+use super::s27_suspend_and_delete::SLEEPS;
+use super::s36_scale::enqueue;
+use super::taken::taken;
+use super::world::{World, wait};
+
+/// Bindings here keep Jobs of completed tasks for so long, and those of failed ones.
+const AFTER_SUCCESS: SignedDuration = SignedDuration::from_secs(5);
+const AFTER_FAILURE: SignedDuration = SignedDuration::from_secs(40);
+/// So late a Job may go on a busy machine.
+const LATE: SignedDuration = SignedDuration::from_secs(30);
+
+/// When Jobs of tasks were last seen.
+#[derive(Default)]
+struct Kept {
+    seen: BTreeMap<String, Timestamp>,
+    gone: BTreeMap<String, Timestamp>,
+}
+
+impl Kept {
+    /// One look; how many there are.
+    fn look(&mut self, world: &World) -> usize {
+        let begun = Timestamp::now();
+        let there = taken(world);
+        for task in &there {
+            self.seen.insert(task.clone(), begun);
+        }
+        for task in self.seen.keys().filter(|task| !there.contains(*task)) {
+            self.gone.entry(task.clone()).or_insert_with(Timestamp::now);
+        }
+        there.len()
+    }
+
+    /// Waits while Jobs are looked at.
+    fn until(
+        &mut self,
+        world: &World,
+        what: &str,
+        seconds: u64,
+        mut probe: impl FnMut(usize) -> bool,
+    ) {
+        wait(what, seconds, || {
+            let left = self.look(world);
+            probe(left).then_some(())
+        });
+    }
+
+    fn until_begun(&mut self, world: &World, task: &str) {
+        self.until(world, "the task runs", 90, |_| {
+            world.log(task).iter().any(|line| line == "begun")
+        });
+    }
+
+    /// The task's Job went at its time, counted from when its outcome was stored in the task; where nobody was there to
+    /// settle it, from `earliest` on.
+    fn judge(&self, world: &World, task: &str, ttl: SignedDuration, earliest: Timestamp) {
+        let document = world.task(task);
+        let (name, stored) = (&document["name"], &document["status_changed"]);
+        let stored = stored.as_str().expect("a time");
+        let stored: Timestamp = stored.parse().expect("a time");
+        let (seen, gone) = (self.seen[task], self.gone[task]);
+        let kept = gone.duration_since(stored);
+        println!("{name}: gone {:.1} s after its end", kept.as_secs_f64());
+        // Kubernetes drops what is below a second of a Job's end.
+        let least = ttl - SignedDuration::from_secs(1);
+        assert!(kept >= least, "{name} went after {kept:?}, not {ttl:?}");
+        let due = (stored + ttl).max(earliest);
+        let late = seen.duration_since(due);
+        assert!(late < LATE, "{name} was there {late:?} after its time");
+    }
+}
+
+#[test]
+fn s26_an_ended_job_is_kept_from_the_moment_its_outcome_is_stored() {
+    let mut world = World::new("s26");
+    world.start_controller();
+    world.queue("gpu");
+    world.bind(
+        "gpu",
+        &["gpu"],
+        &json!({
+            "limits": {"maxConcurrent": 8},
+            "lifecycle": {
+                "ttlAfterSuccess": format!("{}s", AFTER_SUCCESS.as_secs()),
+                "ttlAfterFailure": format!("{}s", AFTER_FAILURE.as_secs()),
+                "onInterruption": "Fail",
+            },
+        }),
+    );
+    world.until_ready("gpu");
+    let mut kept = Kept::default();
+    let good = world.run("good", "print('well')\n", "gpu");
+    let bad = world.run("bad", "raise SystemExit(1)\n", "gpu");
+    // Ends that the controller has to write, some time after the Job's own.
+    let [killed, deleted] = ["killed", "deleted"].map(|name| world.run(name, SLEEPS, "gpu"));
+    for task in [&killed, &deleted] {
+        kept.until_begun(&world, task);
+    }
+    kill_whole_container(&world.running_pod(&killed), "task");
+    let label = format!("trainyard.dev/task={deleted}");
+    world.kubectl(&["delete", "pods", "-l", &label, "--wait=false"]);
+    for (task, status) in [
+        (&good, "completed"),
+        (&bad, "failed"),
+        (&killed, "failed"),
+        (&deleted, "failed"),
+    ] {
+        kept.until(&world, "each has its end", 120, |_| {
+            world.status(task) == status
+        });
+    }
+
+    // While the controller is down no Job goes, whatever its time: nobody has stored what it says.
+    let ends = |code: u32| {
+        format!(
+            "import time\nprint('begun', flush=True)\ntime.sleep(6)\nraise SystemExit({code})\n"
+        )
+    };
+    let late = world.run("late", &ends(0), "gpu");
+    let late_bad = world.run("late and bad", &ends(1), "gpu");
+    for task in [&late, &late_bad] {
+        kept.until_begun(&world, task);
+    }
+    world.kill_controller();
+    for (task, status) in [(&late, "completed"), (&late_bad, "failed")] {
+        kept.until(&world, "it ends without a controller", 60, |_| {
+            world.status(task) == status
+        });
+    }
+    let down = Timestamp::now();
+    kept.until(&world, "more than the time of one is over", 60, |_| {
+        let passed = Timestamp::now().duration_since(down);
+        passed > AFTER_SUCCESS + SignedDuration::from_secs(7)
+    });
+    assert!(!world.job_of(&late).is_null(), "it is not settled yet");
+    world.start_controller();
+    let back = Timestamp::now();
+    kept.until(&world, "all have gone", 120, |left| left == 0);
+    for (task, ttl, earliest) in [
+        (&good, AFTER_SUCCESS, Timestamp::MIN),
+        (&bad, AFTER_FAILURE, Timestamp::MIN),
+        (&killed, AFTER_FAILURE, Timestamp::MIN),
+        (&deleted, AFTER_FAILURE, Timestamp::MIN),
+        (&late, AFTER_SUCCESS, back),
+        (&late_bad, AFTER_FAILURE, back),
+    ] {
+        kept.judge(&world, task, ttl, earliest);
+    }
+}
+
+/// What becomes of the pod of a task: of sixteen, three fail and two die without a word, so that the controller has to
+/// write their end.
+fn part(task: &str) -> Part {
+    match task.as_bytes().last() {
+        Some(b'0'..=b'2') => Part::Fails,
+        Some(b'3' | b'4') => Part::DiesSilently,
+        _ => Part::Completes(1000),
+    }
+}
+
+#[test]
+fn s26_each_of_fifty_jobs_goes_at_its_time_though_the_controller_is_down_meanwhile() {
+    const TASKS: usize = 50;
+    let mut world = World::new("s26fifty");
+    let kwok = Kwok::start(&world, 1);
+    let player = Player::start(&world, &world.place.kubeconfig, |task, _| part(task));
+    world.start_controller();
+    world.queue("gpu");
+    let mut patch = kwok.binding_patch();
+    patch["limits"]["maxConcurrent"] = json!(8);
+    patch["lifecycle"] = json!({
+        "ttlAfterSuccess": format!("{}s", AFTER_SUCCESS.as_secs()),
+        "ttlAfterFailure": format!("{}s", AFTER_FAILURE.as_secs()),
+    });
+    world.bind("gpu", &["gpu"], &patch);
+    world.until_ready("gpu");
+    let mut kept = Kept::default();
+    let tasks = enqueue(&world, TASKS);
+    let ended = |world: &World| {
+        let counts = statuses(world, &tasks);
+        let of = |status: &str| counts.get(status).copied().unwrap_or(0);
+        of("completed") + of("failed")
+    };
+    kept.until(&world, "a third has ended", 120, |_| {
+        ended(&world) >= TASKS / 3
+    });
+    world.kill_controller();
+    let down = Timestamp::now();
+    kept.until(&world, "more than the time of one is over", 60, |_| {
+        let passed = Timestamp::now().duration_since(down);
+        passed > AFTER_SUCCESS + SignedDuration::from_secs(7)
+    });
+    world.start_controller();
+    let back = Timestamp::now();
+    kept.until(&world, "all have ended", 180, |_| ended(&world) == TASKS);
+    kept.until(&world, "all have gone", 180, |left| left == 0);
+    let mut late = 0;
+    for task in &tasks {
+        let ttl = match part(task) {
+            Part::Completes(_) => AFTER_SUCCESS,
+            _ => AFTER_FAILURE,
+        };
+        // What ended while nobody was there to settle it.
+        let is_late = kept.gone[task] > back;
+        late += usize::from(is_late);
+        let earliest = if is_late { back } else { Timestamp::MIN };
+        kept.judge(&world, task, ttl, earliest);
+    }
+    println!("{late} of {TASKS} Jobs went after the controller was back");
+    assert!(late > 0, "none ended while nobody was there to settle it");
+    assert_eq!(player.runs().len(), TASKS, "each ran once");
+    drop(kwok);
+}

@@ -1,0 +1,153 @@
+//! S28: a real Prometheus scrapes the controller; the example alerts fire in it, say which binding it is, and end.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::second::free_port;
+use super::taken::nowhere;
+use super::world::{Proc, World, wait};
+use crate::alerts;
+
+/// How long a cause lasts until its alert fires here. (How long on a real day: `promtool`, in `crate::alerts`.)
+const SOON: &str = "3s";
+
+/// Scrapes the world's controller each second until the value goes.
+struct Prometheus {
+    url: String,
+    proc: Proc,
+}
+
+impl Prometheus {
+    fn start(world: &World) -> Self {
+        let folder = world.dir.path().join("prometheus");
+        fs::create_dir(&folder).expect("folder is made");
+        let mut groups = alerts::groups();
+        for rule in alerts::rules(&mut groups) {
+            rule["for"] = json!(SOON);
+        }
+        let settings = json!({
+            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+            "rule_files": ["alerts.json"],
+            "scrape_configs": [{"job_name": "trainyard", "static_configs": [{"targets": [world.probes]}]}],
+        });
+        // JSON is YAML.
+        let file = folder.join("prometheus.json");
+        fs::write(&file, settings.to_string()).expect("settings are written");
+        fs::write(folder.join("alerts.json"), groups.to_string()).expect("alerts are written");
+        let address = format!("127.0.0.1:{}", free_port());
+        let mut command = Command::new("prometheus");
+        command
+            .arg(format!("--config.file={}", file.display()))
+            .arg(format!(
+                "--storage.tsdb.path={}",
+                folder.join("data").display()
+            ))
+            .arg(format!("--web.listen-address={address}"))
+            .arg("--log.level=warn");
+        let mut prometheus = Self {
+            url: format!("http://{address}"),
+            proc: Proc::start(&mut command, &world.dir.path().join("prometheus.log")),
+        };
+        wait("Prometheus is ready", 60, || {
+            let proc = &mut prometheus.proc;
+            assert!(!proc.has_ended(), "Prometheus ended: {}", proc.log());
+            let (status, _) = world.fetch(&format!("http://{address}/-/ready"));
+            (status == 200).then_some(())
+        });
+        prometheus
+    }
+
+    /// Alerts that fire.
+    fn firing(&self, world: &World) -> Vec<Value> {
+        let (status, text) = world.fetch(&format!("{}/api/v1/alerts", self.url));
+        assert_eq!(status, 200, "{text}");
+        let answer: Value = serde_json::from_str(&text).expect("Prometheus answers JSON");
+        let all = answer["data"]["alerts"].as_array().cloned();
+        let mut all = all.unwrap_or_default();
+        all.retain(|alert| alert["state"] == "firing");
+        all
+    }
+
+    /// Waits until these alerts fire for these bindings, and none for another; gives them.
+    fn until(&self, world: &World, what: &str, wanted: &[(&str, &str)]) -> Vec<Value> {
+        let wanted: BTreeSet<(String, String)> = wanted
+            .iter()
+            .map(|(alert, binding)| {
+                let binding = format!("{}/{binding}", world.namespace);
+                ((*alert).to_owned(), binding)
+            })
+            .collect();
+        wait(what, 60, || {
+            let mut firing = self.firing(world);
+            firing.retain(|alert| alert["labels"]["binding"].is_string());
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let named: BTreeSet<(String, String)> = firing
+                .iter()
+                .map(|alert| {
+                    let labels = &alert["labels"];
+                    (text(&labels["alertname"]), text(&labels["binding"]))
+                })
+                .collect();
+            (named == wanted).then_some(firing)
+        })
+    }
+}
+
+#[test]
+fn s28_alerts_fire_in_a_prometheus_and_end_when_their_cause_does() {
+    let mut world = World::new("s28alerts");
+    world.start_controller();
+    for name in ["well", "gpu"] {
+        world.queue(name);
+    }
+    world.bind("well", &["well"], &json!({}));
+    let template = nowhere(&world, &json!({}));
+    world.bind("gpu", &["gpu"], &json!({"template": template}));
+    world.bind("lost", &["lost"], &json!({}));
+    let prometheus = Prometheus::start(&world);
+    let waits = world.run("waits", "print('never')\n", "gpu");
+    let both = [
+        ("TrainyardBindingNotReady", "lost"),
+        ("TrainyardPodsDoNotStart", "gpu"),
+    ];
+    let firing = prometheus.until(&world, "two bindings are in trouble", &both);
+    let told = |alert: &str, field: &str| {
+        let found = firing
+            .iter()
+            .find(|known| known["labels"]["alertname"] == alert);
+        let alert = found.expect("the alert fires");
+        alert["annotations"][field].clone()
+    };
+    let namespace = &world.namespace;
+    assert_eq!(
+        told("TrainyardBindingNotReady", "summary"),
+        format!("Binding {namespace}/lost takes no tasks.")
+    );
+    assert_eq!(
+        told("TrainyardPodsDoNotStart", "summary"),
+        format!("Pods of binding {namespace}/gpu do not start: unschedulable.")
+    );
+    assert_eq!(
+        told("TrainyardPodsDoNotStart", "runbook_url"),
+        "docs/operations.md#trainyardpodsdonotstart"
+    );
+
+    world.queue("lost");
+    world.call("tasks.stop", &json!({"task": waits}));
+    prometheus.until(&world, "both alerts are over", &[]);
+
+    let is_down = |world: &World| {
+        let firing = prometheus.firing(world);
+        firing
+            .iter()
+            .any(|alert| alert["labels"]["alertname"] == "TrainyardDown")
+    };
+    assert!(!is_down(&world), "the controller runs");
+    world.kill_controller();
+    wait("nobody is scraped any more", 60, || {
+        is_down(&world).then_some(())
+    });
+}
