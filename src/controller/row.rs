@@ -5,6 +5,7 @@
 //! that explanations read.
 
 mod job;
+mod lean;
 mod pod;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use kube::Resource;
 use serde::de::DeserializeOwned;
 
 pub(super) use job::JobRow;
+pub(super) use lean::JobObject;
 pub(super) use pod::{PodRow, task_container_started};
 
 /// What is kept of one kind of object.

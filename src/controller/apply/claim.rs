@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::batch::v1::Job as JobObject;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
@@ -14,7 +13,7 @@ use crate::controller::cluster::{self, call, find};
 use crate::controller::fault;
 use crate::controller::kueue;
 use crate::controller::observe::{self, Objects};
-use crate::controller::row::{JobRow, Row as _};
+use crate::controller::row::{JobObject, JobRow, Row as _};
 use crate::controller::status::FIELD_MANAGER;
 use crate::controller::turn::Turn;
 use crate::controller::verdict;

@@ -19,7 +19,6 @@ mod tell;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::batch::v1::Job as JobObject;
 use kube::Api;
 
 use super::Context;
@@ -27,7 +26,7 @@ use super::cluster::{self, find};
 use super::fault;
 use super::observe::{self, Identity, Lore, Objects};
 use super::resolve::Resolved;
-use super::row::{JobRow, Row as _};
+use super::row::{JobObject, JobRow, Row as _};
 use super::turn::{self, Returned, Turn};
 use crate::api;
 use crate::claim::{self as rules, Observed, Policy, Step, TaskFact, ThisPass, UserQueue, decide};

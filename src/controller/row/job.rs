@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobCondition, JobSpec, JobStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::lean::{JobObject, Lean};
 use super::{Head, Notes, Row};
 use crate::controller::kueue::QUEUE_LABEL;
 use crate::pod::{annotation, state};
@@ -26,10 +27,10 @@ pub(in crate::controller) struct JobRow {
 }
 
 impl Row for JobRow {
-    type Object = Job;
+    type Object = JobObject;
 
     /// Keeps of the spec what it says of the Job itself; the template's requests are an annotation.
-    fn of(job: Job) -> Self {
+    fn of(Lean(job): JobObject) -> Self {
         const ANNOTATIONS: [&str; 6] = [
             annotation::RETURNED,
             annotation::TURN,

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 
+use super::lean::{Lean, PodObject};
 use super::{Head, Row};
 use crate::pod::{self, label};
 
@@ -38,9 +39,9 @@ pub(in crate::controller) struct Times {
 }
 
 impl Row for PodRow {
-    type Object = Pod;
+    type Object = PodObject;
 
-    fn of(pod: Pod) -> Self {
+    fn of(Lean(pod): PodObject) -> Self {
         let label = |name: &str| pod.metadata.labels.as_ref()?.get(name).map(String::as_str);
         let main = main_container(&pod);
         Self {
@@ -301,7 +302,7 @@ mod tests {
     use super::*;
     use crate::controller::tests::begun_pod;
 
-    fn pod(pod: Value) -> Pod {
+    fn pod(pod: Value) -> PodObject {
         serde_json::from_value(pod).unwrap()
     }
 
