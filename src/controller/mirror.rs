@@ -30,7 +30,7 @@ use crate::telemetry::admin::{Health, Readiness};
 const SILENCE: Duration = Duration::from_secs(40);
 
 /// Objects of one page of a list: few requests at the start, and little that is in memory at once.
-const PAGE: u32 = 100;
+const PAGE: u32 = 250;
 /// An answer that comes later than this after its object's end is none: no request may take so long.
 const BURIED: Duration = Duration::from_secs(60);
 /// Deleted objects that are kept for one binding until it asks.
