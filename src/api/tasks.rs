@@ -1,5 +1,6 @@
 //! Tasks: reading them, and every change of status that controller and executor make (`protocol.md` §2.3, §3.4).
 
+use futures::{StreamExt as _, stream};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::value::RawValue;
@@ -223,11 +224,18 @@ impl Client {
             unreadable: Vec::new(),
         };
         // An empty list of ids means "all tasks" to the server: `chunks` sends nothing for it.
-        for ids in ids.chunks(PAGE) {
-            let body = json!({"id": ids, "only_fields": fields, "page": 0, "page_size": PAGE, "search_hidden": true});
-            read_page(self.call("tasks.get_all", &body).await?, read, &mut found);
+        let pages: Vec<_> = ids.chunks(PAGE).map(|ids| self.page(ids, fields)).collect();
+        // The server reads one while the one before it is taken in.
+        let mut pages = stream::iter(pages).buffered(2);
+        while let Some(page) = pages.next().await {
+            read_page(page?, read, &mut found);
         }
         Ok(found)
+    }
+
+    async fn page(&self, ids: &[TaskId], fields: &[&str]) -> Result<Tasks, Error> {
+        let body = json!({"id": ids, "only_fields": fields, "page": 0, "page_size": PAGE, "search_hidden": true});
+        self.call("tasks.get_all", &body).await
     }
 
     /// The facts of all tasks in this status, at most `pages` pages of 500: for the slow sweep.

@@ -138,6 +138,19 @@ fn a_change_wakes_the_bindings_loop_alone() {
 }
 
 #[test]
+fn a_list_wakes_every_loop_once_it_is_complete_and_nobody_before() {
+    let wakers = Wakers::default();
+    let alarms = [wakers.of("ns", "gpu"), wakers.of("ns", "cpu")];
+    let mirror = Mirror::<JobRow>::new(wakers);
+    let woken = |alarm: &Arc<Notify>| futures::FutureExt::now_or_never(alarm.notified()).is_some();
+    mirror.take(Event::Init);
+    mirror.take(Event::InitApply(job(TASK, "a", 1)));
+    assert!(!alarms.iter().any(woken));
+    mirror.take(Event::InitDone);
+    assert!(alarms.iter().all(woken));
+}
+
+#[test]
 fn two_failures_in_a_row_make_the_rows_doubtful_for_a_while() {
     let mut failures = Failures::default();
     let now = Instant::now();

@@ -1,5 +1,6 @@
 //! What is kept of a pod.
 
+use std::borrow::Cow;
 use std::ops::Deref;
 
 use jiff::Timestamp;
@@ -103,10 +104,10 @@ impl PodRow {
     }
 
     /// The pod with what a diagnosis reads of it.
-    pub fn object(&self) -> Pod {
+    pub fn object(&self) -> Cow<'_, Pod> {
         match &self.whole {
-            Some(pod) => pod.as_ref().clone(),
-            None => self.running(),
+            Some(pod) => Cow::Borrowed(pod),
+            None => Cow::Owned(self.running()),
         }
     }
 
@@ -389,7 +390,7 @@ mod tests {
             (row.attempt(), row.main(), row.phase()),
             (Some("2"), "main", Some("Running"))
         );
-        let again = row.object();
+        let again = row.object().into_owned();
         assert!(task_container_started(&again) && simply_runs(&again));
         assert_eq!(again.metadata.uid.as_deref(), Some("u"));
         assert_eq!(again.spec.unwrap().node_name.as_deref(), Some("a"));
