@@ -266,7 +266,7 @@ pub struct Task {
 pub const FAILED_ENQUEUEING: &str = "failed enqueueing";
 
 /// The server omits unset members and sometimes sends null (§1.12); both mean the default.
-fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+pub(crate) fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: serde::Deserializer<'de>,
     T: Default + Deserialize<'de>,

@@ -1,11 +1,15 @@
 //! Tasks: reading them, and every change of status that controller and executor make (`protocol.md` §2.3, §3.4).
 
+use futures::{StreamExt as _, stream};
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::{Client, Error, Nothing};
-use crate::task::{FAILED_ENQUEUEING, MARK, QueueId, Status, Task, TaskId, WorkerId};
+use crate::task::{
+    Execution, FAILED_ENQUEUEING, MARK, QueueId, Status, Task, TaskId, WorkerId, null_as_default,
+};
 
 /// Answers are cut at this many tasks, however many ids are asked for (§1.13).
 const PAGE: usize = 500;
@@ -102,32 +106,72 @@ pub struct Body {
     pub facts: Facts,
 }
 
+/// The members of [`FACT_FIELDS`], each as [`Task`] has it. A look may read thousands of them: they are not worth a whole
+/// [`Task`] each.
 #[derive(Deserialize)]
 struct RawFacts {
-    #[serde(flatten)]
-    task: Task,
+    id: TaskId,
+    #[serde(default, deserialize_with = "null_as_default")]
+    status: Status,
+    #[serde(default, deserialize_with = "null_as_default")]
+    status_reason: String,
+    #[serde(default, deserialize_with = "null_as_default")]
+    status_message: String,
+    #[serde(default)]
+    status_changed: Option<String>,
+    #[serde(default, deserialize_with = "null_as_default")]
+    execution: Execution,
+    #[serde(default, deserialize_with = "null_as_default")]
+    runtime: Marked,
+    #[serde(default)]
+    last_worker: Option<WorkerId>,
+    #[serde(default)]
+    enqueue_status: Option<Status>,
+}
+
+/// Of the runtime the attempt's mark ([`MARK`]); what is no text is none.
+#[derive(Default, Deserialize)]
+struct Marked {
+    #[serde(default, rename = "_trainyard_attempt")]
+    mark: Value,
+}
+
+/// The one member of [`FACT_FIELDS`] that a [`Task`] lacks.
+#[derive(Deserialize)]
+struct Stamped {
     #[serde(default)]
     status_changed: Option<String>,
 }
 
-impl From<RawFacts> for Body {
+fn mark_of(value: &Value) -> Option<WorkerId> {
+    value.as_str().map(|mark| WorkerId(mark.to_owned()))
+}
+
+impl From<RawFacts> for Facts {
     fn from(raw: RawFacts) -> Self {
-        let RawFacts {
-            task,
-            status_changed,
-        } = raw;
-        let mark = task
-            .runtime
-            .get(MARK)
-            .and_then(Value::as_str)
-            .map(|mark| WorkerId(mark.to_owned()));
+        Self {
+            id: raw.id,
+            status: raw.status,
+            status_reason: raw.status_reason,
+            status_message: raw.status_message,
+            status_changed: raw.status_changed,
+            mark: mark_of(&raw.runtime.mark),
+            last_worker: raw.last_worker.filter(|worker| !worker.0.is_empty()),
+            enqueue_status: raw.enqueue_status,
+            queue: raw.execution.queue.parse().ok(),
+        }
+    }
+}
+
+impl From<(Task, Stamped)> for Body {
+    fn from((task, Stamped { status_changed }): (Task, Stamped)) -> Self {
         let facts = Facts {
             id: task.id.clone(),
             status: task.status,
             status_reason: task.status_reason.clone(),
             status_message: task.status_message.clone(),
             status_changed,
-            mark,
+            mark: task.runtime.get(MARK).and_then(mark_of),
             last_worker: task
                 .last_worker
                 .clone()
@@ -139,10 +183,11 @@ impl From<RawFacts> for Body {
     }
 }
 
+/// Documents as they came: one that cannot be read does not spoil the others.
 #[derive(Deserialize)]
 struct Tasks {
     #[serde(default)]
-    tasks: Vec<Value>,
+    tasks: Vec<Box<RawValue>>,
 }
 
 #[derive(Deserialize)]
@@ -160,28 +205,37 @@ struct Updated {
 impl Client {
     /// Status, message, mark and the like of these tasks, 500 to a request. None asked for: nothing is sent.
     pub async fn task_facts(&self, ids: &[TaskId]) -> Result<Found<Facts>, Error> {
-        Ok(self
-            .tasks_by_id(ids, FACT_FIELDS)
-            .await?
-            .map(|body| body.facts))
+        self.tasks_by_id(ids, FACT_FIELDS, facts).await
     }
 
     /// These tasks as rendering needs them: without source text and parameters.
     pub async fn task_bodies(&self, ids: &[TaskId]) -> Result<Found<Body>, Error> {
-        self.tasks_by_id(ids, BODY_FIELDS).await
+        self.tasks_by_id(ids, BODY_FIELDS, body).await
     }
 
-    async fn tasks_by_id(&self, ids: &[TaskId], fields: &[&str]) -> Result<Found<Body>, Error> {
+    async fn tasks_by_id<T>(
+        &self,
+        ids: &[TaskId],
+        fields: &[&str],
+        read: fn(&str) -> Result<T, String>,
+    ) -> Result<Found<T>, Error> {
         let mut found = Found {
             tasks: Vec::new(),
             unreadable: Vec::new(),
         };
         // An empty list of ids means "all tasks" to the server: `chunks` sends nothing for it.
-        for ids in ids.chunks(PAGE) {
-            let body = json!({"id": ids, "only_fields": fields, "page": 0, "page_size": PAGE, "search_hidden": true});
-            read_page(self.call("tasks.get_all", &body).await?, &mut found);
+        let pages: Vec<_> = ids.chunks(PAGE).map(|ids| self.page(ids, fields)).collect();
+        // The server reads one while the one before it is taken in.
+        let mut pages = stream::iter(pages).buffered(2);
+        while let Some(page) = pages.next().await {
+            read_page(page?, read, &mut found);
         }
         Ok(found)
+    }
+
+    async fn page(&self, ids: &[TaskId], fields: &[&str]) -> Result<Tasks, Error> {
+        let body = json!({"id": ids, "only_fields": fields, "page": 0, "page_size": PAGE, "search_hidden": true});
+        self.call("tasks.get_all", &body).await
     }
 
     /// The facts of all tasks in this status, at most `pages` pages of 500: for the slow sweep.
@@ -197,12 +251,12 @@ impl Client {
             });
             let answer: Tasks = self.call("tasks.get_all", &body).await?;
             let last = answer.tasks.len() < PAGE;
-            read_page(answer, &mut found);
+            read_page(answer, facts, &mut found);
             if last {
                 break;
             }
         }
-        Ok(found.map(|body| body.facts))
+        Ok(found)
     }
 
     /// The whole task, `None` if there is none of this id (400/101).
@@ -374,32 +428,79 @@ impl Client {
     }
 }
 
-impl<T> Found<T> {
-    fn map<U>(self, change: impl FnMut(T) -> U) -> Found<U> {
-        Found {
-            tasks: self.tasks.into_iter().map(change).collect(),
-            unreadable: self.unreadable,
-        }
-    }
-}
-
 /// Reads each document by itself; what names no task cannot be told apart and is dropped.
-fn read_page(page: Tasks, found: &mut Found<Body>) {
+fn read_page<T>(page: Tasks, read: fn(&str) -> Result<T, String>, found: &mut Found<T>) {
     for document in page.tasks {
-        let id = document
-            .get("id")
-            .and_then(Value::as_str)
-            .and_then(|id| id.parse().ok());
-        match serde_path_to_error::deserialize::<_, RawFacts>(document) {
-            Ok(raw) => found.tasks.push(raw.into()),
-            Err(error) => {
-                if let Some(id) = id {
+        match read(document.get()) {
+            Ok(task) => found.tasks.push(task),
+            Err(why) => {
+                if let Some(id) = id_of(document.get()) {
                     found.unreadable.push(Unreadable {
                         id,
-                        why: super::printable(&error.to_string(), 200),
+                        why: super::printable(&why, 200),
                     });
                 }
             }
         }
+    }
+}
+
+fn facts(document: &str) -> Result<Facts, String> {
+    Ok(parsed::<RawFacts>(document)?.into())
+}
+
+fn body(document: &str) -> Result<Body, String> {
+    let (task, stamped): (Task, Stamped) = (parsed(document)?, parsed(document)?);
+    Ok((task, stamped).into())
+}
+
+fn parsed<T: DeserializeOwned>(document: &str) -> Result<T, String> {
+    // The few that cannot be read are read again, to name the member.
+    serde_json::from_str(document).map_err(|error| {
+        let mut json = serde_json::Deserializer::from_str(document);
+        let located = serde_path_to_error::deserialize::<_, T>(&mut json).err();
+        located.map_or_else(|| error.to_string(), |located| located.to_string())
+    })
+}
+
+fn id_of(document: &str) -> Option<TaskId> {
+    let document: Value = serde_json::from_str(document).ok()?;
+    document.get("id")?.as_str()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_are_the_same_whether_read_alone_or_with_the_body() {
+        let id = "0123456789abcdef0123456789abcdef";
+        let queue = "fedcba9876543210fedcba9876543210";
+        for document in [
+            json!({"id": id, "status": "queued", "status_reason": "r", "status_message": "m",
+                "status_changed": "2026-01-01", "execution": {"queue": queue}, "last_worker": "w",
+                "enqueue_status": "created", "runtime": {"_trainyard_attempt": "w:1", "other": 1}}),
+            json!({"id": id}),
+            json!({"id": id, "status": null, "status_reason": null, "status_message": null, "status_changed": null,
+                "execution": null, "last_worker": "", "enqueue_status": null, "runtime": null}),
+            json!({"id": id, "status": "odd", "execution": {"queue": null}, "enqueue_status": "odd",
+                "runtime": {"_trainyard_attempt": 7}}),
+        ] {
+            let text = document.to_string();
+            assert_eq!(facts(&text).unwrap(), body(&text).unwrap().facts, "{text}");
+        }
+        let all = json!({"id": id, "runtime": {"_trainyard_attempt": "w:1"}, "execution": {"queue": queue}});
+        let read = facts(&all.to_string()).unwrap();
+        assert_eq!(read.mark, Some(WorkerId("w:1".to_owned())));
+        assert_eq!(read.queue, queue.parse().ok());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named_by_its_member() {
+        let document = r#"{"id": "0123456789abcdef0123456789abcdef", "execution": {"queue": 7}}"#;
+        for why in [facts(document).unwrap_err(), body(document).unwrap_err()] {
+            assert!(why.starts_with("execution.queue: "), "{why}");
+        }
+        assert!(id_of(document).is_some() && id_of(r#"{"id": 7}"#).is_none());
     }
 }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::batch::v1::Job;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
@@ -16,7 +15,7 @@ use tokio::time::Instant;
 
 use super::cluster::call;
 use super::observe::Identity;
-use super::row::{JobRow, PodRow};
+use super::row::{JobObject, JobRow, PodRow};
 use super::status::FIELD_MANAGER;
 use super::{Context, fault, verdict};
 use crate::api::{self, Client, Facts};
@@ -175,7 +174,7 @@ async fn write_end(client: &Client, ward: &Ward) -> Result<(), api::Error> {
 
 /// The end is stored. That this could not be noted is no harm: it is tried again.
 async fn mark(context: &Context, namespace: &str, ward: &Ward) {
-    let jobs: Api<Job> = Api::namespaced(context.kube.clone(), namespace);
+    let jobs: Api<JobObject> = Api::namespaced(context.kube.clone(), namespace);
     let notes = verdict::notes(&verdict::diagnosis(&ward.job, &ward.pods));
     let patch = json!({
         "metadata": {"uid": ward.job.uid, "labels": {label::STATE: state::SETTLED}, "annotations": notes},

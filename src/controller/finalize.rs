@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::batch::v1::Job;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
@@ -13,7 +12,7 @@ use super::cluster::{Error, call};
 use super::fault;
 use super::observe::{self, Identity};
 use super::resolve::Resolved;
-use super::row::JobRow;
+use super::row::{JobObject, JobRow};
 use super::status::FIELD_MANAGER;
 use crate::api::Client;
 use crate::crd::{DeletionPolicy, QueueBinding};
@@ -107,7 +106,7 @@ pub(super) async fn clean_up(
     identity: &Identity,
 ) -> Result<bool, Error> {
     let namespace = binding.namespace().unwrap_or_default();
-    let jobs: Api<Job> = Api::namespaced(context.kube.clone(), &namespace);
+    let jobs: Api<JobObject> = Api::namespaced(context.kube.clone(), &namespace);
     for (_, job) in own_jobs(context, binding, identity) {
         // Nobody will settle it any more: its pod reports for itself, and the Job goes when that has ended.
         let seconds = binding.spec.lifecycle.ttl_after_failure.whole_seconds();

@@ -24,8 +24,11 @@ use super::observe::Lore;
 use super::row::{JobRow, PodRow};
 use crate::diagnose;
 
-/// A Job that has not started for this long is asked about.
+/// A Job that has not started for this long is asked about; where many wait, a second later for each so many of them, up
+/// to the longest: a cluster that has much to start needs no reason, and each question takes it longer.
 const WAITED_S: i64 = 2;
+const CROWD: usize = 50;
+const LONGEST_S: i64 = 30;
 /// It is asked about again after this long at first, then less and less often, up to [`SELDOM`].
 const SOON: Duration = Duration::from_secs(3);
 const SELDOM: Duration = Duration::from_secs(60);
@@ -94,9 +97,10 @@ impl Inquiry {
         waiting: &[(Arc<JobRow>, Option<Arc<PodRow>>)],
         now: Instant,
     ) -> Vec<(String, String)> {
+        let seconds = wait_of(waiting.len());
         let mut due: Vec<(Instant, String, String)> = waiting
             .iter()
-            .filter(|(job, _)| has_waited(job))
+            .filter(|(job, _)| has_waited(job, seconds))
             .filter_map(|(job, pod)| {
                 let uid = job.uid.to_string();
                 let about = pod.as_ref().map_or(&job.uid, |pod| &pod.uid).to_string();
@@ -167,9 +171,15 @@ impl Inquiry {
     }
 }
 
-fn has_waited(job: &JobRow) -> bool {
+/// How long a Job has to have waited, in seconds, where so many wait.
+fn wait_of(waiting: usize) -> i64 {
+    let longer = i64::try_from(waiting / CROWD).unwrap_or(LONGEST_S);
+    (WAITED_S + longer).min(LONGEST_S)
+}
+
+fn has_waited(job: &JobRow, seconds: i64) -> bool {
     job.started()
-        .is_some_and(|began| Timestamp::now().duration_since(began).as_secs() >= WAITED_S)
+        .is_some_and(|began| Timestamp::now().duration_since(began).as_secs() >= seconds)
 }
 
 fn oldest_first(mut events: Vec<Event>) -> Vec<diagnose::Event> {
@@ -187,4 +197,15 @@ fn oldest_first(mut events: Vec<Event>) -> Vec<diagnose::Event> {
             warning: event.type_.as_deref() == Some("Warning"),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crowd_is_asked_about_later_and_never_later_than_half_a_minute() {
+        assert_eq!([0, 1, 49].map(wait_of), [2; 3]);
+        assert_eq!([50, 500, 10_000].map(wait_of), [3, 12, 30]);
+    }
 }

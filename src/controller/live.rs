@@ -53,17 +53,7 @@ impl Live {
 }
 
 /// How long the phases of a task took whose process has just begun.
-fn measure(
-    context: &Context,
-    phases: &Phases,
-    namespace: &str,
-    live: &Live,
-    job_uid: &str,
-    pod: &PodRow,
-) {
-    let Some(job) = live.own_unended.iter().find(|job| *job.uid == *job_uid) else {
-        return;
-    };
+fn measure(context: &Context, phases: &Phases, namespace: &str, job: &JobRow, pod: &PodRow) {
     let binding = job.label(label::BINDING).unwrap_or_default();
     for (phase, seconds) in phases.of(job, pod) {
         context
@@ -80,12 +70,12 @@ pub(super) async fn learn(
     live: &Live,
     at_once: bool,
 ) {
-    let unsettled: HashSet<String> = live
+    let unsettled: HashSet<&str> = live
         .own_unsettled
         .iter()
         .filter_map(|task| live.objects.get(task))
         .flat_map(|objects| &objects.jobs)
-        .map(|job| job.uid.to_string())
+        .map(|job| &*job.uid)
         .collect();
     let lore = &mut memory.lore;
     for pod in context.pods.take_gone(namespace, binding) {
@@ -93,22 +83,25 @@ pub(super) async fn learn(
             lore.remains.insert(owner.to_string(), pod.clone());
         }
     }
-    lore.remains.retain(|uid, _| unsettled.contains(uid));
-    let uids: HashSet<String> = live
+    lore.remains
+        .retain(|uid, _| unsettled.contains(uid.as_str()));
+    let unended: HashMap<&str, &JobRow> = live
         .own_unended
         .iter()
-        .map(|job| job.uid.to_string())
+        .map(|job| (&*job.uid, &**job))
         .collect();
-    lore.started.retain(|uid| uids.contains(uid));
+    lore.started
+        .retain(|uid| unended.contains_key(uid.as_str()));
     let mut pod_of: HashMap<&str, &Arc<PodRow>> = HashMap::new();
     for pod in live.objects.values().flat_map(|objects| &objects.pods) {
         for owner in &pod.owners {
             pod_of.insert(owner, pod);
-            if uids.contains(&**owner)
+            if let Some(job) = unended.get(&**owner)
                 && pod.has_started()
-                && lore.started.insert(owner.to_string())
+                && !lore.started.contains(&**owner)
             {
-                measure(context, &memory.phases, namespace, live, owner, pod);
+                lore.started.insert(owner.to_string());
+                measure(context, &memory.phases, namespace, job, pod);
             }
         }
     }

@@ -20,8 +20,8 @@ use crate::task::{QueueId, TaskId};
 
 /// Entries read of each queue in an ordinary look, at least; a binding without limits starts this many in a pass.
 const ENTRIES: u32 = 100;
-/// Tasks whose bodies are read in one pass.
-pub(super) const CANDIDATES: usize = 128;
+/// Tasks whose bodies are read in one pass: about as many as can be claimed before it is time to look again.
+pub(super) const CANDIDATES: usize = 256;
 
 /// What was read of one task.
 #[derive(Debug, Clone, PartialEq, Eq)]

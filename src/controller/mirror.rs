@@ -30,7 +30,7 @@ use crate::telemetry::admin::{Health, Readiness};
 const SILENCE: Duration = Duration::from_secs(40);
 
 /// Objects of one page of a list: few requests at the start, and little that is in memory at once.
-const PAGE: u32 = 100;
+const PAGE: u32 = 250;
 /// An answer that comes later than this after its object's end is none: no request may take so long.
 const BURIED: Duration = Duration::from_secs(60);
 /// Deleted objects that are kept for one binding until it asks.
@@ -60,6 +60,14 @@ impl Wakers {
     pub fn forget(&self, namespace: &str, binding: &str) {
         let mut loops = self.loops.lock().unwrap_or_else(PoisonError::into_inner);
         loops.remove(&(namespace.to_owned(), binding.to_owned()));
+    }
+
+    /// What all of them see has changed.
+    fn wake_all(&self) {
+        let loops = self.loops.lock().unwrap_or_else(PoisonError::into_inner);
+        for alarm in loops.values() {
+            alarm.notify_one();
+        }
     }
 
     fn wake(&self, namespace: &str, binding: &str) {
@@ -246,7 +254,7 @@ impl<R: Row> Mirror<R> {
 
     /// Takes one event in; answers whether the list is complete.
     fn take(&self, event: Event<R::Object>) -> bool {
-        let mut wake = None;
+        let (mut wake, mut listed) = (None, false);
         let complete = {
             let mut rows = self.rows.write().unwrap_or_else(PoisonError::into_inner);
             rows.failures = Failures::default();
@@ -266,7 +274,6 @@ impl<R: Row> Mirror<R> {
                     if let (Some(keys), Some(incoming)) =
                         (Keys::of(&object), rows.incoming.as_mut())
                     {
-                        wake = Some(keys.owner());
                         let of_namespace = incoming.entry(keys.namespace).or_default();
                         put(of_namespace.entry(keys.task).or_default(), R::of(object));
                     }
@@ -274,11 +281,14 @@ impl<R: Row> Mirror<R> {
                 Event::InitDone => {
                     rows.take_over();
                     rows.synced = true;
+                    listed = true;
                 }
             }
             rows.synced
         };
-        if let Some((namespace, binding)) = wake {
+        if listed {
+            self.wakers.wake_all();
+        } else if let Some((namespace, binding)) = wake {
             self.wakers.wake(&namespace, &binding);
         }
         complete

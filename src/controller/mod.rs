@@ -70,6 +70,7 @@ use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::buffer::BufferLayer;
@@ -90,6 +91,8 @@ use throttle::{Throttle, Throttling};
 const OURS: &str = "app.kubernetes.io/managed-by=trainyard,app.kubernetes.io/component=task";
 /// Requests to the API server that may wait for their connection at once.
 const AT_ONCE: usize = 1024;
+/// Writes of claims that the API server gets at once. More of them make it no faster, and each takes a connection.
+const WRITES: usize = 32;
 
 /// Why the controller could not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +111,8 @@ pub enum Error {
 /// What every loop uses.
 struct Context {
     kube: Client,
+    /// Turns of the writes of claims.
+    writes: Semaphore,
     jobs: Mirror<JobRow>,
     pods: Mirror<PodRow>,
     /// Nodes and what runs on them, for bindings that ask for it.
@@ -257,6 +262,7 @@ fn context(
         shares: lease::Shares::new(&own.identity),
         recorder: Recorder::new(kube.clone(), reporter),
         kube,
+        writes: Semaphore::new(WRITES),
         wakers,
         metrics,
         throttle,

@@ -22,7 +22,7 @@ use super::admit::{Admitted, Waiting};
 use super::apply::{Case, Fault, Hands, Lines, Report};
 use super::foresee::Foreseen;
 use super::live::Live;
-use super::look::Index;
+use super::look::{Index, Tasks};
 use super::memory::Memory;
 use super::observe::Sight;
 use super::offer::{self, Readings, Selection};
@@ -34,8 +34,8 @@ use crate::claim::{Observed, Policy, decide};
 use crate::crd::QueueStatus;
 use crate::task::TaskId;
 
-/// Tasks that are worked on at once.
-const HANDS: usize = 32;
+/// Tasks that are worked on at once: enough for the API server to be busy with some while the server is with others.
+const HANDS: usize = 96;
 /// A Job that the API server refused is not tried again for this long.
 const REFUSED: Duration = Duration::from_mins(1);
 
@@ -80,6 +80,8 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
         rejected,
         cases,
     } = admit(scene, memory, &mut looked, observed).await?;
+    // What was read of them is in the Jobs now.
+    looked.tasks = Tasks::default();
     laps.end("admit");
     let mut passed = Passed {
         waiting: first_of(looked.offer.waiting.take(), admitted.waiting),
@@ -243,6 +245,7 @@ fn hands<'a>(
         told: &memory.told,
         returned: &memory.returned,
         lines: Lines::default(),
+        begun: Instant::now(),
     }
 }
 

@@ -5,6 +5,7 @@
 //! that explanations read.
 
 mod job;
+mod lean;
 mod pod;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use kube::Resource;
 use serde::de::DeserializeOwned;
 
 pub(super) use job::JobRow;
+pub(super) use lean::JobObject;
 pub(super) use pod::{PodRow, task_container_started};
 
 /// What is kept of one kind of object.
@@ -69,21 +71,22 @@ impl Head {
     }
 }
 
-/// The few labels or annotations of an object that somebody reads.
+/// The few labels or annotations of an object that somebody reads; their names are the program's own.
 #[derive(Debug, Clone, Default)]
-struct Notes(Box<[(Box<str>, Box<str>)]>);
+struct Notes(Box<[(&'static str, Box<str>)]>);
 
 impl Notes {
-    fn of(all: Option<BTreeMap<String, String>>, keep: impl Fn(&str) -> bool) -> Self {
-        let kept = all.into_iter().flatten().filter(|(name, _)| keep(name));
+    fn of(all: Option<BTreeMap<String, String>>, keep: &[&'static str]) -> Self {
+        let mut all = all.unwrap_or_default();
+        let kept = keep.iter().copied();
         Self(
-            kept.map(|(name, text)| (name.into(), text.into()))
+            kept.filter_map(|name| Some((name, all.remove(name)?.into())))
                 .collect(),
         )
     }
 
     fn get(&self, name: &str) -> Option<&str> {
-        let found = self.0.iter().find(|(known, _)| **known == *name);
+        let found = self.0.iter().find(|(known, _)| *known == name);
         found.map(|(_, text)| &**text)
     }
 }

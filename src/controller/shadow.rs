@@ -139,8 +139,8 @@ fn deed(binding: &str, seen: &Foreseen) -> Option<Deed> {
         task: seen.case.task.to_string(),
         step,
         phase: phase_word(&Phase::of(&seen.case.observed.facts)),
-        job: rendered.map(|rendered| rendered.name.as_str().to_owned()),
-        image: rendered.map(|rendered| rendered.image.clone()),
+        job: rendered.map(|draft| draft.name().as_str().to_owned()),
+        image: rendered.map(|draft| draft.image().to_owned()),
     })
 }
 

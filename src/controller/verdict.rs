@@ -64,7 +64,10 @@ pub(super) fn lost() -> Ended {
 pub(super) fn waiting(job: &JobRow, pods: &[Arc<PodRow>], lore: &Lore) -> Option<Waiting> {
     let events = lore.events.get(&*job.uid);
     let pod = last_pod(&job.uid, pods).map(PodRow::object);
-    diagnose::waiting(pod.as_ref(), events.map(Vec::as_slice).unwrap_or_default())
+    diagnose::waiting(
+        pod.as_deref(),
+        events.map(Vec::as_slice).unwrap_or_default(),
+    )
 }
 
 /// Whether the cluster has accepted the Job and refuses its pod.
@@ -74,7 +77,7 @@ pub(super) fn is_refused(events: &[diagnose::Event]) -> bool {
 
 pub(super) fn diagnosis(job: &JobRow, pods: &[Arc<PodRow>]) -> Diagnosis {
     let pod = last_pod(&job.uid, pods).map(PodRow::object);
-    diagnose::ended(&job.object(), pod.as_ref())
+    diagnose::ended(&job.object(), pod.as_deref())
 }
 
 /// The youngest pod of a Job.

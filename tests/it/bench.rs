@@ -81,16 +81,24 @@ struct Watch<T> {
 impl<T: Copy + Send + 'static> Watch<T> {
     /// `clock` tells the moment.
     fn start(world: &World, kind: &str, clock: fn() -> T) -> Self {
+        Self::of(world, &[kind], clock)
+    }
+
+    /// Pods that run, as they begin to: lists of all of them, again and again, would be most of the API server's work.
+    fn running(world: &World, clock: fn() -> T) -> Self {
+        Self::of(
+            world,
+            &["pods", "--field-selector=status.phase=Running"],
+            clock,
+        )
+    }
+
+    fn of(world: &World, what: &[&str], clock: fn() -> T) -> Self {
         let mut child = Command::new(world.place.bin.join("kubectl"))
             .env("KUBECONFIG", &world.place.kubeconfig)
-            .args([
-                "-n",
-                &world.namespace,
-                "get",
-                kind,
-                "--watch",
-                "--no-headers",
-            ])
+            .args(["-n", &world.namespace, "get"])
+            .args(what)
+            .args(["--watch", "--no-headers"])
             .args(["-o", "custom-columns=N:.metadata.name"])
             .stdout(Stdio::piped())
             .spawn()
@@ -105,6 +113,11 @@ impl<T: Copy + Send + 'static> Watch<T> {
             }
         });
         Self { seen, child }
+    }
+
+    /// When each of all was seen.
+    fn all(&self) -> Vec<T> {
+        self.seen.lock().expect("lock").values().copied().collect()
     }
 
     /// When the first Job of this task was seen.

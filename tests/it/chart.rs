@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 use serde_json::{Value, json};
 
 use super::generated::assert_same;
+use crate::e2e::world::ALLOCATOR;
 
 /// A program that `cargo xtask test` names.
 fn program(variable: &str) -> Command {
@@ -84,6 +85,15 @@ fn deploy_is_the_rendered_chart() {
     let mend = "helm template trainyard charts/trainyard --namespace trainyard \
                 --values deploy/values.yaml > deploy/controller.yaml";
     assert_same("deploy/controller.yaml", &text(&output.stdout), mend);
+}
+
+#[test]
+fn scenarios_run_the_controller_with_the_memory_allocator_of_the_chart() {
+    let rendered = template(&needed(), &[]).expect("the chart renders");
+    for (name, value) in ALLOCATOR {
+        let variable = format!("- name: {name}\n              value: \"{value}\"\n");
+        assert!(rendered.contains(&variable), "{name}={value}");
+    }
 }
 
 #[test]

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::batch::v1::Job as JobObject;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
@@ -14,7 +13,7 @@ use crate::controller::cluster::{self, call, find};
 use crate::controller::fault;
 use crate::controller::kueue;
 use crate::controller::observe::{self, Objects};
-use crate::controller::row::{JobRow, Row as _};
+use crate::controller::row::{JobObject, JobRow, Row as _};
 use crate::controller::status::FIELD_MANAGER;
 use crate::controller::turn::Turn;
 use crate::controller::verdict;
@@ -22,6 +21,9 @@ use crate::pod::{label, state};
 use crate::render::JobName;
 use crate::task::{Attempt, QueueId, Status};
 
+/// No claim begins later in its pass. A claim is five calls, each of which has to begin within the step's deadline: one
+/// that is cut off by it is found by the next look and waits for the quiet time, one that has not begun waits for nothing.
+pub(super) const BEGINS: Duration = Duration::from_secs(2);
 /// Reason that people see while a task waits for its pod; it proves nothing and is not read back.
 const PARKED: &str = "taken by trainyard, waits for its pod";
 /// A status message is a line of a table to people.
@@ -30,7 +32,7 @@ const LONGEST_MESSAGE: usize = 500;
 const RELEASE_TRIES: usize = 4;
 /// How long the watch is waited for to tell of a change that the API server knows of, before it is asked: far longer
 /// than it takes, and far shorter than the step's deadline.
-const WATCH_TRIES: usize = 10;
+const WATCH_TRIES: usize = 50;
 const WATCH_PAUSE: Duration = Duration::from_millis(20);
 
 impl Hands<'_> {
@@ -45,16 +47,14 @@ impl Hands<'_> {
         report: &mut Report,
     ) -> Result<Next, Fault> {
         in_time(case)?;
+        self.may_begin()?;
         let name = JobName::of(&case.task, attempt);
-        let Some(rendered) = case
-            .rendered
-            .as_ref()
-            .filter(|rendered| rendered.name == name)
-        else {
+        let Some(draft) = case.rendered.as_ref().filter(|draft| *draft.name() == name) else {
             // Not admitted in this pass: nothing was rendered.
             return Ok(Next::Done);
         };
-        let mut job = rendered.clone();
+        let unpacked = draft.unpacked();
+        let mut job = unpacked.map_err(|error| cluster::Error::Transport(error.to_string()))?;
         let mut turn = case.turn.clone();
         if requeues > 0 {
             job = job.with_requeues(requeues);
@@ -73,7 +73,12 @@ impl Hands<'_> {
             .header(http::header::CONTENT_TYPE, "application/json")
             .body(job.into_bytes())
             .map_err(|error| cluster::Error::Transport(error.to_string()))?;
-        let job = match call(self.context.kube.request::<JobObject>(request)).await {
+        let permit = self.context.writes.acquire().await;
+        in_time(case)?;
+        self.may_begin()?;
+        let created = call(self.context.kube.request::<JobObject>(request)).await;
+        drop(permit);
+        let job = match created {
             Ok(job) => {
                 fault::point!("intend/created");
                 report.created = true;
@@ -205,6 +210,7 @@ impl Hands<'_> {
             job = known;
         }
         for _ in 0..RELEASE_TRIES {
+            let permit = self.context.writes.acquire().await;
             in_time(case)?;
             let mut patch = json!({
                 "metadata": {"resourceVersion": job.resource_version, "uid": uid, "labels": {label::STATE: state::HELD}},
@@ -214,7 +220,9 @@ impl Hands<'_> {
                 field_manager: Some(FIELD_MANAGER.into()),
                 ..PatchParams::default()
             };
-            match call(self.jobs().patch(&name, &params, &Patch::Merge(&patch))).await {
+            let patched = call(self.jobs().patch(&name, &params, &Patch::Merge(&patch))).await;
+            drop(permit);
+            match patched {
                 Ok(released) => {
                     fault::point!("release/released");
                     self.context.jobs.note(released);
@@ -243,6 +251,15 @@ impl Hands<'_> {
 }
 
 impl Hands<'_> {
+    /// Whether another claim may begin in this pass.
+    fn may_begin(&self) -> Result<(), Fault> {
+        if self.begun.elapsed() > BEGINS {
+            Err(Fault::Late)
+        } else {
+            Ok(())
+        }
+    }
+
     /// A newer state of the Job than this one, as the watch tells of it within a moment.
     async fn newer_job(&self, case: &Case, job: &JobRow) -> Option<Arc<JobRow>> {
         for _ in 0..WATCH_TRIES {
@@ -263,7 +280,7 @@ impl Hands<'_> {
 
 /// What the task asked for and does not get, for its status message; its log tells it line by line.
 fn told(case: &Case) -> Option<String> {
-    let notes = &case.rendered.as_ref()?.notes;
+    let notes = case.rendered.as_ref()?.notes();
     let message = format!("not honoured: {}", notes.join("; "));
     (!notes.is_empty()).then(|| message.chars().take(LONGEST_MESSAGE).collect())
 }

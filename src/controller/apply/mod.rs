@@ -12,6 +12,7 @@
 
 mod back;
 mod claim;
+mod draft;
 mod end;
 mod tail;
 mod tell;
@@ -19,24 +20,25 @@ mod tell;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::batch::v1::Job as JobObject;
 use kube::Api;
+use tokio::time::Instant;
 
 use super::Context;
 use super::cluster::{self, find};
 use super::fault;
 use super::observe::{self, Identity, Lore, Objects};
 use super::resolve::Resolved;
-use super::row::{JobRow, Row as _};
+use super::row::{JobObject, JobRow, Row as _};
 use super::turn::{self, Returned, Turn};
 use crate::api;
 use crate::claim::{self as rules, Observed, Policy, Step, TaskFact, ThisPass, UserQueue, decide};
 use crate::crd::QueueBindingSpec;
 use crate::pod::label;
-use crate::render::{JobName, Rendered};
+use crate::render::JobName;
 use crate::task::{Attempt, QueueId, TaskId};
 
 use back::Requeue;
+pub(super) use draft::Draft;
 pub(super) use tell::{Lines, Told};
 
 /// No chain is longer: intend, take, park, release, and a way back.
@@ -59,6 +61,8 @@ pub(super) struct Hands<'a> {
     pub returned: &'a Returned,
     /// Lines for logs of tasks that are sent together at the end of the pass.
     pub lines: Lines,
+    /// When the first step of the pass began.
+    pub begun: Instant,
 }
 
 /// One task and what is known of it in this pass.
@@ -68,7 +72,7 @@ pub(super) struct Case {
     pub policy: Policy,
     pub objects: Objects,
     /// The Job to create, if the task was admitted, and the turn at which it is.
-    pub rendered: Option<Rendered>,
+    pub rendered: Option<Draft>,
     pub turn: Option<Turn>,
 }
 

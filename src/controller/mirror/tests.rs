@@ -1,11 +1,10 @@
-use k8s_openapi::api::batch::v1::Job;
 use serde_json::json;
 
 use super::*;
-use crate::controller::row::JobRow;
+use crate::controller::row::{JobObject, JobRow};
 use crate::controller::tests::TASK;
 
-fn job(task: &str, name: &str, resource_version: u32) -> Job {
+fn job(task: &str, name: &str, resource_version: u32) -> JobObject {
     serde_json::from_value(json!({
         "metadata": {
             "name": name, "namespace": "ns", "uid": name, "resourceVersion": resource_version.to_string(),
@@ -68,7 +67,7 @@ fn an_answer_that_comes_after_its_objects_end_brings_nothing_back() {
     assert!(mirror.in_namespace("ns").is_empty());
     // Another object of the same name is another object.
     let mut again = job(TASK, "a", 9);
-    again.metadata.uid = Some("b".into());
+    again.0.metadata.uid = Some("b".into());
     mirror.note(again);
     assert_eq!(mirror.in_namespace("ns").len(), 1);
 }
@@ -77,7 +76,7 @@ fn an_answer_that_comes_after_its_objects_end_brings_nothing_back() {
 fn what_was_being_deleted_and_is_missing_from_a_list_stays_gone() {
     let mirror = mirror();
     let mut deleting = job(TASK, "a", 5);
-    deleting.metadata.deletion_timestamp =
+    deleting.0.metadata.deletion_timestamp =
         Some(serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap());
     mirror.take(Event::Apply(deleting.clone()));
     mirror.take(Event::Init);
@@ -123,7 +122,7 @@ fn a_relist_drops_what_is_gone() {
 fn a_deleted_object_of_an_earlier_life_does_not_remove_its_successor() {
     let mirror = mirror();
     let mut successor = job(TASK, "a", 9);
-    successor.metadata.uid = Some("b".into());
+    successor.0.metadata.uid = Some("b".into());
     mirror.note(successor);
     mirror.take(Event::Delete(job(TASK, "a", 8)));
     assert_eq!(mirror.in_namespace("ns").len(), 1);
@@ -136,6 +135,19 @@ fn a_change_wakes_the_bindings_loop_alone() {
     Mirror::<JobRow>::new(wakers).take(Event::Apply(job(TASK, "a", 1)));
     let woken = |alarm: &Notify| futures::FutureExt::now_or_never(alarm.notified()).is_some();
     assert!(woken(&mine) && !woken(&other));
+}
+
+#[test]
+fn a_list_wakes_every_loop_once_it_is_complete_and_nobody_before() {
+    let wakers = Wakers::default();
+    let alarms = [wakers.of("ns", "gpu"), wakers.of("ns", "cpu")];
+    let mirror = Mirror::<JobRow>::new(wakers);
+    let woken = |alarm: &Arc<Notify>| futures::FutureExt::now_or_never(alarm.notified()).is_some();
+    mirror.take(Event::Init);
+    mirror.take(Event::InitApply(job(TASK, "a", 1)));
+    assert!(!alarms.iter().any(woken));
+    mirror.take(Event::InitDone);
+    assert!(alarms.iter().all(woken));
 }
 
 #[test]

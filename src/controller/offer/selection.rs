@@ -11,6 +11,7 @@ use crate::capacity::{Ask, Placement};
 use crate::claim::order;
 use crate::claim::{Admission, Entry, Observed, Policy, Step, decide};
 use crate::controller::admit::{self, Admitted, Head, Room};
+use crate::controller::apply::Draft;
 use crate::controller::images::{self, Refusal};
 use crate::controller::live::Live;
 use crate::controller::memory::{Known, Memory};
@@ -33,7 +34,7 @@ pub(in crate::controller) struct Readings<'a> {
 /// Who goes, their Jobs, and who is refused because of its image.
 pub(in crate::controller) struct Selection {
     pub admitted: Admitted,
-    pub jobs: HashMap<TaskId, Rendered>,
+    pub jobs: HashMap<TaskId, Draft>,
     pub refused: Vec<(TaskId, Refusal)>,
 }
 
@@ -101,7 +102,7 @@ pub(in crate::controller) fn admit(
         };
         let overtaken = known.overtaken;
         asks.insert(task.clone(), known);
-        jobs.insert(task.clone(), job);
+        jobs.insert(task.clone(), Draft::from(job));
         Head::Ready { ask, overtaken }
     };
     let rules = admit::Rules {

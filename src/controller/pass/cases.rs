@@ -11,7 +11,7 @@ use crate::claim::{
     QUIET_TIME, TaskFact,
 };
 use crate::controller::admit::{self, Admitted, Room, Waiting};
-use crate::controller::apply::Case;
+use crate::controller::apply::{Case, Draft};
 use crate::controller::live::Live;
 use crate::controller::look::Queues;
 use crate::controller::observe::Lore;
@@ -20,7 +20,6 @@ use crate::controller::row::JobRow;
 use crate::controller::turn::Turn;
 use crate::crd::{self, QueueBindingSpec};
 use crate::pod::label;
-use crate::render::Rendered;
 use crate::task::{Status, TaskId};
 
 /// Policy of the binding; admission is each task's own.
@@ -61,7 +60,7 @@ pub(super) fn cases(
     policy: &Policy,
     admitted: &Admitted,
     hold: Option<&Waiting>,
-    mut jobs: HashMap<TaskId, Rendered>,
+    mut jobs: HashMap<TaskId, Draft>,
     (troubles, lore): (&Troubles, &Lore),
 ) -> Vec<Case> {
     let place: HashMap<&TaskId, usize> = admitted

@@ -6,9 +6,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobCondition, JobSpec, JobStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::lean::{JobObject, Lean};
 use super::{Head, Notes, Row};
 use crate::controller::kueue::QUEUE_LABEL;
-use crate::pod::{annotation, state};
+use crate::pod::{annotation, label, state};
 
 /// A Job: its claim, and how far it is.
 #[derive(Debug, Clone, Default)]
@@ -26,10 +27,20 @@ pub(in crate::controller) struct JobRow {
 }
 
 impl Row for JobRow {
-    type Object = Job;
+    type Object = JobObject;
 
     /// Keeps of the spec what it says of the Job itself; the template's requests are an annotation.
-    fn of(job: Job) -> Self {
+    fn of(Lean(job): JobObject) -> Self {
+        const LABELS: [&str; 8] = [
+            QUEUE_LABEL,
+            label::TASK,
+            label::QUEUE,
+            label::BINDING,
+            label::PROJECT,
+            label::USER,
+            label::ATTEMPT,
+            label::STATE,
+        ];
         const ANNOTATIONS: [&str; 6] = [
             annotation::RETURNED,
             annotation::TURN,
@@ -38,14 +49,12 @@ impl Row for JobRow {
             annotation::NODE,
             annotation::REQUESTS,
         ];
-        let is_label = |name: &str| name.starts_with("trainyard.dev/") || name == QUEUE_LABEL;
-        let is_annotation = |name: &str| ANNOTATIONS.contains(&name);
         let status = job.status.unwrap_or_default();
         let conditions = status.conditions.into_iter().flatten();
         Self {
             head: Head::of(&job.metadata),
-            labels: Notes::of(job.metadata.labels, is_label),
-            annotations: Notes::of(job.metadata.annotations, is_annotation),
+            labels: Notes::of(job.metadata.labels, &LABELS),
+            annotations: Notes::of(job.metadata.annotations, &ANNOTATIONS),
             suspended: job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true),
             pods: status.active.unwrap_or(0) + status.terminating.unwrap_or(0),
             deadline_s: job.spec.and_then(|spec| spec.active_deadline_seconds),
@@ -111,7 +120,7 @@ impl JobRow {
     /// this attempt ran, the attempt is over: another pod of it would not pass the fence, since the entry is no longer
     /// pending.
     pub fn is_evicted(&self) -> bool {
-        let released = self.label(crate::pod::label::STATE) != Some(state::INTENT);
+        let released = self.label(label::STATE) != Some(state::INTENT);
         released && self.suspended && self.holds("Suspended") && self.pods == 0
     }
 
@@ -141,7 +150,6 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::pod::label;
 
     fn row(job: Value) -> JobRow {
         JobRow::of(serde_json::from_value(job).unwrap())

@@ -1,5 +1,6 @@
 //! What is kept of a pod.
 
+use std::borrow::Cow;
 use std::ops::Deref;
 
 use jiff::Timestamp;
@@ -8,6 +9,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 
+use super::lean::{Lean, PodObject};
 use super::{Head, Row};
 use crate::pod::{self, label};
 
@@ -38,9 +40,9 @@ pub(in crate::controller) struct Times {
 }
 
 impl Row for PodRow {
-    type Object = Pod;
+    type Object = PodObject;
 
-    fn of(pod: Pod) -> Self {
+    fn of(Lean(pod): PodObject) -> Self {
         let label = |name: &str| pod.metadata.labels.as_ref()?.get(name).map(String::as_str);
         let main = main_container(&pod);
         Self {
@@ -102,10 +104,10 @@ impl PodRow {
     }
 
     /// The pod with what a diagnosis reads of it.
-    pub fn object(&self) -> Pod {
+    pub fn object(&self) -> Cow<'_, Pod> {
         match &self.whole {
-            Some(pod) => pod.as_ref().clone(),
-            None => self.running(),
+            Some(pod) => Cow::Borrowed(pod),
+            None => Cow::Owned(self.running()),
         }
     }
 
@@ -301,7 +303,7 @@ mod tests {
     use super::*;
     use crate::controller::tests::begun_pod;
 
-    fn pod(pod: Value) -> Pod {
+    fn pod(pod: Value) -> PodObject {
         serde_json::from_value(pod).unwrap()
     }
 
@@ -388,7 +390,7 @@ mod tests {
             (row.attempt(), row.main(), row.phase()),
             (Some("2"), "main", Some("Running"))
         );
-        let again = row.object();
+        let again = row.object().into_owned();
         assert!(task_container_started(&again) && simply_runs(&again));
         assert_eq!(again.metadata.uid.as_deref(), Some("u"));
         assert_eq!(again.spec.unwrap().node_name.as_deref(), Some("a"));

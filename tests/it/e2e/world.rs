@@ -120,6 +120,13 @@ impl Drop for Proc {
     }
 }
 
+/// How the chart sets the memory allocator of a controller.
+pub const ALLOCATOR: [(&str, &str); 3] = [
+    ("MALLOC_ARENA_MAX", "1"),
+    ("MALLOC_MMAP_THRESHOLD_", "65536"),
+    ("MALLOC_TRIM_THRESHOLD_", "131072"),
+];
+
 /// Counts what user code reports from its pod: one line per run, outside of the cluster.
 #[derive(Debug, Clone)]
 pub struct Counter {
@@ -371,6 +378,7 @@ impl World {
             .env("CLEARML_API_HOST", &self.url)
             .env("CLEARML_API_ACCESS_KEY", &self.key)
             .env("CLEARML_API_SECRET_KEY", &self.secret)
+            .envs(ALLOCATOR)
             .envs(self.environment.iter().cloned());
         command
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde_json::Value;
 
 use crate::controller::tests::{job_name, merge, refusal};
@@ -20,8 +20,10 @@ pub(super) struct Cluster {
 
 impl Cluster {
     pub fn client(&self) -> kube::Client {
+        let all = "/apis/batch/v1/namespaces/{ns}/jobs";
         let one = "/apis/batch/v1/namespaces/{ns}/jobs/{name}";
         let router = Router::new()
+            .route(all, post(create))
             .route(one, get(read).patch(patch).delete(delete))
             .with_state(self.clone());
         kube::Client::new(router, "ns")
@@ -30,6 +32,10 @@ impl Cluster {
     pub fn put(&self, job: &Value) {
         let name = job["metadata"]["name"].as_str().unwrap().to_owned();
         self.jobs.lock().unwrap().insert(name, job.clone());
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.jobs.lock().unwrap().is_empty()
     }
 
     pub fn job(&self) -> Value {
@@ -42,6 +48,12 @@ async fn read(State(cluster): State<Cluster>, Path((_, name)): Path<(String, Str
         Some(job) => axum::Json(job.clone()).into_response(),
         None => refusal(404),
     }
+}
+
+async fn create(State(cluster): State<Cluster>, body: String) -> Response {
+    let job: Value = serde_json::from_str(&body).unwrap();
+    cluster.put(&job);
+    axum::Json(job).into_response()
 }
 
 async fn patch(

@@ -1,6 +1,9 @@
 //! A task is claimed: its entry is taken, its Job released.
 
+use std::time::Duration;
+
 use super::*;
+use crate::controller::apply::claim::BEGINS;
 
 #[tokio::test]
 async fn a_release_survives_that_the_job_was_touched_meanwhile() {
@@ -50,8 +53,8 @@ async fn a_take_that_somebody_else_won_changes_nothing() {
     assert_eq!(stage.cluster.job(), intent);
 }
 
-#[tokio::test]
-async fn what_was_taken_is_parked_and_released_in_one_go() {
+/// A server that gives the entry to who asks for it.
+async fn giving() -> Stage {
     let stage = Stage::new().await;
     let mut queued = document("queued");
     queued["runtime"] = json!({});
@@ -62,6 +65,40 @@ async fn what_was_taken_is_parked_and_released_in_one_go() {
         .answers("tasks.get_all", &json!({"tasks": [queued]}))
         .await;
     stage.answers("tasks.enqueue", &json!({"queued": 1})).await;
+    stage
+}
+
+#[tokio::test]
+async fn who_is_admitted_gets_its_job_before_its_entry_is_taken() {
+    let stage = giving().await;
+    let report = stage.carry_out(stage.offered()).await;
+    assert_eq!(report.done, ["intend", "take", "park", "release"]);
+    assert!(report.created && report.released);
+    assert_eq!(
+        stage.cluster.job()["metadata"]["labels"]["trainyard.dev/state"],
+        "held"
+    );
+}
+
+#[tokio::test]
+async fn a_claim_that_would_begin_late_in_its_pass_is_left_to_the_next() {
+    let stage = giving().await;
+    let begun = Instant::now() - BEGINS - Duration::from_millis(1);
+    let report = stage.carry_out_since(begun, stage.offered()).await;
+    assert!(matches!(report.fault, Some(Fault::Late)), "{report:?}");
+    assert!(stage.cluster.is_empty() && stage.calls().await.is_empty());
+    // What was begun is brought to its end.
+    let intent = job("intent", true);
+    stage.cluster.put(&intent);
+    let entry = Entry::Served { queue: queue('a') };
+    let case = stage.case(entry, "queued", &intent);
+    let report = stage.carry_out_since(begun, case).await;
+    assert_eq!(report.done, ["take", "park", "release"]);
+}
+
+#[tokio::test]
+async fn what_was_taken_is_parked_and_released_in_one_go() {
+    let stage = giving().await;
     let intent = job("intent", true);
     stage.cluster.put(&intent);
     let report = stage

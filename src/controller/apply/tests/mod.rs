@@ -36,6 +36,19 @@ fn document(status: &str) -> Value {
     })
 }
 
+/// The Job of the first attempt, as it is made for an admitted task.
+pub(super) fn rendered() -> render::Rendered {
+    render::Rendered {
+        name: JobName::of(&id(TASK), Attempt::FIRST),
+        job: job("intent", true),
+        notes: Vec::new(),
+        image: "i".into(),
+        image_refused: None,
+        requests: crate::crd::Resources::default(),
+        argv: None,
+    }
+}
+
 /// Both sides, and the one task that steps are carried out on.
 struct Stage {
     cluster: Cluster,
@@ -69,6 +82,7 @@ impl Stage {
                 },
             ),
             kube,
+            writes: tokio::sync::Semaphore::new(1),
             settings: Own {
                 server: None,
                 default_image: None,
@@ -170,6 +184,16 @@ impl Stage {
         }
     }
 
+    /// A task on offer that was admitted.
+    fn offered(&self) -> Case {
+        let entry = Entry::Served { queue: queue('a') };
+        let mut case = self.case(entry, "queued", &job("intent", true));
+        case.observed.facts.jobs = JobsFact::Known(Vec::new());
+        case.objects = Objects::default();
+        case.rendered = Some(rendered().into());
+        case
+    }
+
     fn facts(&self, status: &str) -> api::Facts {
         let _ = self;
         let mut document = document(status);
@@ -195,6 +219,11 @@ impl Stage {
     }
 
     async fn carry_out(&self, case: Case) -> Report {
+        self.carry_out_since(Instant::now(), case).await
+    }
+
+    /// In a pass whose first step began then.
+    async fn carry_out_since(&self, begun: Instant, case: Case) -> Report {
         let (identity, lore, told) = (identity(), Lore::default(), Told::default());
         let spec: QueueBindingSpec =
             serde_json::from_value(json!({"queues": [{"name": "gpu"}]})).unwrap();
@@ -218,6 +247,7 @@ impl Stage {
             told: &told,
             returned: &self.returned,
             lines: Lines::default(),
+            begun,
         };
         hands.carry_out(case).await.1
     }
