@@ -164,7 +164,7 @@ nvmlReturn_t nvmlDeviceGetSupportedEventTypes(nvmlDevice_t device, unsigned long
     return judge(device);
 }
 
-static int a_set, told;
+static int a_set, told, waited;
 
 nvmlReturn_t nvmlEventSetCreate(nvmlEventSet_t *set) {
     *set = &a_set;
@@ -188,10 +188,12 @@ static unsigned long long xid(int place) {
     return text ? strtoull(text, NULL, 10) : 0;
 }
 
-/* One fault after the other, on the last GPU; then none. */
+/* One fault after the other, on the last GPU; then none. Beside a GPU that is lost the first wait says just that. */
 nvmlReturn_t nvmlEventSetWait_v2(nvmlEventSet_t set, nvmlEventData_t *data, unsigned int milliseconds) {
     if (set != &a_set)
         return INVALID_ARGUMENT;
+    if (waited++ == 0 && setting("NVML_DOUBLE_LOST", -1) >= 0)
+        return GPU_IS_LOST;
     unsigned long long number = xid(told);
     if (number == 0) {
         usleep(milliseconds * 1000);

@@ -1,5 +1,8 @@
 //! NVML, opened at run time.
 
+use std::thread;
+use std::time::Duration;
+
 use nvml_wrapper::bitmasks::event::EventTypes;
 use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
 use nvml_wrapper::enums::event::XidError;
@@ -150,6 +153,8 @@ pub(super) fn listen(
                 }
             }
             Err(NvmlError::Timeout) => {}
+            // What tells of the loss may still come, and so may faults of the others.
+            Err(NvmlError::GpuLost) => thread::sleep(Duration::from_millis(u64::from(LISTEN))),
             Err(error) => return Err(error),
         }
     }
