@@ -200,6 +200,11 @@ fn wrong_credentials_and_a_dead_server_are_conditions_not_crashes() {
         "stringData": {"access_key": world.key, "secret_key": world.secret},
     }));
     assert_eq!(world.until_ended(&task, 120)["status"], "completed");
+    // From here on no change of its Job wakes the controller before its time.
+    wait("its Job is settled", 60, || {
+        let job = world.job_of(&task);
+        (job["metadata"]["labels"]["trainyard.dev/state"] == "settled").then_some(())
+    });
 
     world.kill_server();
     until_false(&world, "ServerReachable", 60, &[]);
