@@ -23,7 +23,8 @@ const LOCKS: [(&str, &[&str]); 5] = [
 ];
 /// Tasks of each lock.
 const TASKS: usize = 4;
-const MAKING: &str = "trainyard: making an environment for Python";
+/// Begins the line of a task's log that tells that its packages are being installed.
+pub(super) const MAKING: &str = "trainyard: making an environment for Python";
 
 /// What a task prints with these packages.
 fn printed(packages: &[&str]) -> String {

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::s6_abort::until_gone;
+use super::s42_cache::MAKING;
 use super::world::{World, wait};
 use crate::silent;
 
@@ -59,7 +60,10 @@ fn s6_an_abort_before_the_code_begins_leaves_nothing_in_any_phase() {
         prepares(&world, &fetches).then_some(())
     });
     wait("packages are being installed", 90, || {
-        (world.status(&installs) == "in_progress").then_some(())
+        let log = world.log(&installs);
+        log.iter()
+            .any(|line| line.starts_with(MAKING))
+            .then_some(())
     });
     wait("the setup script runs", 90, || {
         let log = world.log(&sets_up);
