@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{World, merge, wait};
+use super::{PATIENCE, World, merge, wait};
 
 impl World {
     /// A QueueBinding `name` on `queues`; `patch` is merged into its spec.
@@ -66,7 +66,7 @@ impl World {
 
     pub fn until_ready(&self, binding: &str) {
         let mut last = Value::Null;
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_secs(60) * PATIENCE;
         while Instant::now() < deadline {
             last = self.get(&["queuebinding", binding])["status"].clone();
             if condition_of(&last, "Ready")["status"] == "True" {
