@@ -6,10 +6,10 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::second::free_port;
 use super::taken::nowhere;
 use super::world::{Proc, World, wait};
 use crate::alerts;
+use crate::git::servers::free_port;
 
 /// How long a cause lasts until its alert fires here. (How long on a real day: `promtool`, in `crate::alerts`.)
 const SOON: &str = "3s";

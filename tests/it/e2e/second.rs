@@ -2,7 +2,6 @@
 //! Its pods stand on a node that is an object alone and are played by the test (`played`). All of it ends with the value.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -10,6 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::world::{Place, Proc, wait};
+use crate::git::servers::free_port;
 
 pub struct ControlPlane {
     pub kubeconfig: String,
@@ -109,14 +109,6 @@ impl ControlPlane {
             eprintln!("{name}: {last:#?}");
         }
     }
-}
-
-/// A port on which nothing listens.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .expect("a free port")
-        .port()
 }
 
 /// The administrator of both clusters is the same.
