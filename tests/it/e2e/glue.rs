@@ -90,19 +90,16 @@ impl Glue {
 
     fn template(world: &World, python: &Path, caches: &Path, packages: Packages) -> Value {
         let agent = packages_of(python);
-        let host = world.place.index_url.trim_start_matches("http://");
-        let host = host.split([':', '/']).next().unwrap_or_default();
         let mut env = vec![
             json!({"name": "PYTHONPATH", "value": "/opt/agent"}),
             json!({"name": "CLEARML_AGENT_SKIP_CONTAINER_APT", "value": "1"}),
             json!({"name": "CLEARML_AGENT_NO_UPDATE", "value": "1"}),
-            json!({"name": "PIP_INDEX_URL", "value": world.place.index_url}),
-            json!({"name": "PIP_TRUSTED_HOST", "value": host}),
-            json!({"name": "PIP_DISABLE_PIP_VERSION_CHECK", "value": "1"}),
             json!({"name": "PIP_CACHE_DIR", "value": "/caches/pip"}),
-            json!({"name": "UV_DEFAULT_INDEX", "value": world.place.index_url}),
             json!({"name": "UV_CACHE_DIR", "value": "/caches/uv"}),
         ];
+        for (name, value) in index_of(world) {
+            env.push(json!({"name": name, "value": value}));
+        }
         if packages == Packages::Skip {
             env.push(json!({"name": "CLEARML_AGENT_SKIP_PYTHON_ENV_INSTALL", "value": "1"}));
         }
@@ -166,6 +163,19 @@ pub fn settings_of(
          venvs_dir: \"{venvs}\"\n}}\n",
         world.key, world.secret, world.place.task_image, world.place.index_url,
     )
+}
+
+/// Variables by which the incumbent's pip and uv find the index of the cluster.
+pub fn index_of(world: &World) -> [(&'static str, String); 4] {
+    let index = &world.place.index_url;
+    let host = index.trim_start_matches("http://");
+    let host = host.split([':', '/']).next().unwrap_or_default();
+    [
+        ("PIP_INDEX_URL", index.clone()),
+        ("PIP_TRUSTED_HOST", host.to_owned()),
+        ("PIP_DISABLE_PIP_VERSION_CHECK", "1".to_owned()),
+        ("UV_DEFAULT_INDEX", index.clone()),
+    ]
 }
 
 /// `site-packages` beside a virtual environment's interpreter.

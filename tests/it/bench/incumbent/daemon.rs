@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{Counting, FIRST_LINE, bound, compare, printed, requests};
 use crate::clock::now;
-use crate::e2e::glue::{Packages, settings_of};
+use crate::e2e::glue::{Packages, index_of, settings_of};
 use crate::e2e::world::{Proc, World, wait};
 use crate::process::resident;
 
@@ -37,9 +37,6 @@ impl Daemon {
         let at = |name: &str| folder.join(name).display().to_string();
         let conf = settings_of(world, url, packages, (&at("caches"), &at("venvs")));
         fs::write(at("clearml.conf"), conf).expect("settings are written");
-        let index = &world.place.index_url;
-        let host = index.trim_start_matches("http://");
-        let host = host.split([':', '/']).next().unwrap_or_default();
         let worker = format!("{queue}-{}", std::process::id());
         let mut command = Command::new(&python);
         command
@@ -54,11 +51,8 @@ impl Daemon {
             .env("CLEARML_WORKER_NAME", &worker)
             .env("CLEARML_AGENT_NO_UPDATE", "1")
             .env("CLEARML_AGENT_DISABLE_BOOTSTRAP", "1")
-            .env("PIP_INDEX_URL", index)
-            .env("PIP_TRUSTED_HOST", host)
-            .env("PIP_DISABLE_PIP_VERSION_CHECK", "1")
+            .envs(index_of(world))
             .env("PIP_CACHE_DIR", at("pip"))
-            .env("UV_DEFAULT_INDEX", index)
             .env("UV_CACHE_DIR", at("uv"))
             .env("PYTHONUNBUFFERED", "1");
         if packages == Packages::Skip {
