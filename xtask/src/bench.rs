@@ -365,8 +365,8 @@ fn told<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 const INCUMBENT: &str = "
 Incumbent: `clearml-agent` 3.0.3 in the same run, with the same server, package index, Python and task: its Kubernetes
 glue with the real kubectl; its daemon, whose tasks are processes of this machine, beside our pods; and where no pod is
-named `clearml-agent execute` beside the three programs of a pod, all as processes of one machine. In its favour it finds agent, virtualenv, pip and uv ready, where its pods would install git,
-pip and the agent at every start.
+named `clearml-agent execute` beside the three programs of a pod, all as processes of one machine. In its favour it
+finds agent, virtualenv, pip and uv ready, where its pods would install git, pip and the agent at every start.
 ";
 
 fn document(table: &str) -> String {
