@@ -310,7 +310,7 @@ fn take_in(
             memory.last_dispatch = Some(Timestamp::now());
         }
         match report.fault {
-            None | Some(Fault::Late) => {}
+            None | Some(Fault::Late | Fault::Left) => {}
             Some(Fault::Server(error)) => passed.fault = Some(error),
             Some(Fault::Cluster(_)) => passed.busy = true,
             Some(Fault::Release(_)) => release_failed = true,

@@ -254,7 +254,7 @@ impl Hands<'_> {
     /// Whether another claim may begin in this pass.
     fn may_begin(&self) -> Result<(), Fault> {
         if self.begun.elapsed() > BEGINS {
-            Err(Fault::Late)
+            Err(Fault::Left)
         } else {
             Ok(())
         }

@@ -103,6 +103,8 @@ pub(super) struct Report {
 pub(super) enum Fault {
     #[error("the step's deadline has passed")]
     Late,
+    #[error("the claim is left to the next pass")]
+    Left,
     #[error(transparent)]
     Server(#[from] api::Error),
     #[error(transparent)]
@@ -242,6 +244,7 @@ impl Hands<'_> {
                 }
             }
             Err(Fault::Late) => self.context.metrics.step(name, "late"),
+            Err(Fault::Left) => self.context.metrics.step(name, "left"),
             Err(fault) => {
                 self.context.metrics.step(name, "failed");
                 tracing::warn!(%task, namespace, binding, queue, step = name, error = %fault, "step failed");

@@ -85,7 +85,7 @@ async fn a_claim_that_would_begin_late_in_its_pass_is_left_to_the_next() {
     let stage = giving().await;
     let begun = Instant::now() - BEGINS - Duration::from_millis(1);
     let report = stage.carry_out_since(begun, stage.offered()).await;
-    assert!(matches!(report.fault, Some(Fault::Late)), "{report:?}");
+    assert!(matches!(report.fault, Some(Fault::Left)), "{report:?}");
     assert!(stage.cluster.is_empty() && stage.calls().await.is_empty());
     // What was begun is brought to its end.
     let intent = job("intent", true);
