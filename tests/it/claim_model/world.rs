@@ -334,6 +334,16 @@ impl State {
                 && self.last_worker < 16
                 && self.entries < 8
                 && self.actions_left < 8
+                && (self.status as u64) < 7
+                && (self.reason as u64) < 8
+                && [self.exec as u64, self.agent as u64, self.user as u64]
+                    .iter()
+                    .all(|bits| *bits < 4)
+                && self
+                    .controllers
+                    .iter()
+                    .all(|controller| controller.job < 8 && (controller.pc as u64) < 32)
+                && self.pods.iter().all(|slot| (slot.life as u64) < 16)
                 && !self.touched,
             "a state does not fit into its words: {self:?}"
         );

@@ -280,6 +280,7 @@ impl World {
             // A kept connection would be a dead one after the server was killed.
             http: reqwest::Client::builder()
                 .pool_max_idle_per_host(0)
+                .timeout(Duration::from_secs(60))
                 .build()
                 .expect("HTTP client"),
             cluster: tokio::sync::OnceCell::new(),
