@@ -24,3 +24,4 @@ mod s2_gpus;
 mod s6;
 pub mod server;
 mod statistics;
+mod torch;
