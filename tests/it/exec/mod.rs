@@ -19,7 +19,7 @@ pub mod pod;
 mod prepare;
 pub mod proxy;
 mod requirements;
-mod s22;
+pub mod s22;
 mod s2_gpus;
 mod s6;
 pub mod server;
