@@ -31,8 +31,11 @@ pub const CACHE_ENVIRONMENTS: &str = "environments";
 pub const CACHE_REPOSITORIES: &str = "repositories";
 /// Requirements that `prepare` has brought from git, each in a folder.
 pub const REQUIREMENTS: &str = "/trainyard/requirements";
-/// The spool's folder: log, acknowledgements, locks.
+/// The spool's folder: log, acknowledgements, locks. A volume of its own, so that it can have a limit of its own.
 pub const SPOOL: &str = "/trainyard/spool";
+pub const SPOOL_VOLUME: &str = "trainyard-spool";
+/// The most that it may hold: 100,000 lines a second of 190 bytes each, for the 15 minutes that a server may be away.
+pub const SPOOL_LIMIT: &str = "16Gi";
 /// The user's configuration as `prepare` hands it on: without the passwords of repositories.
 pub const HANDED_CONF: &str = "/trainyard/clearml.conf";
 /// What `prepare` found and did, as [`Prepared`] in JSON.

@@ -2,6 +2,7 @@
 
 mod disruption;
 mod evidence;
+mod storage;
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
@@ -9,6 +10,7 @@ use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
 
 use self::disruption::{deleted, disruption, refused_by_node};
 use self::evidence::evidence;
+use self::storage::over_its_limit;
 use super::facts::{init_containers, memory_limit, node, task_container, task_end};
 use super::{Category, one_line, quoting, with_remedy};
 use crate::pod::{self, Termination, exit};
@@ -153,6 +155,7 @@ fn told(
         }
         "lost-race" => Diagnosis::interrupted(Category::LostRace, sentence),
         "interrupted" => deadline(job)
+            .or_else(|| pod.and_then(over_its_limit))
             .or_else(|| pod.and_then(disruption))
             .or_else(|| pod.and_then(deleted))
             .unwrap_or_else(|| Diagnosis::interrupted(Category::TakenOver, sentence)),
@@ -180,7 +183,8 @@ fn untold(job: &Job, pod: Option<&Pod>, end: Option<&ContainerStateTerminated>) 
             )
         };
     };
-    disruption(pod)
+    over_its_limit(pod)
+        .or_else(|| disruption(pod))
         .or_else(|| refused_by_node(pod))
         .or_else(|| end.map(|end| container(pod, end)))
         .or_else(|| init_container(pod))

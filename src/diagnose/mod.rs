@@ -36,6 +36,8 @@ pub enum Category {
     /// The user's process was ended by a signal.
     Signal,
     OutOfMemory,
+    /// The pod took more of the node's disk than it may.
+    StorageLimit,
     /// The user's process failed while the GPU itself had a fault.
     GpuFault,
     /// Code or environment could not be prepared.
@@ -74,11 +76,12 @@ pub enum Category {
 
 impl Category {
     /// All of them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::Completed,
         Self::ExitCode,
         Self::Signal,
         Self::OutOfMemory,
+        Self::StorageLimit,
         Self::GpuFault,
         Self::NotPrepared,
         Self::Aborted,
@@ -131,6 +134,7 @@ impl Category {
             Self::ExitCode => "exit-code",
             Self::Signal => "signal",
             Self::OutOfMemory => "out-of-memory",
+            Self::StorageLimit => "storage-limit",
             Self::GpuFault => "gpu-fault",
             Self::NotPrepared => "not-prepared",
             Self::Aborted => "aborted",

@@ -42,6 +42,7 @@ pub fn patience(category: Category) -> Patience {
         | Category::ExitCode
         | Category::Signal
         | Category::OutOfMemory
+        | Category::StorageLimit
         | Category::GpuFault
         | Category::NotPrepared
         | Category::Aborted

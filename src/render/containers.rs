@@ -15,6 +15,13 @@ use crate::pod;
 /// Numeric user of our image.
 const OUR_USER: u64 = 65532;
 
+/// The node's disk, as resources name it.
+const STORAGE: &str = "ephemeral-storage";
+/// What ours take of it in any pod: the programs, and a log that the server keeps up with.
+const STORAGE_REQUEST: &str = "128Mi";
+/// The most that ours take of it: the spool's limit, and a GiB for programs and what the kubelet keeps of their output.
+const STORAGE_LIMIT: &str = "17Gi";
+
 /// The init container that brings binary, uv and code.
 pub(super) fn prepare(
     inputs: &Inputs<'_>,
@@ -22,6 +29,7 @@ pub(super) fn prepare(
     volumes: &[Volume],
     proxies: &[Value],
     notes: &[String],
+    storage_limited: bool,
 ) -> Value {
     let mut env = environment::common(inputs);
     env.extend_from_slice(proxies);
@@ -38,10 +46,7 @@ pub(super) fn prepare(
     let mut container = ours(inputs, pod::PREPARE, user);
     container["env"] = json!(env);
     container["volumeMounts"] = json!(mounts);
-    container["resources"] = json!({
-        "requests": { "cpu": "50m", "memory": "64Mi", "ephemeral-storage": "64Mi" },
-        "limits": { "memory": "1Gi" },
-    });
+    container["resources"] = resources("50m", ("64Mi", "1Gi"), storage_limited);
     container
 }
 
@@ -51,6 +56,7 @@ pub(super) fn uplink(
     user: Option<u64>,
     volumes: &[Volume],
     proxies: &[Value],
+    storage_limited: bool,
 ) -> Value {
     let mounts: Vec<&Value> = volumes
         .iter()
@@ -63,10 +69,7 @@ pub(super) fn uplink(
     env.extend_from_slice(proxies);
     container["env"] = json!(env);
     container["volumeMounts"] = json!(mounts);
-    container["resources"] = json!({
-        "requests": { "cpu": "10m", "memory": "24Mi" },
-        "limits": { "memory": "96Mi" },
-    });
+    container["resources"] = resources("10m", ("24Mi", "96Mi"), storage_limited);
     container
 }
 
@@ -101,6 +104,32 @@ pub(super) fn task(
         json!("FallbackToLogsOnError"),
     );
     Value::Object(container)
+}
+
+/// Processor, memory (requested, at most) and disk of a container of ours.
+///
+/// Their disk is limited only where another container's is: the kubelet adds up the limits that there are and evicts a
+/// pod whose containers and volumes together take more, the user's code and environment among them. There ours come on
+/// top, so that what the template grants stays the user's.
+fn resources(cpu: &str, memory: (&str, &str), storage_limited: bool) -> Value {
+    let mut resources = json!({
+        "requests": { "cpu": cpu, "memory": memory.0, STORAGE: STORAGE_REQUEST },
+        "limits": { "memory": memory.1 },
+    });
+    if storage_limited {
+        resources["limits"][STORAGE] = json!(STORAGE_LIMIT);
+    }
+    resources
+}
+
+/// Whether a container of the pod has a limit for what it takes of the node's disk.
+pub(super) fn storage_is_limited(pod: &Map<String, Value>) -> bool {
+    let path = ["resources", "limits", STORAGE];
+    ["initContainers", "containers"]
+        .iter()
+        .filter_map(|field| pod.get(*field)?.as_array())
+        .flatten()
+        .any(|container| at(container, &path).is_some())
 }
 
 /// What both containers of our image have in common.

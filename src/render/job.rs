@@ -174,8 +174,9 @@ pub fn render(inputs: &Inputs<'_>) -> Rendered {
     let container = containers::task(fields, &image, &wishes.env, &volumes, inputs, &mut notes);
     let notes = notes.into_lines();
     list(&mut pod_spec, "containers")[template.task] = container;
-    let prepare = containers::prepare(inputs, user, &volumes, &proxies, &notes);
-    let uplink = containers::uplink(inputs, user, &volumes, &proxies);
+    let limited = containers::storage_is_limited(&pod_spec);
+    let prepare = containers::prepare(inputs, user, &volumes, &proxies, &notes, limited);
+    let uplink = containers::uplink(inputs, user, &volumes, &proxies, limited);
     list(&mut pod_spec, "initContainers").extend([prepare, uplink]);
     overlay::on_pod(&mut pod_spec, &wishes);
     pod_fields(&mut pod_spec, inputs, volumes);

@@ -25,6 +25,12 @@ pub(super) fn of(inputs: &Inputs<'_>, shm_size: Option<u64>) -> Vec<Volume> {
     let environment = &inputs.spec.environment;
     let mut volumes = vec![
         volume(pod::VOLUME, json!({ "emptyDir": {} }), pod::ROOT).in_all(),
+        volume(
+            pod::SPOOL_VOLUME,
+            json!({ "emptyDir": { "sizeLimit": pod::SPOOL_LIMIT } }),
+            pod::SPOOL,
+        )
+        .in_all(),
         cache(inputs),
         volume("trainyard-tmp", json!({ "emptyDir": {} }), "/tmp").in_prepare(),
     ];

@@ -772,6 +772,12 @@ async fn the_build_of_pytorch_follows_the_cuda_version_and_is_told() {
         );
         assert!(made.log.contains(said), "{cuda}: {}", made.log);
     }
+    // Whoever finds it made is told, too.
+    image.settings.options.cuda = Some(("118".to_owned(), "agent.cuda_version".to_owned()));
+    let again = image.make(json!("torch==2.3.1\nnumpy\n")).await.unwrap();
+    assert!(again.python.reused);
+    let told = "PyTorch: torch==2.3.1+cu118, as it was chosen for an earlier task with the same list; CUDA 11.8 (agent.cuda_version)";
+    assert!(again.log.contains(told), "{}", again.log);
     image.settings.options.torch_index = Some("file:///nowhere/{}".to_owned());
     image.settings.options.cuda = Some(("116".to_owned(), "driver".to_owned()));
     let made = image.make(json!("torch==2.3.1\n")).await.unwrap();

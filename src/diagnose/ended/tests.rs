@@ -62,6 +62,15 @@ fn by_kubelet(reason: &str) -> Value {
     status
 }
 
+/// The same, evicted because its containers together took more of the disk than they may.
+fn over_limit(status: &Value) -> Value {
+    let mut status = status.clone();
+    status["reason"] = json!("Evicted");
+    status["message"] =
+        json!("Pod ephemeral local storage usage exceeds the total limit of containers 22Gi. ");
+    status
+}
+
 fn init_failed(name: &str, reason: &str) -> Value {
     json!({ "phase": "Failed", "initContainerStatuses": [{
         "name": name, "image": "i", "imageID": "", "ready": false, "restartCount": 0,
@@ -269,6 +278,23 @@ fn each_end_has_its_category_and_fault() {
             Interruption,
         ),
         (
+            "a volume over its limit",
+            backoff(),
+            with_reason(
+                "Evicted",
+                "Usage of EmptyDir volume \"data\" exceeds the limit \"1Mi\". ",
+            ),
+            StorageLimit,
+            Task,
+        ),
+        (
+            "told interrupted by a limit of its disk",
+            backoff(),
+            over_limit(&terminated("Error", 213, &said("interrupted", None, None))),
+            StorageLimit,
+            Task,
+        ),
+        (
             "node lost",
             backoff(),
             with_reason("NodeLost", ""),
@@ -356,6 +382,23 @@ fn memory_names_limit_and_node() {
     );
     assert_eq!(found.exit_code, Some(137));
     assert!(!found.reported);
+}
+
+#[test]
+fn a_limit_of_the_disk_is_named_with_its_remedy() {
+    let message = |volume: &str| {
+        let words = format!("Usage of EmptyDir volume {volume:?} exceeds the limit \"16Gi\". ");
+        let status = with_reason("Evicted", &words);
+        ended(&job("BackoffLimitExceeded"), Some(&pod(&status))).message()
+    };
+    assert_eq!(
+        message(crate::pod::SPOOL_VOLUME),
+        "more output of the task waits for the server than its pod may keep on node \"node-1\": \
+         Usage of EmptyDir volume \"trainyard-spool\" exceeds the limit \"16Gi\" \
+         (hint: see why the server takes no log lines, or write less to stdout and stderr)"
+    );
+    assert!(message(crate::pod::CACHE_VOLUME).contains("hint: raise environment.cache.sizeLimit"));
+    assert!(message("data").contains("hint: raise its sizeLimit in the template"));
 }
 
 #[test]

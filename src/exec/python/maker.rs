@@ -24,7 +24,7 @@ use super::interpreter::Interpreter;
 use super::list::List;
 use super::store::{Held, Store};
 use super::torch::Cuda;
-use super::{Python, PythonSettings, answers, explain, index, layer};
+use super::{Python, PythonSettings, answers, explain, index, layer, torch};
 use crate::exec::failure::{Failure, masked};
 use crate::exec::tool::{self, Ended, Log};
 
@@ -141,6 +141,7 @@ impl Maker<'_> {
         let key = list.key(&self.surroundings(list));
         if let Some(base) = self.ready(store, &key, log).await {
             log("the Python environment is in the cache");
+            self.tell_build(&base.installed, log);
             return Ok(base);
         }
         if let Some(installed) = self.in_the_image(store, list, log).await {
@@ -157,6 +158,7 @@ impl Maker<'_> {
             && let Some(base) = self.ready(store, &key, log).await
         {
             log("another task has just made the Python environment");
+            self.tell_build(&base.installed, log);
             return Ok(base);
         }
         let place = store.unless_in_use(place, &key, log);
@@ -194,6 +196,13 @@ impl Maker<'_> {
             reused: false,
             held,
         })
+    }
+
+    /// Which build of PyTorch runs is told to every task, also to those that find it made.
+    fn tell_build(&self, installed: &[String], log: &mut Log<'_>) {
+        if let Some(note) = self.cuda.and_then(|cuda| torch::found(installed, cuda)) {
+            log(&note);
+        }
     }
 
     /// The environment of that key, if it is whole; one that is not is told, and what it came from is dropped too.

@@ -67,6 +67,15 @@ impl Cuda {
             _ => None,
         }
     }
+
+    /// The version and where it is known from, in words.
+    fn told(&self) -> String {
+        if self.version == 0 {
+            format!("there is no GPU here ({})", self.source)
+        } else {
+            format!("CUDA {} ({})", dotted(self.version), self.source)
+        }
+    }
 }
 
 /// One way to install the family.
@@ -85,6 +94,22 @@ pub fn is_family(line: &str) -> bool {
     FAMILY.contains(&package_name(line).as_str())
 }
 
+/// What of the family an environment holds that was made for an earlier task; nothing if it holds none.
+pub fn found(installed: &[String], cuda: &Cuda) -> Option<String> {
+    let family: Vec<&str> = installed
+        .iter()
+        .map(String::as_str)
+        .filter(|line| is_family(line))
+        .collect();
+    let machine = cuda.told();
+    (!family.is_empty()).then(|| {
+        let family = family.join(", ");
+        format!(
+            "PyTorch: {family}, as it was chosen for an earlier task with the same list; {machine}"
+        )
+    })
+}
+
 /// What to try, the best first; empty if there is nothing to choose.
 pub fn attempts(list: &[&str], cuda: &Cuda, template: Option<&str>) -> Vec<Attempt> {
     let family: Vec<&str> = list
@@ -99,11 +124,7 @@ pub fn attempts(list: &[&str], cuda: &Cuda, template: Option<&str>) -> Vec<Attem
     let release = family.iter().find_map(|line| release(line));
     let known = release.and_then(|release| RELEASES.iter().find(|known| known.0 == release));
     let what = family.first().map_or("torch", |line| *line);
-    let machine = if cuda.version == 0 {
-        format!("there is no GPU here ({})", cuda.source)
-    } else {
-        format!("CUDA {} ({})", dotted(cuda.version), cuda.source)
-    };
+    let machine = cuda.told();
     let as_written = |note: String| Attempt {
         lines: family.iter().map(|line| (*line).to_owned()).collect(),
         index: None,

@@ -76,6 +76,71 @@ fn a_task_sees_its_own_part_of_a_shared_cache_and_prepare_the_repositories() {
 }
 
 #[test]
+fn the_spool_is_a_volume_with_a_limit_that_all_three_share() {
+    let rendered = world().render();
+    let volumes = pod(&rendered)["volumes"].as_array().unwrap();
+    let limited: Vec<&Value> = volumes
+        .iter()
+        .filter(|volume| volume["emptyDir"]["sizeLimit"].is_string())
+        .collect();
+    assert_eq!(
+        limited,
+        [&json!({ "name": "trainyard-spool", "emptyDir": { "sizeLimit": "16Gi" } })],
+        "code and environment are the user's"
+    );
+    for container in [
+        init_container(&rendered, "prepare"),
+        init_container(&rendered, "uplink"),
+        &pod(&rendered)["containers"][0],
+    ] {
+        let mounts = container["volumeMounts"].as_array().unwrap();
+        let mount = json!({ "name": "trainyard-spool", "mountPath": "/trainyard/spool" });
+        assert!(mounts.contains(&mount), "{}", container["name"]);
+    }
+}
+
+#[test]
+fn the_disk_of_ours_is_limited_on_top_of_others_and_never_alone() {
+    let storage = |template: Value| {
+        let rendered = world().with_template(template).render();
+        ["prepare", "uplink"].map(|name| {
+            let resources = &init_container(&rendered, name)["resources"];
+            assert_eq!(resources["requests"]["ephemeral-storage"], "128Mi");
+            resources["limits"]["ephemeral-storage"].clone()
+        })
+    };
+    let limited = |name: &str| json!({ "name": name, "image": "i:1", "resources": { "limits": { "ephemeral-storage": "5Gi" } } });
+    let none = [Value::Null, Value::Null];
+    let both = [json!("17Gi"), json!("17Gi")];
+    assert_eq!(storage(json!({})), none);
+    let of_task = json!({ "spec": { "containers": [limited("task")] } });
+    assert_eq!(storage(of_task), both);
+    let task = json!({ "name": "task" });
+    let of_another = json!({ "spec": { "containers": [task, limited("proxy")] } });
+    assert_eq!(storage(of_another), both);
+    let of_init = json!({ "spec": { "initContainers": [limited("fetch")], "containers": [task] } });
+    assert_eq!(storage(of_init), both);
+    // What a task asks for counts like what the template has.
+    let mut world = world().with_spec(
+        "overrides",
+        json!({ "resources": { "max": { "ephemeral-storage": "100Gi" } } }),
+    );
+    let name = "resources/ephemeral-storage";
+    world.task["hyperparams"] = json!({ "Kubernetes": { name: {
+        "section": "Kubernetes", "name": name, "value": "50Gi",
+    } } });
+    let rendered = world.render();
+    assert_eq!(
+        pod(&rendered)["containers"][0]["resources"]["limits"]["ephemeral-storage"],
+        "50Gi"
+    );
+    assert_eq!(
+        init_container(&rendered, "uplink")["resources"]["limits"]["ephemeral-storage"],
+        "17Gi"
+    );
+}
+
+#[test]
 fn the_templates_ways_out_are_those_of_all_three() {
     let template = json!({ "spec": { "containers": [{ "name": "task", "image": "python:3", "env": [
         { "name": "https_proxy", "value": "http://proxy:3128" },

@@ -75,7 +75,7 @@ fn requests_are_those_of_the_whole_pod_and_stay_on_the_job() {
     let rendered = world().with_template(template).render();
     assert_eq!(
         rendered.requests.to_annotation(),
-        "cpu=1010m,ephemeral-storage=64Mi,memory=64Mi,nvidia.com/gpu=2"
+        "cpu=1010m,ephemeral-storage=128Mi,memory=64Mi,nvidia.com/gpu=2"
     );
     assert_eq!(requests_of(&rendered.job), Some(rendered.requests));
 }

@@ -69,7 +69,7 @@ fn what_a_task_asks_for_is_in_its_pod_and_what_is_refused_is_told() {
     );
     assert_eq!(
         rendered.requests.to_annotation(),
-        "cpu=50m,ephemeral-storage=64Mi,memory=32792Mi,nvidia.com/gpu=2"
+        "cpu=50m,ephemeral-storage=128Mi,memory=32792Mi,nvidia.com/gpu=2"
     );
     let flags: Vec<&str> = rendered
         .notes

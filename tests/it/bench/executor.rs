@@ -17,6 +17,7 @@ use self::rig::{Agent, Ours, Place, Run, Runner, counting};
 use super::{compare, figure};
 use crate::clock::now;
 use crate::e2e::glue::Packages;
+use crate::exec::fence::requests_before_user_code;
 use crate::exec::proxy::Proxy;
 use crate::exec::server::wait;
 use crate::process::resident;
@@ -264,6 +265,16 @@ fn requests_before_user_code_and_in_a_quiet_minute() {
     let (before, quiet) = counted(&mine, noted(&notes[0]));
     let (their_before, their_quiet) = counted(&theirs, noted(&notes[1]));
     figure("requests of a pod before user code", "", 7.0, &[before]);
+    let of_task = times(3, || {
+        let (all, of_prepare) = requests_before_user_code();
+        (all.len() - of_prepare) as f64
+    });
+    figure(
+        "requests of the task's container before user code",
+        "",
+        5.0,
+        &of_task,
+    );
     figure("requests in a minute of a quiet run", "", 10.0, &[quiet]);
     compare(
         "requests before user code",

@@ -287,24 +287,16 @@ fn an_experiment_of_the_sdk_runs_as_a_job_and_can_be_read_back() {
         let first = line.split(' ').next();
         first.is_some_and(|word| word.parse::<Timestamp>().is_ok())
     };
-    let printed: Vec<&str> = printed.lines().filter(|line| !of_executor(line)).collect();
-    // The log on the server is the rest, line for line and no line more, but for what the controller tells: that it has
-    // taken the task, and what Kubernetes warns of while the pod waits.
-    let log = world.log(&task);
-    let of_controller = |line: &&str| {
-        line.starts_with("task taken from queue ") || line.starts_with("Kubernetes: ")
-    };
-    let stored: Vec<&str> = log
-        .iter()
-        .map(String::as_str)
-        .filter(|line| !of_controller(line))
-        // Above stands what the script said where it was enqueued from.
-        .skip_while(|line| Some(line) != printed.first())
+    let printed: String = printed
+        .split_inclusive('\n')
+        .filter(|line| !of_executor(line))
         .collect();
+    // What the server has of the pod is the rest, byte for byte and no byte more.
+    let stored = world.text(&task);
     assert_eq!(stored, printed, "log and container output differ");
     // Of that, these are the script's own: each once, with the uncommitted change before the last one.
     let own: Vec<&str> = stored
-        .into_iter()
+        .lines()
         .filter(|line| {
             let begins = |word: &&str| line.starts_with(*word);
             ["epoch ", "uncommitted line", "done: "].iter().any(begins)

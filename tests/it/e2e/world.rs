@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use trainyard::exec::spool::NOTE;
 
 use super::foreign::Foreign;
 
@@ -755,6 +756,28 @@ impl World {
             );
         }
         lines
+    }
+
+    /// All that the task's pods have sent, as it is; without what the controller and clients elsewhere told.
+    pub fn text(&self, task: &str) -> String {
+        let answer = self.call(
+            "events.get_task_log",
+            &json!({"task": task, "batch_size": 10000, "navigate_earlier": false, "order": "asc"}),
+        );
+        let events = answer["events"].as_array().expect("log has events");
+        let of_pods = events.iter().filter(|event| {
+            let worker = event["worker"].as_str().unwrap_or_default();
+            worker.contains(task)
+        });
+        of_pods.filter_map(|event| event["msg"].as_str()).collect()
+    }
+
+    /// The same without the executor's own remarks: what the task itself has written.
+    pub fn output(&self, task: &str) -> String {
+        self.text(task)
+            .split_inclusive('\n')
+            .filter(|line| !line.starts_with(NOTE))
+            .collect()
     }
 
     /// Runs a Python script on the host with the real SDK, against this server; gives its output.

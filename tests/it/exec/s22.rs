@@ -16,6 +16,7 @@ mod judge;
 mod pod;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -42,22 +43,29 @@ const WRITER: &str = include_str!("s22/writer.py");
 
 /// What the runs did so far.
 #[derive(Default)]
-struct Tally {
+pub struct Tally {
     kills: BTreeMap<&'static str, usize>,
     runs: usize,
     bytes: usize,
     lines: usize,
-    differences: Vec<String>,
+    /// What is wrong with the logs, with all that it takes to see it again.
+    pub differences: Vec<String>,
 }
 
 impl Tally {
-    fn kills(&self) -> usize {
+    pub fn kills(&self) -> usize {
         self.kills.values().sum()
     }
 }
 
 #[test]
 fn s22_random_kills_lose_double_and_swap_nothing() {
+    let tally = random_kills(Path::new(env!("CARGO_BIN_EXE_trainyard")));
+    assert!(tally.differences.is_empty(), "{:#?}", tally.differences);
+}
+
+/// Runs pods of this program until as many of their processes are killed as `TRAINYARD_KILLS` says.
+pub fn random_kills(program: &Path) -> Tally {
     let goal = long::size("TRAINYARD_KILLS", KILLS);
     let seed: usize = long::size(
         "TRAINYARD_KILLS_SEED",
@@ -73,7 +81,7 @@ fn s22_random_kills_lose_double_and_swap_nothing() {
                 let server = Server::start();
                 while tally.lock().unwrap().kills() < goal {
                     let run = next.fetch_add(1, Ordering::Relaxed);
-                    one_run(&server, seed, run, &tally);
+                    one_run(&server, program, seed, run, &tally);
                 }
             });
         }
@@ -89,15 +97,11 @@ fn s22_random_kills_lose_double_and_swap_nothing() {
         begun.elapsed().as_secs_f64(),
         tally.differences.len()
     );
-    assert!(
-        tally.differences.is_empty(),
-        "seed {seed}: {:#?}",
-        tally.differences
-    );
+    tally
 }
 
 /// One pod from its start to its end; what is wrong is noted, so that one seed shows all that it finds.
-fn one_run(server: &Server, seed: usize, run: usize, tally: &Mutex<Tally>) {
+fn one_run(server: &Server, program: &Path, seed: usize, run: usize, tally: &Mutex<Tally>) {
     let mut draw = StdRng::seed_from_u64(((seed as u64) << 24) + run as u64);
     let last = Kill::LAST[draw.random_range(0..Kill::LAST.len())];
     let big = run % 5 == 2;
@@ -108,6 +112,7 @@ fn one_run(server: &Server, seed: usize, run: usize, tally: &Mutex<Tally>) {
     );
     let task = server.script(&format!("run {run}"), &(settings + WRITER));
     let mut pod = Pod::parked(server, &task);
+    program.clone_into(&mut pod.program);
     // Longer than any drain: what is left at its end would be lost with the pod.
     pod.grace = 100;
     pod.api = unreliable(server, draw.random()).url;
@@ -157,7 +162,7 @@ fn one_run(server: &Server, seed: usize, run: usize, tally: &Mutex<Tally>) {
     for kill in &kills {
         *tally.kills.entry(kill.name()).or_default() += 1;
     }
-    let about = format!("run {run}, big {big}, {kills:?}");
+    let about = format!("seed {seed}, run {run}, big {big}, {kills:?}");
     tally
         .differences
         .extend(wrong.into_iter().map(|what| format!("{about}: {what}")));

@@ -1,4 +1,4 @@
-//! How many lines a second reach the server, and what that costs the script.
+//! How many lines a second reach the server, what that costs the script, and what is lost when processes are killed.
 
 use std::fs;
 use std::path::Path;
@@ -9,6 +9,7 @@ use super::rig::{Agent, Ours, Place, Runner};
 use super::{compare, times};
 use crate::clock::now;
 use crate::e2e::glue::Packages;
+use crate::exec::s22::random_kills;
 use crate::exec::server::wait;
 
 /// Lines of the burst whose way to the server is timed.
@@ -75,6 +76,11 @@ impl Printed {
 
     fn seconds(&self) -> f64 {
         self.ended - self.begun
+    }
+
+    /// Without its waits for a free core.
+    fn own(&self) -> f64 {
+        self.seconds() - self.waited
     }
 }
 
@@ -146,6 +152,7 @@ fn script_slowed_down_at_a_hundred_thousand_lines_a_second() {
     let ours = Ours::new(&place);
     let rounds = alone(folder.path(), None).rounds;
     let (mut by_itself, mut by_clock, mut rate) = (Vec::new(), Vec::new(), Vec::new());
+    let mut own = Vec::new();
     for _ in 0..3 {
         let file = alone(folder.path(), Some(rounds));
         let run = ours.start_with(
@@ -154,8 +161,8 @@ fn script_slowed_down_at_a_hundred_thousand_lines_a_second() {
         );
         run.end(&place, 300);
         let spool = Printed::take(&note);
-        let own = |printed: &Printed| printed.seconds() - printed.waited;
-        by_itself.push((own(&spool) / own(&file) - 1.0) * 100.0);
+        by_itself.push((spool.own() / file.own() - 1.0) * 100.0);
+        own.push(spool.own());
         by_clock.push((spool.seconds() / file.seconds() - 1.0) * 100.0);
         rate.push((STEADILY * 100_000) as f64 / spool.seconds());
     }
@@ -176,5 +183,39 @@ fn script_slowed_down_at_a_hundred_thousand_lines_a_second() {
         "%",
         2.0,
         &by_clock,
+    );
+    let agent = Agent::new(&place, Packages::Skip);
+    let theirs = times(2, || {
+        let source = format!(
+            "import os\nos.environ['ROUNDS'] = '{rounds}'\n{}",
+            printing(&note, true)
+        );
+        agent.start(&place.task(&source, "")).end(&place, 600);
+        Printed::take(&note).own()
+    });
+    compare(
+        "a script at 100,000 lines a second, from its first line to its last, waits for a free core left out",
+        "s",
+        &own,
+        &theirs,
+        None,
+    );
+}
+
+#[test]
+fn logs_that_differ_after_random_kills() {
+    let place = Place::find();
+    let tally = random_kills(&place.program);
+    for difference in &tally.differences {
+        println!("{difference}");
+    }
+    figure(
+        &format!(
+            "differences between logs and what was written, {} random kills at 10,000 lines/s",
+            tally.kills()
+        ),
+        "",
+        0.0,
+        &[tally.differences.len() as f64],
     );
 }

@@ -321,7 +321,7 @@ pub(super) fn taken_away() -> Vec<Row> {
             ..row("pod-deleted", Category::PodDeleted)
         },
         Row {
-            spec: fail.clone(),
+            spec: fail,
             act: Act::Begun(evict),
             words: &["evicted"],
             evidence: &["DisruptionTarget: EvictionByEvictionAPI"],
@@ -335,13 +335,16 @@ pub(super) fn taken_away() -> Vec<Row> {
             ..row("evicted-and-stopped", Category::Evicted)
         },
         Row {
-            spec: fail,
             pod: json!({"volumes": [{"name": "small", "emptyDir": {"sizeLimit": "1Mi"}}]}),
             container: json!({"volumeMounts": [{"name": "small", "mountPath": "/small"}]}),
             source: "import time\nprint('begun', flush=True)\nopen('/small/x', 'wb').write(bytes(8 << 20))\ntime.sleep(600)\n",
-            words: &["ran out of a resource"],
-            evidence: &["begun"],
-            ..row("evicted-for-disk", Category::Evicted)
+            words: &[
+                "a volume of the pod grew beyond its limit",
+                "\"small\"",
+                "raise its sizeLimit in the template",
+            ],
+            evidence: &["begun", "pod reason: Evicted"],
+            ..row("storage-limit-of-a-volume", Category::StorageLimit)
         },
         Row {
             act: Act::Begun(|world, task| kill_whole_container(&world.running_pod(task), "task")),

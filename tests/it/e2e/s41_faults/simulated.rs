@@ -189,6 +189,37 @@ pub(super) fn left_behind() -> Vec<Row> {
             )
         },
         Row {
+            words: &[
+                "more output of the task waits for the server than its pod may keep",
+                "exceeds the limit \"16Gi\"",
+                "see why the server takes no log lines",
+            ],
+            evidence: &["pod reason: Evicted"],
+            ..left(
+                "storage-limit-of-the-log",
+                Category::StorageLimit,
+                json!({
+                    "phase": "Failed", "reason": "Evicted",
+                    "message": "Usage of EmptyDir volume \"trainyard-spool\" exceeds the limit \"16Gi\". ",
+                }),
+            )
+        },
+        Row {
+            words: &[
+                "took more of the node's disk",
+                "raise resources.limits.ephemeral-storage",
+            ],
+            evidence: &["pod reason: Evicted"],
+            ..left(
+                "storage-limit-of-the-pod",
+                Category::StorageLimit,
+                json!({
+                    "phase": "Failed", "reason": "Evicted",
+                    "message": "Pod ephemeral local storage usage exceeds the total limit of containers 22Gi. ",
+                }),
+            )
+        },
+        Row {
             words: &["preempted by one that the node needs more"],
             evidence: &["pod reason: Preempting"],
             ..left(
