@@ -34,6 +34,25 @@ pub enum Event {
     },
 }
 
+/// An event as it is sent.
+#[derive(Serialize)]
+struct Sent<'a> {
+    #[serde(flatten)]
+    event: &'a Event,
+    /// A task that was published under its script still gets the whole log of it (§2.6).
+    allow_locked: bool,
+}
+
+impl<'a> From<&'a Event> for Sent<'a> {
+    fn from(event: &'a Event) -> Self {
+        let allow_locked = matches!(event, Event::Log { .. });
+        Self {
+            event,
+            allow_locked,
+        }
+    }
+}
+
 /// What became of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Added {
@@ -86,7 +105,7 @@ impl Client {
         }
         let mut body = String::new();
         for event in events {
-            let line = serde_json::to_string(event)
+            let line = serde_json::to_string(&Sent::from(event))
                 .map_err(|error| super::answer::protocol("events.add_batch", error))?;
             body.push_str(&line);
             body.push('\n');

@@ -438,6 +438,8 @@ async fn a_batch_is_sent_as_lines_and_refused_ones_are_counted() {
     let body = std::str::from_utf8(&requests[1].body).unwrap();
     assert_eq!(body.lines().count(), 2);
     assert!(body.starts_with(r#"{"type":"log""#), "{body}");
+    // Also of a task that was published meanwhile.
+    assert!(body.ends_with(r#""allow_locked":true}"#), "{body}");
     assert_eq!(
         requests[1].headers["content-type"],
         "application/json-lines"
