@@ -31,8 +31,8 @@ pub struct Arguments {
     /// Leave the cluster running
     #[arg(long)]
     keep: bool,
-    /// How many scenarios run side by side on the cluster
-    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u8).range(1..))]
+    /// How many tests run side by side; most of their time is waiting
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..))]
     threads: u8,
     #[command(flatten)]
     which: cluster::Which,
@@ -263,25 +263,12 @@ fn everything(tally: &mut Tally, arguments: &Arguments, kubeconfig: Option<&Path
             cargo(&["test", "--workspace", "--lib", "--bins", "--"]),
         ),
     );
-    tally.rust_tests(
-        "integration tests",
-        with(
-            &place,
-            cargo(&[
-                "test",
-                "--test",
-                "it",
-                "--",
-                "--skip",
-                "e2e::",
-                "--skip",
-                "bench::",
-                "--skip",
-                OF_A_GPU,
-                "--test-threads=4",
-            ]),
-        ),
-    );
+    let mut integration = with(&place, cargo(&["test", "--test", "it", "--"]));
+    integration.arg(format!("--test-threads={}", arguments.threads));
+    for path in ["e2e::", "bench::", OF_A_GPU] {
+        integration.args(["--skip", path]);
+    }
+    tally.rust_tests("integration tests", integration);
     on_a_gpu(tally, &place);
     scenarios(tally, &place, arguments.threads);
     if !place.cluster.is_ours() || arguments.keep {
@@ -316,8 +303,8 @@ fn scenarios(tally: &mut Tally, place: &Place, threads: u8) {
         command.arg(format!("--test-threads={threads}"));
         command
     };
-    let of_the_longest = threads / 3;
-    if of_the_longest == 0 {
+    let of_the_longest = threads.div_ceil(3);
+    if threads == 1 {
         let mut all = run(threads);
         all.arg("e2e::");
         tally.rust_tests("scenarios on the cluster", all);
