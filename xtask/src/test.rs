@@ -303,7 +303,7 @@ fn scenarios(tally: &mut Tally, place: &Place, threads: u8) {
         command.arg(format!("--test-threads={threads}"));
         command
     };
-    let of_the_longest = threads.div_ceil(3);
+    let of_the_longest = threads.div_ceil(4);
     if threads == 1 {
         let mut all = run(threads);
         all.arg("e2e::");
