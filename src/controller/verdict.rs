@@ -23,6 +23,26 @@ pub(super) struct Ended {
     pub evidence: Vec<String>,
 }
 
+impl Ended {
+    /// An interruption after which there is no other attempt, since so many were allowed.
+    pub fn tell_as_spent(&mut self, budget: i32) {
+        let category = self.reason.strip_prefix("trainyard: ");
+        let category = category.unwrap_or(&self.reason);
+        self.reason = spent_reason(category);
+        self.message = spent_message(budget, &format!(": {}", self.message));
+    }
+}
+
+/// Status reason of a task whose budget of interruptions is spent.
+pub(super) fn spent_reason(category: &str) -> String {
+    format!("trainyard: interrupted too often, {category}")
+}
+
+/// Its status message; `detail` tells the last interruption, or is empty.
+pub(super) fn spent_message(budget: i32, detail: &str) -> String {
+    format!("interrupted more than {budget} times (maxInterruptions){detail}")
+}
+
 /// Whose fault the end was.
 pub(super) fn cause(job: &JobRow, pods: &[Arc<PodRow>]) -> Cause {
     let diagnosis = diagnosis(job, pods);

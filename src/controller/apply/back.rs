@@ -292,8 +292,8 @@ fn give_up_texts(why: GiveUpReason, cause: Option<&Cause>, budget: i32) -> (Stri
             format!("its pod did not start within pendingTimeout{detail}"),
         ),
         GiveUpReason::InterruptionsSpent => (
-            format!("trainyard: interrupted too often, {category}"),
-            format!("interrupted more than {budget} times (maxInterruptions){detail}"),
+            verdict::spent_reason(category),
+            verdict::spent_message(budget, &detail),
         ),
         GiveUpReason::QueueGone => (
             "trainyard: queue is gone".to_owned(),

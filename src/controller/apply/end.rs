@@ -5,7 +5,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPoli
 use serde_json::json;
 
 use super::{Case, Fault, Hands, Next, in_time};
-use crate::claim::{Settlement, Step, TaskFact, TaskState};
+use crate::claim::{JobsFact, OnInterruption, Settlement, Step, TaskFact, TaskState};
 use crate::controller::cluster::call;
 use crate::controller::row::JobRow;
 use crate::controller::status::FIELD_MANAGER;
@@ -131,13 +131,31 @@ impl Hands<'_> {
         };
         match how {
             Settlement::AsEnded => {}
-            Settlement::Failed | Settlement::Lost => ended.outcome = Outcome::Failed,
+            Settlement::Failed => {
+                ended.outcome = Outcome::Failed;
+                if Self::is_spent(attempt, case) {
+                    let budget = self.spec.lifecycle.max_interruptions;
+                    ended.tell_as_spent(budget);
+                }
+            }
+            Settlement::Lost => ended.outcome = Outcome::Failed,
             Settlement::Stopped => ended.outcome = Outcome::Stopped,
         }
         if task.stopping {
             ended.outcome = Outcome::Stopped;
         }
         ended
+    }
+
+    /// Whether this attempt was interrupted, and would have been followed by another but for the budget.
+    fn is_spent(attempt: Attempt, case: &Case) -> bool {
+        let JobsFact::Known(jobs) = &case.observed.facts.jobs else {
+            return false;
+        };
+        case.policy.on_interruption == OnInterruption::Requeue
+            && jobs
+                .iter()
+                .any(|job| job.attempt == attempt && job.requeues >= case.policy.max_interruptions)
     }
 
     /// How the run of an ended Job ended.

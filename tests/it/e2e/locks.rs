@@ -43,3 +43,15 @@ pub fn uv_lock(folder: &Path, project: &str, index: &str) -> String {
     );
     fs::read_to_string(folder.join("uv.lock")).expect("the lock is there")
 }
+
+/// Names and versions of what a `uv.lock` takes from an index.
+pub fn packages(lock: &str) -> Vec<(String, String)> {
+    let value = |block: &str, key: &str| {
+        let line = block.lines().find_map(|line| line.strip_prefix(key))?;
+        Some(line.trim_matches([' ', '=', '"']).to_owned())
+    };
+    lock.split("[[package]]")
+        .filter(|block| block.contains("source = { registry"))
+        .filter_map(|block| Some((value(block, "name")?, value(block, "version")?)))
+        .collect()
+}

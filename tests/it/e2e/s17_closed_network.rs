@@ -84,14 +84,20 @@ fn files(world: &World, folder: &Path) -> Vec<(String, String)> {
     let inside = format!("https://{INDEX}");
     let lock = locks::uv_lock(&folder.join("locking"), &project, index).replace(outside, &inside);
     assert!(lock.contains(&inside), "{lock}");
-    let poetry = format!(
-        "[[package]]\nname = \"joblib\"\nversion = {:?}\npython-versions = \"*\"\nfiles = []\n",
-        locks::JOBLIB
-    );
+    // The same packages in poetry's words.
+    let poetry: Vec<String> = locks::packages(&lock)
+        .iter()
+        .map(|(name, version)| {
+            format!(
+                "[[package]]\nname = {name:?}\nversion = {version:?}\npython-versions = \"*\"\nfiles = []\n"
+            )
+        })
+        .collect();
+    assert!(!poetry.is_empty(), "{lock}");
     let mut files = vec![
         ("train.py".to_owned(), TRAIN.to_owned()),
         ("uv/uv.lock".to_owned(), lock),
-        ("poetry/poetry.lock".to_owned(), poetry),
+        ("poetry/poetry.lock".to_owned(), poetry.join("\n")),
     ];
     for kind in NAMED {
         files.push((format!("{kind}/pyproject.toml"), project.clone()));

@@ -53,7 +53,8 @@ fn run(world: &World, script: &Value, count: usize) -> Vec<(String, &'static str
         for (folder, _) in LOCKS {
             let mut script = script.clone();
             script["working_dir"] = json!(folder);
-            let task = world.create(folder, "", &json!({"script": script}));
+            let name = format!("of lock {folder}");
+            let task = world.create(&name, "", &json!({"script": script}));
             tasks.push((task, folder));
         }
     }

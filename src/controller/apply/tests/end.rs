@@ -55,6 +55,35 @@ async fn a_refusal_to_settle_means_that_somebody_else_has_ended_it() {
 }
 
 #[tokio::test]
+async fn an_interruption_beyond_the_budget_is_told_as_such() {
+    for (wish, begins) in [
+        (
+            OnInterruption::Requeue,
+            "trainyard: interrupted too often, pod-deleted",
+        ),
+        (OnInterruption::Fail, "trainyard: pod-deleted"),
+    ] {
+        let stage = Stage::new().await;
+        let running = json!({"tasks": [document("in_progress")]});
+        stage.answers("tasks.get_all", &running).await;
+        stage.answers("tasks.failed", &json!({"updated": 1})).await;
+        let dead = ended(job("held", false));
+        stage.cluster.put(&dead);
+        let mut case = stage.case(Entry::Nowhere, "in_progress", &dead);
+        case.policy.on_interruption = wish;
+        case.policy.max_interruptions = 0;
+        stage.carry_out(case).await;
+        let sent = stage.server.received_requests().await.unwrap();
+        let failed = sent
+            .iter()
+            .find(|request| request.url.path().ends_with("tasks.failed"))
+            .expect("the task is failed");
+        let body: Value = serde_json::from_slice(&failed.body).unwrap();
+        assert_eq!(body["status_reason"], begins);
+    }
+}
+
+#[tokio::test]
 async fn a_settled_job_carries_category_and_exit_code_of_its_end() {
     let stage = Stage::new().await;
     let dead = ended(job("held", false));
