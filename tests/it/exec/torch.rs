@@ -20,7 +20,7 @@ const AT_ONCE: f64 = 10.0;
 const SCRIPT: &str = "import time
 open('at', 'w').write(repr(time.time()))
 import torch
-x = torch.arange(6.0).reshape(2, 3)
+x = torch.linspace(0, 5, 6).reshape(2, 3)
 print('product', (x @ x.T).sum().item())
 print('BUILD', torch.__version__, torch.version.cuda)
 ";
