@@ -32,7 +32,7 @@ pub struct Arguments {
     #[arg(long)]
     keep: bool,
     /// How many tests run side by side; most of their time is waiting
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..))]
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u8).range(1..))]
     threads: u8,
     #[command(flatten)]
     which: cluster::Which,
@@ -289,12 +289,13 @@ fn everything(tally: &mut Tally, arguments: &Arguments, kubeconfig: Option<&Path
 
 /// Scenarios that take minutes each. A runner of tests goes by the alphabet, and one of these that begins last runs
 /// alone while a core stands idle; so they have a process of their own beside that of the others.
-const LONGEST: [&str; 5] = [
+const LONGEST: [&str; 6] = [
     "e2e::crash::",
     "e2e::s10_fault_points::",
     "e2e::s32_permits::",
     "e2e::s41_faults::",
     "e2e::s47_stranded::",
+    "e2e::s9_",
 ];
 
 fn scenarios(tally: &mut Tally, place: &Place, threads: u8) {
@@ -303,7 +304,7 @@ fn scenarios(tally: &mut Tally, place: &Place, threads: u8) {
         command.arg(format!("--test-threads={threads}"));
         command
     };
-    let of_the_longest = threads.div_ceil(4);
+    let of_the_longest = threads.div_ceil(3);
     if threads == 1 {
         let mut all = run(threads);
         all.arg("e2e::");

@@ -84,20 +84,25 @@ fn files(world: &World, folder: &Path) -> Vec<(String, String)> {
     let inside = format!("https://{INDEX}");
     let lock = locks::uv_lock(&folder.join("locking"), &project, index).replace(outside, &inside);
     assert!(lock.contains(&inside), "{lock}");
-    // The same packages in poetry's words.
-    let poetry: Vec<String> = locks::packages(&lock)
-        .iter()
-        .map(|(name, version)| {
-            format!(
-                "[[package]]\nname = {name:?}\nversion = {version:?}\npython-versions = \"*\"\nfiles = []\n"
-            )
-        })
-        .collect();
-    assert!(!poetry.is_empty(), "{lock}");
+    // The same packages in poetry's words: the one that is asked for needs the others.
+    let packages = locks::packages(&lock);
+    let mut poetry = String::new();
+    for (name, version) in &packages {
+        let needs: String = packages
+            .iter()
+            .filter(|(other, _)| name == "joblib" && other != name)
+            .flat_map(|(other, _)| [other.as_str(), " = \"*\"\n"])
+            .collect();
+        let package = format!(
+            "[[package]]\nname = {name:?}\nversion = {version:?}\npython-versions = \"*\"\nfiles = []\n\n[package.dependencies]\n{needs}\n"
+        );
+        poetry.push_str(&package);
+    }
+    assert!(poetry.contains("joblib"), "{lock}");
     let mut files = vec![
         ("train.py".to_owned(), TRAIN.to_owned()),
         ("uv/uv.lock".to_owned(), lock),
-        ("poetry/poetry.lock".to_owned(), poetry.join("\n")),
+        ("poetry/poetry.lock".to_owned(), poetry),
     ];
     for kind in NAMED {
         files.push((format!("{kind}/pyproject.toml"), project.clone()));

@@ -37,7 +37,7 @@ impl Prometheus {
         let file = folder.join("prometheus.json");
         fs::write(&file, settings.to_string()).expect("settings are written");
         fs::write(folder.join("alerts.json"), groups.to_string()).expect("alerts are written");
-        let address = format!("127.0.0.1:{}", free_port());
+        let address = format!("127.0.0.1:{}", free_port("127.0.0.1"));
         let mut command = Command::new("prometheus");
         command
             .arg(format!("--config.file={}", file.display()))

@@ -29,7 +29,7 @@ impl ControlPlane {
             .parent()
             .expect("the kubeconfig lies in the cluster's folder")
             .join("pki");
-        let [client, peer, api, manager] = std::array::from_fn(|_| free_port());
+        let [client, peer, api, manager] = std::array::from_fn(|_| free_port("127.0.0.1"));
         let start = |name: &str, arguments: &[String]| {
             let log = dir.path().join(format!("{name}.log"));
             Proc::start(Command::new(place.bin.join(name)).args(arguments), &log)

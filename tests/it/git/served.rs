@@ -247,7 +247,7 @@ async fn a_missing_commit_over_http_is_the_same_sentence() {
 
 #[tokio::test]
 async fn an_unreachable_server_is_told_after_some_tries() {
-    let port = free_port();
+    let port = free_port("127.0.0.1");
     let url = format!("http://127.0.0.1:{port}/a.git");
     let dest = Dest::new();
     let begun = Instant::now();

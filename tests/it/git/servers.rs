@@ -124,7 +124,7 @@ pub struct Daemon {
 
 impl Daemon {
     pub fn start(root: &Path) -> Self {
-        let port = free_port();
+        let port = free_port("127.0.0.1");
         let child = Command::new("git")
             .args([
                 "daemon",
@@ -163,7 +163,7 @@ impl Drop for Daemon {
 }
 
 /// A port on which nothing listens.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+pub fn free_port(address: &str) -> u16 {
+    let listener = TcpListener::bind((address, 0)).expect("a port is free");
     listener.local_addr().expect("an address").port()
 }

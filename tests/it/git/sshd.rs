@@ -62,12 +62,22 @@ impl Sshd {
         Self::start_on("127.0.0.1", more)
     }
 
-    /// The same on another address of this machine.
+    /// The same on another address of this machine. A port that was free a moment ago may be somebody else's by now.
     pub fn start_on(address: &str, more: &str) -> Self {
+        for _ in 0..5 {
+            let mut server = Self::spawn(address, more);
+            if server.listens() {
+                return server;
+            }
+        }
+        panic!("sshd found five ports taken");
+    }
+
+    fn spawn(address: &str, more: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder is made");
         let host = Keys::new(&USUAL);
         append(&folder.path().join("host"), &host.private);
-        let port = free_port();
+        let port = free_port(address);
         append(
             &folder.path().join("sshd_config"),
             &configuration(folder.path(), address, port, more),
@@ -92,26 +102,29 @@ impl Sshd {
             .spawn()
             .expect("sshd runs (apt-get install openssh-server)");
         let user = User::from_uid(Uid::effective()).expect("users are readable");
-        let mut server = Self {
+        Self {
             folder,
             child,
             host,
             address: address.to_owned(),
             port,
             user: user.expect("the present user has a name").name,
-        };
-        server.wait_until_it_listens();
-        server
+        }
     }
 
-    fn wait_until_it_listens(&mut self) {
+    /// Waits until it does; `false` where its port is taken.
+    fn listens(&mut self) -> bool {
         let until = Instant::now() + Duration::from_secs(30);
         while !self.log().contains("Server listening on") {
             let ended = self.child.try_wait().expect("it is a child of ours");
+            if ended.is_some() && self.log().contains("Address already in use") {
+                return false;
+            }
             let goes_on = ended.is_none() && Instant::now() < until;
             assert!(goes_on, "sshd does not listen: {}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
+        true
     }
 
     /// Lets in who has the private part of this key.
