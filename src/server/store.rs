@@ -8,6 +8,7 @@
 //! Each request runs inside a savepoint, so a refused one leaves nothing behind while its neighbours are stored. A
 //! database that is full or corrupt ends the server: [`Store::failure`] says why.
 
+mod check;
 mod writer;
 
 use std::fs;
@@ -21,6 +22,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::schema;
 use super::wire::{Answer, Refusal};
+pub(super) use check::fault;
 use writer::Job;
 
 /// Name of the database in the data folder.
@@ -28,8 +30,6 @@ const FILE: &str = "trainyard.sqlite";
 /// Requests that may wait for the writer.
 const WAITING: usize = 1024;
 const READERS: usize = 4;
-/// Above this size a full check at start would keep the server down for too long.
-const CHECKED_AT_START: u64 = 2 << 30;
 
 /// Why the database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -102,7 +102,7 @@ impl Store {
         let lock = lock_folder(folder)?;
         let path = folder.join(FILE);
         let mut db = open_writer(&path)?;
-        check(&db, &path)?;
+        check::at_start(&db, &path, check::AT_START)?;
         schema::migrate(&mut db)?;
         restrict(&path, 0o600).map_err(in_folder)?;
 
@@ -111,6 +111,7 @@ impl Store {
             .collect::<Result<Vec<_>, _>>()?;
         let (failed, failure) = watch::channel(None);
         let (writer, jobs) = mpsc::channel();
+        check::beside_the_work(&path, check::AT_START, failed.clone())?;
         let failed_writes = failed.clone();
         std::thread::Builder::new()
             .name("database".into())
@@ -293,34 +294,6 @@ fn open_reader(path: &Path) -> Result<Connection, Error> {
 fn prepare(db: &Connection) -> rusqlite::Result<()> {
     db.set_prepared_statement_cache_capacity(128);
     db.pragma_update(None, "cache_size", -16_384)
-}
-
-/// A database that SQLite itself finds faulty is not worked on.
-fn check(db: &Connection, path: &Path) -> Result<(), Error> {
-    if fs::metadata(path).is_ok_and(|file| file.len() > CHECKED_AT_START) {
-        return Ok(());
-    }
-    match fault(db) {
-        None => Ok(()),
-        Some(found) => Err(Error::Corrupt {
-            path: path.to_owned(),
-            found,
-        }),
-    }
-}
-
-/// The first thing that SQLite itself finds wrong with a database, in one line.
-pub(super) fn fault(db: &Connection) -> Option<String> {
-    let verdict = db.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
-    match verdict {
-        Ok(verdict) if verdict == "ok" => None,
-        // Of a damaged page the first line says in which of several databases it is.
-        Ok(verdict) => {
-            let lines = verdict.lines().filter(|line| !line.starts_with("***"));
-            Some(lines.collect::<Vec<_>>().join("; "))
-        }
-        Err(error) => Some(error.to_string()),
-    }
 }
 
 fn restrict(path: &Path, mode: u32) -> std::io::Result<()> {
