@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use rand::Rng;
 use serde_json::json;
 
 use super::world::World;
@@ -82,16 +83,22 @@ fn since_start(line: &str) -> Option<f64> {
     Some(up.parse::<f64>().ok()? - start.parse::<f64>().ok()? / 100.0)
 }
 
+/// A user that no image knows, as some clusters give one to each namespace.
+fn random_uid() -> u32 {
+    rand::rng().random_range(10_000..2_000_000_000)
+}
+
 #[test]
 fn s5_a_task_runs_in_images_without_python_shell_glibc_or_root() {
     let world = World::with_binding("s5");
+    let uid = random_uid();
     world.bind(
         "gpu",
         &["gpu"],
         &json!({"environment": {"manager": "none"},
                 "overrides": {"image": {"allow": [format!("{}/*", world.place.registry)]}},
                 "template": {"spec": {
-                    "securityContext": {"runAsNonRoot": true, "runAsUser": 12345, "seccompProfile": {"type": "RuntimeDefault"}},
+                    "securityContext": {"runAsNonRoot": true, "runAsUser": uid, "seccompProfile": {"type": "RuntimeDefault"}},
                     "containers": [{"name": "task", "image": format!("{}/bare:1", world.place.registry), "securityContext": {
                         "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}}}],
                 }}}),
@@ -144,6 +151,7 @@ fn s5_a_task_runs_in_images_without_python_shell_glibc_or_root() {
 #[test]
 fn s5_no_root_and_no_writable_root_are_needed_where_packages_are_installed() {
     let world = World::with_binding("restricted");
+    let uid = random_uid();
     world.kubectl(&[
         "label",
         "namespace",
@@ -154,7 +162,7 @@ fn s5_no_root_and_no_writable_root_are_needed_where_packages_are_installed() {
         "gpu",
         &["gpu"],
         &json!({"template": {"spec": {
-            "securityContext": {"runAsNonRoot": true, "runAsUser": 12345, "seccompProfile": {"type": "RuntimeDefault"}},
+            "securityContext": {"runAsNonRoot": true, "runAsUser": uid, "seccompProfile": {"type": "RuntimeDefault"}},
             "containers": [{"name": "task", "image": world.place.task_image, "securityContext": {
                 "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}}}],
         }}}),
@@ -171,5 +179,5 @@ fn s5_no_root_and_no_writable_root_are_needed_where_packages_are_installed() {
         world.tell(&task);
     }
     assert_eq!(ended["status"], "completed");
-    assert_eq!(world.output(&task), "uid 12345\nsix\n");
+    assert_eq!(world.output(&task), format!("uid {uid}\nsix\n"));
 }
