@@ -148,16 +148,17 @@ pub fn settings_of(
     packages: Packages,
     (caches, venvs): (&str, &str),
 ) -> String {
+    // With uv its agent installs by the image's pip all the same, unless it is told not to.
     let kind = if packages == Packages::Uv {
-        "uv"
+        "\"uv\", uv_replace_pip: true"
     } else {
-        "pip"
+        "\"pip\""
     };
     let (web, files) = world.web_and_files(url);
     format!(
         "api {{\n  api_server: \"{url}\"\n  web_server: \"{web}\"\n  files_server: \"{files}\"\n  \
          credentials {{ access_key: \"{}\", secret_key: \"{}\" }}\n}}\n\
-         agent {{\n  default_docker.image: \"{}\"\n  package_manager {{ type: \"{kind}\", pip_version: \"\", \
+         agent {{\n  default_docker.image: \"{}\"\n  package_manager {{ type: {kind}, pip_version: \"\", \
          extra_index_url: [\"{}\"] }}\n  venvs_cache.path: \"{caches}/venvs\"\n  \
          pip_download_cache.path: \"{caches}/pip-download\"\n  vcs_cache.path: \"{caches}/vcs\"\n  \
          venvs_dir: \"{venvs}\"\n}}\n",
