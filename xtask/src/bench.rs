@@ -167,15 +167,8 @@ pub fn main(arguments: &Arguments) -> Result<()> {
     // The other benches measure our own server, or need one that they may kill.
     let only = only.or(arguments.server.is_some().then_some("incumbent"));
     let filter = format!("bench::{}", only.unwrap_or_default());
-    let mut command = test::cargo(&[
-        "test",
-        "--test",
-        "it",
-        "--",
-        &filter,
-        "--nocapture",
-        "--test-threads=1",
-    ]);
+    let mut command = test::it();
+    command.args([filter.as_str(), "--nocapture", "--test-threads=1"]);
     let index;
     if only.is_some_and(|only| only.starts_with(EXECUTOR)) {
         index = Index::start()?;

@@ -173,18 +173,9 @@ fn run(tally: &mut Tally, arguments: &Arguments) -> Result<()> {
     } else {
         None
     };
-    let mut command = cargo(&[
-        "test",
-        "--package",
-        "trainyard",
-        "--lib",
-        "--test",
-        "it",
-        "--",
-        only,
-        // Figures of a long form, say.
-        "--show-output",
-    ]);
+    let mut command = cargo(&["test", "--workspace", "--lib", "--test", "it", "--"]);
+    // Figures of a long form, say.
+    command.args([only.as_str(), "--show-output"]);
     if let Some(place) = &place {
         command = with(place, command);
     }
@@ -212,7 +203,8 @@ fn on_a_gpu(tally: &mut Tally, place: &Place) {
         tally.skipped.push(OF_A_GPU);
         return;
     }
-    let mut command = with(place, cargo(&["test", "--test", "it", "--", OF_A_GPU]));
+    let mut command = with(place, it());
+    command.arg(OF_A_GPU);
     if !tally.long {
         command.arg("--include-ignored");
     }
@@ -263,7 +255,7 @@ fn everything(tally: &mut Tally, arguments: &Arguments, kubeconfig: Option<&Path
             cargo(&["test", "--workspace", "--lib", "--bins", "--"]),
         ),
     );
-    let mut integration = with(&place, cargo(&["test", "--test", "it", "--"]));
+    let mut integration = with(&place, it());
     integration.arg(format!("--test-threads={}", arguments.threads));
     for path in ["e2e::", "bench::", OF_A_GPU] {
         integration.args(["--skip", path]);
@@ -300,7 +292,7 @@ const LONGEST: [&str; 6] = [
 
 fn scenarios(tally: &mut Tally, place: &Place, threads: u8) {
     let run = |threads: u8| {
-        let mut command = with(place, cargo(&["test", "--test", "it", "--"]));
+        let mut command = with(place, it());
         command.arg(format!("--test-threads={threads}"));
         command
     };
@@ -322,6 +314,12 @@ fn scenarios(tally: &mut Tally, place: &Place, threads: u8) {
         ("the longest scenarios", longest),
         ("the other scenarios", others),
     ]);
+}
+
+/// The tests of `tests/it`; arguments for them may follow. They are built as the unit tests are, with the whole workspace:
+/// for one package alone cargo would build what both need a second time.
+pub fn it() -> Command {
+    cargo(&["test", "--workspace", "--test", "it", "--"])
 }
 
 pub fn cargo(arguments: &[&str]) -> Command {

@@ -26,7 +26,10 @@ impl Waiting {
             }
             let document = world.task(&self.task);
             let message = document["status_message"].as_str().unwrap_or_default();
-            if document["status"] == "queued" && message.contains(self.words) {
+            // On a busy node the cause may come so late that the patience for it is over at once.
+            let waits_or_is_given_up =
+                ["queued", "failed"].map(|status| document["status"] == status);
+            if waits_or_is_given_up.contains(&true) && message.contains(self.words) {
                 self.told = Some(Instant::now());
             }
         }

@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 
-use super::cargo;
+use super::it;
 
 /// How the paths of these tests begin.
 const PARTS: [&str; 6] = [
@@ -22,7 +22,7 @@ fn is_one(test: &str) -> bool {
 
 /// Whether one of the tests whose path contains `only` is one of them.
 pub fn place(only: &str) -> Result<bool> {
-    let output = cargo(&["test", "--package", "trainyard", "--test", "it", "--"])
+    let output = it()
         .args(["--list", only])
         .stderr(Stdio::inherit())
         .output()
