@@ -32,7 +32,7 @@ pub struct Arguments {
     #[arg(long)]
     keep: bool,
     /// How many tests run side by side; most of their time is waiting
-    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u8).range(1..))]
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u8).range(1..))]
     threads: u8,
     #[command(flatten)]
     which: cluster::Which,
@@ -296,7 +296,7 @@ fn scenarios(tally: &mut Tally, place: &Place, threads: u8) {
         command.arg(format!("--test-threads={threads}"));
         command
     };
-    let of_the_longest = threads.div_ceil(3);
+    let of_the_longest = threads.div_ceil(4);
     if threads == 1 {
         let mut all = run(threads);
         all.arg("e2e::");
