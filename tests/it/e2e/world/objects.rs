@@ -150,8 +150,12 @@ impl World {
         let own = object["metadata"]["namespace"].is_null();
         let place = kind_of(&kind.to_lowercase()).filter(|(.., namespaced)| *namespaced && own);
         let Some((group, plural, _)) = place else {
-            self.try_apply(object)
-                .unwrap_or_else(|error| panic!("kubectl apply: {error}"));
+            let mut applied = self.try_apply(object);
+            // Another scenario may make the same object of the cluster between kubectl's look and its own attempt.
+            if matches!(&applied, Err(error) if error.contains("AlreadyExists")) {
+                applied = self.try_apply(object);
+            }
+            applied.unwrap_or_else(|error| panic!("kubectl apply: {error}"));
             return;
         };
         let path = format!(
