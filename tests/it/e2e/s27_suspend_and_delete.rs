@@ -30,6 +30,19 @@ fn delete_binding(world: &World, name: &str) {
     });
 }
 
+/// A task that is claimed, and whose pod no node takes.
+fn waiting_for_a_node(world: &World) -> String {
+    let nowhere = asking(&[("nodeSelector/zone", "nowhere")]);
+    let claimed = world.create("claimed", "print('never')\n", &nowhere);
+    world.enqueue(&claimed, "gpu");
+    wait("a pod waits for a node", 60, || {
+        world.pod_of(&claimed)["metadata"]["name"]
+            .is_string()
+            .then_some(())
+    });
+    claimed
+}
+
 #[test]
 fn s27_a_suspended_binding_takes_nothing_and_lets_running_tasks_end() {
     let mut world = World::new("s27-suspend");
@@ -50,14 +63,7 @@ fn s27_a_suspended_binding_takes_nothing_and_lets_running_tasks_end() {
         "import time\nprint('begun', flush=True)\ntime.sleep(12)\n",
         "gpu",
     );
-    let nowhere = asking(&[("nodeSelector/zone", "nowhere")]);
-    let claimed = world.create("claimed", "print('never')\n", &nowhere);
-    world.enqueue(&claimed, "gpu");
-    wait("a pod waits for a node", 60, || {
-        world.pod_of(&claimed)["metadata"]["name"]
-            .is_string()
-            .then_some(())
-    });
+    let claimed = waiting_for_a_node(&world);
     until_begun(&world, &running);
     suspend(true);
     wait("the condition says so", 30, || {
@@ -115,14 +121,7 @@ fn s27_when_its_hours_end_a_binding_gives_back_what_waits_and_lets_running_tasks
         world.place.gateway
     );
     let running = world.run("running", &source, "gpu");
-    let nowhere = asking(&[("nodeSelector/zone", "nowhere")]);
-    let claimed = world.create("claimed", "print('never')\n", &nowhere);
-    world.enqueue(&claimed, "gpu");
-    wait("a pod waits for a node", 60, || {
-        world.pod_of(&claimed)["metadata"]["name"]
-            .is_string()
-            .then_some(())
-    });
+    let claimed = waiting_for_a_node(&world);
     until_begun(&world, &running);
 
     let (hours, from) = ending_soon();
