@@ -28,6 +28,8 @@ use super::world::World;
 pub enum Part {
     /// Runs for so many milliseconds and reports a good end.
     Completes(u64),
+    /// Runs until [`Player::release`] and reports a good end.
+    Held,
     /// Runs and reports a failure.
     Fails,
     /// Ends before it has asked for its entry.
@@ -55,6 +57,7 @@ struct Stage {
     url: String,
     keys: [String; 2],
     script: Box<Script>,
+    released: CancellationToken,
     seen: Mutex<Seen>,
 }
 
@@ -92,6 +95,7 @@ impl Player {
             url: world.url.clone(),
             keys: [world.key.clone(), world.secret.clone()],
             script: Box::new(script),
+            released: CancellationToken::new(),
             seen: Mutex::default(),
         });
         let stop = CancellationToken::new();
@@ -111,6 +115,11 @@ impl Player {
 
     pub fn runs(&self) -> Vec<Run> {
         self.stage.seen.lock().expect("player lock").runs.clone()
+    }
+
+    /// Lets every [`Part::Held`] end.
+    pub fn release(&self) {
+        self.stage.released.cancel();
     }
 
     /// The task's pod dies as a whole, without a word.
@@ -250,8 +259,11 @@ async fn play(stage: Arc<Stage>, pod: Pod) {
     }
     let id = &settings.task;
     match part {
-        Part::Completes(millis) => {
-            tokio::time::sleep(Duration::from_millis(millis)).await;
+        Part::Completes(_) | Part::Held => {
+            match part {
+                Part::Completes(millis) => tokio::time::sleep(Duration::from_millis(millis)).await,
+                _ => stage.released.cancelled().await,
+            }
             // A pod that was taken away reports nothing.
             if !stage.seen.lock().expect("player lock").gone.contains(&uid) {
                 let _ = client.completed(id, "played", "").await;

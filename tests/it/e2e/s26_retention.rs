@@ -1,6 +1,8 @@
 //! S26: how long ended Jobs are kept: from the moment at which their outcome is stored in the task.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
@@ -177,13 +179,22 @@ fn part(task: &str) -> Part {
 #[test]
 fn s26_each_of_fifty_jobs_goes_at_its_time_though_the_controller_is_down_meanwhile() {
     const TASKS: usize = 50;
+    const SLOTS: usize = 8;
     let mut world = World::new("s26fifty");
     let kwok = Kwok::start(&world, 1);
-    let player = Player::start(&world, &world.place.kubeconfig, |task, _| part(task));
+    // Tasks that begin while this is set run on until the controller is gone.
+    let held = Arc::new(AtomicBool::new(false));
+    let hold = Arc::clone(&held);
+    let player = Player::start(&world, &world.place.kubeconfig, move |task, _| {
+        match part(task) {
+            Part::Completes(_) if hold.load(Ordering::SeqCst) => Part::Held,
+            part => part,
+        }
+    });
     world.start_controller();
     world.queue("gpu");
     let mut patch = kwok.binding_patch();
-    patch["limits"]["maxConcurrent"] = json!(8);
+    patch["limits"]["maxConcurrent"] = json!(SLOTS);
     patch["lifecycle"] = json!({
         "ttlAfterSuccess": format!("{}s", AFTER_SUCCESS.as_secs()),
         "ttlAfterFailure": format!("{}s", AFTER_FAILURE.as_secs()),
@@ -200,8 +211,17 @@ fn s26_each_of_fifty_jobs_goes_at_its_time_though_the_controller_is_down_meanwhi
     kept.until(&world, "a third has ended", 120, |_| {
         ended(&world) >= TASKS / 3
     });
+    held.store(true, Ordering::SeqCst);
+    // All that is left are those that are held: the others end within moments.
+    kept.until(
+        &world,
+        "every place is taken by a task that runs",
+        120,
+        |_| statuses(&world, &tasks).get("in_progress") == Some(&SLOTS),
+    );
     world.kill_controller();
     let down = Timestamp::now();
+    player.release();
     kept.until(&world, "more than the time of one is over", 60, |_| {
         let passed = Timestamp::now().duration_since(down);
         passed > AFTER_SUCCESS + SignedDuration::from_secs(7)
