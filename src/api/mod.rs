@@ -11,6 +11,7 @@
 mod answer;
 mod auth;
 mod backoff;
+mod documents;
 mod error;
 mod events;
 mod projects;
@@ -35,11 +36,11 @@ use answer::{is_transient, read, transient};
 pub use auth::Credentials;
 use auth::Token;
 pub use backoff::{Backoff, retry};
+pub use documents::{Body, Facts, Found, Unreadable};
 pub use error::{Error, SetupError};
 use error::{chain, printable};
 pub use events::{Added, Event, LogLine};
 pub use queues::{Entry, QueueEntries, QueueInfo};
-pub use tasks::{Body, Facts, Found, Unreadable};
 pub use workers::StatusReport;
 
 use crate::telemetry::metrics::Metrics;
