@@ -56,7 +56,7 @@ fn expected(task: &str) -> (usize, &'static str) {
         Part::DiesBefore => (0, "failed"),
         Part::Fails | Part::DiesSilently => (1, "failed"),
         Part::IsDeleted => (2, "completed"),
-        Part::IsDeletedBefore | Part::Completes(_) => (1, "completed"),
+        Part::IsDeletedBefore | Part::Completes(_) | Part::Held => (1, "completed"),
     }
 }
 
