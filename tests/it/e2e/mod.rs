@@ -47,6 +47,7 @@ mod s42_cache;
 mod s44_identity;
 mod s45_image_check;
 mod s47_stranded;
+mod s4_conda;
 mod s54_build;
 mod s59_tenants;
 mod s5_entrypoint;
