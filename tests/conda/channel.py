@@ -1,8 +1,11 @@
-"""Writes a conda channel: python as a link to this machine's, and small packages for it."""
+"""Writes a conda channel: python as a link to this machine's, and small packages for it.
+
+channel.py FOLDER [PYTHON VERSION]    the link leads to PYTHON of that version, such as that of an image
+"""
 import bz2, hashlib, io, json, os, sys, tarfile
 
 root = sys.argv[1]
-version = "%d.%d" % sys.version_info[:2]
+interpreter, version = sys.argv[2:] or (os.path.realpath(sys.executable), "%d.%d" % sys.version_info[:2])
 site = "site-packages"
 
 
@@ -39,10 +42,10 @@ def package(subdir, name, number, depends, files, links=(), noarch=None):
 
 
 repodata = {"noarch": {}, "linux-64": {}}
-home = os.path.dirname(os.path.realpath(sys.executable))
+home = os.path.dirname(interpreter)
 package("linux-64", "python", version + ".0", [],
         {"pyvenv.cfg": f"home = {home}\ninclude-system-site-packages = false\nversion = {version}.0\n", f"lib/python{version}/site-packages/README": "conda\n"},
-        [("bin/python", os.path.realpath(sys.executable)), ("bin/python3", "python"), (f"bin/python{version}", "python")])
+        [("bin/python", interpreter), ("bin/python3", "python"), (f"bin/python{version}", "python")])
 
 
 def pure(name, number, depends):

@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::world::{Proc, World, merge, wait};
-use super::{experiment, locks};
+use super::{experiment, locks, s4_conda};
 use crate::git;
 
 const FRONT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/e2e/s17/front.py");
@@ -76,6 +76,10 @@ print('closed network is enough')
 const NAMED: [&str; 3] = ["uv", "poetry", "project"];
 const USES: &str = "import joblib\nprint('named by files', joblib.__version__)\n";
 
+/// What conda brings, from a channel inside, and pip beside it.
+const USES_CONDA: &str =
+    "import beta, six\nprint('brought by conda', beta.V, 'beside', six.__name__)\n";
+
 /// All files of the repository. The lock of uv names the index as it is called inside.
 fn files(world: &World, folder: &Path) -> Vec<(String, String)> {
     let project = locks::project(&["joblib"]);
@@ -101,6 +105,7 @@ fn files(world: &World, folder: &Path) -> Vec<(String, String)> {
     assert!(poetry.contains("joblib"), "{lock}");
     let mut files = vec![
         ("train.py".to_owned(), TRAIN.to_owned()),
+        ("conda/train.py".to_owned(), USES_CONDA.to_owned()),
         ("uv/uv.lock".to_owned(), lock),
         ("poetry/poetry.lock".to_owned(), poetry),
     ];
@@ -197,8 +202,8 @@ impl Network {
         text.lines().map(str::to_owned).collect()
     }
 
-    /// The binding's share of it.
-    fn patch(&self, world: &World) -> Value {
+    /// The share of a binding whose tasks run in this image.
+    fn patch(&self, world: &World, image: &str) -> Value {
         let bundle = json!({"kind": "ConfigMap", "name": "corp-ca", "key": "ca.crt"});
         let env: Vec<Value> = [
             ("HTTPS_PROXY", self.proxy.as_str()),
@@ -212,7 +217,7 @@ impl Network {
             "server": {"apiUrl": self.server, "webUrl": self.server, "filesUrl": format!("{}/files", self.server),
                        "caBundleRef": bundle},
             "environment": {"indexUrl": format!("https://{INDEX}/simple/"), "caBundleRef": bundle},
-            "template": {"spec": {"containers": [{"name": "task", "image": world.place.task_image, "env": env}]}},
+            "template": {"spec": {"containers": [{"name": "task", "image": image, "env": env}]}},
         })
     }
 }
@@ -227,14 +232,32 @@ fn s17_a_closed_network_is_enough_and_nothing_else_is_asked() {
     );
     world.start_controller();
     world.queue("gpu");
-    world.bind("gpu", &["gpu"], &network.patch(&world));
+    world.bind(
+        "gpu",
+        &["gpu"],
+        &network.patch(&world, &world.place.task_image),
+    );
+    let channel = s4_conda::Channel::serve(&world);
+    channel.configure(&world);
+    world.queue("conda");
+    let mut of_conda = network.patch(&world, &s4_conda::image(&world));
+    of_conda["environment"]["clearmlConfRef"] = json!({"name": "conf"});
+    world.bind("conda", &["conda"], &of_conda);
     world.until_ready("gpu");
+    world.until_ready("conda");
     let task = run(
         &world,
         &network,
+        "gpu",
         &json!({"requirements": {"pip": "clearml == 2.1.12\nsix\n"}}),
     );
-    let named = NAMED.map(|folder| run(&world, &network, &json!({"working_dir": folder})));
+    let named = NAMED.map(|folder| run(&world, &network, "gpu", &json!({"working_dir": folder})));
+    let by_conda = run(
+        &world,
+        &network,
+        "conda",
+        &json!({"working_dir": "conda", "requirements": {"conda": "beta\n", "pip": "six\n"}}),
+    );
     let lines = [
         "user code reads the index 200",
         "proxy True",
@@ -253,17 +276,19 @@ fn s17_a_closed_network_is_enough_and_nothing_else_is_asked() {
     for task in &named {
         ends_well(&world, &network, task, &[&line]);
     }
+    let line = "brought by conda 1.0 beside six";
+    ends_well(&world, &network, &by_conda, &[line]);
 }
 
 /// Enqueues a task of the repository inside; `patch` is merged into its script.
-fn run(world: &World, network: &Network, patch: &Value) -> String {
+fn run(world: &World, network: &Network, queue: &str, patch: &Value) -> String {
     let mut script = json!({
         "repository": format!("https://{GIT}/train.git"), "version_num": network.commit, "entry_point": "train.py",
         "diff": "",
     });
     merge(&mut script, patch);
     let task = world.create("closed", "", &json!({"script": script}));
-    world.enqueue(&task, "gpu");
+    world.enqueue(&task, queue);
     task
 }
 

@@ -12,7 +12,7 @@ use trainyard::exec::plan::Manager;
 use super::fixture::{Image, wheel};
 
 /// A Python with py-rattler: `TRAINYARD_RATTLER_PYTHON`, else the one in `PATH`.
-fn rattler_python() -> PathBuf {
+pub fn rattler_python() -> PathBuf {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     let find = || {
         let named = std::env::var_os("TRAINYARD_RATTLER_PYTHON");
@@ -31,35 +31,46 @@ fn rattler_python() -> PathBuf {
     PYTHON.get_or_init(find).clone()
 }
 
-fn script(name: &str) -> PathBuf {
+/// A file beside the requirements of that Python.
+pub fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/conda")
         .join(name)
 }
 
-/// An image with a `micromamba`, and the address of a channel with python, alpha 1.0, alpha 2.0 and a beta that asks for
-/// an alpha below 2.
-fn image() -> (Image, String) {
-    use std::os::unix::fs::PermissionsExt;
-    let image = Image::new();
-    let python = rattler_python();
-    let channel = image.index().parent().unwrap().join("channel");
-    let made = Command::new(&python)
+/// Writes a channel with python, alpha 1.0, alpha 2.0 and a beta that asks for an alpha below 2. Its python leads to this
+/// machine's, or to that of an image: path and version.
+pub fn write_channel(folder: &Path, python: &[&str]) {
+    let made = Command::new(rattler_python())
         .arg(script("channel.py"))
-        .arg(&channel)
+        .arg(folder)
+        .args(python)
         .status()
         .unwrap();
     assert!(made.success());
-    let program = image.index().parent().unwrap().join("bin/micromamba");
+}
+
+/// Puts a `micromamba` for this machine into a folder.
+pub fn bring_micromamba(folder: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let program = folder.join("micromamba");
     let text = format!(
         "#!/bin/sh\nexec {} {} \"$@\"\n",
-        python.display(),
+        rattler_python().display(),
         script("micromamba.py").display()
     );
     fs::write(&program, text).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// An image with a `micromamba`, and the address of a channel.
+fn image() -> (Image, String) {
+    let mut image = Image::new();
+    let folder = image.index().parent().unwrap().to_owned();
+    let channel = folder.join("channel");
+    write_channel(&channel, &[]);
+    bring_micromamba(&folder.join("bin"));
     let channel = format!("file://{}", channel.display());
-    let mut image = image;
     image.manager = Manager::Conda;
     image.settings.options.conda_channels = vec![channel.clone()];
     (image, channel)

@@ -8,6 +8,7 @@ pub mod programs;
 mod symbols;
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -141,9 +142,14 @@ fn verify_tls(cluster: &Cluster) -> &'static str {
     }
 }
 
-/// buildah with a storage of its own, so that it neither sees nor touches images of this machine's user.
+/// Where buildah keeps what it works with: a place of its own, so that it neither sees nor touches images of this
+/// machine's user.
+pub fn storage() -> Result<PathBuf> {
+    Ok(dirs::state()?.join("buildah"))
+}
+
 fn buildah() -> Result<Command> {
-    let storage = dirs::state()?.join("buildah");
+    let storage = storage()?;
     let mut command = sh::command("buildah");
     command
         .arg("--root")

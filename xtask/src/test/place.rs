@@ -20,6 +20,7 @@ pub struct Place {
     trains_python: PathBuf,
     uv: PathBuf,
     program: PathBuf,
+    buildah: PathBuf,
 }
 
 /// Brings up the cluster, or takes that of `kubeconfig`, and builds what scenarios run.
@@ -43,6 +44,7 @@ pub fn prepare(kubeconfig: Option<&Path>) -> Result<Place> {
         rattler_python,
         uv: dist.join("uv"),
         program: dist.join("trainyard"),
+        buildah: image::storage()?,
     })
 }
 
@@ -50,7 +52,7 @@ pub fn prepare(kubeconfig: Option<&Path>) -> Result<Place> {
 type Value = fn(&Place) -> OsString;
 
 /// The variables that tell a test where things are.
-pub const TOLD: [(&str, Value); 16] = [
+pub const TOLD: [(&str, Value); 17] = [
     ("TRAINYARD_E2E_KUBECONFIG", |place| {
         place.cluster.kubeconfig.clone().into()
     }),
@@ -87,6 +89,9 @@ pub const TOLD: [(&str, Value); 16] = [
     }),
     ("TRAINYARD_E2E_PROGRAM", |place| {
         place.program.clone().into()
+    }),
+    ("TRAINYARD_E2E_BUILDAH", |place| {
+        place.buildah.clone().into()
     }),
     ("TRAINYARD_HELM", |place| {
         place.cluster.bin.join("helm").into()
