@@ -177,6 +177,12 @@ pub struct Termination {
 /// quiet time of the claim covers it.
 pub const FENCE_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long a pod may take to end by itself once its task has ended without it (the SDK has completed it, or a user has
+/// ended it), beside the grace of the user's process: the executor finds out, sends the last lines and takes its leave,
+/// and Kubernetes tells of it. The controller deletes no Job sooner: with it would go the end of a log that a slow server
+/// still takes, and the exit code.
+pub const CLOSING: Duration = Duration::from_mins(2);
+
 /// Version of [`Prepared`] and [`Termination`].
 pub const VERSION: u32 = 1;
 

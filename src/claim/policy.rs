@@ -44,7 +44,8 @@ pub struct Policy {
     pub max_interruptions: u32,
     /// `lifecycle.maxFailures`: so many attempts in a row may fail by their own fault and be requeued.
     pub max_failures: u32,
-    /// `lifecycle.abortGracePeriod`: how long an executor may take to end by itself.
+    /// How long an executor whose task has ended may take to end by itself: `lifecycle.abortGracePeriod` and all that it
+    /// has to do before and after that (`pod::CLOSING`). Never taken below [`QUIET_TIME`].
     pub grace: SignedDuration,
     /// Restore tasks that others popped and dropped.
     pub restore_orphans: bool,

@@ -130,11 +130,8 @@ impl Inquiry {
                 .map(|(uid, about)| {
                     let api = &api;
                     async move {
-                        let params = ListParams::default()
-                            .fields(&format!("involvedObject.uid={about}"))
-                            .limit(EVENTS);
-                        let read = call(api.list(&params)).await;
-                        (uid, read.map(|events| oldest_first(events.items)))
+                        let read = events_about(api, &about).await;
+                        (uid, read)
                     }
                 })
                 .buffer_unordered(HANDS)
@@ -169,6 +166,18 @@ impl Inquiry {
             }
         }
     }
+}
+
+/// The Events that speak of the object of this UID, oldest first.
+pub(super) async fn events_about(
+    api: &Api<Event>,
+    uid: &str,
+) -> Result<Vec<diagnose::Event>, cluster::Error> {
+    let params = ListParams::default()
+        .fields(&format!("involvedObject.uid={uid}"))
+        .limit(EVENTS);
+    let events = call(api.list(&params)).await?;
+    Ok(oldest_first(events.items))
 }
 
 /// How long a Job has to have waited, in seconds, where so many wait.

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use self::laps::Laps;
 use self::looked::Looked;
 use super::admit::{Admitted, Waiting};
-use super::apply::{Case, Fault, Hands, Lines, Report};
+use super::apply::{Case, Fault, Hands, Lines, Readers, Report};
 use super::foresee::Foreseen;
 use super::live::Live;
 use super::look::{Index, Tasks};
@@ -245,6 +245,7 @@ fn hands<'a>(
         told: &memory.told,
         returned: &memory.returned,
         lines: Lines::default(),
+        readers: Readers::default(),
         begun: Instant::now(),
     }
 }

@@ -8,12 +8,14 @@
 //! The words of Kubernetes are kept as evidence; the sentence says what they mean. What the executor itself says in
 //! its termination message goes before everything that can be guessed from outside.
 
+mod announced;
 mod ended;
 mod facts;
 mod image;
 mod patience;
 mod waiting;
 
+pub use announced::warning_is_missing;
 pub use ended::{Diagnosis, Fault, Outcome, ended};
 pub use patience::{Patience, patience};
 pub use waiting::{Waiting, waiting};

@@ -418,6 +418,37 @@ fn an_executor_may_end_by_itself_for_its_grace_period() {
     );
 }
 
+/// What is still to come is not a matter of the status: the end of the log, the exit code, the Job's time to live.
+#[test]
+fn a_run_whose_sdk_has_ended_its_task_is_withdrawn_only_when_its_executor_is_overdue() {
+    let overdue = SignedDuration::from_secs(130);
+    let policy = Policy {
+        grace: overdue,
+        ..policy()
+    };
+    let ran = |status, job, since: SignedDuration| {
+        let facts = facts(Entry::Nowhere, ended_by(1, status), &[job]);
+        let mut observed = observed(facts, false);
+        observed.unchanged_since = now() - since;
+        decide(&observed, &policy, now())
+    };
+    for status in [Status::Completed, Status::Failed] {
+        // Its start may not have been seen.
+        for job in [held(1), started(1)] {
+            for seconds in [0, 33, 129] {
+                let step = ran(status, job.clone(), SignedDuration::from_secs(seconds));
+                assert!(waits(&step), "{status} for {seconds} s: {step:?}");
+            }
+            let attempt = Attempt(1);
+            assert_eq!(ran(status, job, overdue), Step::Withdraw { attempt });
+        }
+        // It has left by itself, and nothing but the mark is missing.
+        let attempt = Attempt(1);
+        let left = ran(status, ended(1, Cause::Task), SignedDuration::ZERO);
+        assert_eq!(left, Step::SettlePatchOnly { attempt });
+    }
+}
+
 #[test]
 fn facts_that_are_too_old_lead_to_a_new_look_alone() {
     let take = observed(facts(served(), task(Status::Queued), &[intent(1)]), true);

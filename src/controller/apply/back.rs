@@ -144,7 +144,8 @@ impl Hands<'_> {
     /// Fails a waiting task: patience or budget is spent, or there is no queue to return it to.
     ///
     /// Death after taking the entry: queued, nowhere, beside a Job: the same phase again after the quiet time. Death
-    /// after `dequeue`: failed beside a Job, which is withdrawn.
+    /// after `dequeue`: failed beside a Job, which is withdrawn. Before the entry is taken nothing has changed, so what
+    /// takes its time comes first.
     pub(super) async fn give_up(
         &self,
         attempt: Option<Attempt>,
@@ -152,6 +153,9 @@ impl Hands<'_> {
         why: GiveUpReason,
         case: &mut Case,
     ) -> Result<Next, super::Fault> {
+        if let Some(attempt) = attempt {
+            self.tell_last_events(attempt, case).await;
+        }
         if pending && !self.take_pending(case).await? {
             return Ok(Next::Done);
         }

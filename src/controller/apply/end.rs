@@ -94,8 +94,8 @@ impl Hands<'_> {
             TaskFact::Found(task) => match task.status {
                 Status::InProgress if unwritten && task.names(attempt) => {
                     let ended = self.end_of(attempt, how, &task, case);
-                    // Reading a log takes its time; the write rests on what was read just before it.
-                    if self.send_tail(attempt, case).await && !self.read(case).await?.1 {
+                    // Reading log and Events takes its time; the write rests on what was read just before it.
+                    if self.tell_rest(attempt, case).await && !self.read(case).await?.1 {
                         return Ok(Next::Done);
                     }
                     in_time(case)?;
@@ -121,6 +121,13 @@ impl Hands<'_> {
             self.mark_settled(&job, ttl, case).await?;
         }
         Ok(Next::Done)
+    }
+
+    /// What the task's log lacks of its dead pod. Whether that was tried, which takes time.
+    async fn tell_rest(&self, attempt: Attempt, case: &Case) -> bool {
+        let tail = self.send_tail(attempt, case);
+        let (sent, told) = tokio::join!(tail, self.tell_last_events(attempt, case));
+        sent || told
     }
 
     /// How the run ended, in the words that are written into the task.

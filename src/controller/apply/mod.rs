@@ -14,6 +14,7 @@ mod back;
 mod claim;
 mod draft;
 mod end;
+mod last_events;
 mod tail;
 mod tell;
 
@@ -39,6 +40,7 @@ use crate::task::{Attempt, QueueId, TaskId};
 
 use back::Requeue;
 pub(super) use draft::Draft;
+pub(super) use last_events::Readers;
 pub(super) use tell::{Lines, Told};
 
 /// No chain is longer: intend, take, park, release, and a way back.
@@ -61,6 +63,7 @@ pub(super) struct Hands<'a> {
     pub returned: &'a Returned,
     /// Lines for logs of tasks that are sent together at the end of the pass.
     pub lines: Lines,
+    pub readers: Readers,
     /// When the first step of the pass began.
     pub begun: Instant,
 }

@@ -4,12 +4,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
+use tokio::time::{Instant, timeout_at};
 
 use super::{Case, Fault, Hands, Next, in_time};
 use crate::api::Event;
 use crate::claim::{TaskFact, Why};
 use crate::controller::row::JobRow;
 use crate::controller::{fault, verdict};
+use crate::diagnose;
 use crate::pod::label;
 use crate::render::JobName;
 use crate::task::{Attempt, QueueId, Status, TaskId};
@@ -18,6 +20,8 @@ use crate::task::{Attempt, QueueId, Status, TaskId};
 const WORTH_A_WORD_S: i64 = 2;
 /// Lines of Kubernetes that one waiting task's log gets; a scheduler may count nodes anew each time.
 const LINES: usize = 20;
+/// The same with what is told before the task is ended.
+const LINES_AT_THE_END: usize = 70;
 
 /// The status messages and lines that were written, so that each is written once.
 #[derive(Debug, Default)]
@@ -26,7 +30,25 @@ pub(in crate::controller) struct Told {
     /// Words of Kubernetes in a task's log.
     lines: Mutex<HashMap<TaskId, HashSet<String>>>,
     /// Jobs whose pod's log was read to its end.
-    tails: Mutex<HashSet<String>>,
+    tails: Jobs,
+    /// Jobs whose last Events were waited for.
+    ends: Jobs,
+}
+
+/// UIDs of Jobs that something was done for once.
+#[derive(Debug, Default)]
+struct Jobs(Mutex<HashSet<String>>);
+
+impl Jobs {
+    /// Notes a Job; whether it was not noted before.
+    fn is_new(&self, job_uid: &str) -> bool {
+        const MOST: usize = 10_000;
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MOST {
+            known.clear();
+        }
+        known.insert(job_uid.to_owned())
+    }
 }
 
 /// Lines that wait to be sent together.
@@ -61,21 +83,37 @@ impl Told {
 
     /// Whether this Job's pod was not asked for the end of its log before.
     pub fn is_new_tail(&self, job_uid: &str) -> bool {
-        const MOST: usize = 10_000;
-        let mut tails = self.tails.lock().unwrap_or_else(PoisonError::into_inner);
-        if tails.len() >= MOST {
-            tails.clear();
-        }
-        tails.insert(job_uid.to_owned())
+        self.tails.is_new(job_uid)
     }
 
-    /// Those of these lines that the task's log did not get yet, as far as it may have more.
-    fn new_lines(&self, task: &TaskId, lines: impl Iterator<Item = String>) -> Vec<String> {
+    /// Whether the last Events of this Job's pod were not waited for before.
+    pub fn is_new_end(&self, job_uid: &str) -> bool {
+        self.ends.is_new(job_uid)
+    }
+
+    /// The warnings among these Events that the task's log did not get yet, as far as it may have more.
+    fn new_warnings<'e>(
+        &self,
+        task: &TaskId,
+        events: impl IntoIterator<Item = &'e diagnose::Event>,
+        most: usize,
+    ) -> Vec<String> {
         let mut known = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         let known = known.entry(task.clone()).or_default();
-        lines
-            .filter(|line| known.len() < LINES && known.insert(line.clone()))
+        events
+            .into_iter()
+            .filter(|event| event.warning)
+            .map(|event| format!("Kubernetes: {}: {}\n", event.reason, event.message))
+            .filter(|line| known.len() < most && known.insert(line.clone()))
             .collect()
+    }
+
+    /// These lines did not come to the task's log.
+    fn forget(&self, task: &TaskId, lines: &[String]) {
+        let mut known = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known.get_mut(task) {
+            known.retain(|line| !lines.contains(line));
+        }
     }
 
     fn is_new(&self, task: &TaskId, message: &str) -> bool {
@@ -131,12 +169,27 @@ impl Hands<'_> {
     /// What Kubernetes warns of while the pod waits, in the task's own log.
     async fn tell_events(&self, job: &JobRow, case: &Case) {
         let events = self.lore.events.get(&*job.uid).into_iter().flatten();
-        let lines = events
-            .filter(|event| event.warning)
-            .map(|event| format!("Kubernetes: {}: {}\n", event.reason, event.message));
-        let new = self.told.new_lines(&case.task, lines);
-        if !new.is_empty() {
-            self.tell("WARNING", new.concat(), case).await;
+        let new = self.told.new_warnings(&case.task, events, LINES);
+        if !new.is_empty() && !self.tell("WARNING", new.concat(), case).await {
+            self.told.forget(&case.task, &new);
+        }
+    }
+
+    /// What Kubernetes warned of and the log lacks, just before the task is ended. What the server has not taken by then
+    /// comes with the lines of the pass, after that end: better late, or twice, than not at all.
+    pub(super) async fn tell_warnings_by(
+        &self,
+        until: Instant,
+        events: &[diagnose::Event],
+        case: &Case,
+    ) {
+        let new = self.told.new_warnings(&case.task, events, LINES_AT_THE_END);
+        if new.is_empty() {
+            return;
+        }
+        let told = timeout_at(until, self.tell("WARNING", new.concat(), case)).await;
+        if !matches!(told, Ok(true)) {
+            self.lines.add(self.line("WARNING", new.concat(), case));
         }
     }
 
@@ -180,16 +233,18 @@ impl Hands<'_> {
         }
     }
 
-    /// Nothing rests on a line of the log: one that is lost is lost.
-    async fn tell(&self, level: &'static str, msg: String, case: &Case) {
-        self.send(&[self.line(level, msg, case)]).await;
+    /// Nothing rests on a line of the log: one that is lost is lost. Whether the server has it.
+    async fn tell(&self, level: &'static str, msg: String, case: &Case) -> bool {
+        self.send(&[self.line(level, msg, case)]).await
     }
 
-    async fn send(&self, lines: &[Event]) {
-        if let Err(error) = self.client.add_events(lines).await {
+    async fn send(&self, lines: &[Event]) -> bool {
+        let sent = self.client.add_events(lines).await;
+        fault::point!("step/told");
+        if let Err(error) = &sent {
             tracing::debug!(binding = self.binding, %error, "lines were not added to the logs of tasks");
         }
-        fault::point!("step/told");
+        sent.is_ok()
     }
 
     fn line(&self, level: &'static str, msg: String, case: &Case) -> Event {
@@ -200,5 +255,29 @@ impl Hands<'_> {
             msg,
             timestamp: Timestamp::now().as_millisecond(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warning_is_told_once_unless_the_server_did_not_take_it() {
+        let task: TaskId = "0123456789abcdef0123456789abcdef".parse().unwrap();
+        let event = |reason: &str, warning| diagnose::Event {
+            reason: reason.into(),
+            message: "m".into(),
+            warning,
+        };
+        let told = Told::default();
+        let events = [event("Failed", true), event("Pulling", false)];
+        let new = |most| told.new_warnings(&task, &events, most);
+        assert_eq!(new(0), [""; 0], "its log is full");
+        let first = new(1);
+        assert_eq!(first, ["Kubernetes: Failed: m\n"]);
+        assert_eq!(new(2), [""; 0]);
+        told.forget(&task, &first);
+        assert_eq!(new(1), first);
     }
 }

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -19,17 +20,16 @@ use crate::controller::patience::Troubles;
 use crate::controller::row::JobRow;
 use crate::controller::turn::Turn;
 use crate::crd::{self, QueueBindingSpec};
-use crate::pod::label;
+use crate::pod::{self, label};
 use crate::task::{Status, TaskId};
 
 /// Policy of the binding; admission is each task's own.
 pub(super) fn policy(spec: &QueueBindingSpec, retiring: bool) -> Policy {
     let lifecycle = &spec.lifecycle;
-    let signed = |period: crd::Period| {
-        SignedDuration::try_from(period.duration()).unwrap_or(SignedDuration::MAX)
-    };
+    let signed = |time: Duration| SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX);
+    let closing = lifecycle.abort_grace_period.duration();
     Policy {
-        pending_timeout: signed(lifecycle.pending_timeout),
+        pending_timeout: signed(lifecycle.pending_timeout.duration()),
         on_pending_timeout: match lifecycle.on_pending_timeout {
             crd::OnPendingTimeout::Requeue => OnPendingTimeout::Requeue,
             crd::OnPendingTimeout::Fail => OnPendingTimeout::Fail,
@@ -41,7 +41,7 @@ pub(super) fn policy(spec: &QueueBindingSpec, retiring: bool) -> Policy {
         },
         max_interruptions: u32::try_from(lifecycle.max_interruptions).unwrap_or(0),
         max_failures: u32::try_from(lifecycle.max_failures).unwrap_or(0),
-        grace: signed(lifecycle.abort_grace_period),
+        grace: signed(closing.saturating_add(pod::CLOSING)),
         restore_orphans: false,
         retiring,
         admission: Admission::No("not looked at".into()),
@@ -167,15 +167,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_executor_that_closes_its_task_has_the_grace_of_the_binding() {
+    fn an_executor_that_closes_its_task_has_the_grace_of_the_binding_and_time_to_leave() {
         let grace = |lifecycle: Value| {
             let spec = json!({"queues": [{"name": "gpu"}], "lifecycle": lifecycle});
             policy(&serde_json::from_value(spec).unwrap(), false).grace
         };
-        assert_eq!(grace(json!({})), SignedDuration::from_secs(30));
+        assert_eq!(grace(json!({})), SignedDuration::from_secs(30 + 120));
         assert_eq!(
             grace(json!({"abortGracePeriod": "2m"})),
-            SignedDuration::from_secs(120)
+            SignedDuration::from_secs(120 + 120)
         );
     }
 }

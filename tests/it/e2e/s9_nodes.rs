@@ -232,8 +232,10 @@ fn s9_tasks_of_a_node_that_stops_reporting_go_back_once_their_pods_are_known_to_
     assert_eq!(world.until_ended(&dead, 120)["status"], "completed");
     assert_eq!(node_of(&world, &dead, 2), there);
     assert_eq!(world.status(&cut_off), "completed");
-    wait("the other's Job goes with its pod", 90, || {
-        world.job_of(&cut_off).is_null().then_some(())
+    wait("the other's Job is done with when its pod is", 90, || {
+        let job = world.job_of(&cut_off);
+        let is_settled = job["metadata"]["labels"]["trainyard.dev/state"] == "settled";
+        (job.is_null() || is_settled).then_some(())
     });
     assert_eq!(
         runs(&player),

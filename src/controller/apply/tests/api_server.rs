@@ -1,13 +1,13 @@
-//! The Jobs of an API server, as a router in this process.
+//! The Jobs and Events of an API server, as a router in this process.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::controller::tests::{job_name, merge, refusal};
 
@@ -16,6 +16,10 @@ use crate::controller::tests::{job_name, merge, refusal};
 pub(super) struct Cluster {
     jobs: Arc<Mutex<HashMap<String, Value>>>,
     pub deleted: Arc<Mutex<Vec<Value>>>,
+    /// Answers to those who read Events, one after the other; the last one stays. `None`: nobody may read them.
+    pub events: Arc<Mutex<Option<Vec<Vec<Value>>>>>,
+    /// What was asked for by those who read Events.
+    pub asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Cluster {
@@ -25,6 +29,7 @@ impl Cluster {
         let router = Router::new()
             .route(all, post(create))
             .route(one, get(read).patch(patch).delete(delete))
+            .route("/api/v1/namespaces/{ns}/events", get(events))
             .with_state(self.clone());
         kube::Client::new(router, "ns")
     }
@@ -48,6 +53,19 @@ async fn read(State(cluster): State<Cluster>, Path((_, name)): Path<(String, Str
         Some(job) => axum::Json(job.clone()).into_response(),
         None => refusal(404),
     }
+}
+
+async fn events(State(cluster): State<Cluster>, RawQuery(query): RawQuery) -> Response {
+    let mut asked = cluster.asked.lock().unwrap();
+    asked.push(query.unwrap_or_default());
+    let answers = cluster.events.lock().unwrap();
+    let Some(answers) = &*answers else {
+        return refusal(403);
+    };
+    let items = answers.get(asked.len() - 1).or(answers.last());
+    let list =
+        json!({"apiVersion": "v1", "kind": "EventList", "metadata": {}, "items": items.unwrap()});
+    axum::Json(list).into_response()
 }
 
 async fn create(State(cluster): State<Cluster>, body: String) -> Response {

@@ -5,6 +5,7 @@ mod api_server;
 mod back;
 mod claim;
 mod end;
+mod last_events;
 
 use kube::runtime::events::{Recorder, Reporter};
 use serde_json::{Value, json};
@@ -247,6 +248,7 @@ impl Stage {
             told: &told,
             returned: &self.returned,
             lines: Lines::default(),
+            readers: Readers::default(),
             begun,
         };
         hands.carry_out(case).await.1
