@@ -82,12 +82,7 @@ fn run(flags: Flags) -> Result<program::Preview, String> {
         controller,
     } = flags;
     let settings = controller::settings_for_a_question(controller)?;
-    let given = read(&binding)?
-        .map(|value| {
-            serde_path_to_error::deserialize::<_, QueueBinding>(value)
-                .map_err(|error| format!("{binding:?} holds no QueueBinding: {error}"))
-        })
-        .transpose()?;
+    let given = read_binding(&binding)?;
     if let Some(document) = read(&task)? {
         let Some(given) = given else {
             return Err(format!(
@@ -106,8 +101,18 @@ fn run(flags: Flags) -> Result<program::Preview, String> {
     ask(program::preview(settings, which, &id))
 }
 
+/// The binding that a file holds; nothing if there is none of this name.
+pub(super) fn read_binding(path: &str) -> Result<Option<QueueBinding>, String> {
+    read(path)?
+        .map(|value| {
+            serde_path_to_error::deserialize::<_, QueueBinding>(value)
+                .map_err(|error| format!("{path:?} holds no QueueBinding: {error}"))
+        })
+        .transpose()
+}
+
 /// The content of a file; nothing if there is none of this name.
-fn read(path: &str) -> Result<Option<Value>, String> {
+pub(super) fn read(path: &str) -> Result<Option<Value>, String> {
     if !std::path::Path::new(path).is_file() {
         return Ok(None);
     }

@@ -4,6 +4,8 @@
 //! task on the server ─▶ its queue ─▶ a binding that serves it ─▶ one pass with tied hands ─▶ phase, step, pod ─▶ the answer
 //! ```
 
+mod files;
+
 use jiff::Timestamp;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
@@ -19,6 +21,8 @@ use crate::claim::{Admission, Entry, Phase, Step, TaskFact, UserQueue, Why};
 use crate::config::Settings;
 use crate::crd::{QueueBinding, condition};
 use crate::task::{Status, TaskId};
+
+pub use files::explain_offline;
 
 /// Why no explanation can be given.
 #[derive(Debug, thiserror::Error)]

@@ -255,6 +255,7 @@ impl Loop {
             job: rendered.job,
             fields,
             notes,
+            image_refused: rendered.image_refused,
         })
     }
 }

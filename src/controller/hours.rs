@@ -17,6 +17,17 @@ pub(super) fn is_closed(suspended: bool, schedule: &[Hours], now: Timestamp) -> 
     suspended || open(schedule, now).is_err_and(|waiting| waiting.reason == OUTSIDE)
 }
 
+/// Why nothing is taken now by the binding's own wish, or by a mistake in it.
+pub(super) fn hold(suspended: bool, schedule: &[Hours], now: Timestamp) -> Option<Waiting> {
+    if suspended {
+        return Some(Waiting::new(
+            "Suspended",
+            "the binding is suspended (spec.suspend)",
+        ));
+    }
+    open(schedule, now).err()
+}
+
 /// Whether tasks are taken now; else when they will be.
 pub(super) fn open(schedule: &[Hours], now: Timestamp) -> Result<(), Waiting> {
     if schedule.is_empty() {

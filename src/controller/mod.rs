@@ -55,7 +55,7 @@ mod validate;
 mod verdict;
 mod warn;
 
-pub use explain::{AskError, Explanation, Fact, explain};
+pub use explain::{AskError, Explanation, Fact, explain, explain_offline};
 pub use preview::{Preview, Which, preview, preview_offline};
 pub use retire::{RetireError, retire};
 pub use shadow::{Deed, shadow};

@@ -210,15 +210,9 @@ fn hold(scene: &Scene<'_>, memory: &Memory) -> Option<Waiting> {
     if scene.retiring {
         return Some(Waiting::new("Deleting", "the binding is being deleted"));
     }
-    if scene.binding.spec.suspend {
-        return Some(Waiting::new(
-            "Suspended",
-            "the binding is suspended (spec.suspend)",
-        ));
-    }
-    match hours::open(&scene.binding.spec.schedule, Timestamp::now()) {
-        Ok(()) => {}
-        Err(closed) => return Some(closed),
+    let spec = &scene.binding.spec;
+    if let Some(closed) = hours::hold(spec.suspend, &spec.schedule, Timestamp::now()) {
+        return Some(closed);
     }
     if let Some(unsafe_for_claims) = &memory.kueue_hold {
         return Some(unsafe_for_claims.clone());

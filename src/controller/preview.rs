@@ -25,6 +25,8 @@ pub struct Preview {
     pub fields: Vec<render::Field>,
     /// What the task asks for and does not get, and what was assumed.
     pub notes: Vec<String>,
+    /// Why the task does not get the image that it asks for; under `imageCheck: Enforce` it is failed for that.
+    pub image_refused: Option<String>,
 }
 
 /// Which binding.
@@ -123,6 +125,13 @@ pub(super) fn of_command(rendered: &Rendered, found: Option<&Finding<Command>>) 
     }
 }
 
+/// The task of a document: what `tasks.get_by_id` answers, or the task in it.
+pub(super) fn task_of(document: &Value) -> Result<Task, AskError> {
+    let document = document.get("task").unwrap_or(document);
+    serde_path_to_error::deserialize(document.clone())
+        .map_err(|error| AskError::Other(format!("the task's document is not readable: {error}")))
+}
+
 /// The Job of a task document, without server and cluster: ids of queues and the binding's UID are unknown then, and
 /// are zeros.
 pub fn preview_offline(
@@ -131,10 +140,7 @@ pub fn preview_offline(
     document: &Value,
 ) -> Result<Preview, AskError> {
     let own = Own::of(settings);
-    let document = document.get("task").unwrap_or(document);
-    let task: Task = serde_path_to_error::deserialize(document.clone()).map_err(|error| {
-        AskError::Other(format!("the task's document is not readable: {error}"))
-    })?;
+    let task = task_of(document)?;
     let source = match (&binding.spec.template, &binding.spec.template_ref) {
         (_, Some(_)) => {
             return Err(AskError::Other(
@@ -214,5 +220,6 @@ pub fn preview_offline(
         fields: render::origins(&rendered.job, &inputs, patch.map(|patch| patch.value)),
         job: rendered.job,
         notes,
+        image_refused: rendered.image_refused,
     })
 }

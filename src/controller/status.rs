@@ -1,7 +1,9 @@
 //! What the controller says about a binding: conditions with reasons, counters, and an Event for each change.
 //!
 //! Conditions are written when they change, counters at most every [`COUNTERS`]; by server-side apply under our own
-//! field manager, so nobody else's fields are touched.
+//! field manager, so nobody else's fields are touched. What was told by an Event is remembered in [`told`].
+
+mod told;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,6 +16,7 @@ use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
 use tokio::time::Instant;
 
+use self::told::Told;
 use super::cluster::{self, call};
 use super::fault;
 use crate::crd::{QueueBinding, QueueBindingStatus, QueueStatus, condition};
@@ -183,6 +186,7 @@ pub(super) struct Writer {
     api: Api<QueueBinding>,
     recorder: Recorder,
     written: Option<(QueueBindingStatus, Instant)>,
+    told: Told,
 }
 
 impl Writer {
@@ -191,6 +195,7 @@ impl Writer {
             api,
             recorder,
             written: None,
+            told: Told::default(),
         }
     }
 
@@ -219,7 +224,9 @@ impl Writer {
         if before == Some(&wanted) || !(conditions_changed || counters_due) {
             return Ok(());
         }
-        let changes = changes(before, &wanted);
+        // What could not be written is not told either.
+        let mut told = self.told.clone();
+        let changes = told.changes(before, &wanted);
         let patch = json!({
             "apiVersion": QueueBinding::api_version(&()), "kind": QueueBinding::kind(&()),
             "metadata": {"name": binding.name_any()},
@@ -233,6 +240,7 @@ impl Writer {
         .await?;
         fault::point!("status/written");
         self.written = Some((wanted, now));
+        self.told = told;
         for (type_, condition) in changes {
             log(binding, type_, &condition);
             self.event(binding, type_, &condition.reason, &condition.message)
@@ -331,38 +339,6 @@ fn whole_second(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
-/// Conditions that came to fail, or that recovered, as Events.
-fn changes(
-    before: Option<&QueueBindingStatus>,
-    wanted: &QueueBindingStatus,
-) -> Vec<(EventType, Condition)> {
-    let told = |condition: &&Condition| {
-        condition.type_ != condition::READY && condition.type_ != condition::CAPACITY_AVAILABLE
-    };
-    wanted
-        .conditions
-        .iter()
-        .filter(told)
-        .filter_map(|condition| {
-            let earlier = before.and_then(|before| {
-                before
-                    .conditions
-                    .iter()
-                    .find(|known| known.type_ == condition.type_)
-            });
-            let failed = |condition: &Condition| condition.status == "False";
-            match (earlier, failed(condition)) {
-                (Some(known), true) if failed(known) && known.message == condition.message => None,
-                (_, true) => Some((EventType::Warning, condition.clone())),
-                (Some(known), false) if failed(known) && condition.status == "True" => {
-                    Some((EventType::Normal, condition.clone()))
-                }
-                _ => None,
-            }
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -457,17 +433,5 @@ mod tests {
         let first = status(&binding(), &all_well(), Some(&counters), None, at(5));
         let second = status(&binding(), &Verdicts::default(), None, Some(&first), at(6));
         assert_eq!((second.queued, second.running), (Some(4), Some(2)));
-    }
-
-    #[test]
-    fn an_event_tells_a_fault_once_and_its_end_once() {
-        let fine = status(&binding(), &all_well(), None, None, at(5));
-        assert!(changes(None, &fine).is_empty());
-        let mut verdicts = all_well();
-        verdicts.fails(Trouble::new(condition::CREDENTIALS_VALID, "Refused", "no"));
-        let faulty = status(&binding(), &verdicts, None, Some(&fine), at(6));
-        assert_eq!(changes(Some(&fine), &faulty).len(), 1);
-        assert!(changes(Some(&faulty), &faulty).is_empty());
-        assert_eq!(changes(Some(&faulty), &fine).len(), 1);
     }
 }

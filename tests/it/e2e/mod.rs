@@ -31,6 +31,7 @@ mod s21_log_latency;
 mod s26_retention;
 mod s27_suspend_and_delete;
 mod s28_alerts;
+mod s28_events;
 mod s29_render_and_explain;
 mod s31_foreign;
 mod s32_permits;

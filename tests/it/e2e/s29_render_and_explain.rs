@@ -190,4 +190,44 @@ fn s29_render_is_the_job_that_is_created_and_explain_changes_nothing() {
     );
     assert!(text.contains(&format!("ty-{second}-1")), "{text}");
     assert!(!text.contains(&world.secret), "no secret is printed");
+    explains_from_files(&world, &second);
+}
+
+/// What `explain` says of a task without a server and a cluster: of one that has ended, and of the same if it waited.
+fn explains_from_files(world: &World, task: &str) {
+    let write = |name: &str, content: &Value| {
+        let file = world.dir.path().join(name);
+        std::fs::write(&file, content.to_string()).expect("written");
+        file
+    };
+    let mut document = world.task(task);
+    let mut binding = world.get(&["queuebinding", "gpu"]);
+    let objects = write("objects.json", &world.get(&["jobs,pods,events"]));
+    let explain = |document: &Value, binding: &Value| {
+        let told = Command::new(env!("CARGO_BIN_EXE_trainyard"))
+            .args(["explain", "task"])
+            .arg(write("task.json", &json!({"task": document})))
+            .arg("--binding")
+            .arg(write("binding.json", binding))
+            .env_remove("KUBECONFIG")
+            .args(["--objects"])
+            .arg(&objects)
+            .output()
+            .expect("explain runs");
+        let error = String::from_utf8_lossy(&told.stderr);
+        assert!(told.status.success(), "{error}");
+        String::from_utf8_lossy(&told.stdout).into_owned()
+    };
+    let told = explain(&document, &binding);
+    assert!(told.starts_with("it is completed"), "{told}");
+    assert!(told.contains(&format!("ty-{task}-1: ended")), "{told}");
+    // The same before anything was made of it.
+    document["status"] = json!("queued");
+    document["id"] = json!("0123456789abcdef0123456789abcdef");
+    binding["spec"]["suspend"] = json!(true);
+    let told = explain(&document, &binding);
+    assert!(
+        told.starts_with("it waits in its queue: the binding is suspended"),
+        "{told}"
+    );
 }

@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use super::s28_events::until_told;
 use super::taken::{nowhere, taken, until_taken};
 use super::world::{World, wait};
 
@@ -33,6 +34,7 @@ fn s47_a_task_that_another_consumer_dropped_is_told_and_left_alone() {
     });
     let message = condition["message"].as_str().unwrap_or_default();
     assert!(message.contains(&task), "{message}");
+    until_told(&world, &[("Stranded", "gpu")]);
     assert_eq!(world.condition("gpu", "Ready")["status"], "True");
     let label = format!("binding=\"{}/gpu\"", world.namespace);
     assert!((world.metric("trainyard_stranded_tasks", &[&label]) - 1.0).abs() < 0.1);
@@ -46,6 +48,7 @@ fn s47_a_task_that_another_consumer_dropped_is_told_and_left_alone() {
     wait("the condition is over", 60, || {
         (world.condition("gpu", "NothingStranded")["status"] == "True").then_some(())
     });
+    until_told(&world, &[("AllAccountedFor", "gpu")]);
     assert_eq!(world.counter.lines().len(), 1);
 }
 

@@ -130,6 +130,60 @@ fn s6_a_task_that_is_reset_and_enqueued_in_the_same_second_runs_once() {
     assert_eq!(world.counter.lines().len(), 2);
 }
 
+/// Tells who counts outside of the cluster that it has begun, and that it was asked to end, which it then does.
+fn farewell(world: &World) -> String {
+    let asked = world.counter.python("asked").replace('\n', "\n    ");
+    let begun = world.counter.python("begun");
+    format!(
+        "import signal, sys, time\n\
+         def end(*_):\n    {asked}\n    sys.exit(0)\n\
+         signal.signal(signal.SIGTERM, end)\n{begun}time.sleep(600)\n"
+    )
+}
+
+#[test]
+fn s6_a_running_task_that_is_reset_or_deleted_gets_sigterm_and_leaves_nothing() {
+    let world = World::with_binding("s6-running");
+    let act: [(&str, Act); 2] = [
+        ("reset", |world, task| {
+            world.call("tasks.reset", &json!({"task": task, "force": true}));
+        }),
+        ("delete", |world, task| {
+            world.call("tasks.delete", &json!({"task": task, "force": true}));
+        }),
+    ];
+    let source = farewell(&world);
+    let tasks = act.map(|(what, _)| world.run(what, &source, "gpu"));
+    let has_said = |word: &str, task: &String| {
+        let line = format!("{word} {task}");
+        world.counter.lines().contains(&line)
+    };
+    wait("both run", 90, || {
+        tasks
+            .iter()
+            .all(|task| has_said("begun", task))
+            .then_some(())
+    });
+    for ((what, act), task) in act.iter().zip(&tasks) {
+        act(&world, task);
+        let begun = Instant::now();
+        wait("SIGTERM reaches its code", 30, || {
+            has_said("asked", task).then_some(())
+        });
+        println!(
+            "{what}: SIGTERM after {:.1} s",
+            begun.elapsed().as_secs_f64()
+        );
+        until_gone(&world, task, what);
+    }
+    // Whatever its pod did last, the end of the run is not written into what its user has made of the task.
+    assert_eq!(world.status(&tasks[0]), "created");
+    assert_eq!(world.status(&tasks[1]), "gone");
+    let mut runs = world.counter.lines();
+    runs.retain(|line| line.starts_with("begun"));
+    assert_eq!(runs.len(), 2, "each ran once");
+}
+
 #[test]
 fn a_task_that_is_moved_to_another_queue_while_it_waits_goes_there() {
     let world = waiting_world("s6-move");

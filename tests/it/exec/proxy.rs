@@ -21,6 +21,8 @@ pub enum Fate {
     Unavailable,
     /// Answered with 429 that asks for so many seconds.
     Patience(u64),
+    /// Answered with this status and body without asking the server.
+    Says(u16, &'static str),
     /// The client is cut off, and only then the server gets the request.
     Late,
 }
@@ -106,6 +108,13 @@ fn serve(
         Fate::Patience(seconds) => {
             let answer = format!(
                 "HTTP/1.1 429 Too Many Requests\r\nRetry-After: {seconds}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            );
+            return client.write_all(answer.as_bytes()).ok();
+        }
+        Fate::Says(status, body) => {
+            let answer = format!(
+                "HTTP/1.1 {status} As Told\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                body.len()
             );
             return client.write_all(answer.as_bytes()).ok();
         }

@@ -18,6 +18,7 @@ fn kind_of(name: &str) -> Option<(&'static str, &'static str, bool)> {
         "job" | "jobs" => ("apis/batch/v1", "jobs", true),
         "pod" | "pods" => ("api/v1", "pods", true),
         "event" | "events" => ("api/v1", "events", true),
+        "events.events.k8s.io" => ("apis/events.k8s.io/v1", "events", true),
         "secret" => ("api/v1", "secrets", true),
         "configmap" => ("api/v1", "configmaps", true),
         "serviceaccount" => ("api/v1", "serviceaccounts", true),
