@@ -299,19 +299,25 @@ mod tests {
         preview::task_of(&document).unwrap()
     }
 
-    fn rendered() -> Result<Preview, AskError> {
-        Ok(Preview {
+    fn rendered() -> Preview {
+        Preview {
             job: json!({"metadata": {"annotations": {"trainyard.dev/requests": "nvidia.com/gpu=2"}}}),
             fields: Vec::new(),
             notes: Vec::new(),
             image_refused: Some("image \"x\" is not allowed here".into()),
-        })
+        }
     }
 
     fn of_binding(spec: &Value) -> String {
         let found = Found::default();
         let now = Timestamp::UNIX_EPOCH;
-        answer(&binding(spec), &task("queued"), &found, &rendered(), now)
+        answer(
+            &binding(spec),
+            &task("queued"),
+            &found,
+            &Ok(rendered()),
+            now,
+        )
     }
 
     #[test]
@@ -373,7 +379,13 @@ mod tests {
         assert_eq!(messages, ["ours"]);
         let told = |status: &str, found: &Found| {
             let now = Timestamp::UNIX_EPOCH;
-            answer(&binding(&json!({})), &task(status), found, &rendered(), now)
+            answer(
+                &binding(&json!({})),
+                &task(status),
+                found,
+                &Ok(rendered()),
+                now,
+            )
         };
         let waits = told("queued", &found);
         assert!(

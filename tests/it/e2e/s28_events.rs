@@ -298,7 +298,7 @@ fn s28_each_reason_of_an_event_is_told_on_the_cluster_and_no_other() {
 
     // The one task stays where it is, and its user hears why; the other has come to its end.
     assert_eq!(world.status(&refused), "queued");
-    assert_eq!(world.entries("job-refused"), [refused.clone()]);
+    assert_eq!(world.entries("job-refused"), std::slice::from_ref(&refused));
     wait("its log says why its Job is not made", 30, || {
         let log = world.log(&refused).join("\n");
         (log.contains("the API server refuses its Job") && log.contains(NO_CLASS)).then_some(())
