@@ -25,8 +25,8 @@ pub struct Arguments {
     /// The same
     #[arg(long, value_name = "NAME", conflicts_with = "name")]
     only: Option<String>,
-    /// Compare ours and the incumbent on this ClearML server, as pods reach it, instead of on `trainyard server`; keys
-    /// by CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY, other ports than 8080 and 8081 by CLEARML_WEB_HOST and
+    /// Compare ours and the incumbent on this ClearML server, as pods reach it, instead of on `trainyard server`: for NAME
+    /// `incumbent`, or what begins with it; keys by CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY, other ports than 8080 and 8081 by CLEARML_WEB_HOST and
     /// CLEARML_FILES_HOST. The document, whose figures are those of our own server, is left as it is
     #[arg(long, value_name = "URL")]
     server: Option<String>,
@@ -101,6 +101,8 @@ impl Figure {
 const EXECUTOR: &str = "executor";
 /// Those of the server need nothing but the program.
 const SERVER: &str = "server";
+/// Those that set the incumbent beside the controller, on any server.
+const INCUMBENT: &str = "incumbent";
 /// What the executor installs.
 const FORTY: &str = "tests/wheels/forty.txt";
 
@@ -158,14 +160,13 @@ fn with_executor(index: &Index, command: Command) -> Result<Command> {
 
 /// Measures, prints the table, and writes the document.
 pub fn main(arguments: &Arguments) -> Result<()> {
+    let mut only = arguments.name.as_deref().or(arguments.only.as_deref());
     if let Some(server) = &arguments.server {
+        only = Some(compared(only)?);
         check_given(server)?;
     }
     let kubeconfig = arguments.which.foreign()?;
     cluster::install_missing(kubeconfig.as_deref())?;
-    let only = arguments.name.as_deref().or(arguments.only.as_deref());
-    // The other benches measure our own server, or need one that they may kill.
-    let only = only.or(arguments.server.is_some().then_some("incumbent"));
     let filter = format!("bench::{}", only.unwrap_or_default());
     let mut command = test::it();
     command.args([filter.as_str(), "--nocapture", "--test-threads=1"]);
@@ -225,7 +226,7 @@ pub fn main(arguments: &Arguments) -> Result<()> {
         for comparison in &comparisons {
             writeln!(table, "{}", comparison.row())?;
         }
-        table += INCUMBENT;
+        table += BESIDE;
     }
     println!("\n{table}");
     if let Some(server) = &arguments.server {
@@ -248,6 +249,17 @@ pub fn main(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
+/// Which benches run on a server that was named: the others measure our own, or need one that they may kill.
+fn compared(only: Option<&str>) -> Result<&str> {
+    let name = only.unwrap_or(INCUMBENT);
+    if !name.starts_with(INCUMBENT) {
+        bail!(
+            "`{name}` measures `trainyard server` alone: with --server name `{INCUMBENT}`, a bench whose name begins with it, or nothing"
+        );
+    }
+    Ok(name)
+}
+
 /// A server that cannot be used is told before anything is started for it.
 fn check_given(server: &str) -> Result<()> {
     if !server.starts_with("http://") && !server.starts_with("https://") {
@@ -263,7 +275,7 @@ fn check_given(server: &str) -> Result<()> {
 
 /// Parts of the document that a run of their own makes; each stands between lines of its own, so that every run leaves
 /// the others' alone.
-const PARTS: [&str; 4] = ["controller", EXECUTOR, SERVER, "incumbent"];
+const PARTS: [&str; 4] = ["controller", EXECUTOR, SERVER, INCUMBENT];
 
 fn marks(part: &str) -> (String, String) {
     (
@@ -355,7 +367,7 @@ fn told<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// What the figures of the incumbent are.
-const INCUMBENT: &str = "
+const BESIDE: &str = "
 Incumbent: `clearml-agent` 3.0.3 in the same run, with the same server, package index, Python and task: its Kubernetes
 glue with the real kubectl; its daemon, whose tasks are processes of this machine, beside our pods; and where no pod is
 named `clearml-agent execute` beside the three programs of a pod, all as processes of one machine. In its favour it
@@ -390,6 +402,25 @@ mod tests {
             "Some CPU @ 2.00GHz, 8.0 GiB of memory"
         );
         assert_eq!(hardware("", ""), "an unknown model, ? GiB of memory");
+    }
+
+    #[test]
+    fn on_a_server_that_is_named_nothing_runs_but_the_comparison() {
+        for (asked, runs) in [
+            (None, INCUMBENT),
+            (Some("incumbent"), "incumbent"),
+            (Some("incumbent::glue_requests"), "incumbent::glue_requests"),
+        ] {
+            assert_eq!(compared(asked).ok(), Some(runs));
+        }
+        for name in ["server", "executor", "controller", "inc", ""] {
+            let told = compared(Some(name)).map_err(|error| error.to_string());
+            let told = told.err().unwrap_or_default();
+            assert!(
+                told.starts_with(&format!("`{name}` measures `trainyard server` alone")),
+                "{told}"
+            );
+        }
     }
 
     #[test]
