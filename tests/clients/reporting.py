@@ -1,6 +1,7 @@
 """Scalars, plots, tables, images, media and console text, read back as the SDK reads them."""
 
 import io
+import json
 import math
 import sys
 from pathlib import Path
@@ -12,8 +13,55 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from clearml import Logger, Task
+from clearml.storage import StorageManager
 from flow import done, eventually, held, same
 from PIL import Image
+
+
+def alike(what, seen, expected, tolerance=1e-5):
+    """`held` for numbers of one shape: the SDK makes most of them `float32`."""
+    seen, expected = np.asarray(seen, dtype=float), np.asarray(expected, dtype=float)
+    close = seen.shape == expected.shape and np.allclose(seen, expected, rtol=0, atol=tolerance)
+    held(f"{what} should be {expected.tolist()}", close, seen.tolist())
+
+
+def traces(plot):
+    """What a plot draws, as plotly takes it."""
+    return json.loads(plot["plot_str"])["data"]
+
+
+def cells(plot):
+    """Head and columns of a table; of a column's name plotly takes a list."""
+    (table,) = traces(plot)
+    same("a table's type", table["type"], "table")
+    names = [name[0] if isinstance(name, list) else name for name in table["header"]["values"]]
+    return names, table["cells"]["values"]
+
+
+def curve(what, plot, expected):
+    """What matplotlib drew: numbers, or a picture where the SDK cannot turn it into them."""
+    figure = json.loads(plot["plot_str"])
+    if figure["data"]:
+        lines = [trace["y"] for trace in figure["data"] if len(trace.get("y") or []) == len(expected)]
+        held(f"{what} should be {expected}", any(np.allclose(np.asarray(y, dtype=float), expected) for y in lines), lines)
+    else:
+        source = figure["layout"]["images"][0]["source"]
+        held(f"{what}, as a picture", Path(StorageManager.get_local_copy(source)).stat().st_size > 0, source)
+
+
+def contents(sample):
+    """The bytes of a debug sample."""
+    return Path(StorageManager.get_local_copy(sample["url"])).read_bytes()
+
+
+def pixels(sample):
+    """The colours of a debug sample; their deviation from what was reported is that of JPEG."""
+    return np.asarray(Image.open(io.BytesIO(contents(sample))).convert("RGB"))
+
+
+def picture(green):
+    """An image of one colour."""
+    return np.full((16, 24, 3), (200, green, 0), dtype=np.uint8)
 
 
 def main():
@@ -33,12 +81,13 @@ def main():
     print("a printed line")
     print("an error line", file=sys.stderr)
 
+    cloud, surface, confusion = np.random.rand(5, 3), np.random.rand(4, 4), np.array([[5, 1, 0], [2, 7, 0.5], [0, 0, 9]])
     logger.report_histogram("plots", "histogram", iteration=0, values=np.arange(5), xlabels=list("abcde"))
     logger.report_vector("plots", "vector", iteration=0, values=[1, 2, 3])
     logger.report_scatter2d("plots", "scatter", iteration=0, scatter=np.array([[0, 1], [1, 2]]), mode="markers")
-    logger.report_scatter3d("plots", "cloud", iteration=0, scatter=np.random.rand(5, 3))
-    logger.report_surface("plots", "surface", iteration=0, matrix=np.random.rand(4, 4))
-    logger.report_confusion_matrix("plots", "confusion", iteration=3, matrix=np.eye(3), xlabels=list("abc"))
+    logger.report_scatter3d("plots", "cloud", iteration=0, scatter=cloud)
+    logger.report_surface("plots", "surface", iteration=0, matrix=surface)
+    logger.report_confusion_matrix("plots", "confusion", iteration=3, matrix=confusion, xlabels=list("abc"))
     logger.report_table("tables", "frame", iteration=0, table_plot=pd.DataFrame({"a": [1, 2], "b": ["x", "y"]}))
     Path("table.csv").write_text("a,b\n1,2\n")
     logger.report_table("tables", "csv", iteration=0, csv="table.csv")
@@ -52,17 +101,15 @@ def main():
     logger.report_matplotlib_figure("figures", "figure", iteration=0, figure=plt.gcf())
     logger.report_matplotlib_figure("figures", "as image", iteration=0, figure=plt.gcf(), report_image=True)
 
-    picture = np.zeros((16, 24, 3), dtype=np.uint8)
-    picture[:, :, 0] = 200
     for i in range(3):
-        logger.report_image("samples", "array", iteration=i, image=picture)
-    logger.report_image("samples", "pillow", iteration=0, image=Image.fromarray(picture))
-    Image.fromarray(picture).save("picture.png")
+        logger.report_image("samples", "array", iteration=i, image=picture(60 * i))
+    logger.report_image("samples", "pillow", iteration=0, image=Image.fromarray(picture(180)))
+    Image.fromarray(picture(240)).save("picture.png")
     logger.report_image("samples", "file", iteration=0, local_path="picture.png")
     logger.report_image("samples", "address", iteration=0, url="https://example.org/picture.jpg")
     Path("page.html").write_text("<b>page</b>")
     logger.report_media("media", "page", iteration=0, local_path="page.html")
-    logger.report_media("media", "stream", iteration=0, stream=io.BytesIO(b"RIFF"), file_extension="wav")
+    logger.report_media("media", "stream", iteration=0, stream=io.BytesIO(bytes(range(256))), file_extension="wav")
     logger.report_media("media", "address", iteration=0, url="https://example.org/film.mp4")
     task.flush(wait_for_uploads=True)
     task.close()
@@ -91,21 +138,46 @@ def main():
         ("plots", "confusion"), ("plots", "plotly"), ("tables", "frame"), ("tables", "csv"), ("figures", "figure"),
     ]:  # fmt: skip
         held(f"plot {key}", key in plots, list(plots))
-    held("a plot's text", "plot_str" in plots["plots", "confusion"] and "heatmap" in plots["plots", "confusion"]["plot_str"])
+    same("a histogram", [traces(plots["plots", "histogram"])[0][axis] for axis in "xy"], [list("abcde"), [0, 1, 2, 3, 4]])
+    alike("a vector", traces(plots["plots", "vector"])[0]["y"], [1, 2, 3])
+    scatter = traces(plots["plots", "scatter"])[0]
+    alike("points of a plane", [scatter["x"], scatter["y"]], [[0, 1], [1, 2]])
+    same("how they are drawn", scatter["mode"], "markers")
+    points = traces(plots["plots", "cloud"])[0]
+    alike("points of a space", [points[axis] for axis in "xyz"], cloud.T)
+    alike("a surface", traces(plots["plots", "surface"])[0]["z"], surface)
+    heat = traces(plots["plots", "confusion"])[0]
+    same("a matrix is a", heat["type"], "heatmap")
+    same("its labels", heat["x"], list("abc"))
+    alike("a matrix", heat["z"], confusion)
     same("a plot's iteration", plots["plots", "confusion"]["iter"], 3)
-    held("what matplotlib showed", any("drawn" in metric for metric, _ in plots), list(plots))
+    bar = traces(plots["plots", "plotly"])[0]
+    same("a figure of plotly's", [bar["type"], bar["x"], bar["y"]], ["bar", [1], [2]])
+    same("a table", cells(plots["tables", "frame"]), (["a", "b"], [[1, 2], ["x", "y"]]))
+    same("a table of a file", cells(plots["tables", "csv"]), (["a", "b"], [[1], [2]]))
+    curve("a figure of matplotlib's", plots["figures", "figure"], [3, 2, 1])
+    shown = [plot for (metric, _), plot in plots.items() if "drawn" in metric]
+    held("a plot of what matplotlib showed", shown, list(plots))
+    curve("what matplotlib showed", shown[0], [1, 2, 3])
 
     samples = read.get_debug_samples("samples", "array", n_last_iterations=10)
     same("images of a series", sorted(s["iter"] for s in samples), [0, 1, 2])
-    from clearml.storage import StorageManager
+    for sample in samples:
+        alike(f"the image of iteration {sample['iter']}", pixels(sample), picture(60 * sample["iter"]), tolerance=8)
 
-    image = Image.open(StorageManager.get_local_copy(samples[0]["url"]))
-    same("the image itself", image.size, (24, 16))
-    for title, series in [("samples", "pillow"), ("samples", "file"), ("samples", "address"), ("media", "page"),
-                          ("media", "stream"), ("media", "address"), ("figures", "as image")]:  # fmt: skip
-        held(f"sample {title} {series}", read.get_debug_samples(title, series), None)
-    address = read.get_debug_samples("media", "page")[0]["url"]
-    same("the media itself", Path(StorageManager.get_local_copy(address)).read_text(), "<b>page</b>")
+    def only(title, series):
+        found = read.get_debug_samples(title, series)
+        same(f"samples of {title} {series}", len(found), 1)
+        return found[0]
+
+    alike("an image of pillow's", pixels(only("samples", "pillow")), picture(180), tolerance=8)
+    same("an image of a file", contents(only("samples", "file")), Path("picture.png").read_bytes())
+    same("an image of elsewhere", only("samples", "address")["url"], "https://example.org/picture.jpg")
+    same("a page", contents(only("media", "page")), b"<b>page</b>")
+    same("a stream", contents(only("media", "stream")), bytes(range(256)))
+    same("a film of elsewhere", only("media", "address")["url"], "https://example.org/film.mp4")
+    figure = pixels(only("figures", "as image"))
+    held("a figure as an image", figure.shape[0] > 100 and figure.min() < 100 and figure.max() > 200, figure.shape)
 
     console = "\n".join(read.get_reported_console_output(number_of_reports=100))
     for line in ("a line by report_text", "a warning", "a printed line", "an error line"):

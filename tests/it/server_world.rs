@@ -92,7 +92,8 @@ impl Program {
         Self::start_at(command, data, "127.0.0.1:0")
     }
 
-    fn start_at(command: &mut Command, data: &Path, listen: &str) -> Self {
+    /// The same at this address.
+    pub fn start_at(command: &mut Command, data: &Path, listen: &str) -> Self {
         let mut child = command
             .args(["server", "--listen", listen, "--data"])
             .arg(data)

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: measures on the real cluster and writes `docs/benchmarks.md`.
 
 mod compare;
+mod document;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -14,6 +15,7 @@ use anyhow::{Context, Result, bail};
 use crate::image::programs;
 use crate::{cluster, dirs, index, sh, test, tools};
 use compare::Comparison;
+use document::PARTS;
 
 /// What to measure.
 #[derive(clap::Args)]
@@ -25,8 +27,8 @@ pub struct Arguments {
     /// The same
     #[arg(long, value_name = "NAME", conflicts_with = "name")]
     only: Option<String>,
-    /// Compare ours and the incumbent on this ClearML server, as pods reach it, instead of on `trainyard server`; keys
-    /// by CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY, other ports than 8080 and 8081 by CLEARML_WEB_HOST and
+    /// Compare ours and the incumbent on this ClearML server, as pods reach it, instead of on `trainyard server`: for NAME
+    /// `incumbent`, or what begins with it; keys by CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY, other ports than 8080 and 8081 by CLEARML_WEB_HOST and
     /// CLEARML_FILES_HOST. The document, whose figures are those of our own server, is left as it is
     #[arg(long, value_name = "URL")]
     server: Option<String>,
@@ -101,6 +103,8 @@ impl Figure {
 const EXECUTOR: &str = "executor";
 /// Those of the server need nothing but the program.
 const SERVER: &str = "server";
+/// Those that set the incumbent beside the controller, on any server.
+const INCUMBENT: &str = "incumbent";
 /// What the executor installs.
 const FORTY: &str = "tests/wheels/forty.txt";
 
@@ -158,14 +162,13 @@ fn with_executor(index: &Index, command: Command) -> Result<Command> {
 
 /// Measures, prints the table, and writes the document.
 pub fn main(arguments: &Arguments) -> Result<()> {
+    let mut only = arguments.name.as_deref().or(arguments.only.as_deref());
     if let Some(server) = &arguments.server {
+        only = Some(compared(only)?);
         check_given(server)?;
     }
     let kubeconfig = arguments.which.foreign()?;
     cluster::install_missing(kubeconfig.as_deref())?;
-    let only = arguments.name.as_deref().or(arguments.only.as_deref());
-    // The other benches measure our own server, or need one that they may kill.
-    let only = only.or(arguments.server.is_some().then_some("incumbent"));
     let filter = format!("bench::{}", only.unwrap_or_default());
     let mut command = test::it();
     command.args([filter.as_str(), "--nocapture", "--test-threads=1"]);
@@ -225,7 +228,7 @@ pub fn main(arguments: &Arguments) -> Result<()> {
         for comparison in &comparisons {
             writeln!(table, "{}", comparison.row())?;
         }
-        table += INCUMBENT;
+        table += document::BESIDE;
     }
     println!("\n{table}");
     if let Some(server) = &arguments.server {
@@ -235,17 +238,24 @@ pub fn main(arguments: &Arguments) -> Result<()> {
     let path = dirs::repository().join("docs/benchmarks.md");
     let before = fs::read_to_string(&path).unwrap_or_default();
     let text = match only {
-        None => PARTS.iter().fold(document(&table), |text, part| {
-            with_section(&text, part, section(&before, part))
-        }),
-        Some(name) if PARTS.contains(&name) => {
-            with_section(&before, name, &format!("{}{table}", head(name)))
-        }
+        None => document::whole(&table, &before),
+        Some(name) if PARTS.contains(&name) => document::with_part(&before, name, &table),
         Some(_) => return Ok(()),
     };
     fs::write(&path, text)?;
     println!("wrote docs/benchmarks.md");
     Ok(())
+}
+
+/// Which benches run on a server that was named: the others measure our own, or need one that they may kill.
+fn compared(only: Option<&str>) -> Result<&str> {
+    let name = only.unwrap_or(INCUMBENT);
+    if !name.starts_with(INCUMBENT) {
+        bail!(
+            "`{name}` measures `trainyard server` alone: with --server name `{INCUMBENT}`, a bench whose name begins with it, or nothing"
+        );
+    }
+    Ok(name)
 }
 
 /// A server that cannot be used is told before anything is started for it.
@@ -261,146 +271,26 @@ fn check_given(server: &str) -> Result<()> {
     Ok(())
 }
 
-/// Parts of the document that a run of their own makes; each stands between lines of its own, so that every run leaves
-/// the others' alone.
-const PARTS: [&str; 4] = ["controller", EXECUTOR, SERVER, "incumbent"];
-
-fn marks(part: &str) -> (String, String) {
-    (
-        format!("<!-- {part} -->\n"),
-        format!("<!-- end of {part} -->\n"),
-    )
-}
-
-/// A part of a document; empty if it is not there.
-fn section<'a>(document: &'a str, part: &str) -> &'a str {
-    let (begin, end) = marks(part);
-    let found = document
-        .split_once(&begin)
-        .and_then(|(_, rest)| rest.split_once(&end));
-    found.map_or("", |(text, _)| text)
-}
-
-/// The document with this text as its part instead of its own.
-fn with_section(document: &str, part: &str, text: &str) -> String {
-    let (begin, end) = marks(part);
-    let (head, tail) = match document.split_once(&begin) {
-        Some((head, rest)) => (head, rest.split_once(&end).map_or("", |(_, tail)| tail)),
-        None => (document, ""),
-    };
-    if text.is_empty() {
-        return format!("{head}{tail}");
-    }
-    let gap = if head.ends_with("\n\n") { "" } else { "\n" };
-    format!("{head}{gap}{begin}{text}{end}{tail}")
-}
-
-/// What a part begins with.
-fn head(part: &str) -> String {
-    let (title, how) = match part {
-        EXECUTOR => (
-            "The executor",
-            "without a cluster: the programs of a pod's three containers as processes of\n\
-             one machine. \"Container start\" is the start of process 1.",
-        ),
-        "controller" => (
-            "The controller",
-            "on the cluster of `cargo xtask cluster up`, pods on simulated nodes (kwok).",
-        ),
-        SERVER => (
-            "The server",
-            "on one machine: server and clients side by side, data on its disk.",
-        ),
-        _ => (
-            "Beside the incumbent",
-            "both controllers on the same cluster, server and image, in turns.",
-        ),
-    };
-    format!(
-        "## {title}\n\n\
-         Made by `cargo xtask bench {part}`, {how}\n\
-         {}.\n\n",
-        machine()
-    )
-}
-
-/// What the figures were taken on, and its load at this moment.
-fn machine() -> String {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    let hardware = hardware(&read("/proc/cpuinfo"), &read("/proc/meminfo"));
-    let load = read("/proc/loadavg");
-    format!(
-        "{cores} shared cores of {hardware},\nLinux {}, load {} at the end",
-        read("/proc/sys/kernel/osrelease").trim(),
-        load.split(' ').next().unwrap_or("?")
-    )
-}
-
-/// Model of the processor and size of the memory, as the kernel tells them.
-fn hardware(cpuinfo: &str, meminfo: &str) -> String {
-    let model = told(cpuinfo, "model name").unwrap_or("an unknown model");
-    let memory = told(meminfo, "MemTotal")
-        .and_then(|text| text.strip_suffix(" kB")?.parse::<f64>().ok())
-        .map_or("?".to_owned(), |kib| format!("{:.1}", kib / 1_048_576.0));
-    format!("{model}, {memory} GiB of memory")
-}
-
-/// The first value of this name in a file of lines `name: value`.
-fn told<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    text.lines()
-        .filter_map(|line| line.split_once(':'))
-        .find(|(key, _)| key.trim() == name)
-        .map(|(_, value)| value.trim())
-}
-
-/// What the figures of the incumbent are.
-const INCUMBENT: &str = "
-Incumbent: `clearml-agent` 3.0.3 in the same run, with the same server, package index, Python and task: its Kubernetes
-glue with the real kubectl; its daemon, whose tasks are processes of this machine, beside our pods; and where no pod is
-named `clearml-agent execute` beside the three programs of a pod, all as processes of one machine. In its favour it
-finds agent, virtualenv, pip and uv ready, where its pods would install git, pip and the agent at every start.
-";
-
-fn document(table: &str) -> String {
-    let machine = machine();
-    format!(
-        "# Benchmarks\n\n\
-         Made by `cargo xtask bench` on the cluster of `cargo xtask cluster up`:\n\
-         {machine}; control plane, node,\n\
-         server, controller and tasks are all on them; controller-manager with `--kube-api-qps 1000`,\n\
-         `--concurrent-job-syncs` as it comes (5).\n\
-         The programs are those of the image (profile `image`: optimised for size, not for speed).\n\n{table}\n\
-         \"Container start\" is the start of the container's process 1, read from `/proc` by the script itself. Tests\n\
-         assert behaviour only; these figures are kept here. The requests before user code are compared by name and order in\n\
-         `tests/it/exec/fence.rs`, too.\n"
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_machine_is_told_as_the_kernel_knows_it() {
-        let cpuinfo = "processor\t: 0\nmodel name\t: Some CPU @ 2.00GHz\n\nprocessor\t: 1\nmodel name\t: Another\n";
-        let meminfo = "MemTotal:        8388608 kB\nMemFree:         1000 kB\n";
-        assert_eq!(
-            hardware(cpuinfo, meminfo),
-            "Some CPU @ 2.00GHz, 8.0 GiB of memory"
-        );
-        assert_eq!(hardware("", ""), "an unknown model, ? GiB of memory");
-    }
-
-    #[test]
-    fn each_run_leaves_the_others_parts_of_the_document_alone() {
-        let one = with_section("# Benchmarks\n", "executor", "old\n");
-        let first = with_section(&one, "server", "fast\n");
-        assert_eq!(section(&first, "executor"), "old\n");
-        let second = with_section(&first, "executor", "new\n");
-        assert_eq!(second, first.replace("old", "new"));
-        assert_eq!(section(&second, "server"), "fast\n");
-        assert_eq!(section(&second, "incumbent"), "");
-        assert_eq!(with_section("# Others\n", "server", ""), "# Others\n");
+    fn on_a_server_that_is_named_nothing_runs_but_the_comparison() {
+        for (asked, runs) in [
+            (None, INCUMBENT),
+            (Some("incumbent"), "incumbent"),
+            (Some("incumbent::glue_requests"), "incumbent::glue_requests"),
+        ] {
+            assert_eq!(compared(asked).ok(), Some(runs));
+        }
+        for name in ["server", "executor", "controller", "inc", ""] {
+            let told = compared(Some(name)).map_err(|error| error.to_string());
+            let told = told.err().unwrap_or_default();
+            assert!(
+                told.starts_with(&format!("`{name}` measures `trainyard server` alone")),
+                "{told}"
+            );
+        }
     }
 }

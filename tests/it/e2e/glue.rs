@@ -194,6 +194,23 @@ fn packages_of(python: &Path) -> PathBuf {
         .expect("site-packages of the environment")
 }
 
+/// What became of three tasks, as the SDK tells it.
+const READ_BACK: &str = r#"
+import json
+import sys
+
+from clearml import Task
+
+tasks = [Task.get_task(task_id=task) for task in sys.argv[1:]]
+good, _, slow = tasks
+said = lambda task: "\n".join(task.get_reported_console_output(number_of_reports=100)).splitlines()
+print("READ", json.dumps({
+    "statuses": [task.get_status() for task in tasks],
+    "queue": good.get_user_properties(value_only=True).get("k8s-queue"),
+    "good": said(good), "slow": said(slow),
+}))
+"#;
+
 #[test]
 fn the_incumbents_glue_runs_tasks_of_this_server_with_the_real_kubectl() {
     let world = World::new("glue");
@@ -203,16 +220,10 @@ fn the_incumbents_glue_runs_tasks_of_this_server_with_the_real_kubectl() {
     // On its way through the glue a task is stopped for a moment, so the end is waited for by name.
     let ends = |task: &str, status: &str| {
         wait(&format!("{task} is {status}"), 120, || {
-            (world.status(task) == status).then(|| world.task(task))
+            (world.status(task) == status).then_some(())
         })
     };
-    let ended = ends(&good, "completed");
-    let log = world.log(&good);
-    assert!(log.iter().any(|line| line == "glue ran this"), "{log:#?}");
-    assert_eq!(
-        ended["hyperparams"]["properties"]["k8s-queue"]["value"], "glue",
-        "{ended:#}"
-    );
+    ends(&good, "completed");
     ends(&bad, "failed");
     assert!(world.entries("glue-pending").is_empty());
 
@@ -236,4 +247,22 @@ fn the_incumbents_glue_runs_tasks_of_this_server_with_the_real_kubectl() {
     wait("its pod is cleaned up", 120, || {
         world.get(&["pod", &pod]).is_null().then_some(())
     });
+
+    let said = world.sdk(READ_BACK, &[&good, &bad, &slow]);
+    let read = said.lines().find_map(|line| line.strip_prefix("READ "));
+    let read: Value = read
+        .and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or_else(|| panic!("the SDK read nothing: {said}"));
+    let told = |of: &str, wanted: &str| {
+        let mut lines = read[of].as_array().into_iter().flatten();
+        lines.any(|line| line == wanted)
+    };
+    assert_eq!(
+        read["statuses"],
+        json!(["completed", "failed", "stopped"]),
+        "{read:#}"
+    );
+    assert!(told("good", "glue ran this"), "{read:#}");
+    assert!(told("slow", "begins"), "{read:#}");
+    assert_eq!(read["queue"], "glue", "{read:#}");
 }

@@ -40,7 +40,7 @@ pub struct Place {
 }
 
 impl Place {
-    fn find() -> Self {
+    pub fn find() -> Self {
         let get = |name: &str| {
             std::env::var(name).unwrap_or_else(|_| {
                 panic!("{name} is not set: scenarios need a real cluster; run them by `cargo xtask test`")
@@ -235,6 +235,11 @@ impl World {
     /// The same on the server that the caller of the bench named, if one was.
     pub fn compared(name: &str) -> Self {
         Self::of_image(name, Foreign::given())
+    }
+
+    /// The same on this server of somebody's.
+    pub fn on(name: &str, foreign: Foreign) -> Self {
+        Self::of_image(name, Some(foreign))
     }
 
     /// The same with the program that has fault points, which are compiled in for tests only.
@@ -814,7 +819,7 @@ impl Drop for World {
         }
         // On somebody's own server the controller gives back what it has taken, by the finalizers of its bindings.
         if let Some(foreign) = &self.foreign {
-            let _ = self.try_kubectl(&["delete", "queuebinding", "--all", "--timeout=20s"]);
+            let _ = self.try_kubectl(&["delete", "queuebinding", "--all", "--timeout=60s"]);
             if let Some(mut controller) = self.controller.take() {
                 controller.kill();
             }
