@@ -15,7 +15,7 @@ use super::world::{PATIENCE, World, wait};
 
 const BINDINGS: [&str; 3] = ["one", "two", "three"];
 /// How long a replica may take to end: less than Kubernetes waits before it kills it.
-const FAREWELL: Duration = Duration::from_secs(25);
+pub(super) const FAREWELL: Duration = Duration::from_secs(25);
 
 /// Names of the controller's pods that are ready.
 fn ready(pods: &[Value]) -> BTreeSet<String> {
