@@ -8,9 +8,9 @@ use std::time::Duration;
 use rand::Rng;
 use serde_json::json;
 
-use super::world::World;
+use super::world::{PATIENCE, World};
 
-/// Five times the second that a start may take.
+/// Five times the second that a start may take; so many times as long where others use the machine too.
 const START: Duration = Duration::from_secs(5);
 
 /// How long the container is up, for a shell with nothing but `cat`.
@@ -141,7 +141,7 @@ fn s5_a_task_runs_in_images_without_python_shell_glibc_or_root() {
         assert_eq!(rest, wanted, "byte for byte in image {}", kind.image);
         println!("{}: container start to first line {since:.2} s", kind.image);
         assert!(
-            since < START.as_secs_f64(),
+            since < (START * PATIENCE).as_secs_f64(),
             "{since} s in image {}",
             kind.image
         );
