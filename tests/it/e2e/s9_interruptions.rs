@@ -66,7 +66,7 @@ fn s46_an_evicted_training_comes_back_until_its_budget_is_spent() {
         "gpu",
         &["gpu"],
         &json!({
-            "lifecycle": {"maxInterruptions": 1}, "limits": {"maxConcurrent": 1},
+            "lifecycle": {"maxInterruptions": 1, "abortGracePeriod": "45s"}, "limits": {"maxConcurrent": 1},
             "template": template(&world, &json!({})),
         }),
     );
@@ -168,7 +168,10 @@ fn s46_a_training_that_a_higher_priority_preempts_resumes_as_an_interruption() {
     world.bind(
         "gpu",
         &["gpu"],
-        &json!({"lifecycle": {"maxInterruptions": 1, "maxFailures": 1}, "template": template}),
+        &json!({
+            "lifecycle": {"maxInterruptions": 1, "maxFailures": 1, "abortGracePeriod": "45s"},
+            "template": template,
+        }),
     );
     let task = world.run("trainer", TRAINER, "gpu");
     until_line(&world, &task, "attempt 1 begun");
