@@ -8,9 +8,13 @@ use crate::e2e::cgroup::kill_whole_container;
 use crate::e2e::kwok::NODE;
 use crate::e2e::world::{World, wait};
 
+/// The patience with what does not start, and what it is made once the task says why.
+pub(super) const LATER: &str = "20m";
+pub(super) const SOON: &str = "20s";
+
 /// Fails what does not start, once the node has had its time to say why.
 fn soon() -> Value {
-    json!({"lifecycle": {"pendingTimeout": "60s", "onPendingTimeout": "Fail"}})
+    json!({"lifecycle": {"pendingTimeout": LATER, "onPendingTimeout": "Fail"}})
 }
 
 /// Ends that the script or its pod comes to by itself.
@@ -84,8 +88,9 @@ pub(super) fn own_ends() -> Vec<Row> {
             ..row("disk-full", Category::ExitCode)
         },
         Row {
-            spec: json!({"job": {"activeDeadlineSeconds": 8}}),
-            words: &["longer than its limit of 8 s", "job.activeDeadlineSeconds"],
+            // It counts from the Job's start: the pod has to have begun by then.
+            spec: json!({"job": {"activeDeadlineSeconds": 60}}),
+            words: &["longer than its limit of 60 s", "job.activeDeadlineSeconds"],
             ..row("deadline", Category::Deadline)
         },
         Row {
