@@ -8,7 +8,8 @@ use super::doors::Doors;
 use super::played::statuses;
 use super::world::{PATIENCE, World};
 
-fn live(jobs: &[Value], binding: &str) -> usize {
+/// How many Jobs of a binding have not ended.
+pub(super) fn live(jobs: &[Value], binding: &str) -> usize {
     jobs.iter()
         .filter(|job| job["metadata"]["labels"]["trainyard.dev/binding"] == binding)
         .filter(|job| {
