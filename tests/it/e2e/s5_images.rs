@@ -103,6 +103,7 @@ fn s5_a_task_runs_in_images_without_python_shell_glibc_or_root() {
                         "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}}}],
                 }}}),
     );
+    world.until_observed("gpu");
     world.until_ready("gpu");
     let tasks = KINDS.map(|kind| {
         let (entry_point, since, writes) = if kind.binary == "sh" {
@@ -167,6 +168,7 @@ fn s5_no_root_and_no_writable_root_are_needed_where_packages_are_installed() {
                 "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}}}],
         }}}),
     );
+    world.until_observed("gpu");
     world.until_ready("gpu");
     let task = world.create(
         "restricted",
