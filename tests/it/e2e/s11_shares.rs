@@ -108,5 +108,5 @@ fn s11_two_replicas_share_the_bindings() {
     }
     assert_ran_once(&world, &tasks);
     // While there is somebody to let them go.
-    world.kubectl(&["delete", "queuebinding", "--all", "--timeout=60s"]);
+    world.kubectl(&["delete", "queuebinding", "--all", "--timeout=180s"]);
 }

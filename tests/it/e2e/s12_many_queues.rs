@@ -67,7 +67,7 @@ fn each_strategy_is_followed_exactly() {
             taken(&world).is_empty().then_some(())
         });
         world.edit("gpu", &json!({"suspend": true}));
-        world.kubectl(&["delete", "queuebinding", "gpu", "--timeout=60s"]);
+        world.kubectl(&["delete", "queuebinding", "gpu", "--timeout=180s"]);
     }
 }
 

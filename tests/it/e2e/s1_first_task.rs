@@ -46,7 +46,7 @@ pub fn install(world: &World) {
 /// The chart with bindings of these names on queues of the same names; `patch` is merged into the spec of each, `more`
 /// into the values.
 pub fn install_with(world: &World, names: &[&str], patch: &Value, more: &Value) {
-    let wait = ["--wait", "--timeout", "120s"];
+    let wait = ["--wait", "--timeout", "360s"];
     release(world, names, (patch, more), &wait);
 }
 
