@@ -32,11 +32,11 @@ impl Asked {
         })
     }
 
-    /// Whether a request named the task and held these words.
-    pub(super) fn held(&self, task: &str, words: &str) -> bool {
+    /// Whether a request of this action named the task and held these words.
+    pub(super) fn held(&self, wanted: &str, task: &str, words: &str) -> bool {
         let all = self.0.lock().expect("asked lock");
         all.iter()
-            .any(|(_, body)| body.contains(task) && body.contains(words))
+            .any(|(action, body)| action == wanted && body.contains(task) && body.contains(words))
     }
 
     /// How often it has looked into the queues.
