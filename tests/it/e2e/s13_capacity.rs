@@ -32,11 +32,14 @@ impl Asked {
         })
     }
 
-    /// Whether a request of this action named the task and held these words.
-    pub(super) fn held(&self, wanted: &str, task: &str, words: &str) -> bool {
+    /// Whether a request gave the task a status message that begins so.
+    pub(super) fn told(&self, task: &str, words: &str) -> bool {
         let all = self.0.lock().expect("asked lock");
-        all.iter()
-            .any(|(action, body)| action == wanted && body.contains(task) && body.contains(words))
+        all.iter().any(|(_, body)| {
+            let body: Value = serde_json::from_str(body).unwrap_or_default();
+            let message = body["status_message"].as_str().unwrap_or_default();
+            body["task"] == task && message.starts_with(words)
+        })
     }
 
     /// How often it has looked into the queues.

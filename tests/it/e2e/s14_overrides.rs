@@ -161,9 +161,7 @@ fn without_overrides_every_wish_is_refused_and_another_binding_may_allow_it() {
     }
     // It stands in the status message until there is something to say about the pod: perhaps for a moment.
     wait("refused wishes are in the status message", 60, || {
-        asked
-            .held("tasks.update", &tasks[0], "not honoured: ")
-            .then_some(())
+        asked.told(&tasks[0], "not honoured: ").then_some(())
     });
     until_taken(&world, 2, 60);
     let container =
