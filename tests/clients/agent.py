@@ -9,7 +9,7 @@ from pathlib import Path
 
 from clearml import Task
 from clearml.backend_api.session.client import APIClient
-from flow import done, eventually, held, same
+from flow import PATIENCE, done, eventually, held, same
 
 AGENT = os.environ["AGENT_PYTHON"]
 client = APIClient()
@@ -37,7 +37,7 @@ def ended(process, seconds, *signals):
     for number in signals:
         process.send_signal(number)
     try:
-        return process.wait(seconds)
+        return process.wait(seconds * PATIENCE)
     except subprocess.TimeoutExpired:
         process.kill()
         return None
@@ -110,7 +110,7 @@ def execute_runs_one():
         "task.get_logger().report_scalar('a', 'b', args.n, 1)\n"
         "task.upload_artifact('result', {'n': args.n}, wait_on_upload=True)\n"
     )
-    run = subprocess.run([sys.executable, "away.py", "--n", "5"], capture_output=True, text=True, timeout=60)
+    run = subprocess.run([sys.executable, "away.py", "--n", "5"], capture_output=True, text=True, timeout=60 * PATIENCE)
     same("the script here ends", run.returncode, 0)
     held("without doing its work", "n is" not in run.stdout, run.stdout)
     [made] = set(re.findall(r"task id=([0-9a-f]{32})", run.stdout))

@@ -66,7 +66,7 @@ def run(mode):
     """The task of a process in that mode, read back after its end, and what the process said."""
     from clearml import Task
 
-    ended = subprocess.run([sys.executable, __file__, mode], capture_output=True, text=True, timeout=100)
+    ended = subprocess.run([sys.executable, __file__, mode], capture_output=True, text=True, timeout=300)
     held(f"{mode} ends well", ended.returncode == 0, ended.stdout + ended.stderr)
     [made] = [line.split()[1] for line in ended.stdout.splitlines() if line.startswith("SAID ")]
     task = Task.get_task(task_id=made)

@@ -12,7 +12,7 @@ from flow import done, held, same
 
 def run(program, *args):
     path = Path(sys.executable).parent / program
-    ended = subprocess.run([path, *args], capture_output=True, text=True, timeout=90)
+    ended = subprocess.run([path, *args], capture_output=True, text=True, timeout=270)
     held(f"{program} {args}", ended.returncode == 0, ended.stdout + ended.stderr)
     return ended.stdout
 

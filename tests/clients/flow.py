@@ -31,8 +31,13 @@ def same(what, seen, expected):
     held(f"{what} should be {expected!r}", seen == expected, seen)
 
 
+# Deadlines are written as on a quiet machine; one that others use too gets so many times as long.
+PATIENCE = 3
+
+
 def eventually(what, probe, seconds=30):
     """Asks until there is a value, with a deadline."""
+    seconds *= PATIENCE
     until = time.monotonic() + seconds
     while True:
         value = probe()

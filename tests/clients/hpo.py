@@ -62,7 +62,7 @@ def search(strategy, ranges, jobs, name):
     )
     optimizer.set_report_period(0.05)
     optimizer.start()
-    held("it ended in time", optimizer.wait(timeout=2.5))
+    held("it ended in time", optimizer.wait(timeout=6))
     top = optimizer.get_top_experiments(top_k=3)
     optimizer.stop()
     task.close()

@@ -22,7 +22,7 @@ def run(*arguments, task=None, fails=False):
     if task:
         environment.update({"CLEARML_TASK_ID": task.id, "CLEARML_LOG_TASK_TO_BACKEND": "1"})
     ended = subprocess.run(
-        [sys.executable, "hydra_app.py", *arguments], env=environment, capture_output=True, text=True, timeout=100
+        [sys.executable, "hydra_app.py", *arguments], env=environment, capture_output=True, text=True, timeout=300
     )
     held(f"the application ends: {arguments}", (ended.returncode != 0) == fails, ended.stdout + ended.stderr)
     lines = [line for line in ended.stdout.splitlines() if line.startswith("GIVEN ")]

@@ -12,7 +12,7 @@ def child(mode, *args, folder=None, **environment):
     """Runs one mode; gives the words of its lines `SAID ...`."""
     command = [sys.executable, "-c" if mode == "-c" else __file__, *([] if mode == "-c" else [mode]), *args]
     environment = {**os.environ, **environment, "PYTHONPATH": str(Path(__file__).parent)}
-    run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+    run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=180)
     held(f"{mode} {args} ends well", run.returncode == 0, run.stdout + run.stderr)
     return [line.split()[1:] for line in run.stdout.splitlines() if line.startswith("SAID ")]
 
@@ -75,8 +75,6 @@ def rich():
 
 def resources():
     """The SDK's monitor of the machine reports at once when asked to."""
-    import time
-
     from clearml import Task
 
     task = Task.init(
@@ -90,7 +88,8 @@ def resources():
         },
     )
     print(f"SAID {task.id}", flush=True)
-    time.sleep(4)
+    # It ends once the server has it.
+    eventually("a report", lambda: "cpu_usage" in task.get_reported_scalars().get(":monitor:machine", {}))
 
 
 def git(folder, *args):
@@ -154,7 +153,7 @@ def main():
     run = subprocess.run(
         [sys.executable, "train.py", "plain", "in a repository"],
         cwd=folder, env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True, timeout=180,
     )  # fmt: skip
     held("a task in a repository", run.returncode == 0, run.stdout + run.stderr)
     task = Task.get_task(project_name="init", task_name="in a repository")
@@ -165,7 +164,7 @@ def main():
     held("the change", "+# not committed" in task.data.script.diff, task.data.script.diff)
     same("working folder", task.data.script.working_dir, ".")
 
-    run = subprocess.run([sys.executable, __file__, "failing"], capture_output=True, text=True, timeout=60)
+    run = subprocess.run([sys.executable, __file__, "failing"], capture_output=True, text=True, timeout=180)
     held("the user's error ends the program", run.returncode == 1 and "user's own error" in run.stderr, run.stderr)
     failed = Task.get_task(project_name="init", task_name="failing")
     same("and fails the task", failed.get_status(), "failed")

@@ -34,7 +34,7 @@ def away():
 
 
 def main():
-    run = subprocess.run([sys.executable, __file__, "away"], capture_output=True, text=True, timeout=90)
+    run = subprocess.run([sys.executable, __file__, "away"], capture_output=True, text=True, timeout=270)
     held("a run away from the server", run.returncode == 0, run.stdout + run.stderr)
     [folder] = [line.split()[1] for line in run.stdout.splitlines() if line.startswith("FOLDER ")]
     archive = Path(folder).with_suffix(".zip") if not folder.endswith(".zip") else Path(folder)

@@ -44,7 +44,7 @@ def main():
     same(f"how it ended, after {log}", str(read.status), "completed" if ran else "failed")
     held("with its reason", str(read.data.status_reason).startswith("worker execution"), read.data.status_reason)
     daemon.send_signal(signal.SIGINT)
-    daemon.wait(30)
+    daemon.wait(90)
     done()
 
 

@@ -49,7 +49,7 @@ def main():
         ).json()["data"]["metrics"][0]["iterations"],
     )
     address = samples[0]["events"][0]["url"]
-    with urllib.request.urlopen(address, timeout=20) as answer:
+    with urllib.request.urlopen(address, timeout=60) as answer:
         held("the sample is a picture", answer.read(200)[:3] in (b"\xff\xd8\xff", b"\x89PN"))
     # By its id: the list of a task's models needs a Python older than 3.11.
     same("the task's model", read.output_model_id, model.id)

@@ -161,7 +161,7 @@ def through_queues():
     # What the agents run is this file again.
     os.environ.update(PART="send_away", PYTHONPATH=str(Path(__file__).parent))
     agents = [agent("pipe-services", "pipe-services", services=True), agent("pipe-steps", "pipe-steps")]
-    run = subprocess.run([sys.executable, __file__], capture_output=True, text=True, timeout=90)
+    run = subprocess.run([sys.executable, __file__], capture_output=True, text=True, timeout=270)
     held("the process that starts it ends well", run.returncode == 0, run.stdout + run.stderr)
     [controller] = [line.split()[1] for line in run.stdout.splitlines() if line.startswith("CONTROLLER ")]
     eventually("the controller ended", lambda: Task.get_task(task_id=controller).get_status() in ("completed", "failed"), 100)

@@ -487,7 +487,7 @@ fn break_off(client: &Client, kind: &[u8], body: &[u8]) -> Result<Option<u16>, T
     }
     let mut stream = TcpStream::connect(host).map_err(failed)?;
     stream
-        .set_read_timeout(Some(Duration::from_secs(20)))
+        .set_read_timeout(Some(Duration::from_secs(60)))
         .map_err(failed)?;
     // The server may refuse it, and go, before all was sent.
     let _ = stream.write_all(&request);
@@ -614,7 +614,7 @@ fn no_upload_brings_the_server_into_trouble_or_leaves_its_folder() {
     });
 
     // What was cut off goes as soon as the server has noticed.
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
     while !names(&data.join("uploads")).is_empty() {
         assert!(std::time::Instant::now() < deadline, "uploads are left");
         std::thread::sleep(Duration::from_millis(20));

@@ -1,9 +1,9 @@
 //! `trains` 0.16.4 and `trains-agent` 0.16.3, the clients of 2020, on a Python of today.
 
-use std::net::TcpListener;
 use std::process::Command;
 
 use super::rig::{Flow, Server, python};
+use crate::git::servers::free_port;
 use crate::server_world::Program;
 
 fn holds(script: &str) {
@@ -23,10 +23,9 @@ fn the_agent_of_2020_takes_a_task_and_says_how_it_ended() {
 #[test]
 fn the_sdk_of_2020_uploads_to_a_file_server_without_a_path() {
     let data = tempfile::tempdir().expect("temp folder");
-    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    let files = free.expect("a free port");
+    let files = format!("127.0.0.1:{}", free_port("127.0.0.1"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
-    command.env("TRAINYARD_SERVER_FILES_LISTEN", files.to_string());
+    command.env("TRAINYARD_SERVER_FILES_LISTEN", &files);
     let program = Program::start_by(&mut command, data.path());
     let flow = Flow::of(&program, &format!("http://{files}"));
     flow.holds(

@@ -22,6 +22,9 @@ static SHARED: Shared<Server> = Shared::new();
 /// What matplotlib keeps of this machine's fonts: it takes long to look at all of them.
 static FONTS: Shared<TempDir> = Shared::new();
 
+/// How long a flow may take, on a machine that others use too, before it is taken to stand still.
+const LIMIT: Duration = Duration::from_secs(450);
+
 /// The program under test, and where it keeps its data.
 pub struct Server {
     pub program: Program,
@@ -202,7 +205,7 @@ impl Group {
     /// Waits for a flow's end: it should say how many facts held.
     pub fn holds(&mut self, script: &str) {
         let ended = Ended {
-            status: self.wait(Duration::from_secs(150)),
+            status: self.wait(LIMIT),
             output: self.log(),
         };
         let held = ended

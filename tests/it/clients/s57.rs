@@ -15,7 +15,7 @@ fn the_sdk_goes_on_when_its_server_is_killed_and_comes_back() {
     let mut command = flow.command(&python("TRAINYARD_E2E_SDK_PYTHON"));
     command.arg(flow.path().join("outlive.py"));
     let mut run = Group::start(&mut command, &flow.path().join("output"));
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(180);
     while !run.log().contains("READY") {
         assert!(Instant::now() < deadline, "it never began:\n{}", run.log());
         thread::sleep(Duration::from_millis(20));

@@ -2,14 +2,16 @@
 //! it readable back through the SDK.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::doors::Doors;
 use super::world::{Proc, World, wait};
+use crate::git::servers::free_port;
 use crate::nvml;
 
 /// A git repository that pods reach, and a clone of it on the host.
@@ -90,10 +92,7 @@ pub fn serve_repository(world: &World, files: &[(&str, &str)]) -> Repository {
     let commit = git(&clone, &["rev-parse", "HEAD"]);
 
     let host = &world.place.gateway;
-    let port = TcpListener::bind((host.as_str(), 0))
-        .and_then(|l| l.local_addr())
-        .expect("a free port")
-        .port();
+    let port = free_port(host);
     // The daemon itself: `git daemon` is a parent that would be killed without its child.
     let program = Path::new(&git(&base, &["--exec-path"])).join("git-daemon");
     let mut command = Command::new(program);
@@ -143,16 +142,25 @@ fn two_gpus(world: &World) -> Value {
     }})
 }
 
-/// Each of these plots of a task has points.
-fn has_points(world: &World, task: &str, plots: &[(&str, &str)]) {
+/// Those of these plots of a task that have no points.
+fn without_points(world: &World, task: &str, plots: &[(&str, &str)]) -> Vec<String> {
     let scalars = world.call(
         "events.scalar_metrics_iter_histogram",
         &json!({"task": task, "key": "iter"}),
     );
-    for (metric, variant) in plots {
-        let points = scalars[metric][variant]["y"].as_array().map_or(0, Vec::len);
-        assert!(points >= 1, "{metric} {variant} has no points: {scalars}");
-    }
+    let is_empty = |(metric, variant): &&(&str, &str)| {
+        let points = scalars[metric][variant]["y"].as_array();
+        points.is_none_or(Vec::is_empty)
+    };
+    let empty = plots.iter().filter(is_empty);
+    empty
+        .map(|(metric, variant)| format!("{metric} {variant}"))
+        .collect()
+}
+
+fn has_points(world: &World, task: &str, plots: &[(&str, &str)]) {
+    let empty = without_points(world, task, plots);
+    assert!(empty.is_empty(), "no points: {empty:?}");
 }
 
 /// The largest value of a statistic that the task's worker has reported since this second.
@@ -231,7 +239,7 @@ fn an_experiment_of_the_sdk_runs_as_a_job_and_can_be_read_back() {
     .expect("clearml.conf is written");
     let enqueue = || {
         Command::new("timeout")
-            .arg("60")
+            .arg("180")
             .arg(&world.place.sdk_python)
             .args([
                 "train.py", "--epochs", "6", "--queue", "gpu", "--name", "digits",
@@ -405,11 +413,9 @@ fn host_and_gpu_statistics_of_a_task_without_the_sdk_are_on_the_server() {
         &json!({"monitoring": {"reportPeriod": "5s", "gpu": "auto"}, "template": two_gpus(&world)}),
     );
     world.until_ready("gpu");
-    let task = world.run(
-        "statistics",
-        "import time\nx = [0] * 10_000_000\ntime.sleep(14)\n",
-        "gpu",
-    );
+    let doors = Doors::start(&world);
+    let source = format!("x = [0] * 10_000_000\n{}", doors.python("reported"));
+    let task = world.run("statistics", &source, "gpu");
     let mut busy = Value::Null;
     wait(
         "the worker's report arrives while the task runs",
@@ -425,18 +431,21 @@ fn host_and_gpu_statistics_of_a_task_without_the_sdk_are_on_the_server() {
         },
     );
     assert!(busy["id"].as_str().unwrap().contains(&task), "{busy}");
+    let plots = [
+        (":monitor:machine", "cpu_usage"),
+        (":monitor:machine", "memory_used_gb"),
+        (":monitor:gpu", "gpu_0_utilization"),
+        (":monitor:gpu", "gpu_1_mem_used_gb"),
+        (":monitor:gpu", "gpu_0_temperature"),
+    ];
+    wait("its plots arrive while it runs", 60, || {
+        without_points(&world, &task, &plots)
+            .is_empty()
+            .then_some(())
+    });
+    doors.open("reported");
     assert_eq!(world.until_ended(&task, 60)["status"], "completed");
-    has_points(
-        &world,
-        &task,
-        &[
-            (":monitor:machine", "cpu_usage"),
-            (":monitor:machine", "memory_used_gb"),
-            (":monitor:gpu", "gpu_0_utilization"),
-            (":monitor:gpu", "gpu_1_mem_used_gb"),
-            (":monitor:gpu", "gpu_0_temperature"),
-        ],
-    );
+    has_points(&world, &task, &plots);
 }
 
 #[test]

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
+use super::doors::Doors;
 use super::played::statuses;
-use super::world::World;
+use super::world::{PATIENCE, World};
 
-fn live(jobs: &[Value], binding: &str) -> usize {
+/// How many Jobs of a binding have not ended.
+pub(super) fn live(jobs: &[Value], binding: &str) -> usize {
     jobs.iter()
         .filter(|job| job["metadata"]["labels"]["trainyard.dev/binding"] == binding)
         .filter(|job| {
@@ -59,7 +61,8 @@ fn untouched(
 fn two_bindings_keep_their_limits_and_the_order_of_what_waits() {
     let mut world = World::new("limits");
     world.start_controller();
-    let source = world.counter.python("ran") + "import time; time.sleep(0.3)\n";
+    let doors = Doors::start(&world);
+    let source = world.counter.python("ran") + &doors.python("seen");
     let mut tasks: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for queue in ["left", "right"] {
         world.queue(queue);
@@ -79,7 +82,7 @@ fn two_bindings_keep_their_limits_and_the_order_of_what_waits() {
     for queue in ["left", "right"] {
         world.bind(queue, &[queue], &json!({"limits": {"maxConcurrent": 2}}));
     }
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(420);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(420) * PATIENCE;
     let mut taken: BTreeSet<String> = BTreeSet::new();
     let mut looked_at = 0;
     loop {
@@ -109,6 +112,10 @@ fn two_bindings_keep_their_limits_and_the_order_of_what_waits() {
         if open == 0 {
             break;
         }
+        // Until then the first of them stay, and the others wait.
+        if looked_at >= 40 {
+            doors.open("seen");
+        }
         assert!(
             std::time::Instant::now() < deadline,
             "{open} tasks are still open"
@@ -134,7 +141,8 @@ fn a_resource_limit_counts_observed_jobs() {
     world.queue("gpu");
     let template = json!({"spec": {"containers": [{"name": "task", "image": world.place.task_image,
         "resources": {"limits": {"nvidia.com/gpu": 1}}}]}});
-    let source = world.counter.python("ran") + "import time; time.sleep(2)\n";
+    let doors = Doors::start(&world);
+    let source = world.counter.python("ran") + &doors.python("seen");
     let tasks: Vec<String> = (0..4)
         .map(|i| world.run(&format!("gpu {i}"), &source, "gpu"))
         .collect();
@@ -143,11 +151,15 @@ fn a_resource_limit_counts_observed_jobs() {
         &["gpu"],
         &json!({"limits": {"maxConcurrent": 4, "resources": {"nvidia.com/gpu": 2}}, "template": template}),
     );
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120) * PATIENCE;
     let mut most = 0;
     while tasks.iter().any(|task| world.status(task) != "completed") {
         most = most.max(live(&world.jobs(), "gpu"));
         assert!(most <= 2, "{most} GPUs are used");
+        // They stay until two were seen side by side.
+        if most == 2 {
+            doors.open("seen");
+        }
         assert!(std::time::Instant::now() < deadline, "not all completed");
         std::thread::sleep(std::time::Duration::from_millis(200));
     }

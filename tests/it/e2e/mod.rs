@@ -4,6 +4,7 @@
 mod abort;
 mod cgroup;
 mod crash;
+mod doors;
 mod experiment;
 mod foreign;
 mod gate;

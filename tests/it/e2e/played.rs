@@ -122,15 +122,29 @@ impl Player {
         self.stage.released.cancel();
     }
 
+    /// The pod that runs the task, which does no more by itself.
+    fn stopped(&self, task: &str) -> Pod {
+        let mut seen = self.stage.seen.lock().expect("player lock");
+        let pod = seen.pods.remove(task).expect("the task runs");
+        seen.gone.insert(pod.uid().unwrap_or_default());
+        pod
+    }
+
     /// The task's pod dies as a whole, without a word.
     pub fn die(&self, task: &str) {
-        let pod = {
-            let mut seen = self.stage.seen.lock().expect("player lock");
-            let pod = seen.pods.remove(task).expect("the task runs");
-            seen.gone.insert(pod.uid().unwrap_or_default());
-            pod
-        };
+        let pod = self.stopped(task);
         self.runtime.block_on(end(&self.stage, &pod, 137));
+    }
+
+    /// The task's code comes to a good end, long before its time.
+    pub fn finish(&self, task: &str) {
+        let pod = self.stopped(task);
+        let settings = settings(&self.stage, &pod);
+        self.runtime.block_on(async {
+            let client = client_of(&self.stage, &settings);
+            let _ = client.completed(&settings.task, "played", "").await;
+            end(&self.stage, &pod, 0).await;
+        });
     }
 
     /// Tasks that ran more often than their ends allow: only an end without a word brings another run.
@@ -226,6 +240,14 @@ fn settings(stage: &Stage, pod: &Pod) -> Settings {
     Settings::from_variables(variables).expect("the pod is told all that it needs")
 }
 
+/// How the pod speaks to the server.
+fn client_of(stage: &Stage, settings: &Settings) -> api::Client {
+    let [key, secret] = &stage.keys;
+    let credentials = api::Credentials::keys(key.clone(), secret.clone());
+    let settings = api::Settings::new(&stage.url, credentials, &settings.worker.0);
+    api::Client::new(settings).expect("client")
+}
+
 async fn play(stage: Arc<Stage>, pod: Pod) {
     let (name, uid) = (pod.name_any(), pod.uid().unwrap_or_default());
     let settings = settings(&stage, &pod);
@@ -236,14 +258,7 @@ async fn play(stage: Arc<Stage>, pod: Pod) {
         Part::IsDeletedBefore => return delete(&stage, &name).await,
         _ => {}
     }
-    let [key, secret] = &stage.keys;
-    let credentials = api::Credentials::keys(key.clone(), secret.clone());
-    let client = api::Client::new(api::Settings::new(
-        &stage.url,
-        credentials,
-        &settings.worker.0,
-    ))
-    .expect("client");
+    let client = client_of(&stage, &settings);
     if fence::pass(&client, &settings).await.is_err() {
         return end(&stage, &pod, exit::LOST_RACE).await;
     }

@@ -155,10 +155,11 @@ fn a_template_that_the_cluster_refuses_is_a_condition_and_its_tasks_wait() {
 fn asks_less_and_less(world: &World, action: &str, outcome: &str) {
     let (action, outcome) = (format!("action={action:?}"), format!("outcome={outcome:?}"));
     let failed = || world.metric("trainyard_api_requests_total", &[&action, &outcome]);
+    let mut begun = Instant::now();
     let before = wait("six attempts were made", 60, || {
+        begun = Instant::now();
         Some(failed()).filter(|count| *count > 5.5)
     });
-    let begun = Instant::now();
     std::thread::sleep(Duration::from_secs(5));
     let more = failed() - before;
     let most = 1.0 + (begun.elapsed().as_secs_f64() / 8.0).floor();

@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::world::{World, merge};
+use super::world::{PATIENCE, World, merge};
 
-/// The two scenarios ask for more of the node's GPUs than it has, so one comes after the other.
-static GPUS: Mutex<()> = Mutex::new(());
+/// Scenarios that ask for more of the node's GPUs together than it has, so one comes after the other.
+pub(super) static GPUS: Mutex<()> = Mutex::new(());
 
 /// The SDK's reporter is a fork of a process with threads unless it is told otherwise, and may stand still. What a script
 /// imports it looks for in a thread beside the script, which keeps its errors to itself: once it had found nothing.
@@ -81,7 +81,7 @@ fn on_host(world: &World, name: &str, source: &str) -> String {
     fs::write(&conf, format!("{settings}\n{SETTINGS}")).expect("settings are written");
     for _ in 0..3 {
         let output = Command::new("timeout")
-            .args(["--kill-after=5", "120"])
+            .args(["--kill-after=5", "240"])
             .arg(&world.place.sdk_python)
             .arg(format!("{name}.py"))
             .current_dir(&folder)
@@ -360,7 +360,7 @@ fn s16_an_optimisation_runs_twenty_children_four_at_once() {
         let said = on_host(&world, "optimise", OPTIMISATION);
         let controller = named(&said, "CONTROLLER").to_owned();
         let mut most = 0;
-        let deadline = std::time::Instant::now() + Duration::from_secs(900);
+        let deadline = std::time::Instant::now() + Duration::from_secs(900) * PATIENCE;
         while !["completed", "failed", "stopped"].contains(&world.status(&controller).as_str()) {
             let running = children(&world, &controller)
                 .iter()

@@ -2,7 +2,6 @@
 //! and those two are reached through the one proxy alone. Every packet of the pods is looked at.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -135,10 +134,7 @@ impl Network {
             .expect("runtime");
         let repositories =
             runtime.block_on(git::servers::Server::start(&folder.join("served"), None));
-        let free = || {
-            let free = TcpListener::bind((host.as_str(), 0)).and_then(|free| free.local_addr());
-            free.expect("a free port").to_string()
-        };
+        let free = || format!("{host}:{}", git::servers::free_port(&host));
         let (server, index, served, proxy) = (free(), free(), free(), free());
         let plain = |url: &str| {
             let rest = url.trim_start_matches("http://");

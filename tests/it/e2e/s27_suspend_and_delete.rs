@@ -1,12 +1,12 @@
 //! S27: suspending and deleting a binding, and its weekly hours.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::cgroup::kill_whole_container;
+use super::doors::Doors;
 use super::s36_scale::{enqueue, live, world as scaled};
 use super::taken::asking;
 use super::world::{World, wait};
@@ -58,11 +58,9 @@ fn s27_a_suspended_binding_takes_nothing_and_lets_running_tasks_end() {
     };
     suspend(false);
     world.until_ready("gpu");
-    let running = world.run(
-        "running",
-        "import time\nprint('begun', flush=True)\ntime.sleep(12)\n",
-        "gpu",
-    );
+    let doors = Doors::start(&world);
+    let source = format!("print('begun', flush=True)\n{}", doors.python("end"));
+    let running = world.run("running", &source, "gpu");
     let claimed = waiting_for_a_node(&world);
     until_begun(&world, &running);
     suspend(true);
@@ -71,6 +69,8 @@ fn s27_a_suspended_binding_takes_nothing_and_lets_running_tasks_end() {
     });
     let waiting = world.run("waiting", "print('later')\n", "gpu");
     let before = world.task(&waiting);
+    assert_eq!(world.status(&running), "in_progress");
+    doors.open("end");
     assert_eq!(world.until_ended(&running, 60)["status"], "completed");
     wait("what has not started goes back to the front", 60, || {
         (world.entries("gpu") == [claimed.clone(), waiting.clone()]).then_some(())
@@ -112,14 +112,8 @@ fn s27_when_its_hours_end_a_binding_gives_back_what_waits_and_lets_running_tasks
     };
     bind(&world, &json!([]));
     world.until_ready("gpu");
-    // It runs until the door is closed.
-    let door = TcpListener::bind((world.place.gateway.as_str(), 0)).expect("the door opens");
-    let port = door.local_addr().expect("an address").port();
-    let source = format!(
-        "import socket\nc = socket.create_connection(('{}', {port}), 60)\nc.settimeout(600)\n\
-         print('begun', flush=True)\ntry:\n    c.recv(1)\nexcept ConnectionError:\n    pass\n",
-        world.place.gateway
-    );
+    let doors = Doors::start(&world);
+    let source = format!("print('begun', flush=True)\n{}", doors.python("end"));
     let running = world.run("running", &source, "gpu");
     let claimed = waiting_for_a_node(&world);
     until_begun(&world, &running);
@@ -143,7 +137,7 @@ fn s27_when_its_hours_end_a_binding_gives_back_what_waits_and_lets_running_tasks
         (world.job_of(&claimed).is_null() && world.pod_of(&claimed).is_null()).then_some(())
     });
     assert_eq!(world.status(&running), "in_progress");
-    drop(door);
+    doors.open("end");
     assert_eq!(world.until_ended(&running, 60)["status"], "completed");
     assert_eq!(world.task(&waiting), before, "what waits is untouched");
     let always = json!([{"from": "00:00", "to": "12:00"}, {"from": "12:00", "to": "00:00"}]);
@@ -203,11 +197,12 @@ fn s27_deletion_gives_back_what_waits_and_keeps_or_ends_what_runs() {
             &json!({"deletionPolicy": policy, "template": {"spec": {"containers": [unicorn.clone()]}}}),
         );
     }
-    let kept = world.run(
-        "kept",
-        "import time\nprint('begun', flush=True)\ntime.sleep(25)\nprint('done', flush=True)\n",
-        "keeps",
+    let doors = Doors::start(&world);
+    let source = format!(
+        "print('begun', flush=True)\n{}print('done', flush=True)\n",
+        doors.python("end")
     );
+    let kept = world.run("kept", &source, "keeps");
     let ended = world.run("ended", SLEEPS, "ends");
     let first = world.run("first", "print('never')\n", "keeps-waits");
     let second = world.run("second", "print('never')\n", "keeps-waits");
@@ -226,6 +221,8 @@ fn s27_deletion_gives_back_what_waits_and_keeps_or_ends_what_runs() {
     assert_eq!(world.status(&first), "queued");
 
     delete_binding(&world, "keeps");
+    assert_eq!(world.status(&kept), "in_progress");
+    doors.open("end");
     assert_eq!(world.until_ended(&kept, 90)["status"], "completed");
     assert!(world.log(&kept).iter().any(|line| line == "done"));
 

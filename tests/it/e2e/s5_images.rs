@@ -8,9 +8,9 @@ use std::time::Duration;
 use rand::Rng;
 use serde_json::json;
 
-use super::world::World;
+use super::world::{PATIENCE, World};
 
-/// Five times the second that a start may take.
+/// Five times the second that a start may take; so many times as long where others use the machine too.
 const START: Duration = Duration::from_secs(5);
 
 /// How long the container is up, for a shell with nothing but `cat`.
@@ -103,6 +103,7 @@ fn s5_a_task_runs_in_images_without_python_shell_glibc_or_root() {
                         "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}}}],
                 }}}),
     );
+    world.until_observed("gpu");
     world.until_ready("gpu");
     let tasks = KINDS.map(|kind| {
         let (entry_point, since, writes) = if kind.binary == "sh" {
@@ -141,7 +142,7 @@ fn s5_a_task_runs_in_images_without_python_shell_glibc_or_root() {
         assert_eq!(rest, wanted, "byte for byte in image {}", kind.image);
         println!("{}: container start to first line {since:.2} s", kind.image);
         assert!(
-            since < START.as_secs_f64(),
+            since < (START * PATIENCE).as_secs_f64(),
             "{since} s in image {}",
             kind.image
         );
@@ -167,6 +168,7 @@ fn s5_no_root_and_no_writable_root_are_needed_where_packages_are_installed() {
                 "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}}}],
         }}}),
     );
+    world.until_observed("gpu");
     world.until_ready("gpu");
     let task = world.create(
         "restricted",

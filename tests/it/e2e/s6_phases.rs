@@ -7,6 +7,9 @@ use super::s42_cache::MAKING;
 use super::world::{World, wait};
 use crate::silent;
 
+/// Whether a task is in a phase.
+type Phase = fn(&World, &str) -> bool;
+
 /// Whether the pod's init container is at its work.
 fn prepares(world: &World, task: &str) -> bool {
     let pod = world.pod_of(task);
@@ -17,22 +20,30 @@ fn prepares(world: &World, task: &str) -> bool {
     })
 }
 
-/// The three tasks, enqueued: one whose repository, one whose package index never answers, one whose setup script lasts.
-fn tasks(world: &World, silent: &str) -> [String; 3] {
-    let task = |name: &str, queue: &str, patch: &Value| {
-        let task = world.create(name, &world.counter.python("ran"), patch);
-        world.enqueue(&task, queue);
-        task
-    };
+/// Whether a line of the task's log begins so.
+fn has_line(world: &World, task: &str, begin: &str) -> bool {
+    world.log(task).iter().any(|line| line.starts_with(begin))
+}
+
+/// Each phase with a task that stays in it: one whose repository, one whose package index never answers, one whose setup
+/// script lasts. Its name and queue, what is merged into it, and whether it is in its phase.
+fn phases(silent: &str) -> [(&'static str, &'static str, Value, Phase); 3] {
     let repository = json!({"script": {
         "repository": format!("http://{silent}/train.git"), "diff": "", "entry_point": "train.py",
         "version_num": "0123456789abcdef0123456789abcdef01234567",
     }});
     let package = json!({"script": {"requirements": {"pip": "joblib\n"}}});
     [
-        task("fetches code", "gpu", &repository),
-        task("installs packages", "gpu", &package),
-        task("runs the setup script", "setup", &json!({})),
+        ("code is fetched", "gpu", repository, prepares),
+        ("packages are installed", "gpu", package, |world, task| {
+            has_line(world, task, MAKING)
+        }),
+        (
+            "the setup script runs",
+            "setup",
+            json!({}),
+            |world, task| has_line(world, task, "preparing"),
+        ),
     ]
 }
 
@@ -55,28 +66,14 @@ fn s6_an_abort_before_the_code_begins_leaves_nothing_in_any_phase() {
         world.bind(queue, &[queue], &json!({"environment": environment}));
         world.until_ready(queue);
     }
-    let [fetches, installs, sets_up] = tasks(&world, &silent);
-    wait("code is being fetched", 90, || {
-        prepares(&world, &fetches).then_some(())
-    });
-    wait("packages are being installed", 90, || {
-        let log = world.log(&installs);
-        log.iter()
-            .any(|line| line.starts_with(MAKING))
-            .then_some(())
-    });
-    wait("the setup script runs", 90, || {
-        let log = world.log(&sets_up);
-        log.iter().any(|line| line == "preparing").then_some(())
-    });
-    for (task, phase) in [
-        (&fetches, "an abort while code is fetched"),
-        (&installs, "an abort while packages are installed"),
-        (&sets_up, "an abort of the setup script"),
-    ] {
+    // One after the other: git and uv give up at some time.
+    for (phase, queue, patch, is_in_it) in phases(&silent) {
+        let task = world.create(phase, &world.counter.python("ran"), &patch);
+        world.enqueue(&task, queue);
+        wait(phase, 90, || is_in_it(&world, &task).then_some(()));
         world.call("tasks.stop", &json!({"task": task}));
-        until_gone(&world, task, phase);
-        assert_eq!(world.until_ended(task, 20)["status"], "stopped", "{phase}");
+        until_gone(&world, &task, &format!("an abort while {phase}"));
+        assert_eq!(world.until_ended(&task, 20)["status"], "stopped", "{phase}");
     }
     assert!(world.counter.lines().is_empty(), "no code has begun");
 }

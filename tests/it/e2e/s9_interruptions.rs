@@ -66,7 +66,7 @@ fn s46_an_evicted_training_comes_back_until_its_budget_is_spent() {
         "gpu",
         &["gpu"],
         &json!({
-            "lifecycle": {"maxInterruptions": 1}, "limits": {"maxConcurrent": 1},
+            "lifecycle": {"maxInterruptions": 1, "abortGracePeriod": "45s"}, "limits": {"maxConcurrent": 1},
             "template": template(&world, &json!({})),
         }),
     );
@@ -96,6 +96,27 @@ fn s46_an_evicted_training_comes_back_until_its_budget_is_spent() {
     );
 }
 
+/// A resource of the real node that only this scenario knows, so much of it; its name.
+pub(super) fn own_resource(world: &World, amount: u32) -> String {
+    let name = format!("trainyard.test/{}", world.namespace);
+    let nodes = world.get(&["nodes", "-l", "type!=kwok"]);
+    let node = nodes["items"][0]["metadata"]["name"]
+        .as_str()
+        .expect("a real node");
+    let amount = json!({&name: amount.to_string()});
+    let patch = json!({"status": {"capacity": amount, "allocatable": amount}}).to_string();
+    world.kubectl(&[
+        "patch",
+        "node",
+        node,
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        &patch,
+    ]);
+    name
+}
+
 /// What only one pod of the node can have, so that a second one has to preempt it.
 struct Slot {
     name: String,
@@ -106,7 +127,7 @@ struct Slot {
 impl Slot {
     fn new(world: &World) -> Self {
         let slot = Self {
-            name: format!("trainyard.test/{}", world.namespace),
+            name: own_resource(world, 1),
             low: format!("{}-low", world.namespace),
             high: format!("{}-high", world.namespace),
         };
@@ -116,21 +137,6 @@ impl Slot {
                 "metadata": {"name": name}, "value": value,
             }));
         }
-        let nodes = world.get(&["nodes", "-l", "type!=kwok"]);
-        let node = nodes["items"][0]["metadata"]["name"]
-            .as_str()
-            .expect("a real node");
-        let amount = json!({&slot.name: "1"});
-        let patch = json!({"status": {"capacity": amount, "allocatable": amount}}).to_string();
-        world.kubectl(&[
-            "patch",
-            "node",
-            node,
-            "--subresource=status",
-            "--type=merge",
-            "-p",
-            &patch,
-        ]);
         slot
     }
 
@@ -162,7 +168,10 @@ fn s46_a_training_that_a_higher_priority_preempts_resumes_as_an_interruption() {
     world.bind(
         "gpu",
         &["gpu"],
-        &json!({"lifecycle": {"maxInterruptions": 1, "maxFailures": 1}, "template": template}),
+        &json!({
+            "lifecycle": {"maxInterruptions": 1, "maxFailures": 1, "abortGracePeriod": "45s"},
+            "template": template,
+        }),
     );
     let task = world.run("trainer", TRAINER, "gpu");
     until_line(&world, &task, "attempt 1 begun");
@@ -181,6 +190,10 @@ fn s46_a_training_that_a_higher_priority_preempts_resumes_as_an_interruption() {
         let ends = world.metric("trainyard_ended_tasks_total", &["preempted"]);
         assert!((ends - times).abs() < 0.1, "told as preempted: {ends}");
     };
+    wait("the first is counted", 60, || {
+        let ends = world.metric("trainyard_ended_tasks_total", &["preempted"]);
+        (ends > 0.5).then_some(())
+    });
     preempted(1.0);
     world.kubectl(&["delete", "pod", "urgent", "--wait=false"]);
     until_line(&world, &task, "attempt 2 begun");

@@ -20,6 +20,7 @@ use tempfile::TempDir;
 use trainyard::exec::spool::NOTE;
 
 use super::foreign::Foreign;
+use crate::git::servers::free_port;
 
 /// Where the cluster and the prepared programs are; `cargo xtask test` sets it.
 #[derive(Debug, Clone)]
@@ -260,10 +261,7 @@ impl World {
         let dir = tempfile::tempdir().expect("temp folder");
         let namespace = format!("e2e-{name}-{}", std::process::id());
         let counter = Counter::start(&place.gateway);
-        let port = TcpListener::bind((place.gateway.as_str(), 0))
-            .and_then(|listener| listener.local_addr())
-            .expect("a free port")
-            .port();
+        let port = free_port(&place.gateway);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -359,10 +357,7 @@ impl World {
     }
 
     pub fn start_controller(&mut self) {
-        self.probes = TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .expect("a free port")
-            .to_string();
+        self.probes = format!("127.0.0.1:{}", free_port("127.0.0.1"));
         let log = self.dir.path().join("controller.log");
         let mut command = self.controller_command(&self.probes);
         self.controller = Some(Proc::start(&mut command, &log));

@@ -21,8 +21,11 @@ fn tells(pod: &Pod<'_>, outcome: &str, reported: bool) {
 /// Process ids of which none may be left.
 fn are_gone(pids: &str) {
     for pid in pids.split_whitespace() {
-        let there = std::path::Path::new(&format!("/proc/{pid}")).exists();
-        assert!(!there, "{pid} lives");
+        // The kernel takes its time to bury what was killed.
+        wait(&format!("{pid} is gone"), 10, || {
+            let there = std::path::Path::new(&format!("/proc/{pid}")).exists();
+            (!there).then_some(())
+        });
     }
 }
 
@@ -321,6 +324,7 @@ fn s46_an_interruption_tells_the_training_its_deadline() {
     let before = jiff::Timestamp::now().as_second();
     process.signal(Signal::SIGTERM);
     assert_eq!(process.end(30), 213);
+    let after = jiff::Timestamp::now().as_second();
     uplink.signal(Signal::SIGTERM);
     uplink.end(30);
     let log = server.output(&task);
@@ -328,7 +332,7 @@ fn s46_an_interruption_tells_the_training_its_deadline() {
     let (until, why) = told.split_once(' ').unwrap();
     let until: i64 = until.parse().unwrap();
     assert!(log.starts_with("False\n"), "{log}");
-    assert!((before + 35..=before + 50).contains(&until), "{log}");
+    assert!((before + 35..=after + 41).contains(&until), "{log}");
     assert!(why.starts_with("the pod is being ended"), "{log}");
 }
 
@@ -420,7 +424,7 @@ fn a_setup_script_runs_first_and_its_failure_fails_the_task() {
         message.contains("setup script") && message.contains("exit code 7"),
         "{message}"
     );
-    wait("its output is in the log", 5, || {
+    wait("its output is in the log", 20, || {
         server.output(&task).starts_with("no\n").then_some(())
     });
 }

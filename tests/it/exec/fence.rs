@@ -8,8 +8,24 @@ use super::pod::Pod;
 use super::proxy::{Fate, Proxy};
 use super::server::Server;
 
+/// Within which user code begins once the task is started; later comes what is sent by the clock.
+const AT_ONCE: Duration = Duration::from_secs(2);
+
 /// The requests that a pod sends before user code runs, in order, and how many of them the init container sends.
 pub fn requests_before_user_code() -> (Vec<String>, usize) {
+    // On a machine that stood still for so long in between it is counted once more.
+    let mut counted = count_requests();
+    for _ in 0..4 {
+        if counted.1 < AT_ONCE {
+            break;
+        }
+        counted = count_requests();
+    }
+    counted.0
+}
+
+/// The same of one pod, and how long after the start of the task its code began.
+fn count_requests() -> ((Vec<String>, usize), Duration) {
     let server = Server::start();
     let task = server.script(
         "count",
@@ -23,13 +39,15 @@ pub fn requests_before_user_code() -> (Vec<String>, usize) {
     assert_eq!(pod.run_prepared(), 0);
     let at: f64 = pod.stream("root/code/at").parse().unwrap();
     let started = SystemTime::UNIX_EPOCH + Duration::from_secs_f64(at);
-    let before = proxy
-        .passed()
-        .into_iter()
-        .filter(|passed| passed.at < started)
-        .map(|passed| passed.action)
-        .collect();
-    (before, of_prepare)
+    let mut before = proxy.passed();
+    before.retain(|passed| passed.at < started);
+    let start = before
+        .iter()
+        .find(|passed| passed.action == "tasks.started");
+    let start = start.expect("the task was started").at;
+    let took = started.duration_since(start).unwrap_or_default();
+    let before = before.into_iter().map(|passed| passed.action).collect();
+    ((before, of_prepare), took)
 }
 
 #[test]

@@ -20,7 +20,7 @@ mod prepare;
 pub mod proxy;
 mod requirements;
 pub mod s22;
-mod s2_gpus;
+pub mod s2_gpus;
 mod s6;
 pub mod server;
 mod statistics;

@@ -78,6 +78,6 @@ fn a_script_goes_on_at_its_pace_while_the_server_is_away() {
     assert!(log == wanted, "each line once and in order: {log}");
     let late: f64 = late.trim().parse().expect("a number");
     println!("the longest print took {late:.3} s");
-    // One that waited for the server would wait for most of the time that it is away.
-    assert!(late < 10.0, "a print waited {late} s");
+    // One that waited for the server would wait for most of the time that it is away, which is 25 s at least.
+    assert!(late < 18.0, "a print waited {late} s");
 }

@@ -41,7 +41,8 @@ impl<'a> Pod<'a> {
             task: task.to_owned(),
             queue: pending,
             api: server.url.clone(),
-            grace: 5,
+            // Longer than a busy machine takes for what ends by itself.
+            grace: 30,
             program: env!("CARGO_BIN_EXE_trainyard").into(),
             folder: tempfile::tempdir().unwrap(),
             variables: Vec::new(),

@@ -5,16 +5,49 @@
 use std::path::Path;
 use std::thread;
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::pod::Pod;
-use super::server::Server;
+use super::server::{Server, wait};
+use super::statistics::UNTIL_GO;
 use crate::nvml::double;
 
-/// Runs a task of some seconds where the double has twelve GPUs; its plots, and the newest numbers of its worker.
-fn run(library: &Path, seconds: u32, settings: &[(&str, &str)]) -> (Value, Value) {
+/// Python that goes on once its own log on the server tells of a fault of a GPU; then it is known to the executor too.
+pub const UNTIL_FAULT: &str = "import base64, json, os, time, urllib.request\n\
+    keys = os.environ['CLEARML_API_ACCESS_KEY'] + ':' + os.environ['CLEARML_API_SECRET_KEY']\n\
+    body = json.dumps({'task': os.environ['CLEARML_TASK_ID'], 'batch_size': 100}).encode()\n\
+    request = urllib.request.Request(os.environ['CLEARML_API_HOST'] + '/events.get_task_log', body,\n\
+        {'Content-Type': 'application/json', 'Authorization': 'Basic ' + base64.b64encode(keys.encode()).decode()})\n\
+    until = time.time() + 180\n\
+    while b'reported XID' not in urllib.request.urlopen(request).read() and time.time() < until:\n    \
+        time.sleep(0.2)\n";
+
+/// The plots of a task, of which some have enough points, once they have them.
+fn until_drawn(server: &Server, task: &str) -> Value {
+    let enough = |plots: &Value| {
+        let mut variants = [0, 2, 11].into_iter().flat_map(|gpu| {
+            ["utilization", "mem_used_gb", "temperature"].map(|name| format!("gpu_{gpu}_{name}"))
+        });
+        variants.all(|variant| points(plots, &variant).len() >= 2)
+    };
+    wait(
+        "the plots have their points while the task runs",
+        60,
+        || {
+            let plots = server.call(
+                "events.scalar_metrics_iter_histogram",
+                &json!({"task": task, "key": "iter"}),
+            );
+            enough(&plots).then_some(plots)
+        },
+    )
+}
+
+/// Runs a task where the double has twelve GPUs until all is drawn; its plots, and the newest numbers of its worker.
+fn run(library: &Path, settings: &[(&str, &str)]) -> (Value, Value) {
     let server = Server::start();
-    let task = server.script("gpus", &format!("import time; time.sleep({seconds})\n"));
+    let task = server.script("gpus", UNTIL_GO);
     let mut pod = Pod::parked(&server, &task);
     pod.set("LD_LIBRARY_PATH", &library.display().to_string());
     pod.set("NVML_DOUBLE_GPUS", "12");
@@ -23,16 +56,18 @@ fn run(library: &Path, seconds: u32, settings: &[(&str, &str)]) -> (Value, Value
         pod.set(name, value);
     }
     let now = jiff::Timestamp::now().as_second();
-    assert_eq!(pod.run(), 0, "{}", pod.stream("task.stderr"));
-    let plots = server.call(
-        "events.scalar_metrics_iter_histogram",
-        &json!({"task": task, "key": "iter"}),
-    );
+    let (mut uplink, mut process) = pod.begun(&["began"]);
+    let plots = until_drawn(&server, &task);
+    std::fs::write(pod.path("root/code/go"), "").unwrap();
+    assert_eq!(process.end(60), 0, "{}", pod.stream("task.stderr"));
+    uplink.signal(Signal::SIGTERM);
+    assert_eq!(uplink.end(30), 0);
+    let then = jiff::Timestamp::now().as_second();
     let items = ["gpu_usage", "gpu_memory_used", "gpu_temperature"]
         .map(|key| json!({"key": key, "aggregation": "avg"}));
     let worker = server.call(
         "workers.get_stats",
-        &json!({"worker_ids": [pod.worker()], "from_date": now - 5, "to_date": now + 60, "interval": 1, "items": items,
+        &json!({"worker_ids": [pod.worker()], "from_date": now - 5, "to_date": then + 60, "interval": 1, "items": items,
                 "split_by_resource": true}),
     );
     (plots, worker)
@@ -96,7 +131,7 @@ fn s2_gpu_graphs_do_not_depend_on_the_visible_devices() {
                     .map(|value| ("NVIDIA_VISIBLE_DEVICES", value))
                     .into_iter()
                     .collect();
-                let (plots, worker) = run(library, 7, &settings);
+                let (plots, worker) = run(library, &settings);
                 assert_graphs(&format!("{visible:?}"), &plots, &worker);
             });
         }
@@ -109,18 +144,16 @@ fn s2_a_driver_that_fails_for_a_moment_does_not_end_the_graphs() {
     // The second question fails; the next is asked some seconds later.
     let (plots, _) = run(
         library.path(),
-        14,
         &[("NVML_DOUBLE_FAIL", "1"), ("NVML_DOUBLE_FAIL_FROM", "1")],
     );
     assert!(points(&plots, "gpu_0_utilization").len() >= 2, "{plots}");
 }
 
-/// Runs a script that fails after a while where the double's GPU reports these faults; the task, and its log.
+/// Runs a script that fails once it was told where the double's GPU reports these faults; the task, and its log.
 fn fails_with(faults: &str) -> (Value, String, Value) {
     let library = double();
     let server = Server::start();
-    let source = "import time\ntime.sleep(3)\nraise SystemExit(1)\n";
-    let task = server.script("fault", source);
+    let task = server.script("fault", &format!("{UNTIL_FAULT}raise SystemExit(1)\n"));
     let mut pod = Pod::parked(&server, &task);
     pod.set("LD_LIBRARY_PATH", &library.path().display().to_string());
     pod.set("NVML_DOUBLE_XID", faults);

@@ -13,6 +13,8 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use trainyard::server;
 
+use crate::git::servers::free_port;
+
 /// Polls until `probe` gives a value; fails with `what` when three times `seconds` have passed: a machine that others
 /// use too is slower than the one that waits are written for.
 pub fn wait<T>(what: &str, seconds: u64, mut probe: impl FnMut() -> Option<T>) -> T {
@@ -136,8 +138,7 @@ impl Server {
     pub fn of_program(program: &Path) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
-        let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let address = address.unwrap().to_string();
+        let address = format!("127.0.0.1:{}", free_port("127.0.0.1"));
         let data = folder.path().join("data");
         let log = fs::File::create(folder.path().join("server.log")).unwrap();
         let mut command = Command::new(program);

@@ -1,9 +1,22 @@
 //! Host statistics: for the worker always, for the task unless the SDK reports them itself.
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::pod::Pod;
-use super::server::Server;
+use super::proxy::{Fate, Proxy};
+use super::server::{Server, wait};
+
+/// Begins, and ends once it is let go.
+pub const UNTIL_GO: &str = "import os, time\nopen('began', 'w').close()\n\
+    while not os.path.exists('go'): time.sleep(0.01)\n";
+
+/// How many points the plots of the host have.
+fn count(plots: &Value) -> usize {
+    let plots = plots[":monitor:machine"].as_object();
+    let points = plots.into_iter().flatten().map(|(_, plot)| &plot["y"]);
+    points.filter_map(Value::as_array).map(Vec::len).sum()
+}
 
 fn plots(server: &Server, task: &str) -> Value {
     server.call(
@@ -15,23 +28,32 @@ fn plots(server: &Server, task: &str) -> Value {
 #[test]
 fn a_task_without_the_sdk_gets_plots_of_its_host() {
     let server = Server::start();
-    let task = server.script("statistics", "import time; time.sleep(4)\n");
+    let task = server.script("statistics", UNTIL_GO);
     let mut pod = Pod::parked(&server, &task);
     pod.set("TRAINYARD_REPORT_SECONDS", "1");
     pod.set("TRAINYARD_GPU", "off");
-    assert_eq!(pod.run(), 0);
-    let plots = plots(&server, &task);
-    for variant in [
+    let (mut uplink, mut process) = pod.begun(&["began"]);
+    let variants = [
         "cpu_usage",
         "memory_used_gb",
         "memory_free_gb",
         "disk_free_percent",
-    ] {
-        let points = plots[":monitor:machine"][variant]["y"]
-            .as_array()
-            .map_or(0, Vec::len);
-        assert!(points >= 3, "{variant}: {plots}");
-    }
+    ];
+    wait("each plot has its points while the task runs", 60, || {
+        let plots = plots(&server, &task);
+        let points = |variant: &str| {
+            let points = plots[":monitor:machine"][variant]["y"].as_array();
+            points.map_or(0, Vec::len)
+        };
+        variants
+            .into_iter()
+            .all(|variant| points(variant) >= 3)
+            .then_some(())
+    });
+    std::fs::write(pod.path("root/code/go"), "").unwrap();
+    assert_eq!(process.end(60), 0);
+    uplink.signal(Signal::SIGTERM);
+    assert_eq!(uplink.end(30), 0);
 }
 
 #[test]
@@ -58,13 +80,27 @@ fn an_sdk_that_has_attached_is_not_doubled() {
         body = {'task': os.environ['CLEARML_TASK_ID'], 'add_or_update': {'hostname': socket.gethostname()}}\n\
         request = urllib.request.Request(os.environ['CLEARML_API_HOST'] + '/tasks.edit_runtime', json.dumps(body).encode(),\n\
             {'Content-Type': 'application/json', 'Authorization': 'Basic ' + base64.b64encode(keys.encode()).decode()})\n\
-        urllib.request.urlopen(request).read()\n\
-        time.sleep(8)\n";
-    let task = server.script("with sdk", source);
+        urllib.request.urlopen(request).read()\n"
+        .to_owned()
+        + UNTIL_GO;
+    let task = server.script("with sdk", &source);
     let mut pod = Pod::parked(&server, &task);
-    // The first report comes after three seconds: by then the script has attached.
-    pod.set("TRAINYARD_REPORT_SECONDS", "4");
-    assert_eq!(pod.run(), 0, "{}", pod.stream("task.stdout"));
+    pod.set("TRAINYARD_REPORT_SECONDS", "1");
+    let proxy = Proxy::start(&server.url, |_| Fate::Pass);
+    pod.api.clone_from(&proxy.url);
+    let (_uplink, mut process) = pod.begun(&["began"]);
+    let until_reported = |times: usize| {
+        let before = proxy.count("workers.status_report");
+        wait("the worker reports", 60, || {
+            (proxy.count("workers.status_report") >= before + times).then_some(())
+        });
+    };
+    // What was read before it attached has come by the second report after that.
+    until_reported(2);
+    let before = count(&plots(&server, &task));
+    until_reported(3);
     let plots = plots(&server, &task);
-    assert!(plots[":monitor:machine"].is_null(), "{plots}");
+    assert_eq!(count(&plots), before, "{plots}");
+    std::fs::write(pod.path("root/code/go"), "").unwrap();
+    assert_eq!(process.end(60), 0, "{}", pod.stream("task.stdout"));
 }

@@ -11,6 +11,9 @@ use trainyard::exec::failure::Failure;
 use trainyard::exec::git::{Checked, GitSettings, checkout};
 use trainyard::exec::plan::{Checkout, Revision};
 
+/// Git is given up after so long; what is told sooner was not waited for in vain.
+pub const HUNG: Duration = Duration::from_mins(3);
+
 /// Runs git as a person would, without the settings of the machine; its trimmed output.
 pub fn git(folder: &Path, arguments: &[&str]) -> String {
     let output = Command::new("git")
@@ -108,7 +111,7 @@ impl Dest {
         let folder = tempfile::tempdir().expect("a folder is made");
         fs::create_dir(folder.path().join("code")).expect("a folder is made");
         let settings = GitSettings {
-            limit: Duration::from_mins(1),
+            limit: HUNG,
             ..GitSettings::default()
         };
         Self {

@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, to_bytes};
@@ -140,7 +141,7 @@ impl Daemon {
             .stderr(Stdio::null())
             .spawn()
             .expect("git daemon runs");
-        let until = Instant::now() + Duration::from_secs(10);
+        let until = Instant::now() + Duration::from_secs(60);
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(Instant::now() < until, "git daemon does not listen");
             std::thread::sleep(Duration::from_millis(20));
@@ -162,8 +163,18 @@ impl Drop for Daemon {
     }
 }
 
-/// A port on which nothing listens.
+/// A port on which nothing listens, for a program that is started later, and perhaps again after it was killed.
+///
+/// The kernel gives none of these away by itself, neither to who asks for any port nor to a connection; and each is
+/// given away here once, by a process of tests from a place of its own.
 pub fn free_port(address: &str) -> u16 {
-    let listener = TcpListener::bind((address, 0)).expect("a port is free");
-    listener.local_addr().expect("an address").port()
+    const FIRST: u16 = 20_000;
+    const COUNT: u16 = 10_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let place = std::process::id().wrapping_mul(397) % u32::from(COUNT);
+    let place = u16::try_from(place).expect("less than the ports that there are");
+    (0..COUNT)
+        .map(|_| FIRST + (place + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT) % COUNT)
+        .find(|port| TcpListener::bind((address, *port)).is_ok())
+        .expect("a port is free")
 }

@@ -33,7 +33,7 @@ pub fn occupy(cluster: &Cluster) -> Result<()> {
         kubectl().args(["apply", "--filename", "-"]),
         &pod.to_string(),
     )?;
-    sh::wait_for("a pod", Duration::from_mins(1), || {
+    sh::wait_for("a pod", Duration::from_mins(3), || {
         let phase = sh::output(kubectl().args([
             "get",
             "pod",

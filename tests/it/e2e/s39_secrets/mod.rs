@@ -9,8 +9,9 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use super::doors::Doors;
 use super::s41_faults::registry;
-use super::world::{World, merge};
+use super::world::{World, merge, wait};
 use places::Processes;
 use private::Private;
 use scan::{Canary, Leak, scan};
@@ -34,7 +35,7 @@ import base64, os, subprocess, sys
 import alpha
 print('alpha', alpha.V, 'and a key of', len(os.environ['OWN_KEY']))
 print(base64.b64encode(b'planted: PLANTED').decode(), flush=True)
-subprocess.run([sys.executable, '-c', 'import time; time.sleep(3)', 'PLANTED'])
+subprocess.run([sys.executable, '-c', DOOR, 'PLANTED'], check=True)
 ";
 /// Dies with the key at hand.
 const CRASH: &str = "\
@@ -120,7 +121,10 @@ fn run(world: &World, private: &Private, entry: &str, packages: &str, queue: &st
 #[test]
 fn s39_no_secret_shows_anywhere_and_one_that_is_planted_is_found() {
     let mut world = World::new("s39");
-    let planted = |code: &str| code.replace("PLANTED", PLANTED);
+    let doors = Doors::start(&world);
+    // A text of Rust's is one of Python's.
+    let door = format!("{:?}", doors.python("seen"));
+    let planted = |code: &str| code.replace("PLANTED", PLANTED).replace("DOOR", &door);
     let files = [("train.py", planted(TRAIN)), ("crash.py", planted(CRASH))];
     let private = Private::start(&world, &files, TOKEN, PASSWORD);
     let refusing = registry::start();
@@ -138,6 +142,11 @@ fn s39_no_secret_shows_anywhere_and_one_that_is_planted_is_found() {
     let unsatisfied = run(&world, &private, "train.py", "alpha==9\n", "gpu");
     let refused = run(&world, &private, "train.py", "alpha==1.0\n", PLANTED);
     let tasks = [&good, &crashed, &unsatisfied, &refused].map(String::as_str);
+    // What is planted there stays until it was seen.
+    wait("a process has what is planted as its argument", 120, || {
+        processes.have_shown(PLANTED).then_some(())
+    });
+    doors.open("seen");
     for (task, status, words) in [
         (&good, "completed", ""),
         (&crashed, "failed", "no good key, it has 21 characters"),

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -105,35 +105,44 @@ fn logs_of_pods(world: &World) -> Vec<Text> {
 /// Notes the arguments of all processes of this machine, those in containers too, until it is ended.
 pub(super) struct Processes {
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<BTreeSet<String>>>,
+    seen: Arc<Mutex<BTreeSet<String>>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Processes {
     pub(super) fn watch() -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let is_over = Arc::clone(&stop);
+        let seen: Arc<Mutex<BTreeSet<String>>> = Arc::default();
+        let (is_over, kept) = (Arc::clone(&stop), Arc::clone(&seen));
         let thread = thread::spawn(move || {
-            let mut seen = BTreeSet::new();
             while !is_over.load(Ordering::Relaxed) {
-                look(&mut seen);
+                look(&mut kept.lock().expect("processes lock"));
                 thread::sleep(BETWEEN_LOOKS);
             }
-            seen
         });
         Self {
             stop,
+            seen,
             thread: Some(thread),
         }
+    }
+
+    /// Whether this was among their arguments so far.
+    pub(super) fn have_shown(&self, word: &str) -> bool {
+        let seen = self.seen.lock().expect("processes lock");
+        seen.iter().any(|arguments| arguments.contains(word))
     }
 
     /// What was seen.
     pub(super) fn end(mut self) -> Text {
         self.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.take().expect("it was not ended before");
-        let seen = thread.join().expect("processes are watched to the end");
+        thread.join().expect("processes are watched to the end");
+        let seen = self.seen.lock().expect("processes lock");
+        let all: Vec<&str> = seen.iter().map(String::as_str).collect();
         Text {
             place: "arguments of processes".into(),
-            text: seen.into_iter().collect::<Vec<_>>().join("\n"),
+            text: all.join("\n"),
         }
     }
 }

@@ -13,13 +13,13 @@ const TOLD: Duration = Duration::from_secs(10);
 const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
 
 /// What the cluster showed at one moment.
-pub(super) struct Look {
+pub(in crate::e2e) struct Look {
     at: Instant,
     objects: Vec<Value>,
 }
 
 impl Look {
-    pub(super) fn new(world: &World) -> Self {
+    pub(in crate::e2e) fn new(world: &World) -> Self {
         // What it shows was there before the answer came.
         let at = Instant::now();
         let all = world.get(&["jobs,pods,events"]);
@@ -29,7 +29,7 @@ impl Look {
         }
     }
 
-    pub(super) fn is_old(&self) -> bool {
+    pub(in crate::e2e) fn is_old(&self) -> bool {
         self.at.elapsed() > BETWEEN_LOOKS
     }
 
@@ -52,14 +52,14 @@ impl Look {
 
 /// When the cluster was first seen to show what is wrong with a task, and the task to say so.
 #[derive(Default)]
-pub(super) struct Clock {
+pub(in crate::e2e) struct Clock {
     shown: Option<Instant>,
     told: Option<Instant>,
 }
 
 impl Clock {
     /// Takes in one look, and whether the task says it by now.
-    pub(super) fn note(
+    pub(in crate::e2e) fn note(
         &mut self,
         world: &World,
         look: &mut Look,
@@ -83,14 +83,14 @@ impl Clock {
     }
 
     /// How long the task took to say it; nothing if nobody could have seen it before the task said it.
-    pub(super) fn late(&self) -> Duration {
+    pub(in crate::e2e) fn late(&self) -> Duration {
         match (self.shown, self.told) {
             (Some(shown), Some(told)) => told.saturating_duration_since(shown),
             _ => Duration::ZERO,
         }
     }
 
-    pub(super) fn is_too_late(&self) -> bool {
+    pub(in crate::e2e) fn is_too_late(&self) -> bool {
         self.late() > TOLD * 5
     }
 }

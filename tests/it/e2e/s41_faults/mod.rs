@@ -4,7 +4,7 @@
 //! each on a binding and queue of its own. What one machine cannot bring about, such as the end of a node, happens on
 //! simulated ones.
 
-mod clock;
+pub(super) mod clock;
 mod memory;
 mod props;
 pub(super) mod registry;
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use trainyard::diagnose::Category;
 
 use super::kwok::Kwok;
-use super::world::{World, merge};
+use super::world::{PATIENCE, World, merge};
 use clock::{Clock, Look};
 use props::Props;
 
@@ -110,6 +110,11 @@ impl Row {
         self.pod["nodeSelector"].is_null() && !none.contains(&self.category)
     }
 
+    /// Whether its pod is given up when patience with it is over.
+    fn gives_up(&self) -> bool {
+        self.spec["lifecycle"]["pendingTimeout"] == rows::LATER
+    }
+
     /// Whether the task has come to what it can be judged by.
     fn is_over(&self, status: &str, reason: &str) -> bool {
         let went_back = self.status == "queued" && status == "queued";
@@ -195,10 +200,16 @@ fn the_table_has_a_row_for_each_category() {
 struct Open {
     row: Row,
     task: String,
+    begun: Instant,
     /// Whether that was done to its pod which is to be done.
     acted: bool,
+    /// Whether the patience with its pod was made short.
+    hurried: bool,
     clock: Clock,
 }
+
+/// A node says what is wrong with a pod when it comes to it, which on a busy one may be late: so long it is waited for.
+const CAUSE: Duration = Duration::from_secs(60);
 
 impl Open {
     /// Takes in what the task says, and does to its pod what is to be done; the task once it has come to its end.
@@ -212,6 +223,13 @@ impl Open {
             return Some(world.task(&self.task));
         }
         self.acted = self.acted || self.row.act(world, &self.task, status);
+        // What is to be given up is given up once the task says why its pod waits.
+        let is_time = told || self.begun.elapsed() > CAUSE * PATIENCE;
+        if self.row.gives_up() && is_time && !self.hurried {
+            self.hurried = true;
+            let soon = json!({"lifecycle": {"pendingTimeout": rows::SOON}});
+            world.edit(self.row.name, &soon);
+        }
         None
     }
 }
@@ -228,7 +246,9 @@ fn begin(world: &World, props: &Props<'_>, row: Row) -> Open {
     Open {
         row,
         task,
+        begun: Instant::now(),
         acted: false,
+        hurried: false,
         clock: Clock::default(),
     }
 }
@@ -247,7 +267,7 @@ fn s41_each_way_to_fail_is_told_in_the_task() {
     let begun = Instant::now();
     let mut look = Look::new(&world);
     let (mut faults, mut ended) = (Vec::new(), Vec::new());
-    while begun.elapsed() < Duration::from_secs(900) {
+    while begun.elapsed() < Duration::from_secs(600) * PATIENCE {
         let started = open.iter().filter(|one| one.row.starts_here()).count();
         for _ in started..AT_ONCE {
             open.extend(rows.next().map(|row| begin(&world, &props, row)));
@@ -338,7 +358,7 @@ fn judge(world: &World, one: &Open, document: &Value) -> Vec<String> {
             row.name, document["status"], row.status
         ));
     }
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(10) * PATIENCE;
     for words in row.evidence {
         loop {
             let log = world.log(task).join("\n");

@@ -1,5 +1,7 @@
 //! Rows on the real node.
 
+use std::sync::LazyLock;
+
 use serde_json::{Value, json};
 use trainyard::diagnose::Category;
 
@@ -7,11 +9,20 @@ use super::{Act, Row, memory, row};
 use crate::e2e::cgroup::kill_whole_container;
 use crate::e2e::kwok::NODE;
 use crate::e2e::world::{World, wait};
+use crate::exec::s2_gpus::UNTIL_FAULT;
+
+/// The patience with what does not start, and what it is made once the task says why.
+pub(super) const LATER: &str = "20m";
+pub(super) const SOON: &str = "20s";
 
 /// Fails what does not start, once the node has had its time to say why.
 fn soon() -> Value {
-    json!({"lifecycle": {"pendingTimeout": "60s", "onPendingTimeout": "Fail"}})
+    json!({"lifecycle": {"pendingTimeout": LATER, "onPendingTimeout": "Fail"}})
 }
+
+/// Fails as programs do whose GPU is lost, once the executor has been told of it.
+static FAULT: LazyLock<String> =
+    LazyLock::new(|| format!("{UNTIL_FAULT}raise RuntimeError('CUDA error: unknown error')\n"));
 
 /// Ends that the script or its pod comes to by itself.
 pub(super) fn own_ends() -> Vec<Row> {
@@ -62,7 +73,7 @@ pub(super) fn own_ends() -> Vec<Row> {
                 "volumeMounts": [{"name": "driver", "mountPath": "/opt/driver", "readOnly": true}],
                 "env": [{"name": "LD_LIBRARY_PATH", "value": "/opt/driver"}, {"name": "NVML_DOUBLE_XID", "value": "79"}],
             }),
-            source: "import time\ntime.sleep(3)\nraise RuntimeError('CUDA error: unknown error')\n",
+            source: FAULT.as_str(),
             reason: "exit code 1",
             words: &[
                 "GPU 0 reported XID 79 (the GPU has fallen off the bus)",
@@ -84,8 +95,9 @@ pub(super) fn own_ends() -> Vec<Row> {
             ..row("disk-full", Category::ExitCode)
         },
         Row {
-            spec: json!({"job": {"activeDeadlineSeconds": 8}}),
-            words: &["longer than its limit of 8 s", "job.activeDeadlineSeconds"],
+            // It counts from the Job's start: the pod has to have begun by then.
+            spec: json!({"job": {"activeDeadlineSeconds": 60}}),
+            words: &["longer than its limit of 60 s", "job.activeDeadlineSeconds"],
             ..row("deadline", Category::Deadline)
         },
         Row {

@@ -43,17 +43,12 @@ impl Follower {
         Self { finish, thread }
     }
 
-    /// All bytes that were ever written.
-    pub fn finish(self, pod: &Pod<'_>) -> Vec<u8> {
+    /// All bytes that were ever written; nothing where it was too slow to see them all.
+    pub fn finish(self) -> Option<Vec<u8>> {
         self.finish.store(true, Ordering::Release);
         let bytes = self.thread.join().expect("the follower ends");
         // No writer writes zeros: a hole was made before it was copied, which says nothing about the log.
-        assert!(
-            !bytes.contains(&0),
-            "the follower was too slow for {}",
-            pod.task
-        );
-        bytes
+        (!bytes.contains(&0)).then_some(bytes)
     }
 }
 
