@@ -221,7 +221,7 @@ fn the_incumbents_glue_runs_tasks_of_this_server_with_the_real_kubectl() {
     let ends = |task: &str, status: &str| {
         wait(&format!("{task} is {status}"), 120, || {
             (world.status(task) == status).then_some(())
-        })
+        });
     };
     ends(&good, "completed");
     ends(&bad, "failed");
