@@ -3,7 +3,7 @@
 import { call } from './api.js';
 import { button, h, icon, outside, replace, safeUrl } from './dom.js';
 import { at, size } from './format.js';
-import { copy, copyable, empty, poll } from './ui.js';
+import { copy, copyable, empty, failed, poll } from './ui.js';
 
 export function filesTab(panel, shown, signal) {
   const artifacts = h('section', { class: 'card' });
@@ -50,7 +50,17 @@ export function filesTab(panel, shown, signal) {
   }
   shown.addEventListener('change', draw, { signal });
   draw();
-  poll(loadModels, 6000, signal);
+  poll(async () => {
+    try {
+      await loadModels();
+    } catch (error) {
+      if (!signal.aborted && error.code > 0 && error.code !== 401) {
+        if (models.drawn !== error.message) replace(models, h('h2', {}, 'Models'), failed('The models could not be read', error));
+        models.drawn = error.message;
+      }
+      throw error;
+    }
+  }, 6000, signal);
 }
 
 /** A link to download, or the address in words where no browser can follow it (`s3://`, `file://`). */

@@ -6,7 +6,7 @@ import { button, h, icon, keyed, replace, setAttribute, setText } from './dom.js
 import { duration, many, number, ran } from './format.js';
 import { bind } from './keys.js';
 import { go, here, note, to } from './route.js';
-import { empty, failed, FILTERED, poll, say, setState, settled, setWhen, state, stateName, when } from './ui.js';
+import { attempt, empty, failed, FILTERED, poll, say, setState, settled, setWhen, state, stateName, when } from './ui.js';
 
 const PAGE = 50;
 const FRESH = 4000;
@@ -126,7 +126,9 @@ export function tasksView(container, query, signal) {
     options(tag, 'All tags', tags.map((name) => [name, name]), want.tag);
     options(user, 'All users', users.map(({ id, name }) => [id, name]), want.user);
     user.hidden = users.length < 2;
-  }).catch(() => {});
+  }).catch((error) => {
+    if (!signal.aborted && error.code > 0 && error.code !== 401) say(`Projects, tags and users could not be listed: ${error.message}`, { error: true });
+  });
 
   // ---- rows ----
   const all = h('input', { type: 'checkbox', 'aria-label': 'Choose all on this page', on: { change: () => {
@@ -254,7 +256,7 @@ export function tasksView(container, query, signal) {
     drawRows();
     if (want.metrics.length) drawHead();
     const filtered = !clear.hidden;
-    const kind = shown.length > 0 ? 'some' : filtered ? 'filtered' : want.page ? 'beyond' : 'none';
+    const kind = shown.length > 0 ? 'some' : want.page ? 'beyond' : filtered ? 'filtered' : 'none';
     place.hidden = kind !== 'some';
     if (last !== kind) replace(state_, EMPTY[kind]?.(change));
     last = kind;
@@ -322,7 +324,7 @@ function metricName(path) {
 
 /** Offers the curves of the tasks shown as further columns. */
 function metricChooser(shown, want, change) {
-  return button({ text: 'Metric', icon: 'plus', title: 'Add a column with the last value of a metric' }, async (event) => {
+  return button({ text: 'Metric', icon: 'plus', title: 'Add a column with the last value of a metric' }, ({ currentTarget: from }) => attempt('The metrics could not be listed', async () => {
     const ids = shown().map((task) => task.id);
     if (!ids.length) return say('There is no task to take metrics from.');
     const { tasks } = await call('tasks.get_all_ex', { id: ids, only_fields: ['last_metrics'] });
@@ -337,8 +339,8 @@ function metricChooser(shown, want, change) {
     if (!offered.length) return say('The tasks shown have no further metrics.');
     const menu = h('div', { class: 'menu', role: 'menu', popover: 'auto' }, offered.map(([path, name]) =>
       h('button', { type: 'button', role: 'menuitem', on: { click: () => { menu.hidePopover(); change({ metric: [...want().metrics, path].join(',') }, true); } } }, name)));
-    openMenu(menu, event.target.closest('button') ?? document.querySelector('.filters'));
-  });
+    openMenu(menu, from);
+  }));
 }
 
 /** Opens a menu below its button; arrow keys move, Escape closes and gives the focus back. */
