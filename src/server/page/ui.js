@@ -12,14 +12,16 @@ export function say(text, { error = false, link } = {}) {
   const close = () => note.remove();
   const note = h(
     'div',
-    { class: `message ${error ? 'error' : ''}`, role: error ? 'alert' : 'status' },
+    { class: `message ${error ? 'error' : ''}`, role: error ? 'alert' : null },
     icon(error ? 'warn' : 'check'),
     h('p', {}, text, link && [' ', h('a', { href: link.href, on: { click: close } }, link.text)]),
     button({ icon: 'close', label: 'Dismiss' }, close),
   );
   said().append(note);
   while (said().children.length > 4) said().firstElementChild.remove();
-  if (!error) setTimeout(close, 6000);
+  // Who has come to its link with the keyboard may take the time.
+  const leave = () => (note.matches(':focus-within') ? setTimeout(leave, 1000) : close());
+  if (!error) setTimeout(leave, 6000);
 }
 
 /** Does something and says how it went; true if it went well. */
