@@ -159,7 +159,7 @@ export function remove(tasks) {
     confirm: 'Delete',
     danger: true,
     act: async ({ files }) => {
-      const done = await ofMany('tasks.delete_many', tasks, { force: true, return_file_urls: Boolean(files) });
+      const done = await ofMany('tasks.delete_many', tasks, { force: true, return_file_urls: Boolean(files), delete_external_artifacts: Boolean(files) });
       const addresses = done.flatMap(({ urls }) => Object.values(urls ?? {}).flat());
       const gone = files ? await deleteFiles(addresses) : 0;
       say(`Deleted ${named(tasks)}${gone ? ` and ${many(gone, 'file')}` : ''}.`);
