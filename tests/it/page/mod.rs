@@ -10,10 +10,13 @@
 mod actions;
 mod browser;
 mod charts;
+mod copying;
 mod edit;
+mod filters;
 mod list;
 mod log;
 mod look;
+mod places;
 mod pool;
 mod queues;
 mod signin;
