@@ -10,6 +10,7 @@
 mod actions;
 mod browser;
 mod charts;
+mod controls;
 mod copying;
 mod edit;
 mod filters;
