@@ -98,8 +98,8 @@ export function abort(tasks) {
   return ask({
     title: `Abort ${named(tasks)}?`,
     text: tasks.some((task) => task.status === 'in_progress')
-      ? 'Its worker is told to stop it. What was logged and uploaded until then stays.'
-      : 'It leaves its queue and is marked as aborted.',
+      ? `${tasks.length === 1 ? 'Its worker is told to stop it.' : 'Workers are told to stop what runs; what waits leaves its queue.'} What was logged and uploaded until then stays.`
+      : tasks.length === 1 ? 'It leaves its queue and is marked as aborted.' : 'They leave their queues and are marked as aborted.',
     confirm: 'Abort',
     danger: true,
     act: () => ofMany('tasks.stop_many', tasks, { status_reason: 'aborted on the page' }),
@@ -109,7 +109,7 @@ export function abort(tasks) {
 export function dequeue(tasks) {
   return attempt('Could not dequeue', async () => {
     await ofMany('tasks.dequeue_many', tasks, {});
-    say(`${cap(named(tasks))} left its queue.`);
+    say(`${cap(named(tasks))} left ${tasks.length === 1 ? 'its queue' : 'their queues'}.`);
   });
 }
 
@@ -117,7 +117,9 @@ export function dequeue(tasks) {
 export function reset(tasks) {
   return ask({
     title: `Reset ${named(tasks)}?`,
-    text: 'It becomes a draft again. Its log, scalars, plots, artifacts and unpublished models are deleted for good.',
+    text: tasks.length === 1
+      ? 'It becomes a draft again. Its log, scalars, plots, artifacts and unpublished models are deleted for good.'
+      : 'They become drafts again. Their logs, scalars, plots, artifacts and unpublished models are deleted for good.',
     confirm: 'Reset',
     danger: true,
     act: () => ofMany('tasks.reset_many', tasks, {}),
@@ -127,7 +129,7 @@ export function reset(tasks) {
 export function publish(tasks) {
   return ask({
     title: `Publish ${named(tasks)}?`,
-    text: 'A published task can no longer be changed or reset, and takes no more reports.',
+    text: 'What is published can no longer be changed or reset, and takes no more reports.',
     confirm: 'Publish',
     act: () => ofMany('tasks.publish_many', tasks, {}),
   });
@@ -153,11 +155,11 @@ export function remove(tasks) {
       'Log, scalars, plots and unpublished models go with it. This cannot be undone.',
       live.length > 0 && h('p', { class: 'warning' }, `${named(live)}: running or published, and deleted all the same.`),
     ],
-    fields: [tick('files', 'Delete its artifacts, models and samples from this server too', true)],
+    fields: [tick('files', 'Delete artifacts, models and samples from this server too', true)],
     confirm: 'Delete',
     danger: true,
     act: async ({ files }) => {
-      const done = await ofMany('tasks.delete_many', tasks, { force: true, return_file_urls: Boolean(files) });
+      const done = await ofMany('tasks.delete_many', tasks, { force: true, return_file_urls: Boolean(files), delete_external_artifacts: Boolean(files) });
       const addresses = done.flatMap(({ urls }) => Object.values(urls ?? {}).flat());
       const gone = files ? await deleteFiles(addresses) : 0;
       say(`Deleted ${named(tasks)}${gone ? ` and ${many(gone, 'file')}` : ''}.`);

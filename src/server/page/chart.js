@@ -2,7 +2,7 @@
 // values off, dragging zooms in, a double click out.
 
 import { colour, extent, grid, path, scale, short, sized, textWidth, ticks, timeTick, timeTicks } from './axes.js';
-import { h, replace, s, setText } from './dom.js';
+import { h, keyed, replace, s, setAttribute, setText } from './dom.js';
 import { at, duration, number } from './format.js';
 
 /** Means that forget: TensorBoard's smoothing, free of the first value's weight. */
@@ -87,19 +87,16 @@ export function lineChart({ title, signal, unit = '', zero = false, top }) {
   }
 
   function drawLegend() {
-    const names = state.series.map(({ name, index }) => `${name}\n${index}\n${off.has(name)}`).join();
-    if (legend.drawn === names) return;
-    legend.drawn = names;
     legend.hidden = state.series.length < 2;
-    replace(legend, state.series.map(({ name, index }) => {
+    keyed(legend, state.series, ({ name, index }) => `${name}\n${index}`, ({ name, index }) => {
       const key = h('span', { class: 'key' });
       key.style.background = colour(index);
-      return h('button', { type: 'button', 'aria-pressed': String(!off.has(name)), title: `Show or hide ${name}`, on: { click: () => {
+      return h('button', { type: 'button', title: `Show or hide ${name}`, on: { click: () => {
         off.has(name) ? off.delete(name) : off.add(name);
         if (off.size === state.series.length) off.clear();
         draw();
       } } }, key, name);
-    }));
+    }, (item, { name }) => setAttribute(item, 'aria-pressed', String(!off.has(name))));
   }
 
   // ---- reading values off ----
@@ -164,6 +161,10 @@ export function lineChart({ title, signal, unit = '', zero = false, top }) {
     }
     from = null;
     replace(drawn.cross);
+  });
+  canvas.addEventListener('pointercancel', () => {
+    from = null;
+    leave();
   });
   canvas.addEventListener('dblclick', () => {
     zoom = null;

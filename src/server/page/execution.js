@@ -4,7 +4,7 @@ import { call } from './api.js';
 import { possible } from './actions.js';
 import { button, h, outside, replace, safeUrl } from './dom.js';
 import { facts } from './overview.js';
-import { ask, copyable, empty, field } from './ui.js';
+import { ask, copy, copyable, empty, field } from './ui.js';
 
 export function executionTab(panel, shown, signal) {
   const id = shown.task.id;
@@ -33,7 +33,7 @@ export function executionTab(panel, shown, signal) {
     const text = JSON.stringify([script, container, output, task.status]);
     if (text === drawn) return;
     drawn = text;
-    const code = (title, value, ...more) => h('section', { class: 'card' }, h('h2', {}, title, h('span', { class: 'spring' }), value && copyable('Copy', title.toLowerCase()) && copy(title, value), ...more),
+    const code = (title, value, ...more) => h('section', { class: 'card' }, h('h2', {}, title, h('span', { class: 'spring' }), value && copyButton(title.toLowerCase(), value), ...more),
       value ? h('pre', { class: 'example', tabindex: '0' }, value.slice(0, 500_000)) : h('p', { class: 'hint' }, 'None.'));
     const packages = textOf(script.requirements?.pip);
     const original = textOf(script.requirements?.org_pip);
@@ -58,7 +58,7 @@ export function executionTab(panel, shown, signal) {
         container.setup_shell_script && ['Set-up script', h('pre', { class: 'example' }, container.setup_shell_script)],
       ].filter(Boolean)) : h('p', { class: 'hint' }, 'The default of the worker.')),
       h('section', { class: 'card' }, h('h2', {}, 'Output'), facts([['Destination', output.destination ? outside(output.destination) : h('span', { class: 'hint' }, 'the default')], output.error && ['Error', output.error]].filter(Boolean)))),
-      script.diff ? h('section', { class: 'card' }, h('h2', {}, alone ? 'Script' : 'Uncommitted changes', h('span', { class: 'spring' }), copy(alone ? 'script' : 'changes', script.diff),
+      script.diff ? h('section', { class: 'card' }, h('h2', {}, alone ? 'Script' : 'Uncommitted changes', h('span', { class: 'spring' }), copyButton(alone ? 'script' : 'changes', script.diff),
         editor(alone ? 'Script' : 'Uncommitted changes', 'script', [{ name: 'diff', text: alone ? 'Source' : 'Changes', rows: 22 }])),
       alone ? h('pre', { class: 'example tall', tabindex: '0' }, script.diff.slice(0, 500_000)) : diff(script.diff)) : h('section', { class: 'card' }, h('h2', {}, 'Uncommitted changes'), h('p', { class: 'hint' }, 'None.')),
       code('Packages', packages, possible.edit(task) && button({ text: 'Edit', icon: 'edit', kind: 'quiet', label: 'Edit: Packages' }, () => ask({
@@ -83,8 +83,8 @@ function textOf(value) {
   return Array.isArray(value) ? value.join('\n') : (value ?? '');
 }
 
-function copy(name, text) {
-  return button({ icon: 'copy', label: `Copy: ${name}`, kind: 'quiet' }, () => navigator.clipboard.writeText(text));
+function copyButton(name, text) {
+  return button({ icon: 'copy', label: `Copy the ${name}`, kind: 'quiet' }, () => copy(text, `the ${name}`));
 }
 
 /** `git@host:group/name.git` leads to its web page, which most hosts have under the same path. */

@@ -1,9 +1,9 @@
 // What a task left behind, and what it began with: artifacts and models, with links to download them.
 
 import { call } from './api.js';
-import { h, icon, outside, replace, safeUrl } from './dom.js';
+import { button, h, icon, outside, replace, safeUrl } from './dom.js';
 import { at, size } from './format.js';
-import { copyable, empty, poll, say } from './ui.js';
+import { copy, copyable, empty, failed, poll } from './ui.js';
 
 export function filesTab(panel, shown, signal) {
   const artifacts = h('section', { class: 'card' });
@@ -25,7 +25,7 @@ export function filesTab(panel, shown, signal) {
       h('tr', {}, h('td', {}, h('span', { class: 'strong' }, artifact.key), artifact.mode === 'input' && h('span', { class: 'tag' }, 'input')),
         h('td', {}, artifact.type), h('td', { class: 'number' }, size(artifact.content_size)),
         h('td', {}, artifact.timestamp ? at(artifact.timestamp * 1000) : ''),
-        h('td', {}, artifact.hash && copyable(`${artifact.hash.slice(0, 10)}…`, 'the first digits of the hash')),
+        h('td', {}, artifact.hash && copyable(artifact.hash, 'the hash', `${artifact.hash.slice(0, 10)}…`)),
         h('td', { class: 'end' }, download(artifact.uri))),
       preview && h('tr', { class: 'preview' }, h('td', { colspan: 6 }, h('details', {}, h('summary', {}, 'Preview'), h('pre', { class: 'example' }, String(preview).slice(0, 20_000))))),
     ];
@@ -50,7 +50,17 @@ export function filesTab(panel, shown, signal) {
   }
   shown.addEventListener('change', draw, { signal });
   draw();
-  poll(loadModels, 6000, signal);
+  poll(async () => {
+    try {
+      await loadModels();
+    } catch (error) {
+      if (!signal.aborted && error.code > 0 && error.code !== 401) {
+        if (models.drawn !== error.message) replace(models, h('h2', {}, 'Models'), failed('The models could not be read', error));
+        models.drawn = error.message;
+      }
+      throw error;
+    }
+  }, 6000, signal);
 }
 
 /** A link to download, or the address in words where no browser can follow it (`s3://`, `file://`). */
@@ -62,8 +72,5 @@ function download(address) {
 }
 
 function copyAddress(address) {
-  return h('button', { type: 'button', class: 'button bare', 'aria-label': 'Copy the address', title: 'Copy the address', on: { click: async () => {
-    await navigator.clipboard.writeText(address);
-    say('Copied the address.');
-  } } }, icon('copy'));
+  return button({ icon: 'copy', label: 'Copy the address' }, () => copy(address, 'the address'));
 }

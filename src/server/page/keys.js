@@ -1,4 +1,5 @@
-// Keyboard shortcuts: single keys, and `g` followed by one. They keep quiet while one types or a dialog is open.
+// Keyboard shortcuts: single keys, and `g` followed by one. They keep quiet while one types, or a dialog or menu is
+// open.
 
 import { button, h } from './dom.js';
 
@@ -20,7 +21,7 @@ addEventListener('keydown', (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === 'Escape' && typing(event.target)) event.target.blur();
   if (typing(event.target) && event.target.type !== 'checkbox') return;
-  if (document.querySelector('dialog[open]')) return;
+  if (document.querySelector('dialog[open], [popover]:popover-open')) return;
   const sequence = before ? `${before} ${event.key}` : event.key;
   const found = keys.get(sequence);
   before = '';

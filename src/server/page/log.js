@@ -7,7 +7,7 @@ import { button, h, icon, replace, setText } from './dom.js';
 import { at, count, many, time } from './format.js';
 import { bind } from './keys.js';
 import { note } from './route.js';
-import { attempt, choice, empty, poll, say, settled } from './ui.js';
+import { attempt, choice, empty, failed, poll, say, settled } from './ui.js';
 
 /** Events of a page, pages in the window, and events of a page while searching. */
 const PAGE = 500;
@@ -26,6 +26,7 @@ export function logTab(panel, shown, signal, query) {
   let following = query.get('at') === null && query.get('follow') !== '0';
   let withTimes = localStorage.getItem('trainyard.log.times') === '1';
   let loading = Promise.resolve();
+  const draft = shown.task.status === 'created' || shown.task.status === 'queued';
 
   // ---- pages ----
   const ask = (body) => call('events.get_task_log', { task: id, ...body }, { signal });
@@ -67,6 +68,15 @@ export function logTab(panel, shown, signal, query) {
     mark();
     nothing.hidden = pages.length > 0;
     lines.hidden = pages.length === 0;
+    if (!pages.length) instead('', () => empty('No output yet', draft ? 'The task has not run.' : 'Lines appear here as they arrive.'));
+  }
+
+  /** What stands in place of the lines: drawn anew only where it says something else. */
+  function instead(words, make) {
+    if (nothing.drawn !== words) replace(nothing, make());
+    nothing.drawn = words;
+    nothing.hidden = false;
+    lines.hidden = true;
   }
 
   /** Waits for what is being loaded, then does something: the window changes by one thing at a time. */
@@ -158,9 +168,13 @@ export function logTab(panel, shown, signal, query) {
     following = on;
     follow.setAttribute('aria-pressed', String(on));
     note({ follow: on ? '' : '0', at: '' });
-    if (on && !atEnd) toEnd();
+    if (on && !atEnd) attempt('The log cannot be read', toEnd);
     else if (on) lines.scrollTop = lines.scrollHeight;
   }
+  const first = () => {
+    setFollowing(false);
+    attempt('The log cannot be read', toStart);
+  };
   let scrolledTo = 0;
   lines.addEventListener('scroll', () => {
     const gap = lines.scrollHeight - lines.scrollTop - lines.clientHeight;
@@ -272,28 +286,36 @@ export function logTab(panel, shown, signal, query) {
   panel.append(
     h('div', { class: 'bar' },
       h('div', { class: 'search-box' }, icon('search'), wanted), total, h('span', { class: 'spring' }), times,
-      button({ icon: 'top', label: 'To the first line', title: 'To the first line (Home)' }, () => { setFollowing(false); attempt('The log cannot be read', toStart); }),
+      button({ icon: 'top', label: 'To the first line', title: 'To the first line (Home)' }, first),
       follow, download),
     results, nothing, lines);
-  const draft = shown.task.status === 'created' || shown.task.status === 'queued';
-  replace(nothing, empty('No output yet', draft ? 'The task has not run.' : 'Lines appear here as they arrive.'));
   nothing.hidden = true;
   follow.setAttribute('aria-pressed', String(following));
 
-  poll(async () => {
+  async function load() {
     if (!pages.length) {
       const moment = Number(query.get('at'));
       if (!following && moment) await toMoment(moment, needle());
       else if (!following && !lines.total) await toStart();
       else await toEnd();
-      if (wanted.value && !results.firstChild) find();
+      if (wanted.value && !results.firstChild) attempt('The search failed', find);
     } else if (atEnd) {
       await newer();
+    }
+  }
+  poll(async () => {
+    try {
+      await load();
+    } catch (error) {
+      if (!signal.aborted && !pages.length && error.code > 0 && error.code !== 401) {
+        instead(error.message, () => failed('The log cannot be read', error));
+      }
+      throw error;
     }
   }, FRESH, signal);
 
   bind('/', 'Find in the log', () => wanted.focus());
   bind('f', 'Follow the newest line', () => setFollowing(!following));
-  bind('Home', 'First line', () => { setFollowing(false); toStart(); });
+  bind('Home', 'First line', first);
   bind('End', 'Newest line, and follow', () => setFollowing(true));
 }

@@ -61,6 +61,7 @@ function draw() {
   const container = h('div', { class: `view ${place}` });
   // The first of the path decides what is new to a reader; a change of tab keeps focus and scroll.
   const newPlace = `${place}/${id ?? ''}`;
+  const onTab = document.activeElement?.matches('.tab');
   main.replaceChildren(container);
   try {
     if (place === 'tasks' && id) taskView(container, id, tab, query, signal);
@@ -76,7 +77,7 @@ function draw() {
   if (newPlace !== drawn) {
     if (drawn) main.focus({ preventScroll: true });
     scrollTo(0, 0);
-  }
+  } else if (onTab) container.querySelector('.tab[aria-current]')?.focus({ preventScroll: true });
   drawn = newPlace;
 }
 

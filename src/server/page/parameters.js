@@ -100,7 +100,7 @@ export function parametersTab(panel, shown, signal) {
           await call('tasks.edit_configuration', { task: id, configuration: [{ ...item, value }] });
           await shown.refresh();
         },
-      }))), h('pre', { class: 'example', tabindex: '0' }, text.slice(0, 200_000)), text.length > 200_000 && copyable('the whole text', 'the whole text'));
+      }))), h('pre', { class: 'example', tabindex: '0' }, text.slice(0, 200_000)), text.length > 200_000 && copyable(text, 'the whole text', 'Copy the whole text'));
   }
 
   search.addEventListener('input', settled(draw, 120));

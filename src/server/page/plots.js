@@ -2,16 +2,19 @@
 
 import { call } from './api.js';
 import { button, h, icon, keyed, replace, setText } from './dom.js';
+import { count } from './format.js';
 import { plot } from './plot.js';
 import { figure, words } from './plotly.js';
 import { bind } from './keys.js';
-import { ask, attempt, empty, failed, poll, settled } from './ui.js';
+import { ask, attempt, empty, failed, poll, say, settled, toClipboard } from './ui.js';
 
 const FRESH = 8000;
 /** How many earlier iterations the arrows of a plot reach. */
 const HISTORY = 50;
 /** How many plots are shown. */
 const MOST = 1000;
+/** How much of a plot's JSON is shown. */
+const SHOWN = 200_000;
 
 export function plotsTab(panel, shown, signal) {
   const id = shown.task.id;
@@ -97,5 +100,17 @@ function json(title, event) {
   } catch {
     // Shown as it is.
   }
-  return ask({ title, wide: true, fields: [h('pre', { class: 'example tall', tabindex: '0' }, text.slice(0, 200_000))], confirm: 'Copy', act: () => navigator.clipboard.writeText(text) });
+  return ask({
+    title,
+    wide: true,
+    fields: [
+      text.length > SHOWN && h('p', { class: 'hint' }, `The first ${count(SHOWN)} characters; “Copy” takes all of them.`),
+      h('pre', { class: 'example tall', tabindex: '0' }, text.slice(0, SHOWN)),
+    ],
+    confirm: 'Copy',
+    act: async () => {
+      await toClipboard(text);
+      say(`Copied the JSON of ${title}.`);
+    },
+  });
 }

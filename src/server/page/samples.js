@@ -27,7 +27,9 @@ export function samplesTab(panel, shown, signal) {
     replace(note, !all.length && empty('No samples yet', 'Pictures, audio and HTML that the task reports with its Logger appear here.'));
   }
   async function older() {
+    const of = metric.value;
     const answer = await call('events.debug_images', { ...asked(), scroll_id: scroll ?? String(ITERATIONS) }, { signal });
+    if (of !== metric.value) return;
     scroll = answer.scroll_id;
     const iterations = answer.metrics[0]?.iterations ?? [];
     more.hidden = iterations.length < ITERATIONS;
@@ -35,10 +37,13 @@ export function samplesTab(panel, shown, signal) {
   }
   const refresh = poll(async () => {
     try {
+      const of = metric.value;
       const [answer, names] = await Promise.all([
         call('events.debug_images', { ...asked(), refresh: true }, { signal }),
         call('events.get_task_metrics', { tasks: [id], event_type: 'training_debug_image' }, { signal }),
       ]);
+      // Another metric was chosen meanwhile: it is asked for next.
+      if (of !== metric.value) return;
       const metrics = names.metrics[0]?.metrics ?? [];
       if (metric.options.length !== metrics.length + 1) {
         const current = metric.value;

@@ -6,7 +6,7 @@ import { button, h, icon, keyed, replace, setAttribute, setText } from './dom.js
 import { duration, many, number, ran } from './format.js';
 import { bind } from './keys.js';
 import { go, here, note, to } from './route.js';
-import { empty, failed, FILTERED, poll, say, setState, settled, setWhen, state, stateName, when } from './ui.js';
+import { attempt, empty, failed, FILTERED, poll, say, setState, settled, setWhen, state, stateName, when } from './ui.js';
 
 const PAGE = 50;
 const FRESH = 4000;
@@ -126,7 +126,9 @@ export function tasksView(container, query, signal) {
     options(tag, 'All tags', tags.map((name) => [name, name]), want.tag);
     options(user, 'All users', users.map(({ id, name }) => [id, name]), want.user);
     user.hidden = users.length < 2;
-  }).catch(() => {});
+  }).catch((error) => {
+    if (!signal.aborted && error.code > 0 && error.code !== 401) say(`Projects, tags and users could not be listed: ${error.message}`, { error: true });
+  });
 
   // ---- rows ----
   const all = h('input', { type: 'checkbox', 'aria-label': 'Choose all on this page', on: { change: () => {
@@ -138,21 +140,29 @@ export function tasksView(container, query, signal) {
   const table = h('table', { class: 'list tasks' }, h('thead', {}, head), body);
   const place = h('div', { class: 'scroller', hidden: true }, table);
   const state_ = h('div', {}, h('p', { class: 'loading' }, 'Loading…'));
-  const pages = h('nav', { class: 'pages', 'aria-label': 'Pages' });
+  const range = h('span', { class: 'hint' });
+  const previous = button({ icon: 'left', label: 'Previous page' }, () => turn(-1));
+  const next = button({ icon: 'right', label: 'Next page' }, () => turn(1));
+  const pages = h('nav', { class: 'pages', 'aria-label': 'Pages', hidden: true }, range, previous, next);
   const bar = h('div', { class: 'selection', role: 'region', 'aria-label': 'Chosen tasks', hidden: true });
 
   function drawHead() {
-    const metrics = want.metrics.map((path) => ({ id: path, path, number: true, order: `last_metrics.${path}.value` }));
+    const metrics = want.metrics.map((path) => ({ id: path, path, text: metricName(path), number: true, order: `last_metrics.${path}.value` }));
+    const signature = JSON.stringify([want.order, metrics]);
+    if (head.drawn === signature) return;
+    head.drawn = signature;
+    const focused = head.contains(document.activeElement) ? document.activeElement.closest('th').dataset.column : undefined;
     replace(head, h('th', { class: 'tick-cell' }, all), [...COLUMNS, ...metrics].map((column) => {
       const descending = want.order === `-${column.order}`;
       const current = descending || want.order === column.order;
-      const text = column.path ? metricName(column.path) : column.text;
+      const { text } = column;
       const title = column.order
         ? h('button', { type: 'button', class: 'sort', on: { click: () => change({ order: current ? (descending ? column.order : `-${column.order}`) : (column.number || /started|last_update/.test(column.order) ? `-${column.order}` : column.order) }) } }, text, current && icon(descending ? 'down' : 'up'))
         : text;
-      return h('th', { scope: 'col', class: `${column.number ? 'number' : ''} c-${column.path ? 'metric' : column.id}`, 'aria-sort': current ? (descending ? 'descending' : 'ascending') : null }, title,
+      return h('th', { scope: 'col', 'data-column': column.id, class: `${column.number ? 'number' : ''} c-${column.path ? 'metric' : column.id}`, 'aria-sort': current ? (descending ? 'descending' : 'ascending') : null }, title,
         column.path && button({ icon: 'close', label: `Remove the column ${text}`, kind: 'quiet' }, () => change({ metric: want.metrics.filter((path) => path !== column.path).join(',') })));
     }));
+    if (focused) [...head.children].find((cell) => cell.dataset.column === focused)?.querySelector('button')?.focus();
   }
 
   const makeRow = (task) => {
@@ -238,7 +248,7 @@ export function tasksView(container, query, signal) {
       tasks.length > 1 && tasks.length <= 12 && button({ text: 'Compare', icon: 'compare' }, () => go(['compare'], { tasks: tasks.map((task) => task.id).join(',') })),
       ACTIONS.filter(({ id }) => allCan(id, tasks)).map((action) =>
         button({ text: action.text, icon: action.icon, kind: action.danger ? 'danger-quiet' : '' }, () => done(action.act))),
-      button({ icon: 'close', label: 'Choose none' }, () => { chosen.clear(); drawRows(); }));
+      button({ icon: 'close', label: 'Choose none' }, () => { chosen.clear(); drawRows(); all.focus(); }));
   }
 
   // ---- fresh data ----
@@ -254,15 +264,15 @@ export function tasksView(container, query, signal) {
     drawRows();
     if (want.metrics.length) drawHead();
     const filtered = !clear.hidden;
-    const kind = shown.length > 0 ? 'some' : filtered ? 'filtered' : want.page ? 'beyond' : 'none';
+    const kind = shown.length > 0 ? 'some' : want.page ? 'beyond' : filtered ? 'filtered' : 'none';
     place.hidden = kind !== 'some';
     if (last !== kind) replace(state_, EMPTY[kind]?.(change));
     last = kind;
     const first = want.page * PAGE + 1;
-    replace(pages,
-      h('span', { class: 'hint' }, shown.length ? `${first}–${first + shown.length - 1}${more ? '' : ` of ${first + shown.length - 1}`}` : ''),
-      button({ icon: 'left', label: 'Previous page', disabled: want.page === 0 }, () => turn(-1)),
-      button({ icon: 'right', label: 'Next page', disabled: !more }, () => turn(1)));
+    setText(range, shown.length ? `${first}–${first + shown.length - 1}${more ? '' : ` of ${first + shown.length - 1}`}` : '');
+    // Not `disabled`: that would take the focus away from who turns pages.
+    setAttribute(previous, 'aria-disabled', want.page === 0 ? 'true' : null);
+    setAttribute(next, 'aria-disabled', more ? null : 'true');
     pages.hidden = want.page === 0 && !more && shown.length === 0;
     pages.more = more;
   }
@@ -322,7 +332,7 @@ function metricName(path) {
 
 /** Offers the curves of the tasks shown as further columns. */
 function metricChooser(shown, want, change) {
-  return button({ text: 'Metric', icon: 'plus', title: 'Add a column with the last value of a metric' }, async (event) => {
+  return button({ text: 'Metric', icon: 'plus', title: 'Add a column with the last value of a metric' }, ({ currentTarget: from }) => attempt('The metrics could not be listed', async () => {
     const ids = shown().map((task) => task.id);
     if (!ids.length) return say('There is no task to take metrics from.');
     const { tasks } = await call('tasks.get_all_ex', { id: ids, only_fields: ['last_metrics'] });
@@ -337,8 +347,8 @@ function metricChooser(shown, want, change) {
     if (!offered.length) return say('The tasks shown have no further metrics.');
     const menu = h('div', { class: 'menu', role: 'menu', popover: 'auto' }, offered.map(([path, name]) =>
       h('button', { type: 'button', role: 'menuitem', on: { click: () => { menu.hidePopover(); change({ metric: [...want().metrics, path].join(',') }, true); } } }, name)));
-    openMenu(menu, event.target.closest('button') ?? document.querySelector('.filters'));
-  });
+    openMenu(menu, from);
+  }));
 }
 
 /** Opens a menu below its button; arrow keys move, Escape closes and gives the focus back. */

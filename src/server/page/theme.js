@@ -32,7 +32,7 @@ export function nextTheme() {
 }
 
 export function themeButton() {
-  shown = button({ icon: ICONS[theme], label: 'Colours', id: 'theme' }, nextTheme);
+  shown = button({ icon: ICONS[theme], label: `Colours: ${NAMES[theme]}`, id: 'theme' }, nextTheme);
   apply();
   return shown;
 }

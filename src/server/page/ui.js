@@ -12,14 +12,16 @@ export function say(text, { error = false, link } = {}) {
   const close = () => note.remove();
   const note = h(
     'div',
-    { class: `message ${error ? 'error' : ''}`, role: error ? 'alert' : 'status' },
+    { class: `message ${error ? 'error' : ''}`, role: error ? 'alert' : null },
     icon(error ? 'warn' : 'check'),
     h('p', {}, text, link && [' ', h('a', { href: link.href, on: { click: close } }, link.text)]),
     button({ icon: 'close', label: 'Dismiss' }, close),
   );
   said().append(note);
   while (said().children.length > 4) said().firstElementChild.remove();
-  if (!error) setTimeout(close, 6000);
+  // Who has come to its link with the keyboard may take the time.
+  const leave = () => (note.matches(':focus-within') ? setTimeout(leave, 1000) : close());
+  if (!error) setTimeout(leave, 6000);
 }
 
 /** Does something and says how it went; true if it went well. */
@@ -94,12 +96,43 @@ export function setWhen(node, text) {
   return node;
 }
 
-/** A text that a click copies. */
-export function copyable(text, label) {
-  return button({ text, icon: 'copy', kind: 'copy mono', title: `Copy ${label}` }, async (event) => {
+// ---- copying ----
+
+/** Puts a text on the clipboard. Over plain HTTP scripts have none; what is selected can be copied even there. */
+export async function toClipboard(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    if (!copySelected(text)) throw new Error('the browser does not allow it');
+  }
+}
+
+function copySelected(text) {
+  const focused = document.activeElement;
+  const area = h('textarea', { class: 'unseen', 'aria-hidden': 'true', value: text });
+  // Beside an open dialog nothing can be selected.
+  (document.querySelector('dialog[open]') ?? document.body).append(area);
+  area.focus({ preventScroll: true });
+  area.select();
+  const done = document.execCommand('copy');
+  area.remove();
+  focused?.focus({ preventScroll: true });
+  return done;
+}
+
+/** Copies a text and says how it went. */
+export function copy(text, what) {
+  return attempt(`Could not copy ${what}`, async () => {
+    await toClipboard(text);
+    say(`Copied ${what}.`);
+  });
+}
+
+/** A text that a click copies, as it is or by what is shown of it. */
+export function copyable(text, label, shown = text) {
+  return button({ text: shown, icon: 'copy', kind: 'copy mono', title: `Copy ${label}` }, (event) => {
     event.stopPropagation();
-    await attempt('could not copy', () => navigator.clipboard.writeText(text));
-    say(`Copied ${label}.`);
+    copy(text, label);
   });
 }
 

@@ -70,13 +70,13 @@ fn scalars_are_drawn_live_read_off_smoothed_and_on_a_log_scale() {
         "return document.querySelector('.chart path.line').getAttribute('d') === arguments[0]",
         std::slice::from_ref(&plain),
     );
-    page.js("const slider = document.querySelector('input[type=range]'); slider.value = 0.9; slider.dispatchEvent(new Event('input', {bubbles: true}))");
+    page.js("const slider = document.querySelector('[aria-label=Smoothing]'); slider.value = 0.9; slider.dispatchEvent(new Event('input', {bubbles: true}))");
     page.wait(
         "the curve itself, faint behind the smooth one",
         "return document.querySelectorAll('[aria-label=\"loss\"] path.line.faint').length === 2",
         &[],
     );
-    page.js("const slider = document.querySelector('input[type=range]'); slider.value = 0; slider.dispatchEvent(new Event('input', {bubbles: true}))");
+    page.js("const slider = document.querySelector('[aria-label=Smoothing]'); slider.value = 0; slider.dispatchEvent(new Event('input', {bubbles: true}))");
 
     // Dragging zooms in, a double click out.
     let (x, y) = page.middle(".chart .canvas");
@@ -101,6 +101,123 @@ fn scalars_are_drawn_live_read_off_smoothed_and_on_a_log_scale() {
     page.press_button("Clock");
     page.wait("hours on the axis", "return [...document.querySelectorAll('.axes text')].some((one) => /^\\d\\d:\\d\\d$/.test(one.textContent))", &[]);
     page.press_button("Iterations");
+    page.no_errors();
+}
+
+#[test]
+fn curves_are_hidden_by_their_names_and_charts_enlarged_and_found() {
+    let page = Page::open();
+    let id = page.task_in("trains", "in_progress");
+    let begun = page.js("return Date.now()").as_i64().unwrap();
+    let mut events = Vec::new();
+    for iter in 0..100 {
+        for (metric, variant) in [
+            ("loss", "train"),
+            ("loss", "validation"),
+            ("accuracy", "top 1"),
+        ] {
+            let mut event = scalar(&id, metric, variant, iter, iter as f64);
+            event["timestamp"] = (begun + iter * 1000).into();
+            events.push(event);
+        }
+    }
+    page.events(&events);
+    page.at(&format!("tasks/{id}/scalars"));
+    let curves = |names: &[&str]| {
+        page.wait(
+            &format!("the curves {names:?}"),
+            "const all = [...document.querySelectorAll('[aria-label=loss] path.line[d^=M]')].map((one) => one.dataset.series).sort();
+             return JSON.stringify(all) === JSON.stringify(arguments[0])",
+            &[json!(names)],
+        );
+    };
+    curves(&["train", "validation"]);
+    page.click("[title='Show or hide train']");
+    curves(&["validation"]);
+    // The name keeps the focus, and brings the curve back by key.
+    let focused = "return [document.activeElement.title, document.activeElement.getAttribute('aria-pressed')]";
+    assert_eq!(page.js(focused), json!(["Show or hide train", "false"]));
+    page.browser.press(&[], &["\u{E007}"]);
+    curves(&["train", "validation"]);
+    // Who hides the last one sees all of them again.
+    page.click("[title='Show or hide validation']");
+    curves(&["train"]);
+    page.click("[title='Show or hide train']");
+    curves(&["train", "validation"]);
+
+    let height =
+        "return document.querySelector('[aria-label=loss] .canvas').getBoundingClientRect().height";
+    let small = page.js(height).as_f64().unwrap();
+    page.press_button("Enlarge loss");
+    let is = |what: &str, test: &str| {
+        page.wait(
+            what,
+            &format!("{height} {test} arguments[0]"),
+            &[json!(small)],
+        );
+    };
+    is("a large chart", ">");
+    page.press_button("Enlarge loss");
+    is("a small chart", "===");
+
+    page.press_button("Run time");
+    page.wait("seconds since the start", "return [...document.querySelectorAll('.axes text')].some((one) => /^(1m )?\\d+s$/.test(one.textContent))", &[]);
+    page.fill("[aria-label='Filter metrics']", "ACC");
+    page.all_read(".chart-title", &["accuracy"]);
+    page.fill("[aria-label='Filter metrics']", "nothing like this");
+    page.read("No metric holds “nothing like this”.");
+    page.no_errors();
+}
+
+#[test]
+fn plots_are_found_by_name_and_enlarged() {
+    let page = Page::open();
+    let id = page.task_in("plots", "in_progress");
+    let figure = json!({"data": [{"type": "bar", "x": ["a"], "y": [1]}], "layout": {}});
+    page.events(&[plot(&id, "bars", &figure), plot(&id, "matrix", &figure)]);
+    page.at(&format!("tasks/{id}/plots"));
+    page.all_read(".plot-card .chart-title", &["bars / v", "matrix / v"]);
+    page.fill("[aria-label='Filter plots']", "MAT");
+    page.all_read(".plot-card .chart-title", &["matrix / v"]);
+    let width = "return document.querySelector('.plot-card .canvas').getBoundingClientRect().width";
+    let small = page.js(width).as_f64().unwrap();
+    page.press_button("Enlarge matrix / v");
+    page.wait(
+        "a large plot",
+        &format!("{width} > arguments[0]"),
+        &[json!(small)],
+    );
+    page.press_button("Enlarge matrix / v");
+    page.wait(
+        "a small plot",
+        &format!("{width} === arguments[0]"),
+        &[json!(small)],
+    );
+    page.fill("[aria-label='Filter plots']", "nothing like this");
+    page.read("No plot holds “nothing like this”.");
+    page.no_errors();
+}
+
+#[test]
+fn samples_of_one_metric_are_chosen() {
+    let page = Page::open();
+    let id = page.task_in("draws", "in_progress");
+    let mut events = Vec::new();
+    for metric in ["masks", "predictions"] {
+        events.push(json!({"type": "training_debug_image", "task": id, "metric": metric, "variant": "v", "iter": 1, "key": "k", "url": format!("https://files.example/{metric}.bin")}));
+    }
+    page.events(&events);
+    page.at(&format!("tasks/{id}/samples"));
+    let shown = "figcaption span:first-child";
+    page.wait(
+        "both metrics",
+        "return document.querySelectorAll('figcaption').length === 2",
+        &[],
+    );
+    page.pick("Metric", "masks");
+    page.all_read(shown, &["masks"]);
+    page.pick("Metric", "predictions");
+    page.all_read(shown, &["predictions"]);
     page.no_errors();
 }
 

@@ -28,7 +28,7 @@ fn parameters_of_a_draft_are_changed_added_and_removed() {
     let page = Page::open();
     let id = page.task("draft");
     page.at(&format!("tasks/{id}/parameters"));
-    page.click("[data-parameter=\"Args/lr\"]");
+    page.click("[title='Edit lr']");
     page.fill("dialog [name=value]", "0.25");
     page.press_button("Save");
     page.reads("[data-parameter=\"Args/lr\"]", "0.25");
@@ -46,7 +46,20 @@ fn parameters_of_a_draft_are_changed_added_and_removed() {
         (&json!("0.25"), &json!("7"), &Value::Null)
     );
     assert_eq!(args["lr"]["type"], "float", "an edit must keep the type");
+    page.press_button("Add parameter");
+    page.pick("section", "General");
+    page.fill("dialog [name=name]", "note");
+    page.fill("dialog [name=value]", "first");
+    page.press_button("Add");
+    page.reads("[data-parameter=\"General/note\"]", "first");
     page.keep("parameters");
+    page.fill("[aria-label='Filter parameters']", "SEED");
+    let names = "return JSON.stringify([...document.querySelectorAll('[data-parameter]')].map((one) => one.dataset.parameter))";
+    page.wait(
+        "what holds the word",
+        &format!("{names} === '[\"Args/seed\"]'"),
+        &[],
+    );
     page.no_errors();
 }
 
@@ -112,7 +125,12 @@ fn comment_and_tags_are_kept() {
     let page = Page::open();
     let id = page.task_in("noted", "completed");
     page.at(&format!("tasks/{id}"));
-    change(&page, "Edit the comment", "textarea", "best of the week");
+    change(
+        &page,
+        "Edit the comment",
+        "[name=comment]",
+        "best of the week",
+    );
     page.press_button("Tag");
     page.fill("dialog [name=tag]", "paper");
     page.press_button("Add");

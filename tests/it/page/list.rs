@@ -21,7 +21,7 @@ fn search_state_and_order_narrow_the_list_and_stand_in_the_address() {
         ".list tbody .name",
         &["100% [odd] (name)", "alpha one", "alpha three", "beta two"],
     );
-    page.fill(".filters .search", "alpha");
+    page.fill("[aria-label='Search tasks']", "alpha");
     page.all_read(".list tbody .name", &["alpha one", "alpha three"]);
     page.press_button("Completed");
     page.all_read(".list tbody .name", &["alpha one"]);
@@ -190,6 +190,44 @@ fn two_chosen_tasks_are_published_archived_and_deleted() {
     page.read("No task fits the search and filters.");
     let left = page.call("tasks.get_all", json!({"id": ids}))["tasks"].clone();
     assert_eq!(left, json!([]));
+    page.no_errors();
+}
+
+#[test]
+fn two_chosen_tasks_are_reset() {
+    let page = Page::open();
+    let ids = ["failed run", "another one"].map(|name| page.task_in(name, "failed"));
+    for id in &ids {
+        page.events(&[json!({"type": "log", "task": id, "msg": "Traceback"})]);
+    }
+    page.all_read(".list tbody .state", &["Failed", "Failed"]);
+    choose_and_press(&page, &ids, "reset");
+    page.read("They become drafts again.");
+    page.press_button("Reset");
+    page.gone("2 tasks chosen");
+    page.all_read(".list tbody .state", &["Draft", "Draft"]);
+    for id in &ids {
+        assert_eq!(page.status(id), "created");
+        let log = page.call("events.get_task_log", json!({"task": id}));
+        assert_eq!(log["total"], 0, "{log}");
+    }
+    page.no_errors();
+}
+
+#[test]
+fn two_chosen_tasks_are_taken_out_of_the_archive() {
+    let page = Page::open();
+    let ids = ["old run", "older run"].map(|name| page.task(name));
+    page.call("tasks.archive_many", json!({"ids": ids}));
+    page.press_button("Archived");
+    page.all_read(".list tbody .state", &["Draft", "Draft"]);
+    choose_and_press(&page, &ids, "box");
+    page.read("No task fits the search and filters.");
+    page.press_button("Clear filters");
+    page.all_read(".list tbody .state", &["Draft", "Draft"]);
+    let ask = json!({"id": ids, "only_fields": ["id"], "system_tags": ["-archived"]});
+    let back = page.call("tasks.get_all", ask)["tasks"].clone();
+    assert_eq!(back.as_array().unwrap().len(), 2, "{back}");
     page.no_errors();
 }
 

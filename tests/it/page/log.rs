@@ -126,6 +126,85 @@ fn a_search_reads_the_whole_log_and_leads_to_the_line() {
     page.no_errors();
 }
 
+const FOLLOWS: &str = "return [...document.querySelectorAll('button')].find((one) => one.textContent === 'Follow').getAttribute('aria-pressed') === 'true'";
+
+#[test]
+fn keys_lead_to_the_ends_of_the_log_and_times_stand_beside_it() {
+    let page = Page::open();
+    let id = page.task_in("read", "completed");
+    page.events(&lines(&id, 0, 1_500));
+    page.at(&format!("tasks/{id}/log"));
+    page.read("line 1499 of many");
+    // By then the page knows of its own scrolling, which is no wish to follow.
+    page.js(
+        "requestAnimationFrame(() => requestAnimationFrame(() => { globalThis.drawn = true; }))",
+    );
+    page.wait("the next frames", "return globalThis.drawn === true", &[]);
+    page.wait("the newest line to be followed", FOLLOWS, &[]);
+    page.browser.press(&[], &["f"]);
+    assert_eq!(page.js(FOLLOWS), false);
+    page.browser.press(&[], &["\u{E011}"]);
+    page.read("line 0 of many");
+    page.gone("line 1499 of many");
+    page.browser.press(&[], &["f"]);
+    page.read("line 1499 of many");
+    assert_eq!(page.js(FOLLOWS), true);
+
+    let time =
+        "return parseFloat(getComputedStyle(document.querySelector('.line')).paddingLeft) > 80";
+    assert_eq!(page.js(time), false);
+    page.press_button("With times");
+    page.wait("a time beside each line", time, &[]);
+    page.press_button("Text");
+    assert_eq!(page.js(time), false);
+    page.no_errors();
+}
+
+#[test]
+fn a_search_is_stopped_and_its_results_closed() {
+    let page = Page::open();
+    let id = page.task_in("searched", "completed");
+    page.events(&lines(&id, 0, 12_000));
+    page.at(&format!("tasks/{id}/log"));
+    page.read("line 11999 of many");
+    // What a search asks for after the newest lines comes only once it is let go.
+    page.js("const real = window.fetch;
+         const held = new Promise((go) => { globalThis.letGo = go; });
+         window.fetch = async (path, ...rest) => {
+             if (rest[0].body.includes('\"batch_size\":10000') && rest[0].body.includes('from_timestamp')) await held;
+             return real(path, ...rest);
+         };");
+    let found = "1 line in 10,000 of 12,000 events";
+    page.fill("[aria-label='Find in the log']", "line 11998 of");
+    page.read(found);
+    page.press_button("Stop");
+    page.js("globalThis.letGo()");
+    page.gone("Stop");
+    assert_eq!(page.text(".results [role=status]"), found);
+    page.press_button("Close the results");
+    page.gone(found);
+    page.no_errors();
+}
+
+#[test]
+fn what_the_server_refuses_is_told_and_the_log_appears_once_it_is_granted() {
+    let page = Page::open();
+    let id = page.task_in("refused", "completed");
+    page.events(&lines(&id, 0, 3));
+    page.js(
+        "globalThis.refused = true; const real = window.fetch;
+         window.fetch = async (path, ...rest) => globalThis.refused && path.includes('get_task_log')
+             ? new Response(JSON.stringify({meta: {result_code: 400, result_subcode: 1, result_msg: 'not today'}}), {status: 400})
+             : real(path, ...rest);",
+    );
+    page.at(&format!("tasks/{id}/log"));
+    page.read("The log cannot be read: not today");
+    page.js("globalThis.refused = false");
+    page.read("line 2 of many");
+    page.gone("not today");
+    page.no_errors();
+}
+
 #[test]
 fn the_whole_log_is_downloaded_as_text() {
     let page = Page::open();

@@ -10,10 +10,14 @@
 mod actions;
 mod browser;
 mod charts;
+mod controls;
+mod copying;
 mod edit;
+mod filters;
 mod list;
 mod log;
 mod look;
+mod places;
 mod pool;
 mod queues;
 mod signin;

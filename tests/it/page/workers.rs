@@ -57,6 +57,19 @@ fn workers_show_what_they_run_and_how_busy_their_machines_are() {
         "return location.hash.includes('range=6h')",
         &[],
     );
+    page.press_button("show all");
+    page.read("All workers");
+    let range = |name: &str, wanted: &str| {
+        page.press_button(name);
+        page.wait(
+            wanted,
+            "return location.hash.includes(arguments[0])",
+            &[json!(wanted)],
+        );
+    };
+    range("1 day", "range=1d");
+    range("7 days", "range=7d");
+    range("1 hour", "range=1h");
     page.press_button("on the gpu");
     page.reads(".title h1", "on the gpu");
     page.no_errors();

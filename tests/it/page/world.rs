@@ -25,7 +25,13 @@ const NAMED: &str = "
     const layers = [...document.querySelectorAll('dialog[open], [popover]:popover-open')];
     const root = layers.at(-1) ?? document;
     return [...root.querySelectorAll('button, a, summary')].find((one) => one.checkVisibility() && !one.disabled
-        && (one.textContent.trim() === arguments[0] || one.getAttribute('aria-label') === arguments[0])) ?? null;";
+        && one.getAttribute('aria-disabled') !== 'true' && (one.textContent.trim() === arguments[0] || one.getAttribute('aria-label') === arguments[0])) ?? null;";
+
+/// Finds an option of a list by the list's label or name, and its own words.
+const OPTION: &str = "
+    const lists = [...document.querySelectorAll('select')].filter((one) => one.checkVisibility()
+        && [one.getAttribute('aria-label'), one.name].includes(arguments[0]));
+    return lists.flatMap((one) => [...one.options]).find((one) => one.text === arguments[1]) ?? null;";
 
 pub struct Page {
     pub browser: Lent,
@@ -36,7 +42,10 @@ pub struct Page {
 impl Page {
     /// A browser in front of the form for signing in.
     pub fn closed() -> Self {
-        let server = InProcess::start();
+        Self::closed_on(InProcess::start())
+    }
+
+    fn closed_on(server: InProcess) -> Self {
         let client = server.client();
         let page = Self {
             browser: Lent::new(&server.url),
@@ -68,7 +77,12 @@ impl Page {
 
     /// Signed in, the list of tasks in view.
     pub fn open() -> Self {
-        let page = Self::closed();
+        Self::open_on(InProcess::start())
+    }
+
+    /// The same on a server with options of its own.
+    pub fn open_on(server: InProcess) -> Self {
+        let page = Self::closed_on(server);
         let (key, secret) = keys(page.server.data.path());
         page.sign_in(&key, &secret);
         page.see(".filters");
@@ -280,6 +294,15 @@ impl Page {
     pub fn press_menu(&self, item: &str) {
         self.press_button("More actions");
         self.press_button(item);
+    }
+
+    /// Chooses an option of the list with this label or name.
+    pub fn pick(&self, list: &str, option: &str) {
+        let arguments = [json!(list), json!(option)];
+        self.until_clicked(option, || {
+            self.wait(option, &format!("{{ const found = (() => {{ {OPTION} }}).apply(null, arguments); return found !== null; }}"), &arguments);
+            self.browser.element(OPTION, &arguments).unwrap_or_default()
+        });
     }
 
     /// Clears a field and types into it.
