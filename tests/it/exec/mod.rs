@@ -23,5 +23,6 @@ pub mod s22;
 mod s2_gpus;
 mod s6;
 pub mod server;
+mod signals;
 mod statistics;
 mod torch;
