@@ -22,6 +22,7 @@ mod requirements;
 pub mod s22;
 mod s2_gpus;
 mod s6;
+mod scripts;
 pub mod server;
 mod signals;
 mod statistics;
