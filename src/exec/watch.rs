@@ -22,6 +22,8 @@ pub const POLL: Duration = Duration::from_secs(15);
 const QUESTION: Duration = Duration::from_secs(2);
 /// How often an abort callback of the SDK is looked at (`protocol.md` §7.9).
 const CALLBACK_POLL: Duration = Duration::from_secs(1);
+/// How often it is asked in vain whether there is one.
+const CALLBACK_QUESTIONS: u32 = 3;
 /// Longest time that an abort callback may take.
 const CALLBACK_MOST: Duration = Duration::from_mins(30);
 
@@ -108,17 +110,24 @@ fn judge(
 /// Gives an SDK abort callback its time: it runs while the status still says `stopping`.
 async fn wait_for_callback(client: &Client, settings: &Settings, most: Duration) {
     let start = Instant::now();
+    // A server that is away for a moment says nothing about the callback: what it said before holds.
+    let (mut asked, mut unanswered) = (None, 0);
     loop {
-        let Ok(Ok(Some(task))) = timeout(QUESTION, client.task(&settings.task)).await else {
-            return;
-        };
-        let Some(asked) = callback_time(&task.runtime) else {
-            return;
-        };
-        if start.elapsed() >= asked.min(most) || task.status != Status::InProgress {
-            return;
+        match timeout(QUESTION, client.task(&settings.task)).await {
+            Ok(Ok(Some(task))) if task.status == Status::InProgress => {
+                asked = callback_time(&task.runtime);
+                if asked.is_none() {
+                    return;
+                }
+            }
+            Ok(Ok(_)) => return,
+            Ok(Err(_)) | Err(_) => unanswered += 1,
         }
-        sleep(CALLBACK_POLL).await;
+        match asked {
+            Some(asked) if start.elapsed() >= asked.min(most) => return,
+            None if unanswered >= CALLBACK_QUESTIONS => return,
+            Some(_) | None => sleep(CALLBACK_POLL).await,
+        }
     }
 }
 

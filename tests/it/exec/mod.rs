@@ -6,6 +6,7 @@
     reason = "a scenario that cannot go on has failed"
 )]
 
+mod alone;
 mod build;
 mod end;
 pub mod fence;
