@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use trainyard::diagnose;
 
 use super::server::{Proc, Server, wait};
 use crate::python::fixture::uv;
@@ -185,6 +186,23 @@ impl<'a> Pod<'a> {
 
     pub fn termination(&self) -> Value {
         serde_json::from_str(&self.stream("termination")).expect("a termination message")
+    }
+
+    /// What the controller makes of a task's container that has ended with this code.
+    pub fn category(&self, code: i32) -> &'static str {
+        let ended = json!({"terminated": {"reason": "Error", "exitCode": code, "message": self.stream("termination")}});
+        let pod = serde_json::from_value(json!({
+            "metadata": {"name": "pod"}, "spec": {"containers": [{"name": "task"}]},
+            "status": {"phase": "Failed", "containerStatuses": [{
+                "name": "task", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": ended,
+            }]},
+        }));
+        let job = serde_json::from_value(json!({
+            "metadata": {"name": "job"}, "spec": {"template": {}},
+            "status": {"conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "m"}]},
+        }));
+        let diagnosis = diagnose::ended(&job.unwrap(), Some(&pod.unwrap()));
+        diagnosis.category.as_str()
     }
 
     /// Waits until the script has created this file in its working directory.
