@@ -43,3 +43,4 @@ mod server_world;
 mod shared;
 mod silent;
 mod sources;
+mod whole;

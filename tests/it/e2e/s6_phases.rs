@@ -69,14 +69,15 @@ fn s6_an_abort_before_the_code_begins_leaves_nothing_in_any_phase() {
         let log = world.log(&sets_up);
         log.iter().any(|line| line == "preparing").then_some(())
     });
-    for (task, phase) in [
-        (&fetches, "an abort while code is fetched"),
-        (&installs, "an abort while packages are installed"),
-        (&sets_up, "an abort of the setup script"),
+    for (task, phase, written) in [
+        (&fetches, "an abort while code is fetched", ""),
+        (&installs, "an abort while packages are installed", ""),
+        (&sets_up, "an abort of the setup script", "preparing\n"),
     ] {
         world.call("tasks.stop", &json!({"task": task}));
         until_gone(&world, task, phase);
         assert_eq!(world.until_ended(task, 20)["status"], "stopped", "{phase}");
+        world.has_written(task, written);
     }
     assert!(world.counter.lines().is_empty(), "no code has begun");
 }

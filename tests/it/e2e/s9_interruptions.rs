@@ -40,6 +40,12 @@ fn assert_resumed(world: &World, task: &str) {
     let saved = after("attempt 1 is saved at step ");
     assert!(saved.is_some_and(|step| step != "0"), "{log:?}");
     assert_eq!(after("attempt 2 resumes at step "), saved, "{log:?}");
+    let step = saved.unwrap_or_default();
+    let written = format!(
+        "attempt 1 begun\nattempt 1 knows its time: True\nattempt 1 is saved at step {step}\n\
+         attempt 2 resumes at step {step}\nattempt 2 begun\n"
+    );
+    world.has_written(task, &written);
 }
 
 fn until_line(world: &World, task: &str, line: &str) {

@@ -12,6 +12,7 @@ use trainyard::diagnose;
 
 use super::server::{Proc, Server, wait};
 use crate::python::fixture::uv;
+use crate::whole::assert_same;
 
 /// The pod of the first attempt of one task, parked in a pending queue of its own.
 pub struct Pod<'a> {
@@ -181,7 +182,33 @@ impl<'a> Pod<'a> {
             "uplink: {}",
             self.stream("uplink.stderr")
         );
+        self.has_sent_all();
         code
+    }
+
+    /// Of a run that came to its own end the server has what the container has printed, byte for byte. Left out: what is
+    /// shown otherwise than it was printed (carriage returns, bytes that are no text), output that was opened anew, and what
+    /// a busy machine has printed too late.
+    fn has_sent_all(&self) {
+        let ended: Value = serde_json::from_str(&self.stream("termination")).unwrap_or_default();
+        let by_itself = ["completed", "failed"]
+            .iter()
+            .any(|outcome| ended["outcome"] == *outcome);
+        let Ok(printed) = fs::read_to_string(self.path("task.stdout")) else {
+            return;
+        };
+        let is_cut = self
+            .stream("task.stderr")
+            .contains("does not take the rest");
+        let otherwise =
+            is_cut || printed.contains('\r') || printed.contains("overwritten its own output");
+        if !by_itself || otherwise {
+            return;
+        }
+        let events = self.server.events(&self.task);
+        let own = events.iter().filter(|event| event.worker == self.worker());
+        let log: String = own.map(|event| event.text.as_str()).collect();
+        assert_same(&log, &printed);
     }
 
     pub fn termination(&self) -> Value {
