@@ -272,11 +272,11 @@ pub fn adjust(settings: &mut Settings, agent: &Agent) {
     }
 }
 
-/// A script of the configuration that runs before the task's own.
-pub fn shell_script(agent: &Agent) -> Option<String> {
-    let script = match agent.get("agent.extra_docker_shell_script")? {
+/// The script that a key holds as one text or by lines.
+pub fn shell_script(agent: &Agent, key: &str) -> Option<String> {
+    let script = match agent.get(key)? {
         Value::String(text) => text.clone(),
-        _ => agent.list("agent.extra_docker_shell_script").join("\n"),
+        _ => agent.list(key).join("\n"),
     };
     Some(script).filter(|script| !script.trim().is_empty())
 }

@@ -26,6 +26,9 @@ use super::failure::Failure;
 use super::plan::{Checkout, Revision};
 use super::tool::Log;
 
+/// How long a transfer may stand still before it is tried again.
+pub const STALL: Duration = Duration::from_secs(30);
+
 /// What checking out needs beside the repository.
 #[derive(Debug, Clone)]
 pub struct GitSettings {
@@ -40,6 +43,8 @@ pub struct GitSettings {
     pub trusted: Option<PathBuf>,
     /// Longest time that one call of git may take. A transfer that stands still is ended much sooner.
     pub limit: Duration,
+    /// How long a transfer over HTTP may stand still.
+    pub stall: Duration,
     /// Folder of the cached repositories (`pod::GIT_CACHE`), if the cache outlives the pod.
     pub mirrors: Option<PathBuf>,
     /// Largest size of the whole cache, of which repositories have a part.
@@ -55,6 +60,7 @@ impl Default for GitSettings {
             known_hosts: None,
             trusted: None,
             limit: Duration::from_hours(1),
+            stall: STALL,
             mirrors: None,
             mirror_limit: None,
             options: Options::default(),

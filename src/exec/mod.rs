@@ -31,6 +31,7 @@ pub mod plan;
 pub mod prepare;
 pub mod process;
 pub mod python;
+mod relay;
 mod requirements;
 mod sections;
 pub mod settings;

@@ -213,6 +213,7 @@ async fn bring_code(desk: &Desk<'_>, task: &Task) -> Result<Code, Failure> {
         mirrors: settings.layout.repositories(),
         mirror_limit: settings.cache_limit,
         options: git_options,
+        stall: settings.git_stall,
         trusted: certificates::for_programs(settings, pod::PREPARE).map_err(|error| {
             Failure::new(format!(
                 "could not write the bundle of trusted certificates: {error}"

@@ -7,6 +7,8 @@
 //!           deadline file, SIGTERM to the group ──grace──▶ SIGKILL to the group
 //! ```
 //!
+//! Other signals that a script may have a use for go to the group as they come (see [`super::relay`]).
+//!
 //! The deadline file tells a training how much time it has for its checkpoint: its first line is the time of the SIGKILL
 //! in seconds since 1970, its second says why. It is there before the signal comes.
 //!
@@ -32,6 +34,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, interval, sleep};
 
 use super::outcome::{Exit, Interrupt};
+use super::relay::{self, Relay};
 use super::spool::{Spool, write_shared};
 
 /// How often orphans are looked for.
@@ -72,6 +75,8 @@ impl Runner<'_> {
             .stdout(self.spool.handle()?)
             .stderr(self.spool.handle()?)
             .process_group(0);
+        // Before there is a process that a signal could be meant for.
+        let mut relay = Relay::listen()?;
         let mut child = command.spawn()?;
         let Some(group) = child
             .id()
@@ -86,14 +91,15 @@ impl Runner<'_> {
             tokio::select! {
                 status = child.wait() => return Ok(Ended::Itself(exit_of(status?))),
                 () = interrupted(&mut self.interrupts) => break,
+                signal = relay.next() => relay::pass_on(signal, group),
                 _ = reap.tick() => reaper.turn(group),
             }
         }
-        self.stop(child, group).await
+        self.stop(child, group, relay).await
     }
 
     /// Ends the group: SIGTERM, grace, SIGKILL.
-    async fn stop(&self, mut child: Child, group: Pid) -> io::Result<Ended> {
+    async fn stop(&self, mut child: Child, group: Pid, mut relay: Relay) -> io::Result<Ended> {
         self.tell_deadline();
         let _ = killpg(group, Signal::SIGTERM);
         let deadline = Instant::now() + self.grace;
@@ -105,7 +111,10 @@ impl Runner<'_> {
             if exit.is_some() && !group_lives(group) {
                 break;
             }
-            sleep(GROUP_POLL).await;
+            tokio::select! {
+                signal = relay.next() => relay::pass_on(signal, group),
+                () = sleep(GROUP_POLL) => {}
+            }
         }
         // What cannot be looked at, as where `/proc` is hidden, is not taken for ended.
         let killed = exit.is_none() || group_lives(group);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
+use super::git;
 use super::output::Secrets;
 use crate::pod;
 use crate::task::{Attempt, QueueId, TaskId, WorkerId};
@@ -14,6 +15,8 @@ use crate::task::{Attempt, QueueId, TaskId, WorkerId};
 const ROOT: &str = "TRAINYARD_ROOT";
 /// The termination message file, if it is not the default of Kubernetes.
 const TERMINATION_LOG: &str = "TRAINYARD_TERMINATION_LOG";
+/// Shortens the time after which a transfer of git counts as standing still, so that tests need not wait for it.
+const GIT_STALL: &str = "TRAINYARD_GIT_STALL_SECONDS";
 /// Where Kubernetes reads a container's last words.
 const DEFAULT_TERMINATION_LOG: &str = "/dev/termination-log";
 /// Set by the static program when it hands over to the one that can load NVML: once is enough.
@@ -72,6 +75,8 @@ pub struct Settings {
     pub link: Option<String>,
     /// What the task asked for and does not get, for its log.
     pub notes: Vec<String>,
+    /// How long a transfer of git may stand still.
+    pub git_stall: Duration,
     /// Longest time that an abort callback of the SDK may take.
     pub callback_most: Duration,
     /// Folder whose disk counts in the statistics; absent: the pod's volume.
@@ -155,6 +160,7 @@ impl Settings {
             notes: find(env::NOTES)
                 .map(|notes| notes.lines().map(str::to_owned).collect())
                 .unwrap_or_default(),
+            git_stall: seconds(GIT_STALL, find(GIT_STALL), git::STALL)?,
             callback_most: CALLBACK_MOST,
             disk: None,
             tried_again: find(env::ON_FAILURE).as_deref() == Some("controller"),

@@ -1,5 +1,5 @@
-//! Setup scripts, the binding's and the task's own: they run in the task's container before the environment is made; what
-//! they export reaches the task.
+//! Setup scripts, of the binding, of `clearml.conf` and of the task: they run in the task's container before the
+//! environment is made; what they export reaches the task.
 //!
 //! ```text
 //! sh -c "trap '<this program> --in-pod exports' EXIT; <script>" ──▶ exports: the shell's variables, zero bytes between
@@ -32,6 +32,14 @@ const EXPORTS: &str = "TRAINYARD_EXPORTS";
 const PROGRAM: &str = "TRAINYARD_PROGRAM";
 /// What the shell itself sets.
 const OF_THE_SHELL: [&str; 5] = ["_", "SHLVL", "PWD", "OLDPWD", "IFS"];
+/// Scripts of `clearml.conf`, in the order in which an agent runs them in a container.
+const OF_CONF: [&str; 3] = [
+    "agent.docker_preprocess_bash_script",
+    "agent.docker_init_bash_script",
+    "agent.extra_docker_shell_script",
+];
+/// In the first two an agent fills in names, so that a brace of the shell is doubled there.
+const FILLED_IN: usize = 2;
 /// Most bytes of variables that are taken over.
 const MOST: u64 = 4 << 20;
 
@@ -59,36 +67,56 @@ fn variables(environment: &[u8]) -> BTreeMap<String, String> {
 /// A setup script, and how people call it.
 pub struct Setup {
     script: String,
-    whose: &'static str,
+    whose: String,
     /// Shells that run it, the best first.
     shells: &'static [&'static str],
     without_shell: &'static str,
+    /// Whether its failure is the task's.
+    decides: bool,
 }
 
-/// The binding's, that of `clearml.conf`, then the task's own where the binding allows it. The task's was written for bash, as docker mode of
-/// agents runs it.
+/// The binding's, those of `clearml.conf`, then the task's own where the binding allows it. All but the first were written
+/// for bash, as docker mode of agents runs them.
 pub fn of(task: &Task, settings: &Settings, agent: &Agent) -> Vec<Setup> {
     let of_binding = settings.setup_script.clone().map(|script| Setup {
         script,
-        whose: "the setup script of the binding",
+        whose: "the setup script of the binding".to_owned(),
         shells: &["sh"],
         without_shell: "use an image with /bin/sh, or remove environment.setupScript from the binding",
+        decides: true,
     });
-    let of_conf = configuration::shell_script(agent).map(|script| Setup {
-        script,
-        whose: "agent.extra_docker_shell_script of clearml.conf",
-        shells: &["bash", "sh"],
-        without_shell: "use an image with bash or sh, or remove it from clearml.conf",
+    let of_conf = OF_CONF.iter().enumerate().filter_map(|(place, key)| {
+        let script = configuration::shell_script(agent, key)?;
+        Some(Setup {
+            script: if place < FILLED_IN {
+                filled_in(&script)
+            } else {
+                script
+            },
+            whose: format!("{key} of clearml.conf"),
+            shells: &["bash", "sh"],
+            without_shell: "use an image with bash or sh, or remove it from clearml.conf",
+            decides: false,
+        })
     });
     let own = &task.container.setup_shell_script;
     let of_task = (settings.task_setup_allowed && !own.trim().is_empty()).then(|| Setup {
         script: own.clone(),
-        whose: "the setup script of the task's container",
+        whose: "the setup script of the task's container".to_owned(),
         shells: &["bash", "sh"],
         without_shell: "use an image with bash or sh, or remove the setup script from the task",
+        decides: true,
     });
     let all = of_binding.into_iter().chain(of_conf).chain(of_task);
     all.collect()
+}
+
+/// The text as an agent hands it to the shell.
+fn filled_in(script: &str) -> String {
+    script
+        .replace("{python_single_digit}", "python3")
+        .replace("{{", "{")
+        .replace("}}", "}")
 }
 
 /// Runs the script; the container's variables as they are from then on, or nothing if it was interrupted.
@@ -105,6 +133,7 @@ pub async fn run(
         whose,
         shells,
         without_shell,
+        decides,
     } = setup;
     let shell = shells.iter().find_map(|shell| find_program(shell, path));
     let shell = shell.ok_or_else(|| {
@@ -130,6 +159,12 @@ pub async fn run(
         .env(PROGRAM, settings.layout.bin().join("trainyard"));
     match runner.run(command).await {
         Ok(Ended::Itself(Exit::Code(0))) => {}
+        Ok(Ended::Itself(exit)) if !decides => {
+            let text = format!("{whose} ended with {}: the task goes on", exit.describe());
+            if let Err(error) = runner.spool.note(&text) {
+                tracing::warn!(%error, "could not write to the spool");
+            }
+        }
         Ok(Ended::Itself(exit)) => {
             return Err(Failure::new(format!(
                 "{whose} ended with {}",
@@ -215,6 +250,14 @@ mod tests {
                 ("TRAINYARD_WORKER", "w"),
                 ("HOME", "/")
             ])
+        );
+    }
+
+    #[test]
+    fn what_an_agent_fills_in_is_filled_in() {
+        assert_eq!(
+            filled_in("which {python_single_digit} || for i in {{1..2}}; do echo ${{i}}; done"),
+            "which python3 || for i in {1..2}; do echo ${i}; done"
         );
     }
 

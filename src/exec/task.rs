@@ -170,7 +170,7 @@ async fn attempt(
     match runner.run(command).await {
         Ok(Ended::Itself(exit)) => End::Exited {
             exit,
-            interrupt: None,
+            interrupt: watch::behind(exit, client, settings).await,
             killed: false,
         },
         Ok(Ended::Interrupted { exit, killed }) => End::Exited {

@@ -10,7 +10,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::outcome::Interrupt;
+use super::outcome::{Exit, Interrupt};
+use super::relay;
 use super::settings::Settings;
 use crate::api::{Client, Error, Facts};
 use crate::task::{STOPPING, Status, WorkerId};
@@ -21,6 +22,8 @@ pub const POLL: Duration = Duration::from_secs(15);
 const QUESTION: Duration = Duration::from_secs(2);
 /// How often an abort callback of the SDK is looked at (`protocol.md` §7.9).
 const CALLBACK_POLL: Duration = Duration::from_secs(1);
+/// How often it is asked in vain whether there is one.
+const CALLBACK_QUESTIONS: u32 = 3;
 /// Longest time that an abort callback may take.
 const CALLBACK_MOST: Duration = Duration::from_mins(30);
 
@@ -75,6 +78,17 @@ pub async fn look(
     })
 }
 
+/// Why a process has ended by a signal that we passed on, if its task says so: where an image has a STOPSIGNAL of its own,
+/// that is what comes in place of SIGTERM.
+pub async fn behind(exit: Exit, client: &Client, settings: &Settings) -> Option<Interrupt> {
+    match exit {
+        Exit::Signal(number) if relay::passes_on(number) => {
+            look(client, settings, QUESTION).await.ok().flatten()
+        }
+        Exit::Signal(_) | Exit::Code(_) => None,
+    }
+}
+
 /// What a task's state means for its run by `worker`.
 fn judge(
     status: Status,
@@ -96,17 +110,24 @@ fn judge(
 /// Gives an SDK abort callback its time: it runs while the status still says `stopping`.
 async fn wait_for_callback(client: &Client, settings: &Settings, most: Duration) {
     let start = Instant::now();
+    // A server that is away for a moment says nothing about the callback: what it said before holds.
+    let (mut asked, mut unanswered) = (None, 0);
     loop {
-        let Ok(Ok(Some(task))) = timeout(QUESTION, client.task(&settings.task)).await else {
-            return;
-        };
-        let Some(asked) = callback_time(&task.runtime) else {
-            return;
-        };
-        if start.elapsed() >= asked.min(most) || task.status != Status::InProgress {
-            return;
+        match timeout(QUESTION, client.task(&settings.task)).await {
+            Ok(Ok(Some(task))) if task.status == Status::InProgress => {
+                asked = callback_time(&task.runtime);
+                if asked.is_none() {
+                    return;
+                }
+            }
+            Ok(Ok(_)) => return,
+            Ok(Err(_)) | Err(_) => unanswered += 1,
         }
-        sleep(CALLBACK_POLL).await;
+        match asked {
+            Some(asked) if start.elapsed() >= asked.min(most) => return,
+            None if unanswered >= CALLBACK_QUESTIONS => return,
+            Some(_) | None => sleep(CALLBACK_POLL).await,
+        }
     }
 }
 

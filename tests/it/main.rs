@@ -44,3 +44,4 @@ mod server_world;
 mod shared;
 mod silent;
 mod sources;
+mod whole;

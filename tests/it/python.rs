@@ -1,5 +1,6 @@
 //! Environments made by the real uv, against a local folder of tiny wheels: no test needs the internet.
 
+mod brought;
 pub mod conda;
 mod disk;
 pub mod fixture;

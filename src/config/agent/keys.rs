@@ -280,8 +280,8 @@ pub const ALL: &[Key] = &[
     idle("agent.extra_docker_arguments", "null", CONTAINERS)
         .set_by(&[("CLEARML_AGENT_EXTRA_DOCKER_ARGS", None)]),
     key("agent.extra_docker_shell_script", "null"),
-    idle("agent.docker_init_bash_script", "null", CONTAINERS),
-    idle("agent.docker_preprocess_bash_script", "null", CONTAINERS),
+    key("agent.docker_init_bash_script", "null"),
+    key("agent.docker_preprocess_bash_script", "null"),
     idle("agent.docker_args_filters", "null", CONTAINERS),
     idle("agent.docker_container_name_format", "null", CONTAINERS),
     idle("agent.docker_args_extra_precedes_task", "true", CONTAINERS),

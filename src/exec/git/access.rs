@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -53,7 +54,7 @@ impl Access {
         let options = &settings.options;
         let local = is_local(&wanted.url);
         let mut access = Self {
-            config: fixed(),
+            config: fixed(settings.stall),
             logins: Vec::new(),
             ssh: String::new(),
             protocols: if local {
@@ -292,7 +293,8 @@ fn header(scheme: Scheme, password: &SecretString) -> Option<String> {
     }
 }
 
-fn fixed() -> Vec<(String, String)> {
+fn fixed(stall: Duration) -> Vec<(String, String)> {
+    let stall = stall.as_secs().max(1).to_string();
     [
         ("safe.directory", "*"),
         ("core.hooksPath", "/dev/null"),
@@ -302,9 +304,9 @@ fn fixed() -> Vec<(String, String)> {
         ("init.defaultBranch", "main"),
         ("gc.auto", "0"),
         ("maintenance.auto", "false"),
-        // Less than 1 kB/s for 30 s: the transfer stands still.
+        // Less than 1 kB/s for so long: the transfer stands still.
         ("http.lowSpeedLimit", "1000"),
-        ("http.lowSpeedTime", "30"),
+        ("http.lowSpeedTime", stall.as_str()),
     ]
     .map(|(key, value)| (key.to_owned(), value.to_owned()))
     .to_vec()

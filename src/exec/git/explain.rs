@@ -65,7 +65,7 @@ const NO_SECRET: &str = "name a Secret in environment.git.credentialsSecretRef o
 const NETWORK: &str = "check the address, the cluster's DNS and its network policies";
 
 /// First match wins: the server's own words stand before the words that git adds to any failure.
-const CAUSES: [Cause; 9] = [
+const CAUSES: [Cause; 10] = [
     Cause {
         prints: &["Host key verification failed"],
         course: Course::GiveUp,
@@ -111,13 +111,18 @@ const CAUSES: [Cause; 9] = [
         hint: NETWORK,
     },
     Cause {
+        prints: &["Operation too slow"],
+        course: Course::TryAgain,
+        sentence: "the transfer from {url} stands still",
+        hint: "try again later; ask the administrator of the git server and of the proxies on the way to it",
+    },
+    Cause {
         prints: &[
             "Failed to connect",
             "Couldn't connect",
             "Connection refused",
             " timed out",
             "Connection reset",
-            "Operation too slow",
             "unable to connect",
             "No route to host",
             "Network is unreachable",
@@ -315,6 +320,12 @@ mod tests {
                 "fatal: unable to access 'x': Could not resolve host: git.example",
                 true,
                 format!("the host of {url} cannot be resolved"),
+            ),
+            (
+                "error: RPC failed; curl 28 Operation too slow. Less than 1000 bytes/sec transferred the last 30 seconds\n\
+                 fatal: early EOF",
+                true,
+                format!("the transfer from {url} stands still"),
             ),
             (
                 "fatal: strange",

@@ -276,32 +276,7 @@ fn an_experiment_of_the_sdk_runs_as_a_job_and_can_be_read_back() {
     assert_eq!(ended["script"]["version_num"], repository.commit.as_str());
     assert_eq!(ended["script"]["repository"], repository.url.as_str());
 
-    // What the container has printed is all there once the kubelet tells of its end.
-    let pod = wait("the kubelet tells of the container's end", 60, || {
-        let pod = world.pod_of(&task);
-        let all = pod["status"]["containerStatuses"].as_array()?.clone();
-        let ended =
-            |status: &Value| status["name"] == "task" && !status["state"]["terminated"].is_null();
-        all.iter().any(ended).then_some(pod)
-    });
-    let printed = world.kubectl(&[
-        "logs",
-        pod["metadata"]["name"].as_str().expect("pod name"),
-        "-c",
-        "task",
-    ]);
-    // What the executor says of itself begins with the time, and is for the pod's log alone.
-    let of_executor = |line: &&str| {
-        let first = line.split(' ').next();
-        first.is_some_and(|word| word.parse::<Timestamp>().is_ok())
-    };
-    let printed: String = printed
-        .split_inclusive('\n')
-        .filter(|line| !of_executor(line))
-        .collect();
-    // What the server has of the pod is the rest, byte for byte and no byte more.
-    let stored = world.text(&task);
-    assert_eq!(stored, printed, "log and container output differ");
+    let stored = world.has_sent_all(&task);
     // Of that, these are the script's own: each once, with the uncommitted change before the last one.
     let own: Vec<&str> = stored
         .lines()

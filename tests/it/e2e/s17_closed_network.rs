@@ -271,6 +271,7 @@ fn s17_a_closed_network_is_enough_and_nothing_else_is_asked() {
     let line = format!("named by files {}", locks::JOBLIB);
     for task in &named {
         ends_well(&world, &network, task, &[&line]);
+        world.has_written(task, &format!("{line}\n"));
     }
     let line = "brought by conda 1.0 beside six";
     ends_well(&world, &network, &by_conda, &[line]);
@@ -302,9 +303,9 @@ fn ends_well(world: &World, network: &Network, task: &str, lines: &[&str]) {
     }
     assert_eq!(ended["status"], "completed");
     assert_eq!(ended["script"]["version_num"], network.commit.as_str());
-    let log = world.log(task);
+    let log = world.has_sent_all(task);
     for line in lines {
-        assert!(log.iter().any(|found| found == line), "{line}: {log:#?}");
+        assert!(log.lines().any(|found| found == *line), "{line}: {log}");
     }
     only_inside(world, network, &address);
 }

@@ -26,23 +26,28 @@ fn has_line(world: &World, task: &str, begin: &str) -> bool {
 }
 
 /// Each phase with a task that stays in it: one whose repository, one whose package index never answers, one whose setup
-/// script lasts. Its name and queue, what is merged into it, and whether it is in its phase.
-fn phases(silent: &str) -> [(&'static str, &'static str, Value, Phase); 3] {
+/// script lasts. Its name and queue, what is merged into it, whether it is in its phase, and what it writes itself.
+fn phases(silent: &str) -> [(&'static str, &'static str, Value, Phase, &'static str); 3] {
     let repository = json!({"script": {
         "repository": format!("http://{silent}/train.git"), "diff": "", "entry_point": "train.py",
         "version_num": "0123456789abcdef0123456789abcdef01234567",
     }});
     let package = json!({"script": {"requirements": {"pip": "joblib\n"}}});
     [
-        ("code is fetched", "gpu", repository, prepares),
-        ("packages are installed", "gpu", package, |world, task| {
-            has_line(world, task, MAKING)
-        }),
+        ("code is fetched", "gpu", repository, prepares, ""),
+        (
+            "packages are installed",
+            "gpu",
+            package,
+            |world, task| has_line(world, task, MAKING),
+            "",
+        ),
         (
             "the setup script runs",
             "setup",
             json!({}),
             |world, task| has_line(world, task, "preparing"),
+            "preparing\n",
         ),
     ]
 }
@@ -67,13 +72,14 @@ fn s6_an_abort_before_the_code_begins_leaves_nothing_in_any_phase() {
         world.until_ready(queue);
     }
     // One after the other: git and uv give up at some time.
-    for (phase, queue, patch, is_in_it) in phases(&silent) {
+    for (phase, queue, patch, is_in_it, written) in phases(&silent) {
         let task = world.create(phase, &world.counter.python("ran"), &patch);
         world.enqueue(&task, queue);
         wait(phase, 90, || is_in_it(&world, &task).then_some(()));
         world.call("tasks.stop", &json!({"task": task}));
         until_gone(&world, &task, &format!("an abort while {phase}"));
         assert_eq!(world.until_ended(&task, 20)["status"], "stopped", "{phase}");
+        world.has_written(&task, written);
     }
     assert!(world.counter.lines().is_empty(), "no code has begun");
 }

@@ -39,6 +39,7 @@ fn s8_a_task_that_fails_is_tried_again_as_often_as_asked_and_ends_with_its_last_
         let log = world.log(task);
         let times = log.iter().filter(|line| line.contains(&told)).count();
         assert_eq!(times, 1, "{told}: {log:#?}");
+        world.has_written(task, "");
         let notes = world.job_of_attempt(task, 2)["metadata"]["annotations"].clone();
         assert_eq!(notes["trainyard.dev/failures"], "1", "{notes}");
         assert!(notes["trainyard.dev/requeues"].is_null(), "{notes}");

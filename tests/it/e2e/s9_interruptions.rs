@@ -2,10 +2,12 @@
 //! budget is spent, and resumes from its checkpoint.
 
 use std::fs;
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
 use super::kwok::{Kwok, pass_fence};
+use super::s42_cache::MAKING;
 use super::world::{World, wait};
 
 /// Counts its attempts by lines of its own, begins where the last one was, and ends at SIGTERM with its step saved.
@@ -17,12 +19,21 @@ const TRAINER: &str = "import os, signal, time\n\
     print('attempt', attempt, 'begun', flush=True)\n\
     for step in range(step + 1, 6000):\n    time.sleep(0.1)\n";
 
-/// Pods whose training keeps its checkpoint in a folder of this machine; `resources` are those of its container.
-fn template(world: &World, resources: &Value) -> Value {
-    let folder = world.dir.path().join("checkpoints");
+/// Tells that an environment was found as an earlier attempt has made it.
+const FOUND: &str = "trainyard: the Python environment is in the cache";
+
+/// A folder of this machine that pods of any user may write.
+fn open_folder(world: &World, name: &str) -> PathBuf {
+    let folder = world.dir.path().join(name);
     fs::create_dir(&folder).expect("folder is made");
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
     fs::set_permissions(&folder, mode).expect("folder is open to all");
+    folder
+}
+
+/// Pods whose training keeps its checkpoint in a folder of this machine; `resources` are those of its container.
+fn template(world: &World, resources: &Value) -> Value {
+    let folder = open_folder(world, "checkpoints");
     json!({"spec": {
         "volumes": [{"name": "checkpoints", "hostPath": {"path": folder}}],
         "containers": [{
@@ -40,6 +51,12 @@ fn assert_resumed(world: &World, task: &str) {
     let saved = after("attempt 1 is saved at step ");
     assert!(saved.is_some_and(|step| step != "0"), "{log:?}");
     assert_eq!(after("attempt 2 resumes at step "), saved, "{log:?}");
+    let step = saved.unwrap_or_default();
+    let written = format!(
+        "attempt 1 begun\nattempt 1 knows its time: True\nattempt 1 is saved at step {step}\n\
+         attempt 2 resumes at step {step}\nattempt 2 begun\n"
+    );
+    world.has_written(task, &written);
 }
 
 fn until_line(world: &World, task: &str, line: &str) {
@@ -62,19 +79,27 @@ fn s46_an_evicted_training_comes_back_until_its_budget_is_spent() {
     let mut world = World::new("s46");
     world.start_controller();
     world.queue("gpu");
+    let cache = open_folder(&world, "cache");
     world.bind(
         "gpu",
         &["gpu"],
         &json!({
             "lifecycle": {"maxInterruptions": 1, "abortGracePeriod": "45s"}, "limits": {"maxConcurrent": 1},
-            "template": template(&world, &json!({})),
+            "template": template(&world, &json!({})), "environment": {"cache": {"hostPath": cache}},
         }),
     );
-    let task = world.run("trainer", TRAINER, "gpu");
+    let with_a_package = format!("import six\n{TRAINER}");
+    let requirements = json!({"script": {"requirements": {"pip": "six\n"}}});
+    let task = world.create("trainer", &with_a_package, &requirements);
+    world.enqueue(&task, "gpu");
     until_line(&world, &task, "attempt 1 begun");
     evict(&world, &task);
     until_line(&world, &task, "attempt 2 begun");
     assert_resumed(&world, &task);
+    // The first attempt has made the environment, the second has found the same.
+    let log = world.log(&task);
+    let told = |begin: &str| log.iter().filter(|line| line.starts_with(begin)).count();
+    assert_eq!((told(MAKING), told(FOUND)), (1, 1), "{log:#?}");
     let job = world.job_of_attempt(&task, 2);
     let avoided = job["spec"]["template"]["spec"]["affinity"].to_string();
     let node = world.running_pod(&task)["spec"]["nodeName"]

@@ -2,6 +2,7 @@
 //! `trainyard controller` of its own, and short ways to speak to them. Everything started here ends with the value.
 
 mod bindings;
+mod log;
 mod neighbour;
 mod objects;
 

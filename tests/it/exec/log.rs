@@ -7,6 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use super::pod::{Pod, family};
 use super::proxy::{Fate, Proxy};
 use super::server::{Proc, Server, wait};
+use crate::whole::assert_same;
 
 /// Prints numbered lines; every now and then a pause, so that there are many batches.
 fn counting(lines: usize) -> String {
@@ -28,18 +29,6 @@ fn kill_all(process: &Proc) {
     for pid in family(process.id()) {
         let _ = kill(pid, Signal::SIGKILL);
     }
-}
-
-fn assert_same(found: &str, wanted: &str) {
-    let difference = found
-        .lines()
-        .zip(wanted.lines())
-        .position(|(found, wanted)| found != wanted);
-    let (have, want) = (found.lines().count(), wanted.lines().count());
-    assert!(
-        found == wanted,
-        "{have} lines for {want}, the first difference is at {difference:?}"
-    );
 }
 
 #[test]

@@ -6,6 +6,7 @@
     reason = "a scenario that cannot go on has failed"
 )]
 
+mod alone;
 mod build;
 mod end;
 pub mod fence;
@@ -22,6 +23,8 @@ mod requirements;
 pub mod s22;
 pub mod s2_gpus;
 mod s6;
+mod scripts;
 pub mod server;
+mod signals;
 mod statistics;
 mod torch;

@@ -8,9 +8,11 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use trainyard::diagnose;
 
 use super::server::{Proc, Server, wait};
 use crate::python::fixture::uv;
+use crate::whole::assert_same;
 
 /// The pod of the first attempt of one task, parked in a pending queue of its own.
 pub struct Pod<'a> {
@@ -181,11 +183,54 @@ impl<'a> Pod<'a> {
             "uplink: {}",
             self.stream("uplink.stderr")
         );
+        self.has_sent_all();
         code
+    }
+
+    /// Of a run that came to its own end the server has what the container has printed, byte for byte. Left out: what is
+    /// shown otherwise than it was printed (carriage returns, bytes that are no text), output that was opened anew, and what
+    /// a busy machine has printed too late.
+    fn has_sent_all(&self) {
+        let ended: Value = serde_json::from_str(&self.stream("termination")).unwrap_or_default();
+        let by_itself = ["completed", "failed"]
+            .iter()
+            .any(|outcome| ended["outcome"] == *outcome);
+        let Ok(printed) = fs::read_to_string(self.path("task.stdout")) else {
+            return;
+        };
+        let is_cut = self
+            .stream("task.stderr")
+            .contains("does not take the rest");
+        let otherwise =
+            is_cut || printed.contains('\r') || printed.contains("overwritten its own output");
+        if !by_itself || otherwise {
+            return;
+        }
+        let events = self.server.events(&self.task);
+        let own = events.iter().filter(|event| event.worker == self.worker());
+        let log: String = own.map(|event| event.text.as_str()).collect();
+        assert_same(&log, &printed);
     }
 
     pub fn termination(&self) -> Value {
         serde_json::from_str(&self.stream("termination")).expect("a termination message")
+    }
+
+    /// What the controller makes of a task's container that has ended with this code.
+    pub fn category(&self, code: i32) -> &'static str {
+        let ended = json!({"terminated": {"reason": "Error", "exitCode": code, "message": self.stream("termination")}});
+        let pod = serde_json::from_value(json!({
+            "metadata": {"name": "pod"}, "spec": {"containers": [{"name": "task"}]},
+            "status": {"phase": "Failed", "containerStatuses": [{
+                "name": "task", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": ended,
+            }]},
+        }));
+        let job = serde_json::from_value(json!({
+            "metadata": {"name": "job"}, "spec": {"template": {}},
+            "status": {"conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "m"}]},
+        }));
+        let diagnosis = diagnose::ended(&job.unwrap(), Some(&pod.unwrap()));
+        diagnosis.category.as_str()
     }
 
     /// Waits until the script has created this file in its working directory.

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::pod::Pod;
 use super::server::Server;
+use crate::silent;
 
 fn git(folder: &Path, arguments: &[&str]) -> String {
     let output = Command::new("git")
@@ -150,5 +151,40 @@ fn keys_are_neither_in_the_log_nor_on_standard_output_nor_in_the_termination_mes
         for secret in [&server.secret_key, &server.access_key, &token] {
             assert!(!place.contains(secret.as_str()), "{place}");
         }
+    }
+}
+
+/// Three times a second, where a pod gives three times thirty.
+#[test]
+fn s41_a_clone_that_stalls_fails_the_task_with_its_category_and_one_sentence() {
+    let server = Server::start();
+    let amid = "HTTP/1.1 200 OK\r\nContent-Type: application/x-git-upload-pack-advertisement\r\n\
+        Content-Length: 100000\r\n\r\n001e# service=git-upload-pack\n0000";
+    for address in [
+        silent::start("127.0.0.1"),
+        silent::start_amid("127.0.0.1", amid),
+    ] {
+        let url = format!("http://{address}/train.git");
+        let script = json!({
+            "binary": "python3", "entry_point": "train.py", "working_dir": ".",
+            "repository": url, "version_num": "1".repeat(40),
+        });
+        let task = server.task("stalls", &script);
+        let mut pod = Pod::parked(&server, &task);
+        pod.set("TRAINYARD_GIT_STALL_SECONDS", "1");
+        let code = pod.run();
+        assert_eq!(code, 212, "{}", server.log(&task));
+        assert_eq!(pod.category(code), "not-prepared");
+        let after = server.get(&task);
+        assert_eq!(after["status"], "failed");
+        let message = after["status_message"].as_str().unwrap();
+        let sentence = format!("the transfer from {url} stands still");
+        assert!(
+            message.starts_with(&sentence) && message.lines().count() == 1,
+            "{message}"
+        );
+        let log = server.log(&task);
+        assert_eq!(log.matches(&sentence).count(), 1, "{log}");
+        assert!(log.contains("trying again (2 of 3)"), "{log}");
     }
 }

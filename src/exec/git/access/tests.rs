@@ -51,7 +51,7 @@ fn login(host: Option<&str>, password: &str) -> crate::exec::git::Login {
 }
 
 fn keys(access: &Access) -> Vec<&str> {
-    let keys = access.config.iter().skip(fixed().len());
+    let keys = access.config.iter().skip(fixed(Duration::ZERO).len());
     keys.map(|(key, _)| key.as_str()).collect()
 }
 

@@ -1,4 +1,5 @@
-//! How many lines a second reach the server, what that costs the script, and what is lost when processes are killed.
+//! How many lines a second reach the server, how soon, what that costs the script, and what is lost when processes are
+//! killed.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +16,11 @@ use crate::exec::server::wait;
 /// Lines of the burst whose way to the server is timed.
 const BURST: usize = 1_000_000;
 /// Seconds for which a script prints 100,000 lines a second between its own work.
-const STEADILY: usize = 4;
+const STEADILY: usize = 2;
+/// How often it is compared whether that script is slowed down, by four runs each time.
+const COMPARED: usize = 7;
+/// Lines whose way to the server is timed one by one, five a second.
+const DELAYED: usize = 50;
 
 /// A script that prints all lines at once, and one that prints a thousand between stretches of work of its own, together
 /// 100,000 a second on a core of this machine. Both note begin, end, and for how long they waited for a core.
@@ -99,6 +104,60 @@ fn alone(folder: &Path, rounds: Option<f64>) -> Printed {
     Printed::take(&note)
 }
 
+/// By how many percent these have taken longer than those.
+fn longer(these: &[Printed], those: &[Printed], time: fn(&Printed) -> f64) -> f64 {
+    let sum = |all: &[Printed]| all.iter().map(time).sum::<f64>();
+    (sum(these) / sum(those) - 1.0) * 100.0
+}
+
+/// Seconds from the print of each line to when the server shows it.
+fn delays(place: &Place, runner: &impl Runner) -> Vec<f64> {
+    let source = format!(
+        "import time\nfor n in range({DELAYED}):\n    print('printed', time.time(), flush=True)\n    time.sleep(0.2)\n"
+    );
+    let run = runner.start(&place.task(&source, ""));
+    let mut delays: Vec<f64> = Vec::new();
+    wait("all lines are on the server", 120, || {
+        let log = place.server.log(&run.task);
+        let seen = now();
+        let printed = log
+            .lines()
+            .filter_map(|line| line.strip_prefix("printed ")?.parse::<f64>().ok());
+        let new: Vec<f64> = printed.skip(delays.len()).collect();
+        delays.extend(new.iter().map(|printed| seen - printed));
+        (delays.len() >= DELAYED).then_some(())
+    });
+    run.end(place, 60);
+    delays
+}
+
+#[test]
+fn delay_of_each_line() {
+    let place = Place::find();
+    let mine = delays(&place, &Ours::new(&place));
+    figure(
+        "from a line's print to the server, each of 50 lines",
+        "s",
+        1.0,
+        &mine,
+    );
+    let slowest = mine.iter().copied().fold(0.0, f64::max);
+    figure(
+        "from a line's print to the server, the slowest of 50 lines",
+        "s",
+        1.0,
+        &[slowest],
+    );
+    let theirs = delays(&place, &Agent::new(&place, Packages::Skip));
+    compare(
+        "from a line's print to the server, each of 50 lines",
+        "s",
+        &mine,
+        &theirs,
+        None,
+    );
+}
+
 #[test]
 fn log_throughput() {
     let place = Place::find();
@@ -151,20 +210,28 @@ fn script_slowed_down_at_a_hundred_thousand_lines_a_second() {
     let note = folder.path().join("took");
     let ours = Ours::new(&place);
     let rounds = alone(folder.path(), None).rounds;
-    let (mut by_itself, mut by_clock, mut rate) = (Vec::new(), Vec::new(), Vec::new());
-    let mut own = Vec::new();
-    for _ in 0..3 {
-        let file = alone(folder.path(), Some(rounds));
+    let in_a_pod = || {
         let run = ours.start_with(
             &place.task(&printing(&note, true), ""),
             &[("ROUNDS", &rounds.to_string())],
         );
         run.end(&place, 300);
-        let spool = Printed::take(&note);
-        by_itself.push((spool.own() / file.own() - 1.0) * 100.0);
-        own.push(spool.own());
-        by_clock.push((spool.seconds() / file.seconds() - 1.0) * 100.0);
-        rate.push((STEADILY * 100_000) as f64 / spool.seconds());
+        Printed::take(&note)
+    };
+    let (mut by_itself, mut by_clock, mut rate) = (Vec::new(), Vec::new(), Vec::new());
+    let mut own = Vec::new();
+    for _ in 0..COMPARED {
+        // Alone, pod, pod, alone: a machine that grows slower or faster meanwhile favours neither.
+        let first = alone(folder.path(), Some(rounds));
+        let pods = [in_a_pod(), in_a_pod()];
+        let files = [first, alone(folder.path(), Some(rounds))];
+        by_itself.push(longer(&pods, &files, Printed::own));
+        by_clock.push(longer(&pods, &files, Printed::seconds));
+        own.extend(pods.iter().map(Printed::own));
+        rate.extend(
+            pods.iter()
+                .map(|pod| (STEADILY * 100_000) as f64 / pod.seconds()),
+        );
     }
     at_least(
         "lines per second of the script that is watched for being slowed down",

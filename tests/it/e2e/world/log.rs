@@ -1,0 +1,56 @@
+//! A task's log at the server, compared as a whole with what was written.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::{PATIENCE, World, wait};
+use crate::whole::assert_same;
+
+/// How long lines may be on their way: those of a task that was stopped arrive after its status.
+const ON_THE_WAY: Duration = Duration::from_secs(10);
+
+impl World {
+    /// The task itself has written this and nothing else, byte for byte.
+    pub fn has_written(&self, task: &str, wanted: &str) {
+        let begun = Instant::now();
+        loop {
+            let found = self.output(task);
+            if found == wanted || begun.elapsed() > ON_THE_WAY * PATIENCE {
+                assert_same(&found, wanted);
+                return;
+            }
+            thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// The server has all that the container of the task's only pod has printed, byte for byte and no byte more; the pod
+    /// has to be there still. Gives it.
+    pub fn has_sent_all(&self, task: &str) -> String {
+        // What the container has printed is all there once the kubelet tells of its end.
+        let pod = wait("the kubelet tells of the container's end", 60, || {
+            let pod = self.pod_of(task);
+            let all = pod["status"]["containerStatuses"].as_array()?.clone();
+            let ended = |status: &Value| {
+                status["name"] == "task" && !status["state"]["terminated"].is_null()
+            };
+            all.iter().any(ended).then_some(pod)
+        });
+        let name = pod["metadata"]["name"].as_str().expect("pod name");
+        let printed = self.kubectl(&["logs", name, "-c", "task"]);
+        // What the executor says of itself begins with the time, and is for the pod's log alone.
+        let of_executor = |line: &&str| {
+            let first = line.split(' ').next();
+            first.is_some_and(|word| word.parse::<Timestamp>().is_ok())
+        };
+        let printed: String = printed
+            .split_inclusive('\n')
+            .filter(|line| !of_executor(line))
+            .collect();
+        let stored = self.text(task);
+        assert_same(&stored, &printed);
+        stored
+    }
+}
