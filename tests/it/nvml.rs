@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tempfile::TempDir;
-use trainyard::stats::gpu::{Gpus, TABLE_QUERY, Xid, listen, parse_table};
+use trainyard::stats::gpu::{Gpus, TABLE_QUERY, Xid, driver_cuda, listen, parse_table};
 use trainyard::stats::report::{Averages, GpuSample, HostSample, Report, Sample};
 
+use crate::python::fixture::Image;
 use crate::shared::Shared;
 
 /// The library's file.
@@ -253,4 +254,42 @@ fn faults_of_gpus_are_heard_with_their_numbers() {
             assert_eq!(heard(2), [xid(31), xid(79)]);
         },
     );
+}
+
+#[test]
+fn s4_the_drivers_cuda_version_chooses_the_build_of_pytorch() {
+    let name = "s4_the_drivers_cuda_version_chooses_the_build_of_pytorch";
+    with_double(name, &[("NVML_DOUBLE_CUDA", "11080")], || {
+        assert_eq!(driver_cuda(), Some(118));
+        let mut image = Image::new();
+        let index = image.indexes(&[
+            ("public", "torch", "2.3.1"),
+            ("cu118", "torch", "2.3.1+cu118"),
+            ("cpu", "torch", "2.3.1+cpu"),
+        ]);
+        let variables = &mut image.settings.variables;
+        variables.remove("PIP_NO_INDEX");
+        variables.remove("PIP_FIND_LINKS");
+        variables.insert("UV_DEFAULT_INDEX".to_owned(), index.replace("{}", "public"));
+        // What an image's own libraries are made for says nothing of the driver.
+        variables.insert("CUDA_VERSION".to_owned(), "12.4.1".to_owned());
+        image.settings.options.torch_index = Some(index);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let made = runtime
+            .block_on(image.make(json!("torch==2.3.1\n")))
+            .unwrap();
+        assert_eq!(made.run("import torch; print(torch.V)"), "2.3.1+cu118");
+        let told =
+            "PyTorch: the build for CUDA 11.8 of torch==2.3.1 is installed, as CUDA 11.8 (driver)";
+        assert!(made.log.contains(told), "{}", made.log);
+        // What the settings say counts before the driver.
+        image.settings.options.cuda = Some(("0".to_owned(), "agent.cpu_only".to_owned()));
+        let made = runtime
+            .block_on(image.make(json!("torch==2.3.1\n")))
+            .unwrap();
+        assert_eq!(made.run("import torch; print(torch.V)"), "2.3.1+cpu");
+    });
 }

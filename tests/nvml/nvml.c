@@ -75,6 +75,11 @@ nvmlReturn_t nvmlInit_v2(void) {
     return failures > 0 && calls("NVML_DOUBLE_INITS") < failures ? DRIVER_NOT_LOADED : SUCCESS;
 }
 
+nvmlReturn_t nvmlSystemGetCudaDriverVersion_v2(int *version) {
+    *version = setting("NVML_DOUBLE_CUDA", 0);
+    return *version > 0 ? SUCCESS : NOT_SUPPORTED;
+}
+
 nvmlReturn_t nvmlShutdown(void) { return SUCCESS; }
 
 nvmlReturn_t nvmlDeviceGetCount_v2(unsigned int *count) {
