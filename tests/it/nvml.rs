@@ -257,6 +257,25 @@ fn faults_of_gpus_are_heard_with_their_numbers() {
 }
 
 #[test]
+fn a_fault_of_a_divided_gpu_has_the_numbers_of_its_graphs() {
+    let name = "a_fault_of_a_divided_gpu_has_the_numbers_of_its_graphs";
+    let settings = [
+        ("NVML_DOUBLE_GPUS", "2"),
+        ("NVML_DOUBLE_DIVIDED", "1"),
+        ("NVML_DOUBLE_XID", "79"),
+    ];
+    with_double(name, &settings, || {
+        let samples = Gpus::new(None).sample(Instant::now());
+        let graphs: Vec<u32> = samples.iter().map(|gpu| gpu.index).collect();
+        assert_eq!(graphs, [0, 1, 2]);
+        // It is the fault of both slices of the second GPU.
+        let faults = heard(2);
+        let gpus: Vec<Option<u32>> = faults.iter().map(|xid| xid.gpu).collect();
+        assert_eq!(gpus, [Some(1), Some(2)], "{faults:?}");
+    });
+}
+
+#[test]
 fn s4_the_drivers_cuda_version_chooses_the_build_of_pytorch() {
     let name = "s4_the_drivers_cuda_version_chooses_the_build_of_pytorch";
     with_double(name, &[("NVML_DOUBLE_CUDA", "11080")], || {

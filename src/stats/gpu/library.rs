@@ -1,5 +1,6 @@
 //! NVML, opened at run time.
 
+use std::ops::Range;
 use std::thread;
 use std::time::Duration;
 
@@ -78,13 +79,34 @@ impl Library {
 
 /// What a GPU consists of for this container: itself, or those of its slices that are here.
 fn parts(device: &Device<'_>) -> Vec<Result<GpuSample, NvmlError>> {
-    let divided = device.mig_mode().is_ok_and(|mode| mode.current == DIVIDED);
-    if !divided {
-        return vec![read(device)];
+    match slices(device) {
+        None => vec![read(device)],
+        Some(slices) => slices.iter().map(|slice| of_slice(device, slice)).collect(),
     }
-    let most = device.mig_device_count().unwrap_or(0);
-    let slices = (0..most).filter_map(|index| device.mig_device_by_index(index).ok());
-    slices.map(|slice| of_slice(device, &slice)).collect()
+}
+
+/// The slices of a GPU that is divided, as far as they are here.
+fn slices<'nvml>(device: &Device<'nvml>) -> Option<Vec<Device<'nvml>>> {
+    let divided = device.mig_mode().is_ok_and(|mode| mode.current == DIVIDED);
+    divided.then(|| {
+        let most = device.mig_device_count().unwrap_or(0);
+        let slices = (0..most).filter_map(|index| device.mig_device_by_index(index).ok());
+        slices.collect()
+    })
+}
+
+/// The numbers under which each of the driver's GPUs counts here: one, or those of its slices.
+fn numbers(nvml: &Nvml) -> Result<Vec<Range<u32>>, NvmlError> {
+    let mut numbers = Vec::new();
+    let mut next = 0;
+    for index in 0..nvml.device_count()? {
+        let device = nvml.device_by_index(index).ok();
+        let divided = device.as_ref().and_then(slices);
+        let parts = divided.map_or(1, |slices| u32::try_from(slices.len()).unwrap_or(0));
+        numbers.push(next..next + parts);
+        next += parts;
+    }
+    Ok(numbers)
 }
 
 /// A slice has memory of its own, and the temperature of its GPU. Load and power of the whole are not its own.
@@ -129,8 +151,9 @@ pub(super) fn listen(
     goes_on: &dyn Fn() -> bool,
 ) -> Result<(), NvmlError> {
     let nvml = Nvml::init()?;
+    let numbers = numbers(&nvml)?;
     let mut set = nvml.create_event_set()?;
-    for index in 0..nvml.device_count()? {
+    for index in (0..).take(numbers.len()) {
         // One that is lost, or cannot tell, does not keep the others from being heard.
         let Ok(device) = nvml.device_by_index(index) else {
             continue;
@@ -148,8 +171,16 @@ pub(super) fn listen(
         match set.wait(LISTEN) {
             Ok(event) => {
                 if let Some(XidError::Value(number)) = event.event_data {
-                    let gpu = event.device.index().ok();
-                    tell(Xid { gpu, number });
+                    let index = event.device.index().ok();
+                    let gpus = index.and_then(|index| numbers.get(usize::try_from(index).ok()?));
+                    match gpus.filter(|gpus| !gpus.is_empty()) {
+                        Some(gpus) => {
+                            for gpu in gpus.clone().map(Some) {
+                                tell(Xid { gpu, number });
+                            }
+                        }
+                        None => tell(Xid { gpu: None, number }),
+                    }
                 }
             }
             Err(NvmlError::Timeout) => {}
