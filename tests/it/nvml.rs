@@ -276,6 +276,50 @@ fn a_fault_of_a_divided_gpu_has_the_numbers_of_its_graphs() {
 }
 
 #[test]
+fn who_uses_a_gpu_is_told_as_far_as_it_can_be_known() {
+    let file = std::env::temp_dir().join(format!("trainyard-gpu-users-{}", std::process::id()));
+    let path = file.display().to_string();
+    let settings = [
+        ("NVML_DOUBLE_GPUS", "3"),
+        ("NVML_DOUBLE_PROCESSES", path.as_str()),
+    ];
+    let name = "who_uses_a_gpu_is_told_as_far_as_it_can_be_known";
+    with_double(name, &settings, || {
+        // Here a child stands for the script, and the parent for somebody else whose processes can be seen.
+        let file = std::env::var("NVML_DOUBLE_PROCESSES").expect("set above");
+        let mut child = Command::new("cat")
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .expect("cat runs");
+        let (own, other) = (child.id(), std::os::unix::process::parent_id());
+        std::fs::write(&file, format!("0 {own} 2048\n1 {other} 3072\n1 {own} 1\n")).unwrap();
+        let mut gpus = Gpus::new(None);
+        let begun = Instant::now();
+        let samples = gpus.sample(begun);
+        let of_task: Vec<Option<f64>> = samples.iter().map(|gpu| gpu.memory_of_task_mib).collect();
+        assert_eq!(of_task, [Some(2048.0), Some(1.0), Some(0.0)]);
+        let told = gpus.others();
+        let expected =
+            format!("GPU 1 is not this task's alone: its memory is held by process {other} (");
+        assert!(
+            told.len() == 1 && told[0].starts_with(&expected),
+            "{told:?}"
+        );
+        assert!(told[0].ends_with(", 3.0 GiB)"), "{told:?}");
+        // Not each time.
+        let later = begun + Duration::from_mins(1);
+        let samples = gpus.sample(later);
+        assert_eq!(samples[0].memory_of_task_mib, Some(2048.0));
+        assert!(gpus.others().is_empty());
+        let samples = gpus.sample(later + Duration::from_secs(1));
+        assert_eq!(samples[0].memory_of_task_mib, None, "asked less often");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    });
+    let _ = std::fs::remove_file(file);
+}
+
+#[test]
 fn s4_the_drivers_cuda_version_chooses_the_build_of_pytorch() {
     let name = "s4_the_drivers_cuda_version_chooses_the_build_of_pytorch";
     with_double(name, &[("NVML_DOUBLE_CUDA", "11080")], || {

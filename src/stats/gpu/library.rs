@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use nvml_wrapper::bitmasks::event::EventTypes;
 use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
+use nvml_wrapper::enums::device::UsedGpuMemory;
 use nvml_wrapper::enums::event::XidError;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
 
+use super::users::{Holder, Part};
 use super::{GpuSample, Xid};
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -42,25 +44,26 @@ impl Library {
         self.open = None;
     }
 
-    pub(super) fn sample(&mut self) -> Result<Vec<GpuSample>, NvmlError> {
+    /// All GPUs by number; with `by_whom` also who uses them.
+    pub(super) fn sample(&mut self, by_whom: bool) -> Result<Vec<Part>, NvmlError> {
         let nvml = match &mut self.open {
             Some(nvml) => nvml,
             closed => closed.insert(Nvml::init()?),
         };
-        let mut samples = Vec::new();
+        let mut found = Vec::new();
         let mut failure = None;
         let mut number = 0;
         for index in 0..nvml.device_count()? {
             let parts = match nvml.device_by_index(index) {
-                Ok(device) => parts(&device),
+                Ok(device) => parts(&device, by_whom),
                 Err(error) => vec![Err(error)],
             };
             for part in parts {
                 match part {
-                    Ok(sample) => samples.push(GpuSample {
-                        index: number,
-                        ..sample
-                    }),
+                    Ok(mut part) => {
+                        part.sample.index = number;
+                        found.push(part);
+                    }
                     Err(error) => failure = Some(error),
                 }
                 number += 1;
@@ -68,20 +71,27 @@ impl Library {
         }
         match failure {
             // One lost GPU does not hide the others.
-            Some(error) if samples.is_empty() => Err(error),
+            Some(error) if found.is_empty() => Err(error),
             _ => {
                 self.worked = true;
-                Ok(samples)
+                Ok(found)
             }
         }
     }
 }
 
 /// What a GPU consists of for this container: itself, or those of its slices that are here.
-fn parts(device: &Device<'_>) -> Vec<Result<GpuSample, NvmlError>> {
+fn parts(device: &Device<'_>, by_whom: bool) -> Vec<Result<Part, NvmlError>> {
+    let part = |device: &Device<'_>, sample| {
+        let holders = if by_whom { holders(device) } else { None };
+        Part { sample, holders }
+    };
     match slices(device) {
-        None => vec![read(device)],
-        Some(slices) => slices.iter().map(|slice| of_slice(device, slice)).collect(),
+        None => vec![read(device).map(|sample| part(device, sample))],
+        Some(slices) => slices
+            .iter()
+            .map(|slice| of_slice(device, slice).map(|sample| part(slice, sample)))
+            .collect(),
     }
 }
 
@@ -107,6 +117,26 @@ fn numbers(nvml: &Nvml) -> Result<Vec<Range<u32>>, NvmlError> {
         next += parts;
     }
     Ok(numbers)
+}
+
+/// The processes on a GPU, each once; nothing where the driver does not say.
+fn holders(device: &Device<'_>) -> Option<Vec<Holder>> {
+    let mut holders: Vec<Holder> = Vec::new();
+    let compute = device.running_compute_processes().ok()?;
+    // Slices know of no graphics.
+    let graphics = device.running_graphics_processes().unwrap_or_default();
+    for process in compute.into_iter().chain(graphics) {
+        let memory_mib = match process.used_gpu_memory {
+            // A process without memory would not be there: some drivers do not know it in a container.
+            UsedGpuMemory::Unavailable | UsedGpuMemory::Used(0) => None,
+            UsedGpuMemory::Used(bytes) => Some(bytes as f64 / MIB),
+        };
+        let pid = process.pid;
+        if holders.iter().all(|holder| holder.pid != pid) {
+            holders.push(Holder { pid, memory_mib });
+        }
+    }
+    Some(holders)
 }
 
 /// A slice has memory of its own, and the temperature of its GPU. Load and power of the whole are not its own.
@@ -142,6 +172,7 @@ fn read(device: &Device<'_>) -> Result<GpuSample, NvmlError> {
         memory_total_mib: memory.as_ref().map(|memory| mib(memory.total)),
         temperature: temperature.ok().map(f64::from),
         power: power.ok().map(|milliwatts| f64::from(milliwatts) / 1000.0),
+        memory_of_task_mib: None,
     })
 }
 
