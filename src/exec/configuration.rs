@@ -1,5 +1,7 @@
 //! The user's `clearml.conf` and its variables, as far as they concern one run.
 
+mod of_git;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -85,7 +87,10 @@ pub fn warn(settings: &Settings, agent: &Agent, log: &mut Log<'_>) {
     for (key, from, why) in agent.idle() {
         log(&format!("{key} ({from}) has no effect: {why}"));
     }
-    if let Some(text) = pip_set_aside(&settings.manager, agent) {
+    for text in pip_set_aside(&settings.manager, agent)
+        .into_iter()
+        .chain(of_git::set_aside(agent))
+    {
         log(&text);
     }
 }
@@ -283,85 +288,7 @@ pub fn shell_script(agent: &Agent) -> Option<String> {
 
 /// What the configuration says about git; read where code is checked out.
 pub fn git(agent: &Agent) -> git::Options {
-    let mut logins: Vec<git::Login> = Vec::new();
-    let prefix = agent.flag("agent.git_host_match_prefix");
-    // Of a host with a path only the host counts, unless beginnings of addresses are to be compared.
-    let place = |host: String| {
-        let host = host.trim().trim_end_matches('/').to_owned();
-        let rest = host.split("://").last().unwrap_or(&host).to_owned();
-        match rest.split_once('/') {
-            Some((name, _)) if !prefix => name.to_owned(),
-            _ => host,
-        }
-    };
-    if let Some(password) = agent.text("agent.git_pass") {
-        logins.push(git::Login {
-            username: agent
-                .text("agent.git_user")
-                .unwrap_or_else(|| "git".to_owned())
-                .into(),
-            password: password.into(),
-            host: agent.text("agent.git_host").map(place),
-        });
-    }
-    let extra = agent.get("agent.git.extra_credentials");
-    for one in extra.and_then(Value::as_array).into_iter().flatten() {
-        let text = |key: &str| one.get(key).and_then(Value::as_str).map(str::to_owned);
-        if let (Some(username), Some(password)) = (text("user"), text("pass")) {
-            logins.push(git::Login {
-                username: username.into(),
-                password: password.into(),
-                host: text("host")
-                    .filter(|host| !host.trim().is_empty())
-                    .map(place),
-            });
-        }
-    }
-    let default = git::Options::default();
-    let scheme = agent.text("agent.translate_ssl_replacement_scheme");
-    let translated = scheme.unwrap_or_else(|| "https".to_owned());
-    git::Options {
-        logins,
-        scheme: if agent.flag("agent.git_use_ms_entra_token") {
-            git::Scheme::Bearer
-        } else if agent.flag("agent.git_use_azure_pat") {
-            git::Scheme::Azure
-        } else {
-            git::Scheme::Asked
-        },
-        force_ssh: agent.flag("agent.force_git_ssh_protocol"),
-        ssh_user: agent
-            .text("agent.force_git_ssh_user")
-            .unwrap_or(default.ssh_user),
-        ssh_port: agent
-            .text("agent.force_git_ssh_port")
-            .and_then(|port| port.parse().ok()),
-        translate_ssh: Some(translated).filter(|_| agent.flag("agent.translate_ssh")),
-        fetch_args: fetch_args(agent),
-        cache: agent.flag("agent.vcs_cache.enabled"),
-    }
-}
-
-/// Arguments of `git fetch` beside those that say what is fetched: that is the wanted commit, and no more.
-fn fetch_args(agent: &Agent) -> Vec<String> {
-    if !agent.is_set("agent.git_fetch_args") {
-        return Vec::new();
-    }
-    let what = [
-        "--all",
-        "--multiple",
-        "--recurse-submodules",
-        "--depth",
-        "--unshallow",
-    ];
-    let mut arguments = agent.list("agent.git_fetch_args");
-    arguments.retain(|argument| {
-        argument.starts_with('-')
-            && !what
-                .iter()
-                .any(|option| argument == option || argument.starts_with(&format!("{option}=")))
-    });
-    arguments
+    of_git::options(agent)
 }
 
 /// Where PyTorch's builds are. Where packages come from an index of one's own, no other is asked unless it is named.

@@ -1,3 +1,5 @@
+mod repositories;
+
 use serde_json::json;
 
 use super::*;
