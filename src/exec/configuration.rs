@@ -26,6 +26,11 @@ pub(super) const MOST: u64 = 1 << 20;
 const TYPE: &str = "agent.package_manager.type";
 /// Whether uv may stand in for pip.
 const REPLACED: &str = "agent.package_manager.uv_replace_pip";
+/// Whether uv looks for the best version in all indexes.
+const BEST_MATCH: &str = "agent.package_manager.uv_unsafe_best_match";
+/// Which versions of pip get its old resolver, and what every generated file says of it: nobody has chosen that.
+const OLD_RESOLVER: &str = "agent.package_manager.pip_legacy_resolver";
+const GENERATED_RESOLVER: [&str; 1] = [">=20.3,<24.3"];
 /// Says that nothing is to be installed.
 const SKIP_ENVIRONMENT: &str = "CLEARML_AGENT_SKIP_PYTHON_ENV_INSTALL";
 /// The same; its value may name the interpreter that has all that is needed.
@@ -87,9 +92,11 @@ pub fn warn(settings: &Settings, agent: &Agent, log: &mut Log<'_>) {
     for (key, from, why) in agent.idle() {
         log(&format!("{key} ({from}) has no effect: {why}"));
     }
+    let manager = manager(settings, agent).unwrap_or_default();
     for text in pip_set_aside(&settings.manager, agent)
         .into_iter()
         .chain(of_git::set_aside(agent))
+        .chain(of_another_installer(manager, agent))
     {
         log(&text);
     }
@@ -143,6 +150,23 @@ fn pip_set_aside(named: &str, agent: &Agent) -> Option<String> {
     })
 }
 
+/// What the log says of keys that speak to an installer which is not the one that is used.
+fn of_another_installer(manager: Manager, agent: &Agent) -> Vec<String> {
+    let (keys, why): (&[&str], &str) = match manager {
+        Manager::Pip => (&[BEST_MATCH], "pip itself installs"),
+        Manager::Auto | Manager::Uv | Manager::Poetry => {
+            (&[OLD_RESOLVER], "uv installs, and has one resolver")
+        }
+        Manager::Conda | Manager::None => (&[], ""),
+    };
+    let by_hand = keys.iter().filter(|key| {
+        agent.is_set(key) && !(**key == OLD_RESOLVER && agent.list(key) == GENERATED_RESOLVER)
+    });
+    by_hand
+        .map(|key| format!("{key} ({}) has no effect: {why}", agent.origin(key)))
+        .collect()
+}
+
 /// The value of a variable, under whichever of its names it is set, unless it says no.
 fn switched_on(variables: &BTreeMap<String, String>, name: &str) -> Option<String> {
     let environment = Environment::of(variables.clone());
@@ -182,6 +206,7 @@ pub fn options_with(
         force_upgrade: agent.flag(&of("force_upgrade")),
         extra_index_url: flags("extra_index_url"),
         extra_flags: flags("extra_pip_install_flags"),
+        best_match: agent.flag(&of("uv_unsafe_best_match")),
         pip_version: match agent.get(&of("pip_version")) {
             Some(serde_json::Value::String(one)) => vec![one.clone()],
             _ => flags("pip_version"),
@@ -197,12 +222,6 @@ pub fn options_with(
         cuda: None,
         cache_limit,
     };
-    if agent.flag(&of("uv_unsafe_best_match")) {
-        options.extra_flags.extend([
-            "--index-strategy".to_owned(),
-            "unsafe-best-match".to_owned(),
-        ]);
-    }
     if options.conda_channels.is_empty() {
         options.conda_channels = default.conda_channels;
     }
@@ -305,7 +324,8 @@ fn torch_index(
         return None;
     }
     if let Some(template) = agent.text("agent.package_manager.extra_index_url_template") {
-        return Some(template);
+        // The agent puts the number alone there, and knows no build for the CPU.
+        return Some(template.replace("cu{}", "{}"));
     }
     let own = [
         "PIP_INDEX_URL",

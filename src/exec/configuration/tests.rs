@@ -1,3 +1,4 @@
+mod packages;
 mod repositories;
 
 use serde_json::json;

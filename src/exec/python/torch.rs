@@ -176,7 +176,8 @@ pub fn attempts(list: &[&str], cuda: &Cuda, template: Option<&str>) -> Vec<Attem
                 dotted(own)
             ))];
         }
-        None if known.is_none() && cuda.version >= newest() => {
+        // What is made each night is at PyTorch's own index alone.
+        None if known.is_none() && cuda.version >= newest() && !template.contains("/nightly/") => {
             return vec![as_written(format!(
                 "PyTorch: {what} as the package index has it; {machine}"
             ))];
@@ -380,6 +381,18 @@ mod tests {
             note,
             "PyTorch: the build for CUDA 11.8 of torchvision==0.18.1+cu121 is installed instead of cu121, as CUDA 11.8 (driver)"
         );
+    }
+
+    #[test]
+    fn what_is_made_each_night_comes_from_its_own_index() {
+        let cuda = Cuda {
+            version: 132,
+            source: "driver".into(),
+        };
+        let all = attempts(&["torch"], &cuda, Some("http://whl/nightly/{}"));
+        assert_eq!(all[0].index.as_deref(), Some("http://whl/nightly/cu132"));
+        let all = attempts(&["torch"], &cuda, Some(TEMPLATE));
+        assert_eq!(all[0].index, None);
     }
 
     #[test]
