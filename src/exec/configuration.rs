@@ -1,5 +1,7 @@
 //! The user's `clearml.conf` and its variables, as far as they concern one run.
 
+mod of_git;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,6 +26,11 @@ pub(super) const MOST: u64 = 1 << 20;
 const TYPE: &str = "agent.package_manager.type";
 /// Whether uv may stand in for pip.
 const REPLACED: &str = "agent.package_manager.uv_replace_pip";
+/// Whether uv looks for the best version in all indexes.
+const BEST_MATCH: &str = "agent.package_manager.uv_unsafe_best_match";
+/// Which versions of pip get its old resolver, and what every generated file says of it: nobody has chosen that.
+const OLD_RESOLVER: &str = "agent.package_manager.pip_legacy_resolver";
+const GENERATED_RESOLVER: [&str; 1] = [">=20.3,<24.3"];
 /// Says that nothing is to be installed.
 const SKIP_ENVIRONMENT: &str = "CLEARML_AGENT_SKIP_PYTHON_ENV_INSTALL";
 /// The same; its value may name the interpreter that has all that is needed.
@@ -85,7 +92,12 @@ pub fn warn(settings: &Settings, agent: &Agent, log: &mut Log<'_>) {
     for (key, from, why) in agent.idle() {
         log(&format!("{key} ({from}) has no effect: {why}"));
     }
-    if let Some(text) = pip_set_aside(&settings.manager, agent) {
+    let manager = manager(settings, agent).unwrap_or_default();
+    for text in pip_set_aside(&settings.manager, agent)
+        .into_iter()
+        .chain(of_git::set_aside(agent))
+        .chain(of_another_installer(manager, agent))
+    {
         log(&text);
     }
 }
@@ -138,6 +150,23 @@ fn pip_set_aside(named: &str, agent: &Agent) -> Option<String> {
     })
 }
 
+/// What the log says of keys that speak to an installer which is not the one that is used.
+fn of_another_installer(manager: Manager, agent: &Agent) -> Vec<String> {
+    let (keys, why): (&[&str], &str) = match manager {
+        Manager::Pip => (&[BEST_MATCH], "pip itself installs"),
+        Manager::Auto | Manager::Uv | Manager::Poetry => {
+            (&[OLD_RESOLVER], "uv installs, and has one resolver")
+        }
+        Manager::Conda | Manager::None => (&[], ""),
+    };
+    let by_hand = keys.iter().filter(|key| {
+        agent.is_set(key) && !(**key == OLD_RESOLVER && agent.list(key) == GENERATED_RESOLVER)
+    });
+    by_hand
+        .map(|key| format!("{key} ({}) has no effect: {why}", agent.origin(key)))
+        .collect()
+}
+
 /// The value of a variable, under whichever of its names it is set, unless it says no.
 fn switched_on(variables: &BTreeMap<String, String>, name: &str) -> Option<String> {
     let environment = Environment::of(variables.clone());
@@ -159,7 +188,17 @@ fn interpreter_of_skip(variables: &BTreeMap<String, String>) -> Option<String> {
 /// What the configuration says about packages.
 pub fn options(settings: &Settings, agent: &Agent) -> Options {
     let indexed = settings.index_url.is_some();
-    options_with(agent, &settings.inherited, indexed, settings.cache_limit)
+    let mut options = options_with(agent, &settings.inherited, indexed, settings.cache_limit);
+    options.system_site_packages |= is_of_a_file(agent, SITE_PACKAGES);
+    options
+}
+
+/// Each generated file says `false`, which is meant for machines: the agent appends `true` to the file in each of its
+/// containers (`protocol.md` §6.4), so that the packages of the image count. Who sets the variable means it.
+const SITE_PACKAGES: &str = "agent.package_manager.system_site_packages";
+
+fn is_of_a_file(agent: &Agent, key: &str) -> bool {
+    matches!(agent.origin(key), From::File { .. })
 }
 
 /// The same without a pod; `indexed`: packages come from an index that the binding names.
@@ -177,6 +216,7 @@ pub fn options_with(
         force_upgrade: agent.flag(&of("force_upgrade")),
         extra_index_url: flags("extra_index_url"),
         extra_flags: flags("extra_pip_install_flags"),
+        best_match: agent.flag(&of("uv_unsafe_best_match")),
         pip_version: match agent.get(&of("pip_version")) {
             Some(serde_json::Value::String(one)) => vec![one.clone()],
             _ => flags("pip_version"),
@@ -192,12 +232,6 @@ pub fn options_with(
         cuda: None,
         cache_limit,
     };
-    if agent.flag(&of("uv_unsafe_best_match")) {
-        options.extra_flags.extend([
-            "--index-strategy".to_owned(),
-            "unsafe-best-match".to_owned(),
-        ]);
-    }
     if options.conda_channels.is_empty() {
         options.conda_channels = default.conda_channels;
     }
@@ -283,85 +317,7 @@ pub fn shell_script(agent: &Agent, key: &str) -> Option<String> {
 
 /// What the configuration says about git; read where code is checked out.
 pub fn git(agent: &Agent) -> git::Options {
-    let mut logins: Vec<git::Login> = Vec::new();
-    let prefix = agent.flag("agent.git_host_match_prefix");
-    // Of a host with a path only the host counts, unless beginnings of addresses are to be compared.
-    let place = |host: String| {
-        let host = host.trim().trim_end_matches('/').to_owned();
-        let rest = host.split("://").last().unwrap_or(&host).to_owned();
-        match rest.split_once('/') {
-            Some((name, _)) if !prefix => name.to_owned(),
-            _ => host,
-        }
-    };
-    if let Some(password) = agent.text("agent.git_pass") {
-        logins.push(git::Login {
-            username: agent
-                .text("agent.git_user")
-                .unwrap_or_else(|| "git".to_owned())
-                .into(),
-            password: password.into(),
-            host: agent.text("agent.git_host").map(place),
-        });
-    }
-    let extra = agent.get("agent.git.extra_credentials");
-    for one in extra.and_then(Value::as_array).into_iter().flatten() {
-        let text = |key: &str| one.get(key).and_then(Value::as_str).map(str::to_owned);
-        if let (Some(username), Some(password)) = (text("user"), text("pass")) {
-            logins.push(git::Login {
-                username: username.into(),
-                password: password.into(),
-                host: text("host")
-                    .filter(|host| !host.trim().is_empty())
-                    .map(place),
-            });
-        }
-    }
-    let default = git::Options::default();
-    let scheme = agent.text("agent.translate_ssl_replacement_scheme");
-    let translated = scheme.unwrap_or_else(|| "https".to_owned());
-    git::Options {
-        logins,
-        scheme: if agent.flag("agent.git_use_ms_entra_token") {
-            git::Scheme::Bearer
-        } else if agent.flag("agent.git_use_azure_pat") {
-            git::Scheme::Azure
-        } else {
-            git::Scheme::Asked
-        },
-        force_ssh: agent.flag("agent.force_git_ssh_protocol"),
-        ssh_user: agent
-            .text("agent.force_git_ssh_user")
-            .unwrap_or(default.ssh_user),
-        ssh_port: agent
-            .text("agent.force_git_ssh_port")
-            .and_then(|port| port.parse().ok()),
-        translate_ssh: Some(translated).filter(|_| agent.flag("agent.translate_ssh")),
-        fetch_args: fetch_args(agent),
-        cache: agent.flag("agent.vcs_cache.enabled"),
-    }
-}
-
-/// Arguments of `git fetch` beside those that say what is fetched: that is the wanted commit, and no more.
-fn fetch_args(agent: &Agent) -> Vec<String> {
-    if !agent.is_set("agent.git_fetch_args") {
-        return Vec::new();
-    }
-    let what = [
-        "--all",
-        "--multiple",
-        "--recurse-submodules",
-        "--depth",
-        "--unshallow",
-    ];
-    let mut arguments = agent.list("agent.git_fetch_args");
-    arguments.retain(|argument| {
-        argument.starts_with('-')
-            && !what
-                .iter()
-                .any(|option| argument == option || argument.starts_with(&format!("{option}=")))
-    });
-    arguments
+    of_git::options(agent)
 }
 
 /// Where PyTorch's builds are. Where packages come from an index of one's own, no other is asked unless it is named.
@@ -378,7 +334,8 @@ fn torch_index(
         return None;
     }
     if let Some(template) = agent.text("agent.package_manager.extra_index_url_template") {
-        return Some(template);
+        // The agent puts the number alone there, and knows no build for the CPU.
+        return Some(template.replace("cu{}", "{}"));
     }
     let own = [
         "PIP_INDEX_URL",

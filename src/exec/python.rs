@@ -25,6 +25,7 @@ mod poetry;
 mod project;
 mod remote;
 mod store;
+mod sync;
 mod torch;
 mod version;
 
@@ -232,11 +233,11 @@ impl PythonSettings {
         }
         list.text.insert_str(0, &extra);
         let pip = environment.manager == Manager::Pip;
-        let cuda = if !list.exact && !pip && list.text.lines().any(torch::is_family) {
-            self.cuda()
-        } else {
-            None
-        };
+        let chosen = !list.exact && list.text.lines().any(torch::is_family);
+        if pip && chosen {
+            log("PyTorch: pip itself chooses the build, without a look at the driver");
+        }
+        let cuda = if chosen && !pip { self.cuda() } else { None };
         if let Some(cuda) = &cuda {
             let index = self.options.torch_index.as_deref().unwrap_or_default();
             list.beside = format!("{} {index}", cuda.version);

@@ -4,6 +4,7 @@
 //! The SDK tells by its own doing: `Task.init` describes machine and Python in the task's `runtime`. Before that it
 //! reports nothing, so the plots are ours until then and the SDK's from then on.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -137,17 +138,18 @@ impl Statistics {
     }
 }
 
-/// Writes each fault of a GPU into the task's log when it comes: the script may not say what has happened to it.
+/// Writes into the task's log what is found about its GPUs, when it is found: the script may not say what has happened to
+/// it, and cannot see who else is there.
 fn noting(settings: &Settings) -> Tell {
     match Spool::open(&settings.layout.spool()) {
-        Ok(spool) => Box::new(move |xid: Xid| {
-            if let Err(error) = spool.note(&xid.describe()) {
+        Ok(spool) => Arc::new(move |text: &str| {
+            if let Err(error) = spool.note(text) {
                 tracing::warn!(%error, "could not write to the spool");
             }
         }),
         Err(error) => {
             tracing::warn!(%error, "faults of GPUs will not be in the log");
-            Box::new(|_| {})
+            Arc::new(|_: &str| {})
         }
     }
 }

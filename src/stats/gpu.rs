@@ -5,15 +5,18 @@
 //! ```
 //!
 //! Which GPUs are ours is the driver's knowledge, not that of an environment variable. A GPU that is divided (MIG) counts
-//! as its slices. A failure is waited out, longer each time, and never switches anything off for good. The process list,
-//! by far the dearest question, is not asked: of processes outside the pod's own namespace it gives no useful number.
+//! as its slices. A failure is waited out, longer each time, and never switches anything off for good. Which processes use
+//! a GPU, by far the dearest question, is asked less often than the rest ([`users`]).
 
 #[cfg(all(feature = "gpu", not(target_feature = "crt-static")))]
 mod library;
+mod processes;
+pub mod users;
 mod xid;
 
 use std::time::{Duration, Instant};
 
+use self::users::Users;
 pub use self::xid::Xid;
 use super::report::GpuSample;
 
@@ -37,6 +40,7 @@ pub struct Gpus {
     library: library::Library,
     /// When NVML may be tried again, and how long to wait after the next failure.
     library_pause: Pause,
+    users: Users,
     table: Option<Table>,
     table_pause: Pause,
     /// The last table, repeated until the next is due.
@@ -74,6 +78,7 @@ impl Gpus {
         Self {
             library: library::Library::default(),
             library_pause: Pause::default(),
+            users: Users::default(),
             table,
             table_pause: Pause::default(),
             last_table: Vec::new(),
@@ -83,10 +88,15 @@ impl Gpus {
     /// All GPUs that the driver shows, by number; empty if there is none or the driver does not answer now.
     pub fn sample(&mut self, now: Instant) -> Vec<GpuSample> {
         if self.library_pause.is_over(now) {
-            match self.library.sample() {
-                Ok(samples) => {
+            let by_whom = self.users.is_due(now);
+            match self.library.sample(by_whom) {
+                Ok(parts) => {
                     self.library_pause.worked(None);
-                    return samples;
+                    return if by_whom {
+                        self.users.judge(now, parts, processes::read)
+                    } else {
+                        parts.into_iter().map(|part| part.sample).collect()
+                    };
                 }
                 Err(why) => {
                     if self.library_pause.failures == 0 {
@@ -103,6 +113,11 @@ impl Gpus {
         } else {
             self.sample_table(now)
         }
+    }
+
+    /// What is to be told of others that use these GPUs, once of each.
+    pub fn others(&mut self) -> Vec<String> {
+        self.users.sentences()
     }
 
     /// Whether the driver's library has given numbers.
@@ -143,6 +158,7 @@ pub fn parse_table(text: &str) -> Vec<GpuSample> {
                 memory_total_mib: value(),
                 temperature: value(),
                 power: value(),
+                memory_of_task_mib: None,
             })
         })
         .collect();
@@ -173,7 +189,8 @@ pub fn parse_cuda(printed: &str) -> Option<u32> {
 
 #[cfg(not(all(feature = "gpu", not(target_feature = "crt-static"))))]
 mod library {
-    use super::{GpuSample, Xid};
+    use super::Xid;
+    use super::users::Part;
 
     const WHY: &str = "this program is linked statically";
 
@@ -195,7 +212,7 @@ mod library {
         pub(super) fn close(&mut self) {}
 
         #[expect(clippy::unused_self, reason = "same shape as where NVML can be opened")]
-        pub(super) fn sample(&mut self) -> Result<Vec<GpuSample>, &'static str> {
+        pub(super) fn sample(&mut self, _by_whom: bool) -> Result<Vec<Part>, &'static str> {
             Err(WHY)
         }
     }

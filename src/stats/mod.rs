@@ -6,7 +6,8 @@
 //! gpus ─┘
 //! ```
 //!
-//! Where a driver answers, another thread waits in it for faults of its GPUs.
+//! Where a driver answers, another thread waits in it for faults of its GPUs. Faults, and others that use the task's GPUs,
+//! are told at once.
 
 pub mod gpu;
 pub mod host;
@@ -36,12 +37,12 @@ pub struct SamplerSettings {
     pub gpu: bool,
     /// Where NVML cannot be opened: asks nvidia-smi (`gpu::TABLE_QUERY`).
     pub table: Option<Table>,
-    /// Hears of each fault of a GPU, once, from a thread of its own.
+    /// Hears of each fault of a GPU, and of others that use it, once, from threads of their own.
     pub tell: Tell,
 }
 
-/// Takes what is known of a fault.
-pub type Tell = Box<dyn Fn(Xid) + Send>;
+/// Takes a sentence for the task's user.
+pub type Tell = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// Faults so far, each once.
 type Faults = Mutex<Vec<Xid>>;
@@ -103,7 +104,7 @@ fn sample(
     let mut host = Host::new(&disk);
     let mut gpus = gpu.then(|| Gpus::new(table));
     // What is needed to listen, until somebody does.
-    let mut to_listen = Some((faults, tell));
+    let mut to_listen = Some((faults, tell.clone()));
     let mut count = 0;
     loop {
         let now = Instant::now();
@@ -118,6 +119,9 @@ fn sample(
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .add(&sample);
+        for others in gpus.as_mut().map(Gpus::others).unwrap_or_default() {
+            tell(&others);
+        }
         if gpus.as_ref().is_some_and(Gpus::has_driver)
             && let Some((faults, tell)) = to_listen.take()
         {
@@ -149,7 +153,7 @@ fn listen(faults: Weak<Faults>, tell: Tell) {
                 // A fault is often reported by the thousand.
                 if !faults.contains(&xid) {
                     faults.push(xid);
-                    tell(xid);
+                    tell(&xid.describe());
                 }
             };
             gpu::listen(&mut take, &|| faults.strong_count() > 0);
@@ -169,7 +173,7 @@ mod tests {
             disk: "/".into(),
             gpu: true,
             table: None,
-            tell: Box::new(|_| {}),
+            tell: Arc::new(|_: &str| {}),
         };
         let sampler = Sampler::start(settings).unwrap();
         thread::sleep(Duration::from_millis(1300));

@@ -39,6 +39,8 @@ pub struct GpuSample {
     pub temperature: Option<f64>,
     /// Watts.
     pub power: Option<f64>,
+    /// What of the memory the task's own processes hold, where that can be told.
+    pub memory_of_task_mib: Option<f64>,
 }
 
 /// Everything that was read at one moment.
@@ -81,7 +83,7 @@ impl Mean {
 #[derive(Debug, Clone, Default)]
 pub struct Averages {
     host: [Mean; 9],
-    gpus: BTreeMap<u32, [Mean; 6]>,
+    gpus: BTreeMap<u32, [Mean; 7]>,
     samples: u32,
 }
 
@@ -110,6 +112,7 @@ impl Averages {
                 gpu.memory_total_mib,
                 gpu.temperature,
                 gpu.power,
+                gpu.memory_of_task_mib,
             ];
             add_each(self.gpus.entry(gpu.index).or_default(), values);
         }
@@ -151,6 +154,7 @@ impl Averages {
                 memory_total_mib,
                 temperature,
                 power,
+                memory_of_task_mib,
             ] = means.map(Mean::value);
             GpuSample {
                 index,
@@ -160,6 +164,7 @@ impl Averages {
                 memory_total_mib,
                 temperature,
                 power,
+                memory_of_task_mib,
             }
         });
         Some(Report(Sample {
@@ -259,6 +264,8 @@ impl Report {
                 ("mem_free_gb", gib(gpu.memory_free_mib)),
                 ("mem_usage", share),
                 ("power_draw", gpu.power),
+                // Of our own: the SDK knows no such plot.
+                ("mem_used_by_task_gb", gib(gpu.memory_of_task_mib)),
             ] {
                 push(":monitor:gpu", format!("gpu_{}_{name}", gpu.index), value);
             }
@@ -284,6 +291,7 @@ mod tests {
             memory_total_mib: Some(4096.0),
             temperature: Some(61.0),
             power: Some(300.1234),
+            memory_of_task_mib: Some(512.0),
         }
     }
 
@@ -375,6 +383,7 @@ mod tests {
             (":monitor:gpu", "gpu_3_mem_free_gb", 3.0),
             (":monitor:gpu", "gpu_3_mem_usage", 25.0),
             (":monitor:gpu", "gpu_3_power_draw", 300.123),
+            (":monitor:gpu", "gpu_3_mem_used_by_task_gb", 0.5),
         ]
         .map(|(metric, variant, value)| (metric, variant.to_owned(), value));
         assert_eq!(scalars, expected);

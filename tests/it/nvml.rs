@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tempfile::TempDir;
-use trainyard::stats::gpu::{Gpus, TABLE_QUERY, Xid, listen, parse_table};
+use trainyard::stats::gpu::{Gpus, TABLE_QUERY, Xid, driver_cuda, listen, parse_table};
 use trainyard::stats::report::{Averages, GpuSample, HostSample, Report, Sample};
 
+use crate::python::fixture::Image;
 use crate::shared::Shared;
 
 /// The library's file.
@@ -253,4 +254,105 @@ fn faults_of_gpus_are_heard_with_their_numbers() {
             assert_eq!(heard(2), [xid(31), xid(79)]);
         },
     );
+}
+
+#[test]
+fn a_fault_of_a_divided_gpu_has_the_numbers_of_its_graphs() {
+    let name = "a_fault_of_a_divided_gpu_has_the_numbers_of_its_graphs";
+    let settings = [
+        ("NVML_DOUBLE_GPUS", "2"),
+        ("NVML_DOUBLE_DIVIDED", "1"),
+        ("NVML_DOUBLE_XID", "79"),
+    ];
+    with_double(name, &settings, || {
+        let samples = Gpus::new(None).sample(Instant::now());
+        let graphs: Vec<u32> = samples.iter().map(|gpu| gpu.index).collect();
+        assert_eq!(graphs, [0, 1, 2]);
+        // It is the fault of both slices of the second GPU.
+        let faults = heard(2);
+        let gpus: Vec<Option<u32>> = faults.iter().map(|xid| xid.gpu).collect();
+        assert_eq!(gpus, [Some(1), Some(2)], "{faults:?}");
+    });
+}
+
+#[test]
+fn who_uses_a_gpu_is_told_as_far_as_it_can_be_known() {
+    let file = std::env::temp_dir().join(format!("trainyard-gpu-users-{}", std::process::id()));
+    let path = file.display().to_string();
+    let settings = [
+        ("NVML_DOUBLE_GPUS", "3"),
+        ("NVML_DOUBLE_PROCESSES", path.as_str()),
+    ];
+    let name = "who_uses_a_gpu_is_told_as_far_as_it_can_be_known";
+    with_double(name, &settings, || {
+        // Here a child stands for the script, and the parent for somebody else whose processes can be seen.
+        let file = std::env::var("NVML_DOUBLE_PROCESSES").expect("set above");
+        let mut child = Command::new("cat")
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .expect("cat runs");
+        let (own, other) = (child.id(), std::os::unix::process::parent_id());
+        std::fs::write(&file, format!("0 {own} 2048\n1 {other} 3072\n1 {own} 1\n")).unwrap();
+        let mut gpus = Gpus::new(None);
+        let begun = Instant::now();
+        let samples = gpus.sample(begun);
+        let of_task: Vec<Option<f64>> = samples.iter().map(|gpu| gpu.memory_of_task_mib).collect();
+        assert_eq!(of_task, [Some(2048.0), Some(1.0), Some(0.0)]);
+        let told = gpus.others();
+        let expected =
+            format!("GPU 1 is not this task's alone: its memory is held by process {other} (");
+        assert!(
+            told.len() == 1 && told[0].starts_with(&expected),
+            "{told:?}"
+        );
+        assert!(told[0].ends_with(", 3.0 GiB)"), "{told:?}");
+        // Not each time.
+        let later = begun + Duration::from_mins(1);
+        let samples = gpus.sample(later);
+        assert_eq!(samples[0].memory_of_task_mib, Some(2048.0));
+        assert!(gpus.others().is_empty());
+        let samples = gpus.sample(later + Duration::from_secs(1));
+        assert_eq!(samples[0].memory_of_task_mib, None, "asked less often");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    });
+    let _ = std::fs::remove_file(file);
+}
+
+#[test]
+fn s4_the_drivers_cuda_version_chooses_the_build_of_pytorch() {
+    let name = "s4_the_drivers_cuda_version_chooses_the_build_of_pytorch";
+    with_double(name, &[("NVML_DOUBLE_CUDA", "11080")], || {
+        assert_eq!(driver_cuda(), Some(118));
+        let mut image = Image::new();
+        let index = image.indexes(&[
+            ("public", "torch", "2.3.1"),
+            ("cu118", "torch", "2.3.1+cu118"),
+            ("cpu", "torch", "2.3.1+cpu"),
+        ]);
+        let variables = &mut image.settings.variables;
+        variables.remove("PIP_NO_INDEX");
+        variables.remove("PIP_FIND_LINKS");
+        variables.insert("UV_DEFAULT_INDEX".to_owned(), index.replace("{}", "public"));
+        // What an image's own libraries are made for says nothing of the driver.
+        variables.insert("CUDA_VERSION".to_owned(), "12.4.1".to_owned());
+        image.settings.options.torch_index = Some(index);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let made = runtime
+            .block_on(image.make(json!("torch==2.3.1\n")))
+            .unwrap();
+        assert_eq!(made.run("import torch; print(torch.V)"), "2.3.1+cu118");
+        let told =
+            "PyTorch: the build for CUDA 11.8 of torch==2.3.1 is installed, as CUDA 11.8 (driver)";
+        assert!(made.log.contains(told), "{}", made.log);
+        // What the settings say counts before the driver.
+        image.settings.options.cuda = Some(("0".to_owned(), "agent.cpu_only".to_owned()));
+        let made = runtime
+            .block_on(image.make(json!("torch==2.3.1\n")))
+            .unwrap();
+        assert_eq!(made.run("import torch; print(torch.V)"), "2.3.1+cpu");
+    });
 }

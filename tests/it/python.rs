@@ -389,6 +389,60 @@ async fn s4_a_uv_lock_is_installed_as_it_stands_and_its_project_on_top() {
 }
 
 #[tokio::test]
+async fn s4_arguments_of_uv_sync_choose_what_of_a_lock_is_installed() {
+    let mut image = Image::new();
+    for name in ["alpha", "beta", "gamma"] {
+        wheel(&image.index(), name, "1.0", &[]);
+    }
+    image.code(
+        "pyproject.toml",
+        "[project]\nname = \"proj\"\nversion = \"0.1\"\nrequires-python = \">=3.9\"\ndependencies = [\"alpha\"]\n\
+         [project.optional-dependencies]\nmore = [\"beta\"]\n[dependency-groups]\ndev = [\"gamma\"]\n",
+    );
+    image.code("train.py", "");
+    image.uv_lock();
+    let script = json!({"repository": "/r", "entry_point": "train.py"});
+    let made = image.make_script(script.clone()).await.unwrap();
+    let installed = made.python.installed.as_deref().unwrap();
+    assert_eq!(installed, ["alpha==1.0", "gamma==1.0"], "{}", made.log);
+    image.settings.options.uv_sync_arguments = ["--extra", "more", "--no-dev", "--inexact"]
+        .map(str::to_owned)
+        .to_vec();
+    // Nothing but the lock's own indexes is chosen, in whatever order they are asked.
+    image.settings.options.best_match = true;
+    let made = image.make_script(script).await.unwrap();
+    let installed = made.python.installed.as_deref().unwrap();
+    assert_eq!(installed, ["alpha==1.0", "beta==1.0"], "{}", made.log);
+    let told = "without effect, as uv sync itself is not run: --inexact";
+    assert!(made.log.contains(told), "{}", made.log);
+}
+
+#[tokio::test]
+async fn s4_the_real_pip_resolves_as_it_did_before_on_request() {
+    let mut image = Image::new();
+    image.manager = Manager::Pip;
+    wheel(&image.index(), "alpha", "1.0", &[]);
+    wheel(&image.index(), "alpha", "2.0", &[]);
+    wheel(&image.index(), "beta", "1.0", &["alpha==2.0"]);
+    wheel(&image.index(), "torch", "2.3.1", &[]);
+    image.bring_pip();
+    // The two contradict each other, which only its new resolver minds.
+    let list = json!("alpha==1.0\nbeta\ntorch\n");
+    image.settings.options.legacy_resolver = Vec::new();
+    image.make(list.clone()).await.unwrap_err();
+    image.settings.options.legacy_resolver = vec![">=20.3".to_owned()];
+    // What is said to uv is not said to pip, which would not understand it.
+    image.settings.options.best_match = true;
+    let made = image.make(list).await.unwrap();
+    assert_eq!(
+        made.run("import alpha, beta; print(alpha.V, beta.V)"),
+        "1.0 1.0"
+    );
+    let told = "PyTorch: pip itself chooses the build, without a look at the driver";
+    assert!(made.log.contains(told), "{}", made.log);
+}
+
+#[tokio::test]
 async fn s4_a_poetry_lock_is_installed_as_it_stands() {
     let image = Image::new();
     for (name, version) in [("alpha", "1.0"), ("alpha", "1.1"), ("tester", "8")] {
@@ -523,6 +577,16 @@ struct Case {
     says: &'static str,
 }
 
+/// Two indexes with these files, `public` and the configuration's own, `extra`.
+fn two_indexes(image: &mut Image, files: &[(&str, &str, &str)]) {
+    let index = image.indexes(files);
+    let variables = &mut image.settings.variables;
+    variables.remove("PIP_NO_INDEX");
+    variables.remove("PIP_FIND_LINKS");
+    variables.insert("UV_DEFAULT_INDEX".to_owned(), index.replace("{}", "public"));
+    image.settings.options.extra_index_url = vec![index.replace("{}", "extra")];
+}
+
 /// A package of the checkout that the fixture's backend builds.
 const PROJECT: &str = r#"
 [project]
@@ -581,16 +645,55 @@ async fn s4_each_option_and_each_kind_of_line_has_its_effect() {
         Case {
             name: "extra_index_url",
             list: |image| {
-                let index = image.indexes(&[("public", "gamma", "3.0"), ("extra", "beta", "4.0")]);
-                let variables = &mut image.settings.variables;
-                variables.remove("PIP_NO_INDEX");
-                variables.remove("PIP_FIND_LINKS");
-                variables.insert("UV_DEFAULT_INDEX".to_owned(), index.replace("{}", "public"));
-                image.settings.options.extra_index_url = vec![index.replace("{}", "extra")];
+                two_indexes(
+                    image,
+                    &[("public", "gamma", "3.0"), ("extra", "beta", "4.0")],
+                );
                 "beta\ngamma\n".to_owned()
             },
             code: "import beta, gamma; print(beta.V, gamma.V)",
             prints: "4.0 3.0",
+            says: " + beta==4.0",
+        },
+        Case {
+            name: "extra_index_url, of a package that both have",
+            list: |image| {
+                two_indexes(
+                    image,
+                    &[("public", "gamma", "3.0"), ("extra", "gamma", "1.0")],
+                );
+                "gamma\n".to_owned()
+            },
+            code: GAMMA,
+            prints: "1.0",
+            says: " + gamma==1.0",
+        },
+        Case {
+            name: "uv_unsafe_best_match",
+            list: |image| {
+                two_indexes(
+                    image,
+                    &[("public", "gamma", "3.0"), ("extra", "gamma", "1.0")],
+                );
+                image.settings.options.best_match = true;
+                "gamma\n".to_owned()
+            },
+            code: GAMMA,
+            prints: "3.0",
+            says: " + gamma==3.0",
+        },
+        Case {
+            name: "extra_pip_install_flags",
+            list: |image| {
+                let more = image.index().with_file_name("more");
+                fs::create_dir(&more).unwrap();
+                wheel(&more, "beta", "4.0", &[]);
+                let flags = &mut image.settings.options.extra_flags;
+                *flags = vec!["--find-links".to_owned(), more.display().to_string()];
+                "beta\n".to_owned()
+            },
+            code: "import beta; print(beta.V)",
+            prints: "4.0",
             says: " + beta==4.0",
         },
         Case {
@@ -633,6 +736,20 @@ async fn s4_each_option_and_each_kind_of_line_has_its_effect() {
             code: "import late; print(late.V)",
             prints: "built beside gamma 1.0",
             says: " + late==1.0",
+        },
+        Case {
+            name: "post_packages, of an index that the configuration names",
+            list: |image| {
+                two_indexes(
+                    image,
+                    &[("public", "gamma", "1.0"), ("extra", "beta", "4.0")],
+                );
+                image.settings.options.post_packages = vec!["beta".to_owned()];
+                "beta\ngamma\n".to_owned()
+            },
+            code: "import beta, gamma; print(beta.V, gamma.V)",
+            prints: "4.0 1.0",
+            says: " + beta==4.0",
         },
         Case {
             name: "post_optional_packages",

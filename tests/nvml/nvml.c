@@ -20,6 +20,11 @@ typedef struct {
 } nvmlMemory_v2_t;
 
 typedef struct {
+    unsigned int pid;
+    unsigned long long usedGpuMemory;
+    unsigned int gpuInstanceId, computeInstanceId;
+} nvmlProcessInfo_t;
+typedef struct {
     nvmlDevice_t device;
     unsigned long long eventType, eventData;
     unsigned int gpuInstanceId, computeInstanceId;
@@ -31,6 +36,7 @@ enum {
     INVALID_ARGUMENT = 2,
     NOT_SUPPORTED = 3,
     NOT_FOUND = 6,
+    INSUFFICIENT_SIZE = 7,
     DRIVER_NOT_LOADED = 9,
     TIMEOUT = 10,
     GPU_IS_LOST = 15,
@@ -75,6 +81,11 @@ nvmlReturn_t nvmlInit_v2(void) {
     return failures > 0 && calls("NVML_DOUBLE_INITS") < failures ? DRIVER_NOT_LOADED : SUCCESS;
 }
 
+nvmlReturn_t nvmlSystemGetCudaDriverVersion_v2(int *version) {
+    *version = setting("NVML_DOUBLE_CUDA", 0);
+    return *version > 0 ? SUCCESS : NOT_SUPPORTED;
+}
+
 nvmlReturn_t nvmlShutdown(void) { return SUCCESS; }
 
 nvmlReturn_t nvmlDeviceGetCount_v2(unsigned int *count) {
@@ -105,12 +116,58 @@ nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device, nvmlUtilization_
     return SUCCESS;
 }
 
+static int knows_processes(nvmlDevice_t device) { return getenv("NVML_DOUBLE_PROCESSES") && !is_slice(device); }
+
+/* The processes on a GPU, at most `room` of them written down, and the bytes that they use. The file is read anew each
+ * time: a process under test may write itself into it. */
+static unsigned int processes(nvmlDevice_t device, nvmlProcessInfo_t *found, unsigned int room, unsigned long long *bytes) {
+    FILE *file = fopen(getenv("NVML_DOUBLE_PROCESSES"), "r");
+    unsigned int count = 0, pid;
+    unsigned long long mib;
+    int gpu;
+    *bytes = 0;
+    while (file && fscanf(file, "%d %u %llu", &gpu, &pid, &mib) == 3) {
+        if (gpu != number_of(device))
+            continue;
+        *bytes += mib << 20;
+        if (pid == 0)
+            continue;
+        if (count < room)
+            found[count] = (nvmlProcessInfo_t){pid, mib << 20, ~0U, ~0U};
+        count++;
+    }
+    if (file)
+        fclose(file);
+    return count;
+}
+
+nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t device, unsigned int *count, nvmlProcessInfo_t *found) {
+    if (judge(device) != SUCCESS)
+        return judge(device);
+    if (!knows_processes(device))
+        return NOT_SUPPORTED;
+    unsigned long long bytes;
+    unsigned int room = found ? *count : 0;
+    *count = processes(device, found, room, &bytes);
+    return *count > room ? INSUFFICIENT_SIZE : SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetGraphicsRunningProcesses_v3(nvmlDevice_t device, unsigned int *count, nvmlProcessInfo_t *found) {
+    (void)found;
+    if (!knows_processes(device))
+        return NOT_SUPPORTED;
+    *count = 0;
+    return SUCCESS;
+}
+
 nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t device, nvmlMemory_v2_t *memory) {
     if (judge(device) != SUCCESS)
         return judge(device);
     memory->total = (is_slice(device) ? 10 : 80) * GIB;
     memory->reserved = 0;
     memory->used = (unsigned long long)(is_slice(device) ? (intptr_t)device - SLICE + 3 : number_of(device) + 1) * GIB;
+    if (knows_processes(device))
+        processes(device, NULL, 0, &memory->used);
     memory->free = memory->total - memory->used;
     return SUCCESS;
 }

@@ -140,6 +140,7 @@ fn every_key_is_named_once_and_has_a_default_that_can_be_read() {
 fn keys_without_effect_are_those_that_nobody_reads() {
     let sources = [
         include_str!("../../exec/configuration.rs"),
+        include_str!("../../exec/configuration/of_git.rs"),
         include_str!("../../exec/sections.rs"),
         include_str!("../resolve.rs"),
         include_str!("../settings.rs"),

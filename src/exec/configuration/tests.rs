@@ -1,3 +1,6 @@
+mod packages;
+mod repositories;
+
 use serde_json::json;
 
 use super::*;

@@ -248,11 +248,12 @@ impl Maker<'_> {
         let index = index::identity(self.settings);
         let options = &self.settings.options;
         format!(
-            "{}\n{installer} {} {} {:?} {:?} {}\n{index}",
+            "{}\n{installer} {} {} {:?}{} {:?} {}\n{index}",
             self.interpreter.identity,
             list.exact,
             options.system_site_packages,
             options.extra_flags,
+            if options.best_match { " best" } else { "" },
             if self.pip {
                 options.pip_version.as_slice()
             } else {

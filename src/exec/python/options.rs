@@ -10,6 +10,8 @@ pub struct Options {
     pub extra_index_url: Vec<String>,
     /// Further arguments of the installer.
     pub extra_flags: Vec<String>,
+    /// uv takes the best version of all indexes, not of the first that has the package.
+    pub best_match: bool,
     /// What the real pip has to be, with markers; empty: as the index has it.
     pub pip_version: Vec<String>,
     /// Versions of pip that get its old resolver.
@@ -40,6 +42,7 @@ impl Default for Options {
             force_upgrade: false,
             extra_index_url: Vec::new(),
             extra_flags: Vec::new(),
+            best_match: false,
             pip_version: Vec::new(),
             legacy_resolver: vec![">=20.3,<24.3".to_owned()],
             record_conda: false,

@@ -19,6 +19,7 @@ use super::interpreter::Interpreter;
 use super::list::{List, package_name};
 use super::poetry::{self, Choice};
 use super::remote::{self, Remote};
+use super::sync;
 use crate::exec::failure::Failure;
 use crate::exec::plan::{Environment, Manager, Requirements};
 use crate::exec::tool::{self, Log};
@@ -227,6 +228,13 @@ async fn uv_lock(
     interpreter: &Interpreter,
     log: &mut Log<'_>,
 ) -> Result<List, Failure> {
+    let (arguments, without) = sync::exported(&settings.options.uv_sync_arguments);
+    if !without.is_empty() {
+        log(&format!(
+            "without effect, as uv sync itself is not run: {}",
+            without.join(" ")
+        ));
+    }
     let exported = settings.own.join("uv-lock.txt");
     std::fs::create_dir_all(&settings.own).map_err(|error| {
         Failure::new(format!(
@@ -247,7 +255,7 @@ async fn uv_lock(
         .arg(&interpreter.program)
         .arg("--output-file")
         .arg(&exported)
-        .args(&settings.options.uv_sync_arguments)
+        .args(arguments)
         .current_dir(folder);
     let mut said = Vec::new();
     let ended = tool::run(command, None, settings.limit, &mut |line| {

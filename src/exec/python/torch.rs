@@ -21,7 +21,7 @@ const FAMILY: [&str; 5] = [
 ];
 
 /// `torch` release, the builds that PyTorch's index holds, and the one that PyPI holds.
-const RELEASES: [((u64, u64), &[u32], u32); 17] = [
+const RELEASES: [((u64, u64), &[u32], u32); 22] = [
     ((1, 7), &[92, 101, 102, 110], 102),
     ((1, 8), &[101, 102, 111], 102),
     ((1, 9), &[102, 111], 102),
@@ -39,6 +39,11 @@ const RELEASES: [((u64, u64), &[u32], u32); 17] = [
     ((2, 7), &[118, 126, 128], 126),
     ((2, 8), &[126, 128, 129], 128),
     ((2, 9), &[126, 128, 130], 128),
+    ((2, 10), &[126, 128, 130], 128),
+    ((2, 11), &[126, 128, 130], 130),
+    ((2, 12), &[126, 130, 132], 130),
+    ((2, 13), &[126, 130, 132], 130),
+    ((2, 14), &[126, 130, 132], 132),
 ];
 
 /// What this machine runs.
@@ -141,14 +146,16 @@ pub fn attempts(list: &[&str], cuda: &Cuda, template: Option<&str>) -> Vec<Attem
         note,
     };
     let plain: Vec<String> = family.iter().map(|line| without_build(line)).collect();
-    let builds: Vec<u32> = known.map_or_else(
+    // A release beyond the table has most likely the builds of the last one in it.
+    let like = known.or_else(|| RELEASES.last().filter(|last| release > Some(last.0)));
+    let builds: Vec<u32> = like.map_or_else(
         || {
             RELEASES
                 .iter()
                 .flat_map(|known| known.1.iter().copied())
                 .collect()
         },
-        |known| known.1.to_vec(),
+        |like| like.1.to_vec(),
     );
     let mut attempts = Vec::new();
     match asked.as_deref() {
@@ -169,7 +176,8 @@ pub fn attempts(list: &[&str], cuda: &Cuda, template: Option<&str>) -> Vec<Attem
                 dotted(own)
             ))];
         }
-        None if known.is_none() && cuda.version >= newest() => {
+        // What is made each night is at PyTorch's own index alone.
+        None if known.is_none() && cuda.version >= newest() && !template.contains("/nightly/") => {
             return vec![as_written(format!(
                 "PyTorch: {what} as the package index has it; {machine}"
             ))];
@@ -311,7 +319,14 @@ mod tests {
             ("torch==2.8.0", 118, "torch==2.8.0", Some("cpu")),
             ("torch==2.7.0", 118, "torch==2.7.0", Some("cu118")),
             ("torch", 118, "torch", Some("cu118")),
-            ("torch>=2", 130, "torch>=2", None),
+            ("torch>=2", 130, "torch>=2", Some("cu130")),
+            ("torch>=2", 132, "torch>=2", None),
+            ("torch==2.10.0", 128, "torch==2.10.0", None),
+            ("torch==2.10.0", 127, "torch==2.10.0", Some("cu126")),
+            ("torch==2.11.0", 128, "torch==2.11.0", Some("cu128")),
+            ("torch==2.12.1", 128, "torch==2.12.1", Some("cu126")),
+            ("torch==2.14.0", 131, "torch==2.14.0", Some("cu130")),
+            ("torch==2.14.0", 132, "torch==2.14.0", None),
             ("torch==1.13.1", 116, "torch==1.13.1", Some("cu116")),
             ("torch==2.6.*", 125, "torch==2.6.*", None),
             (
@@ -340,6 +355,21 @@ mod tests {
     }
 
     #[test]
+    fn a_release_beyond_the_table_is_taken_to_have_the_builds_of_the_last() {
+        for (line, cuda, index) in [
+            ("torch==2.99.0", 125, Some("http://whl/cu126")),
+            ("torch==2.99.0", 128, Some("http://whl/cu126")),
+            ("torch==3.0.0", 130, Some("http://whl/cu130")),
+            ("torch==2.99.0", 0, Some("http://whl/cpu")),
+            // What its package index holds is unknown, and so new a driver most likely runs it.
+            ("torch==2.99.0", 132, None),
+        ] {
+            let (lines, found, _) = first(&[line], cuda);
+            assert_eq!((lines.as_str(), found.as_deref()), (line, index), "{cuda}");
+        }
+    }
+
+    #[test]
     fn the_whole_family_comes_from_one_index() {
         let (lines, index, note) = first(
             &["numpy", "torchvision==0.18.1+cu121", "torch==2.3.1+cu121"],
@@ -351,6 +381,18 @@ mod tests {
             note,
             "PyTorch: the build for CUDA 11.8 of torchvision==0.18.1+cu121 is installed instead of cu121, as CUDA 11.8 (driver)"
         );
+    }
+
+    #[test]
+    fn what_is_made_each_night_comes_from_its_own_index() {
+        let cuda = Cuda {
+            version: 132,
+            source: "driver".into(),
+        };
+        let all = attempts(&["torch"], &cuda, Some("http://whl/nightly/{}"));
+        assert_eq!(all[0].index.as_deref(), Some("http://whl/nightly/cu132"));
+        let all = attempts(&["torch"], &cuda, Some(TEMPLATE));
+        assert_eq!(all[0].index, None);
     }
 
     #[test]

@@ -3,7 +3,8 @@
 /// A fault that the driver has reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Xid {
-    /// The GPU, as the driver numbers them here; absent where it does not say.
+    /// The GPU, by the number that its graphs have; absent where the driver does not say. A fault of a GPU that is
+    /// divided is one of each of its slices that are here.
     pub gpu: Option<u32>,
     pub number: u64,
 }

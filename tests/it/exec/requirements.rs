@@ -280,6 +280,7 @@ fn what_the_configuration_says_of_the_run_counts() {
         &conf,
         format!(
             "agent {{ enable_task_env: true, force_git_root_python_path: true, worker_id: nobody\n\
+             git_usr: nobody\n\
              extra_docker_shell_script: [\"export FROM_SCRIPT=1\", \"echo of the script\"] }}\n\
              environment {{ FROM_CONF: \"of the file\" }}\n\
              files {{ token {{ path: \"{}\", contents: \"inside\" }} }}\n",
@@ -318,6 +319,12 @@ fn what_the_configuration_says_of_the_run_counts() {
             && log.contains("has no effect: a pod's worker id names its attempt"),
         "{log}"
     );
+    let misspelt = format!(
+        "trainyard: agent.git_usr is no known key ({}, line 2): it has no effect\n",
+        conf.display()
+    );
+    assert_eq!(log.matches(&misspelt).count(), 1, "{log}");
+    assert_eq!(log.matches("git_usr").count(), 1, "{log}");
     assert!(
         log.contains("files.token of clearml.conf is written to"),
         "{log}"

@@ -2,6 +2,7 @@
 //! says, and over failures of the driver. That 20 failures in a row do not end them is checked with a clock of its own
 //! in `nvml`.
 
+use std::fs;
 use std::path::Path;
 use std::thread;
 
@@ -147,6 +148,44 @@ fn s2_a_driver_that_fails_for_a_moment_does_not_end_the_graphs() {
         &[("NVML_DOUBLE_FAIL", "1"), ("NVML_DOUBLE_FAIL_FROM", "1")],
     );
     assert!(points(&plots, "gpu_0_utilization").len() >= 2, "{plots}");
+}
+
+#[test]
+fn s2_memory_of_the_task_and_others_on_its_gpu_are_told() {
+    let library = double();
+    let server = Server::start();
+    let source = "import os, time\n\
+        open(os.environ['NVML_DOUBLE_PROCESSES'], 'a').write(f'0 {os.getpid()} 2048\\n')\n\
+        time.sleep(22)\n";
+    let task = server.script("users", source);
+    let mut pod = Pod::parked(&server, &task);
+    // No process of this machine has that number: it is one of another node, and a second one is not listed at all.
+    let list = pod.path("processes");
+    fs::write(&list, "1 5000000 30720\n2 0 4096\n").unwrap();
+    pod.set("LD_LIBRARY_PATH", &library.path().display().to_string());
+    pod.set("NVML_DOUBLE_GPUS", "3");
+    pod.set("NVML_DOUBLE_PROCESSES", &list.display().to_string());
+    pod.set("TRAINYARD_REPORT_SECONDS", "1");
+    assert_eq!(pod.run(), 0, "{}", pod.stream("task.stderr"));
+    let log = server.log(&task);
+    for told in [
+        "GPU 1 is not this task's alone: 30.0 GiB of its memory are in use, by no process of the task \
+         (on the node: process 5000000 (30.0 GiB))",
+        "GPU 2 is not this task's alone: 4.0 GiB of its memory are in use, by no process of the task",
+    ] {
+        let count = log.matches(&format!("trainyard: {told}\n")).count();
+        assert_eq!(count, 1, "{told}: {log}");
+    }
+    assert!(!log.contains("GPU 0 is"), "{log}");
+    let plots = server.call(
+        "events.scalar_metrics_iter_histogram",
+        &json!({"task": task, "key": "iter"}),
+    );
+    // The list is asked for at the start, when the script may not have begun, and each ten seconds.
+    let own = points(&plots, "gpu_0_mem_used_by_task_gb");
+    assert_eq!(own.last(), Some(&2.0), "{plots}");
+    let unknown = points(&plots, "gpu_1_mem_used_by_task_gb");
+    assert!(unknown.is_empty(), "{plots}");
 }
 
 /// Runs a script that fails once it was told where the double's GPU reports these faults; the task, and its log.

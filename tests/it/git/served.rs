@@ -178,6 +178,30 @@ async fn a_token_opens_a_private_repository_and_shows_nowhere() {
 }
 
 #[tokio::test]
+async fn a_user_and_a_password_open_a_private_repository_and_show_nowhere() {
+    let private = Private::bare();
+    let server = Server::start_for(private.path(), "deploy", TOKEN).await;
+    let wanted = wanted(&format!("{}/train.git", server.url), &private.commit);
+    let mut dest = Dest::new();
+    dest.give("username", "deploy\n");
+    dest.give("password", &format!("{TOKEN}\n"));
+    let list = ProcessList::watch(TOKEN);
+    let checked = dest.checkout(&wanted).await;
+    assert!(!list.saw_it(), "the password stood in a command line");
+    assert_eq!(checked.unwrap().commit, private.commit);
+    assert_eq!(dest.read("lib/lib.py"), "A = 1\n");
+    assert!(!contents(&dest.path()).contains(TOKEN) && !dest.log().contains(TOKEN));
+    // The password of another user opens nothing.
+    let mut dest = Dest::new();
+    dest.give("token", TOKEN);
+    let failure = dest.checkout(&wanted).await.unwrap_err();
+    assert!(
+        failure.sentence.ends_with("refused the credentials"),
+        "{failure}"
+    );
+}
+
+#[tokio::test]
 async fn a_token_in_the_recorded_address_is_used_and_shows_nowhere() {
     let (private, server) = Private::new().await;
     let dest = Dest::new();

@@ -22,7 +22,8 @@ pub struct Server {
 #[derive(Clone)]
 struct Served {
     root: PathBuf,
-    password: Option<&'static str>,
+    /// User and password, with a colon between.
+    login: Option<String>,
 }
 
 impl Server {
@@ -32,13 +33,23 @@ impl Server {
 
     /// The same on another address of this machine.
     pub async fn start_on(host: &str, root: &Path, password: Option<&'static str>) -> Self {
+        let login = password.map(|password| format!("git:{password}"));
+        Self::serve(host, root, login).await
+    }
+
+    /// The same for one user alone.
+    pub async fn start_for(root: &Path, username: &str, password: &str) -> Self {
+        Self::serve("127.0.0.1", root, Some(format!("{username}:{password}"))).await
+    }
+
+    async fn serve(host: &str, root: &Path, login: Option<String>) -> Self {
         let listener = tokio::net::TcpListener::bind((host, 0))
             .await
             .expect("a port is free");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let served = Served {
             root: root.to_owned(),
-            password,
+            login,
         };
         let router = axum::Router::new().fallback(answer).with_state(served);
         let task =
@@ -64,8 +75,8 @@ async fn answer(State(served): State<Served>, request: Request) -> Response<Body
             .to_owned()
     };
     let expected = served
-        .password
-        .map(|password| format!("Basic {}", STANDARD.encode(format!("git:{password}"))));
+        .login
+        .map(|login| format!("Basic {}", STANDARD.encode(login)));
     if expected.is_some_and(|expected| expected != text(header::AUTHORIZATION)) {
         let answer = Response::builder()
             .status(StatusCode::UNAUTHORIZED)

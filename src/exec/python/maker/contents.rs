@@ -203,8 +203,9 @@ impl Maker<'_> {
         install
             .args(["-r", "-"])
             .args(index::options(self.settings));
-        let line = remote::on_disk(line, &self.settings.brought);
-        match self.must(install, Some(line.as_bytes()), log).await {
+        // The indexes that the list names hold for all of it.
+        let text = self.list.options() + &remote::on_disk(line, &self.settings.brought);
+        match self.must(install, Some(text.as_bytes()), log).await {
             Err(failure) if optional => {
                 log(&format!("left out, as it is optional: {failure}"));
                 Ok(())

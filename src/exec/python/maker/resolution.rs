@@ -151,8 +151,8 @@ impl Maker<'_> {
         let text = remote::on_disk(text, brought);
         let mut inputs = Inputs::new(&text, index, &list.constraints, &self.settings.own)?;
         inputs.overrides(&remote::overrides(brought), &self.settings.own)?;
-        if list.exact {
-            // Each line is one version, most of them with hashes: whichever index has it.
+        if list.exact || self.settings.options.best_match {
+            // Of a lock each line is one version, most of them with hashes: whichever index has it.
             inputs
                 .arguments
                 .extend(["--index-strategy".into(), "unsafe-best-match".into()]);

@@ -1,0 +1,130 @@
+//! What the configuration says about git: who logs in where, and how addresses are read.
+
+use serde_json::Value;
+
+use crate::config::agent::Agent;
+use crate::exec::git::{Login, Options, Scheme};
+
+const FETCH_ARGS: &str = "agent.git_fetch_args";
+/// What every generated file says of it: nobody has chosen that.
+const GENERATED: [&str; 3] = ["--all", "--tags", "--recurse-submodules"];
+/// Arguments that say what is fetched: that is the wanted commit, and no more.
+const WHAT: [&str; 8] = [
+    "--all",
+    "--multiple",
+    "--recurse-submodules",
+    "--depth",
+    "--deepen",
+    "--shallow-since",
+    "--shallow-exclude",
+    "--unshallow",
+];
+/// Arguments that are followed by their value, unless it stands behind `=`.
+const WITH_VALUE: [&str; 7] = [
+    "-j",
+    "--jobs",
+    "-o",
+    "--server-option",
+    "--filter",
+    "--negotiation-tip",
+    "--upload-pack",
+];
+
+/// All of it.
+pub(super) fn options(agent: &Agent) -> Options {
+    let default = Options::default();
+    let scheme = agent.text("agent.translate_ssl_replacement_scheme");
+    let translated = scheme.unwrap_or_else(|| "https".to_owned());
+    Options {
+        logins: logins(agent),
+        scheme: if agent.flag("agent.git_use_ms_entra_token") {
+            Scheme::Bearer
+        } else if agent.flag("agent.git_use_azure_pat") {
+            Scheme::Azure
+        } else {
+            Scheme::Asked
+        },
+        force_ssh: agent.flag("agent.force_git_ssh_protocol"),
+        ssh_user: agent
+            .text("agent.force_git_ssh_user")
+            .unwrap_or(default.ssh_user),
+        ssh_port: agent
+            .text("agent.force_git_ssh_port")
+            .and_then(|port| port.parse().ok()),
+        translate_ssh: Some(translated).filter(|_| agent.flag("agent.translate_ssh")),
+        fetch_args: fetch_args(agent).0,
+        cache: agent.flag("agent.vcs_cache.enabled"),
+    }
+}
+
+/// What the log says of arguments of `git fetch` that have no effect.
+pub(super) fn set_aside(agent: &Agent) -> Option<String> {
+    let (_, without) = fetch_args(agent);
+    (!without.is_empty()).then(|| {
+        let (from, without) = (agent.origin(FETCH_ARGS), without.join(" "));
+        format!(
+            "{without} of {FETCH_ARGS} ({from}) has no effect: the wanted commit alone is fetched"
+        )
+    })
+}
+
+fn logins(agent: &Agent) -> Vec<Login> {
+    let mut logins = Vec::new();
+    let prefix = agent.flag("agent.git_host_match_prefix");
+    // Of a host with a path only the host counts, unless beginnings of addresses are to be compared.
+    let place = |host: String| {
+        let host = host.trim().trim_end_matches('/').to_owned();
+        let rest = host.split("://").last().unwrap_or(&host).to_owned();
+        match rest.split_once('/') {
+            Some((name, _)) if !prefix => name.to_owned(),
+            _ => host,
+        }
+    };
+    if let Some(password) = agent.text("agent.git_pass") {
+        logins.push(Login {
+            username: agent
+                .text("agent.git_user")
+                .unwrap_or_else(|| "git".to_owned())
+                .into(),
+            password: password.into(),
+            host: agent.text("agent.git_host").map(place),
+        });
+    }
+    let extra = agent.get("agent.git.extra_credentials");
+    for one in extra.and_then(Value::as_array).into_iter().flatten() {
+        let text = |key: &str| one.get(key).and_then(Value::as_str).map(str::to_owned);
+        if let (Some(username), Some(password)) = (text("user"), text("pass")) {
+            logins.push(Login {
+                username: username.into(),
+                password: password.into(),
+                host: text("host")
+                    .filter(|host| !host.trim().is_empty())
+                    .map(place),
+            });
+        }
+    }
+    logins
+}
+
+/// Arguments of `git fetch` that count, and those that do not.
+fn fetch_args(agent: &Agent) -> (Vec<String>, Vec<String>) {
+    let (mut kept, mut without) = (Vec::new(), Vec::new());
+    let arguments = agent.list(FETCH_ARGS);
+    if !agent.is_set(FETCH_ARGS) || arguments == GENERATED {
+        return (kept, without);
+    }
+    let mut arguments = arguments.into_iter();
+    while let Some(argument) = arguments.next() {
+        let name = argument.split('=').next().unwrap_or_default();
+        if !argument.starts_with('-') || WHAT.contains(&name) {
+            without.push(argument);
+            continue;
+        }
+        let value = WITH_VALUE.contains(&argument.as_str());
+        kept.push(argument);
+        if value {
+            kept.extend(arguments.next());
+        }
+    }
+    (kept, without)
+}

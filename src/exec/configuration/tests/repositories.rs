@@ -1,0 +1,148 @@
+//! What of the configuration comes to git.
+
+use secrecy::ExposeSecret;
+
+use super::super::git::{Options, Scheme};
+use super::*;
+
+/// Whether what came of a text is as expected.
+type Holds = fn(&Options) -> bool;
+
+fn options(text: &str) -> Options {
+    super::super::git(&configured(text, &[]))
+}
+
+/// User, password and host of each login.
+fn logins(options: &Options) -> Vec<(&str, &str, Option<&str>)> {
+    let logins = options.logins.iter().map(|login| {
+        let secrets = (
+            login.username.expose_secret(),
+            login.password.expose_secret(),
+        );
+        (secrets.0, secrets.1, login.host.as_deref())
+    });
+    logins.collect()
+}
+
+#[test]
+fn each_key_of_git_reaches_its_option() {
+    let cases: [(&str, Holds); 19] = [
+        ("", |options| options.logins.is_empty()),
+        ("", |options| options.scheme == Scheme::Asked),
+        ("", |options| {
+            !options.force_ssh && options.ssh_user == "git" && options.ssh_port.is_none()
+        }),
+        ("", |options| {
+            options.translate_ssh.as_deref() == Some("https")
+        }),
+        ("", |options| options.fetch_args.is_empty() && options.cache),
+        ("git_use_ms_entra_token: true", |options| {
+            options.scheme == Scheme::Bearer
+        }),
+        ("git_use_azure_pat: true", |options| {
+            options.scheme == Scheme::Azure
+        }),
+        (
+            "git_use_azure_pat: true, git_use_ms_entra_token: true",
+            |options| options.scheme == Scheme::Bearer,
+        ),
+        ("force_git_ssh_protocol: true", |options| options.force_ssh),
+        ("force_git_ssh_user: me", |options| options.ssh_user == "me"),
+        ("force_git_ssh_port: 2222", |options| {
+            options.ssh_port == Some(2222)
+        }),
+        ("force_git_ssh_port: \"2222\"", |options| {
+            options.ssh_port == Some(2222)
+        }),
+        ("translate_ssh: false", |options| {
+            options.translate_ssh.is_none()
+        }),
+        ("translate_ssl_replacement_scheme: http", |options| {
+            options.translate_ssh.as_deref() == Some("http")
+        }),
+        (
+            "translate_ssh: false, translate_ssl_replacement_scheme: http",
+            |options| options.translate_ssh.is_none(),
+        ),
+        ("vcs_cache.enabled: false", |options| !options.cache),
+        ("git_fetch_args: [\"--no-auto-gc\"]", |options| {
+            options.fetch_args == ["--no-auto-gc"]
+        }),
+        // As every generated file has it.
+        (
+            "git_fetch_args: [\"--all\", \"--tags\", \"--recurse-submodules\"]",
+            |options| options.fetch_args.is_empty(),
+        ),
+        (
+            "git_fetch_args: [\"--all\", \"--tags\", \"--jobs\", \"4\", \"--depth=1\", \"main\", \"--filter=tree:0\"]",
+            |options| options.fetch_args == ["--tags", "--jobs", "4", "--filter=tree:0"],
+        ),
+    ];
+    for (text, holds) in cases {
+        let found = options(&format!("agent {{ {text} }}"));
+        assert!(holds(&found), "{text}: {found:?}");
+    }
+}
+
+#[test]
+fn who_logs_in_where_is_read_in_its_order() {
+    let extra = "git.extra_credentials: [{user: a, pass: b, host: one.example}, {user: c, pass: d}, {user: e}]";
+    let prefixed =
+        "git.extra_credentials: [{user: a, pass: b, host: \"https://one.example/team/\"}]";
+    for (text, expected) in [
+        ("git_user: u, git_pass: p", vec![("u", "p", None)]),
+        // Servers that look at the token alone.
+        ("git_pass: p", vec![("git", "p", None)]),
+        ("git_user: u", vec![]),
+        (
+            "git_user: u, git_pass: p, git_host: git.example",
+            vec![("u", "p", Some("git.example"))],
+        ),
+        (
+            extra,
+            vec![("a", "b", Some("one.example")), ("c", "d", None)],
+        ),
+        (prefixed, vec![("a", "b", Some("one.example"))]),
+    ] {
+        let text = format!("agent {{ {text} }}");
+        assert_eq!(logins(&options(&text)), expected, "{text}");
+    }
+    let text = format!("agent {{ git_user: u, git_pass: p, {extra} }}");
+    assert_eq!(
+        logins(&options(&text))[0],
+        ("u", "p", None),
+        "before the others"
+    );
+    let text = format!("agent {{ git_host_match_prefix: true, {prefixed} }}");
+    let expected = [("a", "b", Some("https://one.example/team"))];
+    assert_eq!(logins(&options(&text)), expected);
+}
+
+#[test]
+fn variables_log_in_too() {
+    let set = [
+        ("CLEARML_AGENT_GIT_USER", "u"),
+        ("TRAINS_AGENT_GIT_PASS", "p"),
+        ("CLEARML_AGENT_GIT_HOST", "git.example"),
+        ("CLEARML_AGENT_GIT_USE_AZURE_PAT", "1"),
+    ];
+    let found = super::super::git(&configured("agent.git_pass: other", &set));
+    assert_eq!(logins(&found), [("u", "p", Some("git.example"))]);
+    assert_eq!(found.scheme, Scheme::Azure);
+}
+
+#[test]
+fn what_of_the_fetching_has_no_effect_is_told() {
+    let told = |text: &str| of_git::set_aside(&configured(text, &[]));
+    let expected = "--all --depth=1 of agent.git_fetch_args (/clearml.conf, line 1) has no effect: \
+                    the wanted commit alone is fetched";
+    let text = "agent.git_fetch_args: [\"--all\", \"--no-auto-gc\", \"--depth=1\"]";
+    assert_eq!(told(text).as_deref(), Some(expected));
+    for text in [
+        "",
+        "agent.git_fetch_args: [\"--no-auto-gc\"]",
+        "agent.git_fetch_args: [\"--all\", \"--tags\", \"--recurse-submodules\"]",
+    ] {
+        assert_eq!(told(text), None, "{text}");
+    }
+}
