@@ -95,6 +95,16 @@ fn s35_a_throttled_and_slow_api_server_is_obeyed_and_told_and_everything_ends_ri
         (player.runs().len() >= number).then_some(())
     });
     let normal = resident(&mut world);
+    // The controller makes no pods: what it asks for there is the dry run of the template, once for all tasks, and again
+    // only where a slow machine has left it without an answer.
+    let asked = gate.asked();
+    let is_dry_run =
+        |asked: &&Asked| asked.method == http::Method::POST && asked.path.ends_with("/pods");
+    let dry_runs = asked.iter().filter(is_dry_run).count();
+    assert!(
+        (1..=2).contains(&dry_runs),
+        "{dry_runs} of one template for {number} tasks"
+    );
 
     // Whole: nothing goes, and little is asked.
     let begun = Instant::now();
