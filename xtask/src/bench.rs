@@ -235,9 +235,7 @@ pub fn main(arguments: &Arguments) -> Result<()> {
     let path = dirs::repository().join("docs/benchmarks.md");
     let before = fs::read_to_string(&path).unwrap_or_default();
     let text = match only {
-        None => PARTS.iter().fold(document(&table), |text, part| {
-            with_section(&text, part, section(&before, part))
-        }),
+        None => renewed(&before, &table),
         Some(name) if PARTS.contains(&name) => {
             with_section(&before, name, &format!("{}{table}", head(name)))
         }
@@ -264,6 +262,9 @@ fn check_given(server: &str) -> Result<()> {
 /// Parts of the document that a run of their own makes; each stands between lines of its own, so that every run leaves
 /// the others' alone.
 const PARTS: [&str; 4] = ["controller", EXECUTOR, SERVER, "incumbent"];
+
+/// A part that is written by hand, and that every run leaves alone: the last outputs of scenarios in their long form.
+const LONG_FORMS: &str = "long forms";
 
 fn marks(part: &str) -> (String, String) {
     (
@@ -293,6 +294,14 @@ fn with_section(document: &str, part: &str, text: &str) -> String {
     }
     let gap = if head.ends_with("\n\n") { "" } else { "\n" };
     format!("{head}{gap}{begin}{text}{end}{tail}")
+}
+
+/// The document with this table, and with the parts that it has had.
+fn renewed(before: &str, table: &str) -> String {
+    let parts = PARTS.into_iter().chain([LONG_FORMS]);
+    parts.fold(document(table), |text, part| {
+        with_section(&text, part, section(before, part))
+    })
 }
 
 /// What a part begins with.
@@ -402,5 +411,21 @@ mod tests {
         assert_eq!(section(&second, "server"), "fast\n");
         assert_eq!(section(&second, "incumbent"), "");
         assert_eq!(with_section("# Others\n", "server", ""), "# Others\n");
+    }
+
+    #[test]
+    fn what_is_written_by_hand_outlives_every_run() {
+        let path = dirs::repository().join("docs/benchmarks.md");
+        let before = fs::read_to_string(path).unwrap();
+        let by_hand = section(&before, LONG_FORMS);
+        for scenario in ["S10", "S31", "S32", "S35"] {
+            assert!(by_hand.contains(scenario), "{scenario} in {by_hand:?}");
+        }
+        let all = renewed(&before, "| a table |\n");
+        assert!(all.contains("| a table |"), "{all}");
+        let one = with_section(&all, "controller", "new\n");
+        for after in [&all, &one] {
+            assert_eq!(section(after, LONG_FORMS), by_hand);
+        }
     }
 }
