@@ -76,7 +76,7 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
     let mut looked = looked::look(scene, memory, &namespace, &mut laps).await?;
     let observed = observe(scene, memory, &looked);
     let Chosen {
-        admitted,
+        mut admitted,
         rejected,
         cases,
     } = admit(scene, memory, &mut looked, observed).await?;
@@ -84,7 +84,7 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
     looked.tasks = Tasks::default();
     laps.end("admit");
     let mut passed = Passed {
-        waiting: first_of(looked.offer.waiting.take(), admitted.waiting),
+        waiting: first_of(looked.offer.waiting.take(), admitted.waiting.take()),
         queues_gone: !looked.queues.gone.is_empty(),
         nothing_claimed: cases::nothing_claimed(&looked.queues, &cases),
         stranded: cases::stranded(&cases),
@@ -105,6 +105,7 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
     let at_once = if scene.retiring { 1 } else { HANDS };
     let reports = apply(&hands, cases, at_once, &mut laps).await;
     laps.tell(&binding, looked.live.own_unended.len(), passed.admitted);
+    give_back_turns(memory, &admitted, &reports);
     take_in(memory, reports, wants_all, &mut passed);
     counters::learn_lengths(scene.client, memory, &looked.queues).await?;
     passed.queues = counters::counters(
@@ -286,6 +287,18 @@ fn first_of(one: Option<Waiting>, other: Option<Waiting>) -> Option<Waiting> {
     match (one, other) {
         (Some(one), Some(other)) if one.own && !other.own => Some(other),
         (one, other) => one.or(other),
+    }
+}
+
+/// The turns of tasks that were admitted and did not begin.
+fn give_back_turns(memory: &mut Memory, admitted: &Admitted, reports: &[(TaskId, Report)]) {
+    let left: HashSet<&TaskId> = reports
+        .iter()
+        .filter(|(_, report)| report.was_left())
+        .map(|(task, _)| task)
+        .collect();
+    if let Some(turns) = admitted.turns_before(|task| left.contains(task)) {
+        memory.turns = turns.clone();
     }
 }
 

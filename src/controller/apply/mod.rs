@@ -101,6 +101,17 @@ pub(super) struct Report {
     pub fault: Option<Fault>,
 }
 
+impl Report {
+    /// Whether nothing was begun for want of time: the next pass has the task again.
+    pub fn was_left(&self) -> bool {
+        match &self.fault {
+            Some(Fault::Left) => true,
+            Some(Fault::Late) => self.done.is_empty(),
+            _ => false,
+        }
+    }
+}
+
 /// Why a step was not carried out to its end.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Fault {
