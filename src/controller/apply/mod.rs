@@ -102,6 +102,21 @@ pub(super) struct Report {
 }
 
 impl Report {
+    /// Whether there is nothing to tell.
+    pub fn is_empty(&self) -> bool {
+        let Self {
+            done,
+            created,
+            released,
+            wants_every_queue,
+            pod_refused,
+            pending_gone,
+            fault,
+        } = self;
+        let nothing = done.is_empty() && pod_refused.is_none() && fault.is_none();
+        nothing && !(*created || *released || *wants_every_queue || *pending_gone)
+    }
+
     /// Whether nothing was begun for want of time: the next pass has the task again.
     pub fn was_left(&self) -> bool {
         match &self.fault {
