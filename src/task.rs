@@ -27,24 +27,26 @@ pub fn is_object_id(text: &str) -> bool {
 macro_rules! object_id {
     ($(#[$doc:meta])* $name:ident, $kind:literal) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        ///
+        /// Its digits lie in the value itself: a pass of the controller has a dozen copies of the id of each live task.
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        pub struct $name([u8; 32]);
 
         impl $name {
             /// The 32 digits.
             pub fn as_str(&self) -> &str {
-                &self.0
+                // Digits are text: nothing else is ever stored.
+                std::str::from_utf8(&self.0).unwrap_or_default()
             }
         }
 
         impl FromStr for $name {
             type Err = BadId;
             fn from_str(text: &str) -> Result<Self, BadId> {
-                if is_object_id(text) {
-                    Ok(Self(text.to_owned()))
-                } else {
-                    Err(BadId { kind: $kind, value: text.chars().take(80).collect() })
+                match <[u8; 32]>::try_from(text.as_bytes()) {
+                    Ok(digits) if is_object_id(text) => Ok(Self(digits)),
+                    _ => Err(BadId { kind: $kind, value: text.chars().take(80).collect() }),
                 }
             }
         }
@@ -58,13 +60,19 @@ macro_rules! object_id {
 
         impl From<$name> for String {
             fn from(id: $name) -> String {
-                id.0
+                id.as_str().to_owned()
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_tuple(stringify!($name)).field(&self.as_str()).finish()
             }
         }
     };
@@ -291,6 +299,22 @@ mod tests {
         );
         assert!("0123".parse::<QueueId>().is_err());
         assert_eq!(task_id().to_string().len(), 32);
+    }
+
+    #[test]
+    fn an_id_is_told_and_compared_as_its_text() {
+        let id = task_id();
+        let text = "0123456789abcdef0123456789abcdef";
+        assert_eq!(
+            (id.as_str(), String::from(id.clone()).as_str()),
+            (text, text)
+        );
+        assert_eq!(format!("{id} {id:?}"), format!("{text} TaskId({text:?})"));
+        let written = serde_json::to_value(&id).unwrap();
+        assert_eq!(written, serde_json::json!(text));
+        assert_eq!(serde_json::from_value::<TaskId>(written).unwrap(), id);
+        let last: TaskId = "f".repeat(32).parse().unwrap();
+        assert!(id < last);
     }
 
     #[test]

@@ -29,9 +29,20 @@ pub(super) enum Head {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Admitted {
     pub tasks: Vec<TaskId>,
+    /// Whose turn it was before each of them.
+    turns: Vec<Turns>,
     pub waiting: Option<Waiting>,
     /// Tasks that were overtaken, and how often by now.
     pub overtaken: HashMap<TaskId, usize>,
+}
+
+impl Admitted {
+    /// Whose turn it was before the first of those that were left to the next pass. They are admitted again, and their
+    /// queues pay for that once: else queues whose tasks are always among the last would never have their turn.
+    pub fn turns_before(&self, was_left: impl Fn(&TaskId) -> bool) -> Option<&Turns> {
+        let place = self.tasks.iter().position(was_left)?;
+        self.turns.get(place)
+    }
 }
 
 /// One queue in the course of a pass.
@@ -124,7 +135,7 @@ pub(super) fn admit(
                 match room.fits(&ask) {
                     Ok(()) => {
                         room.occupy(&ask);
-                        *turns = after;
+                        admitted.turns.push(std::mem::replace(turns, after));
                         admitted.tasks.push(task);
                         for (passed, times) in &mut line.blocked {
                             *times += 1;

@@ -3,6 +3,7 @@
 //! Nothing sleeps inside a pass, and nothing of one binding's trouble reaches another's loop.
 
 mod conclude;
+mod pace;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,18 +29,8 @@ use crate::api::{self, Backoff};
 use crate::crd::{QueueBinding, condition};
 use crate::render::LabelValue;
 use crate::task::WorkerId;
+use pace::IDLE;
 
-/// Between two looks when nothing is on its way.
-const IDLE: Duration = Duration::from_secs(1);
-/// Between two looks when something is.
-const BUSY: Duration = Duration::from_millis(250);
-/// After a pass that took longer than that.
-const BREATH: Duration = Duration::from_millis(50);
-/// Events may wake a pass early, but not more often than this.
-const WAKE: Duration = Duration::from_millis(100);
-/// Nor sooner than this many times as long as the last pass took: with thousands of live Jobs there is always an event,
-/// and looking at all of them for each would be most of what the machine does. The idle period is the longest such rest.
-const REST: u32 = 2;
 /// Another replica has the Lease: look again.
 const STAND_BY: Duration = Duration::from_secs(2);
 /// Longest wait between attempts while something fails.
@@ -131,22 +122,15 @@ impl Loop {
     }
 
     /// Waits for `wait`, for an event, or for the look of another binding of the same server that this one comes along
-    /// with; for an event not before [`woken_at`].
+    /// with; for an event not before [`pace::woken_at`].
     async fn rest(&self, begun: Instant, wait: Duration, alarm: &Notify) {
-        let at = woken_at(begun, Instant::now());
+        let at = pace::woken_at(begun, Instant::now());
         let Some(connection) = self.connection.as_ref().filter(|_| wait < STAND_BY) else {
             self.away();
             return sleep_or(at, wait, alarm).await;
         };
         let idle = wait == IDLE;
-        // While something is on its way, looks are so far apart, however long a pass has taken.
-        let wait = if idle {
-            wait
-        } else {
-            (begun + wait)
-                .saturating_duration_since(Instant::now())
-                .max(BREATH)
-        };
+        let wait = pace::left_of(wait, begun, Instant::now());
         tokio::select! {
             () = connection.seat.sleep(wait, idle) => {}
             () = woken(at, alarm) => connection.seat.wake(),
@@ -383,29 +367,4 @@ async fn sleep_or(at: Instant, wait: Duration, alarm: &Notify) {
 async fn woken(at: Instant, alarm: &Notify) {
     alarm.notified().await;
     tokio::time::sleep_until(at).await;
-}
-
-/// From when on an event may wake the next pass, after one that began and ended then.
-fn woken_at(begun: Instant, ended: Instant) -> Instant {
-    let took = ended.saturating_duration_since(begun);
-    (begun + WAKE).max(ended + (took * REST).min(IDLE))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn events_wake_a_short_pass_at_once_and_a_long_one_after_a_rest() {
-        let begun = Instant::now();
-        let rest = |took: u64| {
-            let ended = begun + Duration::from_millis(took);
-            woken_at(begun, ended).duration_since(ended).as_millis()
-        };
-        assert_eq!(rest(0), 100, "since it began");
-        assert_eq!(rest(20), 80);
-        assert_eq!(rest(60), 120);
-        assert_eq!(rest(400), 800);
-        assert_eq!(rest(3000), 1000);
-    }
 }

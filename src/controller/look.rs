@@ -26,7 +26,7 @@ pub(super) const CANDIDATES: usize = 256;
 /// What was read of one task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Read {
-    Found(Facts),
+    Found(Arc<Facts>),
     /// The server was asked and does not know it.
     Gone,
     /// Its document could not be read.
@@ -136,9 +136,8 @@ pub(super) async fn tasks(
         tasks.read.insert(one.id, read);
     }
     for body in bodies.tasks {
-        tasks
-            .read
-            .insert(body.facts.id.clone(), Read::Found(body.facts.clone()));
+        let facts = Arc::new(body.facts.clone());
+        tasks.read.insert(body.facts.id.clone(), Read::Found(facts));
         tasks.bodies.insert(body.facts.id.clone(), body);
     }
     Ok(tasks)

@@ -337,9 +337,9 @@ impl Tracker {
         }
     }
 
-    /// Forgets every task but these.
-    pub fn keep(&mut self, tasks: &HashSet<TaskId>) {
-        self.known.retain(|task, _| tasks.contains(task));
+    /// Forgets every task but those that are known.
+    pub fn keep(&mut self, is_known: impl Fn(&TaskId) -> bool) {
+        self.known.retain(|task, _| is_known(task));
     }
 }
 

@@ -76,7 +76,7 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
     let mut looked = looked::look(scene, memory, &namespace, &mut laps).await?;
     let observed = observe(scene, memory, &looked);
     let Chosen {
-        admitted,
+        mut admitted,
         rejected,
         cases,
     } = admit(scene, memory, &mut looked, observed).await?;
@@ -84,7 +84,7 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
     looked.tasks = Tasks::default();
     laps.end("admit");
     let mut passed = Passed {
-        waiting: first_of(looked.offer.waiting.take(), admitted.waiting),
+        waiting: first_of(looked.offer.waiting.take(), admitted.waiting.take()),
         queues_gone: !looked.queues.gone.is_empty(),
         nothing_claimed: cases::nothing_claimed(&looked.queues, &cases),
         stranded: cases::stranded(&cases),
@@ -105,6 +105,7 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
     let at_once = if scene.retiring { 1 } else { HANDS };
     let reports = apply(&hands, cases, at_once, &mut laps).await;
     laps.tell(&binding, looked.live.own_unended.len(), passed.admitted);
+    give_back_turns(memory, &admitted, &reports);
     take_in(memory, reports, wants_all, &mut passed);
     counters::learn_lengths(scene.client, memory, &looked.queues).await?;
     passed.queues = counters::counters(
@@ -131,22 +132,18 @@ fn observe(scene: &Scene<'_>, memory: &mut Memory, looked: &Looked) -> HashMap<T
         lore: &memory.lore,
         cause: &|job, pods| verdict::cause(job, &memory.lore.pods_or_remains(job, pods)),
     };
-    let facts: Vec<_> = looked
+    let observed: HashMap<TaskId, Observed> = looked
         .tasks
         .read
         .keys()
-        .map(|task| (task.clone(), sight.facts(task)))
-        .collect();
-    let observed: HashMap<TaskId, Observed> = facts
-        .into_iter()
-        .map(|(task, facts)| {
-            let observed = memory.tracker.observe(&task, facts, queues.read_at);
-            (task, observed)
+        .map(|task| {
+            let facts = sight.facts(task);
+            let observed = memory.tracker.observe(task, facts, queues.read_at);
+            (task.clone(), observed)
         })
         .collect();
-    let known: HashSet<TaskId> = observed.keys().cloned().collect();
-    memory.tracker.keep(&known);
-    memory.told.keep(&known);
+    memory.tracker.keep(|task| observed.contains_key(task));
+    memory.told.keep(|task| observed.contains_key(task));
     memory.returned.keep(&queues.served);
     observed
 }
@@ -198,7 +195,7 @@ async fn admit(
     reserve(scene, memory, &admitted);
     let cases = cases::cases(
         observed,
-        &looked.live,
+        &mut looked.live,
         spec,
         &policy,
         &admitted,
@@ -250,18 +247,23 @@ fn hands<'a>(
     }
 }
 
-/// Applies: works on so many cases at once, then sends the lines that wait.
+/// Applies: works on so many cases at once, then sends the lines that wait. Answers what there is to tell.
 async fn apply(
     hands: &Hands<'_>,
     cases: Vec<Case>,
     at_once: usize,
     laps: &mut Laps,
 ) -> Vec<(TaskId, Report)> {
-    let reports: Vec<(TaskId, Report)> = futures::stream::iter(cases)
+    let mut ends = futures::stream::iter(cases)
         .map(|case| hands.carry_out(case))
-        .buffer_unordered(at_once)
-        .collect()
-        .await;
+        .buffer_unordered(at_once);
+    let mut reports = Vec::new();
+    while let Some((task, report)) = ends.next().await {
+        // Nearly all tasks simply run.
+        if !report.is_empty() {
+            reports.push((task, report));
+        }
+    }
     laps.end("steps");
     hands.send_lines().await;
     laps.end("lines");
@@ -286,6 +288,18 @@ fn first_of(one: Option<Waiting>, other: Option<Waiting>) -> Option<Waiting> {
     match (one, other) {
         (Some(one), Some(other)) if one.own && !other.own => Some(other),
         (one, other) => one.or(other),
+    }
+}
+
+/// The turns of tasks that were admitted and did not begin.
+fn give_back_turns(memory: &mut Memory, admitted: &Admitted, reports: &[(TaskId, Report)]) {
+    let left: HashSet<&TaskId> = reports
+        .iter()
+        .filter(|(_, report)| report.was_left())
+        .map(|(task, _)| task)
+        .collect();
+    if let Some(turns) = admitted.turns_before(|task| left.contains(task)) {
+        memory.turns = turns.clone();
     }
 }
 

@@ -1,12 +1,20 @@
-//! What tests of several parts share: who is who, and objects as the API server gives them.
+//! What tests of several parts share: who is who, what loops use, and objects as the API server gives them.
 
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use kube::runtime::events::{Recorder, Reporter};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
+use super::mirror::{Mirror, Wakers};
 use super::observe::Identity;
+use super::throttle::Throttle;
+use super::{Context, Own, images, lease, nodes, together};
+use crate::render;
 use crate::task::{QueueId, WorkerId};
+use crate::telemetry::metrics::Metrics;
 
 pub(super) const TASK: &str = "0123456789abcdef0123456789abcdef";
 /// UID of the binding.
@@ -27,6 +35,40 @@ pub(super) fn identity() -> Identity {
     Identity {
         uid: UID.into(),
         worker: WorkerId("trainyard:ns.gpu:6d8d0b0e".into()),
+    }
+}
+
+/// What every loop uses, with this API server.
+pub(super) fn context(kube: kube::Client) -> Context {
+    let wakers = Wakers::default();
+    let reporter = Reporter {
+        controller: "t".into(),
+        instance: None,
+    };
+    Context {
+        jobs: Mirror::new(wakers.clone()),
+        pods: Mirror::new(wakers.clone()),
+        wakers,
+        nodes: nodes::Nodes::new(kube.clone(), CancellationToken::new()),
+        images: images::Images::with_defaults(kube.clone()),
+        servers: together::Servers::default(),
+        shares: lease::Shares::new("me"),
+        metrics: Metrics::new().unwrap(),
+        throttle: Throttle::default(),
+        recorder: Recorder::new(kube.clone(), reporter),
+        kube,
+        writes: Semaphore::new(1),
+        settings: Own {
+            server: None,
+            default_image: None,
+            images: render::Settings {
+                image: "i".into(),
+                image_pull_policy: None,
+                image_pull_secrets: Vec::new(),
+            },
+            worker: "trainyard".into(),
+            identity: "me".into(),
+        },
     }
 }
 

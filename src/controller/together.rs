@@ -140,7 +140,7 @@ pub(super) struct Entries {
 /// The facts of tasks; those that are in neither are gone.
 #[derive(Debug, Default)]
 pub(super) struct TaskFacts {
-    pub known: HashMap<TaskId, Facts>,
+    pub known: HashMap<TaskId, Arc<Facts>>,
     /// Why a document could not be read.
     pub unreadable: HashMap<TaskId, String>,
 }
@@ -288,7 +288,9 @@ impl Shared {
         let known = found.tasks.into_iter();
         let unreadable = found.unreadable.into_iter();
         Ok(Arc::new(TaskFacts {
-            known: known.map(|facts| (facts.id.clone(), facts)).collect(),
+            known: known
+                .map(|facts| (facts.id.clone(), Arc::new(facts)))
+                .collect(),
             unreadable: unreadable.map(|one| (one.id, one.why)).collect(),
         }))
     }

@@ -379,19 +379,4 @@ async fn admitted(context: &Context, pod: &Value) -> Result<(), cluster::Error> 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_amount_that_is_none_is_found_with_its_path() {
-        let pod = json!({"containers": [
-            {"name": "a", "resources": {"limits": {"cpu": 2, "memory": "64Mi"}}},
-            {"name": "b", "resources": {"requests": {"nvidia.com/gpu": "one"}}},
-        ]});
-        assert_eq!(
-            unreadable_amount(&pod, "spec").unwrap(),
-            r#"spec.containers[1].resources.requests["nvidia.com/gpu"] is "one""#
-        );
-        assert_eq!(unreadable_amount(&pod["containers"][0], "x"), None);
-    }
-}
+mod tests;

@@ -75,7 +75,12 @@ impl From<reqwest::Error> for Fault {
             text = format!("{text}: {inner}");
             cause = inner.source();
         }
-        Self::Unknown(printable(&text))
+        let hint = if text.contains("UnknownIssuer") {
+            " (hint: --registry-ca of the controller names a file with certificates to trust)"
+        } else {
+            ""
+        };
+        Self::Unknown(format!("{}{hint}", printable(&text)))
     }
 }
 

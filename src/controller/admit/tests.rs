@@ -276,6 +276,49 @@ fn a_head_that_is_not_judged_yet_holds_its_queue() {
     assert_eq!(admitted.tasks, [task(100)]);
 }
 
+/// The queues of the tasks that begin, where each pass admits many of each queue and has time for the first alone.
+fn one_begins_in_each_pass(strategy: Strategy, weights: &[u32], passes: usize) -> Vec<u32> {
+    let lanes: Vec<Lane> = (0..)
+        .zip(weights)
+        .map(|(number, weight)| Lane {
+            queue: queue(number),
+            weight: *weight,
+        })
+        .collect();
+    let aged = HashMap::new();
+    let rules = Rules {
+        strategy,
+        ..by_priority(&lanes, 0, &aged)
+    };
+    let mut turns = Turns::default();
+    let one_pass = |_| {
+        let queues = (0..)
+            .zip(weights)
+            .map(|(number, _)| {
+                let tasks = (0..4).map(|place| task(number * 4 + place)).collect();
+                (queue(number), tasks)
+            })
+            .collect();
+        let mut room = Room::of(&limits(None, None), [].iter());
+        let head = |_: &TaskId| ready(Ask::default());
+        let admitted = admit(&rules, &mut turns, queues, &mut room, head);
+        assert_eq!(admitted.tasks.len(), weights.len() * 4);
+        let first = &admitted.tasks[0];
+        let before = admitted.turns_before(|task| task != first);
+        turns = before.unwrap().clone();
+        u32::from_str_radix(first.as_str(), 16).unwrap() / 4
+    };
+    (0..passes).map(one_pass).collect()
+}
+
+#[test]
+fn a_queue_does_not_pay_for_tasks_that_are_left_to_the_next_pass() {
+    let round = one_begins_in_each_pass(Strategy::RoundRobin, &[1; 3], 6);
+    assert_eq!(round, [0, 1, 2, 0, 1, 2]);
+    let shares = one_begins_in_each_pass(Strategy::Weighted, &[3, 1], 8);
+    assert_eq!(shares.iter().filter(|queue| **queue == 1).count(), 2);
+}
+
 /// The rule in other words, for one queue without users: go through the queue once; a task goes if it fits what is
 /// left and everybody before it who stays may still be overtaken.
 fn model(asks: &[i64], mut free: i64, lookahead: usize) -> Vec<u32> {

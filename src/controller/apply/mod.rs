@@ -101,6 +101,32 @@ pub(super) struct Report {
     pub fault: Option<Fault>,
 }
 
+impl Report {
+    /// Whether there is nothing to tell.
+    pub fn is_empty(&self) -> bool {
+        let Self {
+            done,
+            created,
+            released,
+            wants_every_queue,
+            pod_refused,
+            pending_gone,
+            fault,
+        } = self;
+        let nothing = done.is_empty() && pod_refused.is_none() && fault.is_none();
+        nothing && !(*created || *released || *wants_every_queue || *pending_gone)
+    }
+
+    /// Whether nothing was begun for want of time: the next pass has the task again.
+    pub fn was_left(&self) -> bool {
+        match &self.fault {
+            Some(Fault::Left) => true,
+            Some(Fault::Late) => self.done.is_empty(),
+            _ => false,
+        }
+    }
+}
+
 /// Why a step was not carried out to its end.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Fault {

@@ -69,16 +69,16 @@ impl Lines {
 }
 
 impl Told {
-    /// Forgets every task but these.
-    pub fn keep(&self, tasks: &HashSet<TaskId>) {
+    /// Forgets every task but those that are known.
+    pub fn keep(&self, is_known: impl Fn(&TaskId) -> bool) {
         self.messages
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .retain(|task, _| tasks.contains(task));
+            .retain(|task, _| is_known(task));
         self.lines
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .retain(|task, _| tasks.contains(task));
+            .retain(|task, _| is_known(task));
     }
 
     /// Whether this Job's pod was not asked for the end of its log before.

@@ -5,10 +5,9 @@ use std::time::Duration;
 use kube::runtime::events::EventType;
 use tokio::time::Instant;
 
-use super::{BUSY, Failure, IDLE, Loop, WAKE};
+use super::{Failure, Loop, pace};
 use crate::controller::admit::Waiting;
 use crate::controller::dereference::Connection;
-use crate::controller::look::CANDIDATES;
 use crate::controller::pass::Passed;
 use crate::controller::resolve::Resolved;
 use crate::controller::status::{Counters, Trouble, Verdicts};
@@ -41,14 +40,7 @@ impl Loop {
                     return self.cluster_fault(&error);
                 }
                 self.measure(&passed);
-                // Where so many went, more may be there to go at once.
-                let wait = if passed.admitted * 2 >= CANDIDATES {
-                    WAKE
-                } else if passed.busy || retiring {
-                    BUSY
-                } else {
-                    IDLE
-                };
+                let wait = pace::after(&passed, retiring);
                 (wait, Some(self.counters(passed)))
             }
             Err(failure) => {

@@ -88,7 +88,7 @@ fn facts(queues: &Queues, read: impl Into<Option<Read>>, objects: Objects) -> Fa
 }
 
 fn found(status: Status) -> Read {
-    Read::Found(facts_in(status))
+    Read::Found(facts_in(status).into())
 }
 
 fn jobs_of(facts: &Facts) -> Vec<Job> {
@@ -167,7 +167,7 @@ fn a_deleted_user_queue_is_gone_only_if_every_queue_was_read() {
     facts_elsewhere.queue = Some(queue('d'));
     let user_queue = |queues: &Queues| match facts(
         queues,
-        Some(Read::Found(facts_elsewhere.clone())),
+        Some(Read::Found(facts_elsewhere.clone().into())),
         Objects::default(),
     )
     .task
@@ -192,7 +192,7 @@ fn a_mark_of_this_binding_is_ours_and_another_clusters_is_not() {
     with_mark.last_worker = Some(WorkerId(format!("trainyard:ns.gpu:ffffffff:{TASK}:2")));
     match facts(
         &queues(&[], &[]),
-        Some(Read::Found(with_mark)),
+        Some(Read::Found(with_mark.into())),
         Objects::default(),
     )
     .task
@@ -281,7 +281,7 @@ fn the_end_of_a_short_script_is_its_own_before_the_kubelet_tells_of_its_start() 
         jobs: vec![job(&json!({}))],
         pods: vec![pod(&json!({}))],
     };
-    let facts = facts(&queues(&[], &[]), Some(Read::Found(ended)), objects);
+    let facts = facts(&queues(&[], &[]), Some(Read::Found(ended.into())), objects);
     assert!(!jobs_of(&facts)[0].started);
     assert!(matches!(Phase::of(&facts), Phase::Closing(_)));
 }
@@ -352,7 +352,7 @@ fn an_eviction_that_no_controller_saw_is_known_by_the_task_that_says_it_runs() {
             jobs: vec![job(&evicted)],
             pods,
         };
-        jobs_of(&facts(&queues(&[], &[]), Read::Found(read), objects))[0].state
+        jobs_of(&facts(&queues(&[], &[]), Read::Found(read.into()), objects))[0].state
     };
     let over = JobState::Ended(Cause::Interruption);
     assert_eq!(state_of(Status::InProgress, 1, Vec::new()), over);

@@ -52,10 +52,10 @@ pub(super) fn policy(spec: &QueueBindingSpec, retiring: bool) -> Policy {
     clippy::too_many_arguments,
     reason = "one place joins all that a case is made of"
 )]
-/// Every task with its own admission, those that were admitted first and in their order.
+/// Every task with its own admission, those that were admitted first and in their order. The objects go into the cases.
 pub(super) fn cases(
     observed: HashMap<TaskId, Observed>,
-    live: &Live,
+    live: &mut Live,
     spec: &QueueBindingSpec,
     policy: &Policy,
     admitted: &Admitted,
@@ -77,11 +77,11 @@ pub(super) fn cases(
                 Some(waiting) => Admission::No(waiting.message.clone()),
                 None if place.contains_key(&task) => Admission::Yes,
                 None if matches!(Phase::of(&observed.facts), Phase::Intended(..)) => {
-                    still_fits(spec, live, &task)
+                    still_fits(spec, &live.own_unended, &task)
                 }
                 None => Admission::No("there is no room".into()),
             };
-            let objects = live.objects.get(&task).cloned().unwrap_or_default();
+            let objects = live.objects.remove(&task).unwrap_or_default();
             let policy = policy.admitting(admission);
             Case {
                 observed,
@@ -102,14 +102,10 @@ pub(super) fn cases(
 }
 
 /// An intent that is there already was admitted when it was written; limits may have been lowered since.
-fn still_fits(spec: &QueueBindingSpec, live: &Live, task: &TaskId) -> Admission {
+fn still_fits(spec: &QueueBindingSpec, unended: &[Arc<JobRow>], task: &TaskId) -> Admission {
     let of_task = |job: &&Arc<JobRow>| job.label(label::TASK) == Some(task.as_str());
-    let room = Room::of(
-        &spec.limits,
-        live.own_unended.iter().filter(|job| !of_task(job)),
-    );
-    let ask = live
-        .own_unended
+    let room = Room::of(&spec.limits, unended.iter().filter(|job| !of_task(job)));
+    let ask = unended
         .iter()
         .find(of_task)
         .map(|job| admit::ask_of(job))

@@ -67,6 +67,8 @@ pub(super) async fn look(
     let offer = Offer::of(scene, memory, &queues, &room);
     let mut asked = live_tasks(memory, &queues, &before);
     asked.extend(about.cloned());
+    // The mirrors are looked at again below: with thousands of live Jobs two such views at once are much memory.
+    drop(before);
     let tasks = look::tasks(client, scene.seat, &asked, &offer.tasks()).await?;
     let projects = tasks.bodies.values().map(|body| body.task.project.as_str());
     offer::learn_project_names(client, memory, projects).await?;

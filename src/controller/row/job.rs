@@ -160,7 +160,7 @@ mod tests {
         let row = row(json!({
             "metadata": {
                 "name": "j", "uid": "u", "resourceVersion": "7", "deletionTimestamp": "2026-01-01T00:00:00Z",
-                "labels": {label::TASK: "t", "team": "vision", QUEUE_LABEL: "q"},
+                "labels": {label::TASK: "t", "team": "vision", QUEUE_LABEL: "q", label::USER: "", label::STATE: "held"},
                 "annotations": {annotation::TURN: "now", "long": "words"},
                 "ownerReferences": [{"apiVersion": "v", "kind": "QueueBinding", "name": "gpu", "uid": "b"}],
             },
@@ -171,6 +171,11 @@ mod tests {
             (Some("t"), None)
         );
         assert_eq!(row.label(QUEUE_LABEL), Some("q"));
+        assert_eq!(
+            (row.label(label::USER), row.label(label::PROJECT)),
+            (Some(""), None)
+        );
+        assert_eq!(row.label(label::STATE), Some("held"));
         assert_eq!(row.annotation(annotation::TURN), Some("now"));
         assert_eq!(row.annotation("long"), None);
         assert!(row.is_suspended() && row.is_deleting() && row.is_owned_by("b"));

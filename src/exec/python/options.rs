@@ -2,6 +2,10 @@
 
 /// Options of the installation; the defaults are those of a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a setting of its own"
+)]
 pub struct Options {
     /// The image's packages are seen (`agent.package_manager.system_site_packages`).
     pub system_site_packages: bool,

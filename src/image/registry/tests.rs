@@ -251,6 +251,14 @@ async fn a_registry_that_limits_fails_or_babbles_says_nothing_about_the_image() 
 }
 
 #[test]
+fn a_ca_bundle_without_a_certificate_is_an_error_and_trusts_nobody_by_mistake() {
+    for bundle in ["", "no certificate"] {
+        let made = Registry::new(Some(bundle.as_bytes()), Vec::new());
+        assert!(matches!(made, Err(SetupError::BadCa)), "{bundle:?}");
+    }
+}
+
+#[test]
 fn hosts_of_this_machine_and_listed_ones_are_spoken_to_without_tls() {
     let registry =
         Registry::new(None, vec!["registry.lan".into(), "other.lan:5000".into()]).unwrap();

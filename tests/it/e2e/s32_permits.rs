@@ -222,6 +222,7 @@ fn s32_permits_never_leak_whatever_fails() {
     world.bind("gpu", &["gpu"], &patch);
     world.until_ready("gpu");
 
+    let begun = Instant::now();
     let jobs = Jobs::of(&world);
     let mut passed = Passed::default();
     let first = pass(&world, &jobs, half, &mut passed);
@@ -240,6 +241,7 @@ fn s32_permits_never_leak_whatever_fails() {
     });
     until_they_agree(&world, &jobs);
     gate.set(|_| Fate::Pass);
+    let doubled = player.doubled();
     drop(player);
     let stays = enqueue(&world, PERMITS + 3);
     wait("every permit is used", 120, || {
@@ -249,30 +251,38 @@ fn s32_permits_never_leak_whatever_fails() {
     assert_eq!(world.entries("gpu").len(), stays.len() - PERMITS);
 
     println!(
-        "{} tasks, {injected} calls to the API server failed, first half {:.0} s, second half {:.0} s, permits {PERMITS}",
-        passed.tasks.len(),
+        "first half {:.0} s, three of four in {:.0} s; second half {:.0} s, three of four in {:.0} s; counts compared {} times, after {} ends at most",
         first.all.as_secs_f64(),
-        second.all.as_secs_f64()
-    );
-    println!(
-        "three of four passed in {:.0} s and {:.0} s; counts compared {} times, after {} ends at most",
         first.most.as_secs_f64(),
+        second.all.as_secs_f64(),
         second.most.as_secs_f64(),
         passed.compared,
         passed.between
     );
+    let is_right = |task: &String, status: &str| match part(task, 1) {
+        _ if passed.aborted.contains(task) && status == "stopped" => true,
+        Part::Fails | Part::DiesSilently | Part::DiesBefore => status == "failed",
+        Part::Completes(_) | Part::Held | Part::IsDeletedBefore | Part::IsDeleted => {
+            status == "completed"
+        }
+    };
+    let lost: Vec<String> = passed
+        .tasks
+        .iter()
+        .map(|task| (task, world.status(task)))
+        .filter(|(task, status)| !is_right(task, status))
+        .map(|(task, status)| format!("{task}, {:?}, is {status}", part(task, 1)))
+        .collect();
+    println!(
+        "{} tasks, {injected} failed calls to the API server, 1 kill in {} s: permits {PERMITS}, lost {}, doubled {}",
+        passed.tasks.len(),
+        begun.elapsed().as_secs(),
+        lost.len(),
+        doubled.len()
+    );
     assert!(injected > 0, "no call to the API server was let fail");
-    for task in &passed.tasks {
-        let (status, expected) = (world.status(task), part(task, 1));
-        let right = match expected {
-            _ if passed.aborted.contains(task) && status == "stopped" => true,
-            Part::Fails | Part::DiesSilently | Part::DiesBefore => status == "failed",
-            Part::Completes(_) | Part::Held | Part::IsDeletedBefore | Part::IsDeleted => {
-                status == "completed"
-            }
-        };
-        assert!(right, "{task}, {expected:?}, is {status}");
-    }
+    assert!(lost.is_empty(), "{lost:#?}");
+    assert!(doubled.is_empty(), "{doubled:?}");
     // A few tasks that wait for quiet times are as long as many that do not, and so is a busy machine: the pace of the
     // short form says nothing.
     assert!(

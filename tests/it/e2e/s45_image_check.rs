@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::s17_closed_network::certificates;
 use super::taken::{nowhere, taken};
 use super::world::{Proc, World, wait};
 use crate::git::servers::free_port;
@@ -26,15 +28,33 @@ struct Registry {
 
 impl Registry {
     fn start(world: &World) -> Self {
-        let address = format!("127.0.0.1:{}", free_port("127.0.0.1"));
+        Self::listening(world, "127.0.0.1", None)
+    }
+
+    /// One by TLS, and the file of the authority that vouches for it. It listens where pods see this machine: an address
+    /// that is the controller's own is spoken to without TLS.
+    fn with_tls(world: &World) -> (Self, PathBuf) {
+        let folder = world.dir.path().join("authority");
+        fs::create_dir_all(&folder).expect("folder is made");
+        certificates(&folder, &world.place.gateway);
+        let files = json!({"certificate": folder.join("cert.pem"), "key": folder.join("key.pem")});
+        let registry = Self::listening(world, &world.place.gateway, Some(files));
+        (registry, folder.join("ca.crt"))
+    }
+
+    fn listening(world: &World, host: &str, tls: Option<Value>) -> Self {
+        let address = format!("{host}:{}", free_port(host));
         let folder = world.dir.path().join("registry");
         fs::create_dir_all(&folder).expect("folder is made");
         fs::write(folder.join("htpasswd"), HTPASSWD).expect("htpasswd is written");
-        let config = json!({
+        let mut config = json!({
             "version": "0.1", "storage": {"filesystem": {"rootdirectory": folder.join("data")}},
             "http": {"addr": address}, "log": {"level": "error"},
             "auth": {"htpasswd": {"realm": "test", "path": folder.join("htpasswd")}},
         });
+        if let Some(files) = tls {
+            config["http"]["tls"] = files;
+        }
         let path = folder.join("config.yml");
         fs::write(&path, config.to_string()).expect("configuration is written");
         let mut command = Command::new("docker-registry");
@@ -182,7 +202,7 @@ fn bind(world: &World, check: &str, secrets: &Value) {
         &["gpu"],
         &json!({
             "imageCheck": check, "limits": {"maxConcurrent": 20}, "template": template,
-            "overrides": {"image": {"allow": ["127.0.0.1:*"]}},
+            "overrides": {"image": {"allow": ["127.0.0.1:*", format!("{}:*", world.place.gateway)]}},
         }),
     );
 }
@@ -353,6 +373,42 @@ fn without_a_pull_secret_a_private_image_is_told_by_warn_refused_by_enforce_and_
         taken(&world).contains(&unasked).then_some(())
     });
     assert!(!world.job_of(&unasked).to_string().contains("imageCheck"));
+}
+
+#[test]
+fn a_registry_by_tls_is_believed_by_the_ca_bundle_of_the_controller_and_else_told_as_unchecked() {
+    let mut world = World::new("s45tls");
+    let (registry, authority) = Registry::with_tls(&world);
+    pull_secret(&world, &[&registry.address]);
+    world.start_controller();
+    world.queue("gpu");
+    bind(&world, "Enforce", &json!([{"name": "pull"}]));
+    let image = format!("{}/team/missing:1", registry.address);
+    let unchecked = with_image(&world, &image);
+    wait("it goes unchecked", 60, || {
+        taken(&world).contains(&unchecked).then_some(())
+    });
+    // What its pod tells in its log, too.
+    let job = world.job_of(&unchecked).to_string();
+    for words in [
+        "the image was not checked beforehand",
+        "invalid peer certificate: UnknownIssuer",
+        "--registry-ca",
+    ] {
+        assert!(job.contains(words), "{job}");
+    }
+    world.kill_controller();
+    let authority = authority.display().to_string();
+    world
+        .environment
+        .push(("TRAINYARD_REGISTRY_CA".to_owned(), authority));
+    world.start_controller();
+    let refused = with_image(&world, &image);
+    wait("the registry is believed: it has no such image", 60, || {
+        (world.status(&refused) == "failed").then_some(())
+    });
+    let told = message(&world, &refused);
+    assert!(told.contains("does not exist in its registry"), "{told}");
 }
 
 fn manifest_digest(registry: &Registry) -> String {

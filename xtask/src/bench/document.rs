@@ -38,9 +38,13 @@ fn with_section(document: &str, part: &str, text: &str) -> String {
     format!("{head}{gap}{begin}{text}{end}{tail}")
 }
 
+/// A part that is written by hand, and that every run leaves alone: the last outputs of scenarios in their long form.
+const LONG_FORMS: &str = "long forms";
+
 /// The document anew with this table, and with the parts that it has had.
 pub fn whole(table: &str, before: &str) -> String {
-    PARTS.iter().fold(document(table), |text, part| {
+    let parts = PARTS.into_iter().chain([LONG_FORMS]);
+    parts.fold(document(table), |text, part| {
         with_section(&text, part, section(before, part))
     })
 }
@@ -192,5 +196,21 @@ mod tests {
             assert_eq!(alone, ["controller", SERVER].contains(&part), "{text}");
         }
         assert!(whole("| figure |\n", "").contains("These are ours alone."));
+    }
+
+    #[test]
+    fn what_is_written_by_hand_outlives_every_run() {
+        let path = crate::dirs::repository().join("docs/benchmarks.md");
+        let before = fs::read_to_string(path).unwrap();
+        let by_hand = section(&before, LONG_FORMS);
+        for scenario in ["S10", "S31", "S32", "S35"] {
+            assert!(by_hand.contains(scenario), "{scenario} in {by_hand:?}");
+        }
+        let all = whole("| a table |\n", &before);
+        assert!(all.contains("| a table |"), "{all}");
+        let one = with_section(&all, "controller", "new\n");
+        for after in [&all, &one] {
+            assert_eq!(section(after, LONG_FORMS), by_hand);
+        }
     }
 }

@@ -7,21 +7,17 @@ mod claim;
 mod end;
 mod last_events;
 
-use kube::runtime::events::{Recorder, Reporter};
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 use wiremock::matchers::path;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use self::api_server::Cluster;
 use super::*;
 use crate::claim::{Admission, Entry, JobsFact, OnInterruption, OnPendingTimeout};
-use crate::controller::mirror::{Mirror, Wakers};
-use crate::controller::tests::{TASK, id, identity, job, job_name, queue};
-use crate::controller::{Own, verdict};
+use crate::controller::tests::{TASK, context, id, identity, job, job_name, queue};
+use crate::controller::verdict;
 use crate::render;
 use crate::task::WorkerId;
-use crate::telemetry::metrics::Metrics;
 
 fn ended(mut job: Value) -> Value {
     job["status"] = json!({"conditions": [{"type": "Failed", "status": "True"}]});
@@ -64,38 +60,7 @@ impl Stage {
         let (cluster, server) = (Cluster::default(), MockServer::start().await);
         let credentials = api::Credentials::keys("key", "secret");
         let client = api::Client::new(api::Settings::new(server.uri(), credentials, "w")).unwrap();
-        let (kube, wakers) = (cluster.client(), Wakers::default());
-        let context = Context {
-            jobs: Mirror::new(wakers.clone()),
-            pods: Mirror::new(wakers.clone()),
-            wakers,
-            nodes: crate::controller::nodes::Nodes::new(kube.clone(), CancellationToken::new()),
-            images: crate::controller::images::Images::with_defaults(kube.clone()),
-            servers: crate::controller::together::Servers::default(),
-            shares: crate::controller::lease::Shares::new("me"),
-            metrics: Metrics::new().unwrap(),
-            throttle: crate::controller::throttle::Throttle::default(),
-            recorder: Recorder::new(
-                kube.clone(),
-                Reporter {
-                    controller: "t".into(),
-                    instance: None,
-                },
-            ),
-            kube,
-            writes: tokio::sync::Semaphore::new(1),
-            settings: Own {
-                server: None,
-                default_image: None,
-                images: render::Settings {
-                    image: "i".into(),
-                    image_pull_policy: None,
-                    image_pull_secrets: Vec::new(),
-                },
-                worker: "trainyard".into(),
-                identity: "me".into(),
-            },
-        };
+        let context = context(cluster.client());
         let stage = Self {
             cluster,
             server,

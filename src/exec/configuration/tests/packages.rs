@@ -5,6 +5,9 @@ use crate::task::Task;
 
 const PUBLIC: &str = "https://download.pytorch.org/whl/{}";
 
+/// Variables and their values.
+type Set = &'static [(&'static str, &'static str)];
+
 /// Whether what came of a text is as expected.
 type Holds = fn(&Options) -> bool;
 
@@ -141,16 +144,16 @@ fn no_index_of_pytorch_is_asked_beside_one_of_ones_own_unless_it_is_named() {
     let of_agent = "agent.package_manager.extra_index_url_template: \"http://whl/cu{}/\"";
     let of_ours = "agent.package_manager.extra_index_url_template: \"http://whl/{}\"";
     let none = "agent.package_manager.pytorch_resolve: none";
-    let own = [("PIP_INDEX_URL", "http://own")];
-    let cases: [(&str, &[(&str, &str)], bool, Option<&str>); 8] = [
+    let own: Set = &[("PIP_INDEX_URL", "http://own")];
+    let cases: [(&str, Set, bool, Option<&str>); 8] = [
         ("", &[], false, Some(PUBLIC)),
-        ("", &own, false, None),
+        ("", own, false, None),
         ("", &[("UV_OFFLINE", "1")], false, None),
         ("", &[("PIP_INDEX_URL", "")], false, Some(PUBLIC)),
         ("", &[], true, None),
-        (of_ours, &own, true, Some("http://whl/{}")),
+        (of_ours, own, true, Some("http://whl/{}")),
         // As the agent has it, the number alone.
-        (of_agent, &own, true, Some("http://whl/{}/")),
+        (of_agent, own, true, Some("http://whl/{}/")),
         (none, &[], false, None),
     ];
     for (text, set, indexed, expected) in cases {
