@@ -18,12 +18,11 @@ fn listen(host: &str, words: Option<&'static str>) -> String {
     let listener = TcpListener::bind((host, 0)).expect("the silent server binds");
     let address = listener.local_addr().expect("it has an address");
     thread::spawn(move || {
-        let taken = listener.incoming().map(|stream| {
+        let taken = listener.incoming().inspect(|stream| {
             if let (Ok(mut stream), Some(words)) = (stream.as_ref(), words) {
                 let _ = BufReader::new(stream).read_line(&mut String::new());
                 let _ = stream.write_all(words.as_bytes());
             }
-            stream
         });
         let kept: Vec<_> = taken.collect();
         drop(kept);

@@ -59,8 +59,8 @@ mod tests {
     fn a_look_comes_each_second_and_each_quarter_of_one_while_something_is_on_its_way() {
         let millis = |admitted, busy, retiring| {
             let passed = Passed {
-                admitted,
                 busy,
+                admitted,
                 ..Passed::default()
             };
             after(&passed, retiring).as_millis()

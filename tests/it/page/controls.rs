@@ -82,6 +82,9 @@ struct Control {
     names: Vec<String>,
 }
 
+/// Finds names, and how a test refers to each.
+type Named = (Regex, fn(String) -> String);
+
 /// What finds the controls of a source.
 struct Finder {
     element: Regex,
@@ -89,7 +92,7 @@ struct Finder {
     field: Regex,
     words_behind: Regex,
     /// Whatever has its name in one place, and how a test refers to it.
-    plain: Vec<(Regex, fn(String) -> String)>,
+    plain: Vec<Named>,
     confirm: Regex,
     word: Regex,
     choice: Regex,
