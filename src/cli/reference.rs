@@ -123,7 +123,7 @@ mod tests {
         let text = reference();
         for line in [
             "## `trainyard explain task`",
-            "| `ID` | Id of the task. Needed. |",
+            "| `ID\\|FILE` | Id of the task, or a file with its document as JSON: then neither server nor cluster is asked. Needed. |",
             "| `-o`, `--output OUTPUT` | Form of the answer. One of `text`, `json`. Default: `text`. |",
             "| `--binding FILE\\|NAME` | File with a QueueBinding as YAML or JSON, or the name of one in the cluster. Needed. |",
             "All flags of `trainyard controller` as well.",
