@@ -10,8 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::outcome::{Exit, Interrupt};
-use super::relay;
+use super::outcome::Interrupt;
 use super::settings::Settings;
 use crate::api::{Client, Error, Facts};
 use crate::task::{STOPPING, Status, WorkerId};
@@ -78,15 +77,9 @@ pub async fn look(
     })
 }
 
-/// Why a process has ended by a signal that we passed on, if its task says so: where an image has a STOPSIGNAL of its own,
-/// that is what comes in place of SIGTERM.
-pub async fn behind(exit: Exit, client: &Client, settings: &Settings) -> Option<Interrupt> {
-    match exit {
-        Exit::Signal(number) if relay::passes_on(number) => {
-            look(client, settings, QUESTION).await.ok().flatten()
-        }
-        Exit::Signal(_) | Exit::Code(_) => None,
-    }
+/// What the task itself says of a run that may have been told to end by another signal than SIGTERM.
+pub async fn behind(client: &Client, settings: &Settings) -> Option<Interrupt> {
+    look(client, settings, QUESTION).await.ok().flatten()
 }
 
 /// What a task's state means for its run by `worker`.
