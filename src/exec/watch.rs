@@ -118,7 +118,7 @@ async fn wait_for_callback(client: &Client, settings: &Settings, most: Duration)
         }
         match asked {
             Some(asked) if start.elapsed() >= asked.min(most) => return,
-            None if unanswered >= CALLBACK_QUESTIONS => return,
+            None if unanswered >= CALLBACK_QUESTIONS || start.elapsed() >= most => return,
             Some(_) | None => sleep(CALLBACK_POLL).await,
         }
     }
