@@ -43,12 +43,7 @@ pub async fn watch(
         }
     };
     if interrupt == Interrupt::Abort {
-        let most = if terminated.is_cancelled() {
-            settings.grace
-        } else {
-            settings.callback_most
-        };
-        wait_for_callback(client, settings, most).await;
+        wait_for_callback(client, settings, terminated).await;
     }
     interrupts.send_replace(Some(interrupt));
 }
@@ -101,7 +96,7 @@ fn judge(
 }
 
 /// Gives an SDK abort callback its time: it runs while the status still says `stopping`.
-async fn wait_for_callback(client: &Client, settings: &Settings, most: Duration) {
+async fn wait_for_callback(client: &Client, settings: &Settings, terminated: &CancellationToken) {
     let start = Instant::now();
     // A server that is away for a moment says nothing about the callback: what it said before holds.
     let (mut asked, mut unanswered) = (None, 0);
@@ -116,6 +111,12 @@ async fn wait_for_callback(client: &Client, settings: &Settings, most: Duration)
             Ok(Ok(_)) => return,
             Ok(Err(_)) | Err(_) => unanswered += 1,
         }
+        // The pod may be told to end meanwhile.
+        let most = if terminated.is_cancelled() {
+            settings.grace
+        } else {
+            settings.callback_most
+        };
         match asked {
             Some(asked) if start.elapsed() >= asked.min(most) => return,
             None if unanswered >= CALLBACK_QUESTIONS || start.elapsed() >= most => return,
