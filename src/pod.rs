@@ -64,6 +64,8 @@ pub mod env {
     pub const WORKER: &str = "TRAINYARD_WORKER";
     /// Seconds between SIGTERM and SIGKILL of the user's process group.
     pub const GRACE: &str = "TRAINYARD_GRACE_SECONDS";
+    /// Seconds that the pod has to end, where the template gives it more than `pod::GRACE_MARGIN` beyond that.
+    pub const POD_GRACE: &str = "TRAINYARD_POD_GRACE_SECONDS";
     /// `auto`, `uv`, `pip`, `poetry`, `conda`, `none`.
     pub const MANAGER: &str = "TRAINYARD_ENVIRONMENT_MANAGER";
     /// Package index URL; absent: the image's own settings.
@@ -171,11 +173,18 @@ pub struct Termination {
     /// Number of a fault (XID) that a GPU itself had while the run failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub xid: Option<u64>,
+    /// Whether a signal to the container was passed on to the user's process not long before its end. It may be how the
+    /// pod was told to end, so the task's status is left to whoever sees the pod.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub signalled: bool,
 }
 
 /// The start fence has to be over this long after its first call was begun; later: lost race, nothing is run. The
 /// quiet time of the claim covers it.
 pub const FENCE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What the pod has beyond the grace of the user's process: the executor reports, the sidecar sends the last lines.
+pub const GRACE_MARGIN: Duration = Duration::from_secs(30);
 
 /// How long a pod may take to end by itself once its task has ended without it (the SDK has completed it, or a user has
 /// ended it), beside the grace of the user's process: the executor finds out, sends the last lines and takes its leave,

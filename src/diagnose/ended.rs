@@ -129,6 +129,12 @@ fn told(
     end: Option<&ContainerStateTerminated>,
 ) -> Diagnosis {
     let sentence = one_line(&said.message);
+    // The signal was the image's own stop signal.
+    if said.signalled
+        && let Some(taken) = taken_away(job, pod)
+    {
+        return taken;
+    }
     match said.outcome.as_str() {
         "completed" => Diagnosis::new(
             Category::Completed,
@@ -154,13 +160,18 @@ fn told(
             Diagnosis::failed(category, sentence)
         }
         "lost-race" => Diagnosis::interrupted(Category::LostRace, sentence),
-        "interrupted" => deadline(job)
-            .or_else(|| pod.and_then(over_its_limit))
-            .or_else(|| pod.and_then(disruption))
-            .or_else(|| pod.and_then(deleted))
+        "interrupted" => taken_away(job, pod)
             .unwrap_or_else(|| Diagnosis::interrupted(Category::TakenOver, sentence)),
         _ => Diagnosis::interrupted(Category::Executor, sentence),
     }
+}
+
+/// The pod was told to end, and by whom.
+fn taken_away(job: &Job, pod: Option<&Pod>) -> Option<Diagnosis> {
+    deadline(job)
+        .or_else(|| pod.and_then(over_its_limit))
+        .or_else(|| pod.and_then(disruption))
+        .or_else(|| pod.and_then(deleted))
 }
 
 /// Nothing was told: what can be seen from outside.
@@ -260,15 +271,12 @@ fn container(pod: &Pod, end: &ContainerStateTerminated) -> Diagnosis {
             "the container ended with exit code 0",
         ),
         (_, 137) => killed(pod, &on),
-        (_, 143) if deleted(pod).is_some() => deleted(pod)
-            .unwrap_or_else(|| Diagnosis::interrupted(Category::PodDeleted, "the pod was deleted")),
-        (_, code) if (129..=192).contains(&code) => Diagnosis::failed(
-            Category::Signal,
-            format!(
-                "the container's first process was ended by signal {}",
-                code - 128
-            ),
-        ),
+        // Where it is not process 1 of its container, an image's own stop signal ends it.
+        (_, code) if (129..=192).contains(&code) => deleted(pod).unwrap_or_else(|| {
+            let signal = code - 128;
+            let sentence = format!("the container's first process was ended by signal {signal}");
+            Diagnosis::failed(Category::Signal, sentence)
+        }),
         (_, code) => Diagnosis::failed(
             Category::ExitCode,
             format!("the container ended with exit code {code}"),

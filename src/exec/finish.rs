@@ -61,6 +61,11 @@ impl Closing<'_> {
         let tried_again = outcome.report == Report::Failed && self.settings.tried_again;
         if tried_again {
             self.note(&format!("{}; it is tried again", outcome.message));
+        } else if outcome.signalled {
+            self.note(&format!(
+                "{}, after a signal to its container: an interruption if the pod was being ended",
+                outcome.message
+            ));
         } else if outcome.report != Report::Completed {
             self.note(&outcome.message);
         }
@@ -245,6 +250,7 @@ pub fn disowned(end: &End) -> bool {
         End::Exited {
             interrupt: None, ..
         }
+        | End::Signalled(_)
         | End::Unprepared(_)
         | End::Unstartable(_) => false,
     }
@@ -275,6 +281,7 @@ fn unreported(outcome: &str, message: &str) -> Termination {
         last_lines: Vec::new(),
         first_line: None,
         xid: None,
+        signalled: false,
     }
 }
 

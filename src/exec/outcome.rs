@@ -99,6 +99,9 @@ pub enum End {
         interrupt: Option<Interrupt>,
         killed: bool,
     },
+    /// The user's process ended not long after a signal that was passed on to it: only the pod tells whether it was being
+    /// ended by that.
+    Signalled(Exit),
     /// Interrupted before the user's process began.
     Interrupted(Interrupt),
     /// Code or environment could not be prepared, in one sentence.
@@ -130,6 +133,8 @@ pub struct Outcome {
     word: &'static str,
     /// A fault of a GPU itself that may be why it failed.
     xid: Option<Xid>,
+    /// A signal that came from outside may be behind it.
+    pub signalled: bool,
 }
 
 /// Facts about the memory of the container, for the sentence about a kill.
@@ -164,6 +169,11 @@ pub fn outcome(end: &End, memory: Memory, node: Option<&str>) -> Outcome {
             interrupt: None,
             ..
         } => exited(*exit, memory, node),
+        End::Signalled(exit) => Outcome {
+            report: Report::Nothing,
+            signalled: true,
+            ..exited(*exit, memory, node)
+        },
         End::Interrupted(interrupt) => interrupted(interrupt, " before its code was started"),
         End::Unprepared(sentence) => failed(
             "preparation failed",
@@ -191,6 +201,7 @@ fn exited(exit: Exit, memory: Memory, node: Option<&str>) -> Outcome {
             exit: Some(exit),
             word: "completed",
             xid: None,
+            signalled: false,
         };
     }
     let mut sentence = match exit {
@@ -240,6 +251,7 @@ fn interrupted(interrupt: &Interrupt, how: &str) -> Outcome {
         exit: None,
         word,
         xid: None,
+        signalled: false,
     }
 }
 
@@ -253,6 +265,7 @@ fn failed(reason: &str, sentence: &str, code: i32, exit: Option<Exit>) -> Outcom
         exit,
         word: "failed",
         xid: None,
+        signalled: false,
     }
 }
 
@@ -303,6 +316,7 @@ impl Outcome {
             last_lines: newest(last_lines, TERMINATION_LINES_BYTES),
             first_line: None,
             xid: self.xid.map(|xid| xid.number),
+            signalled: self.signalled,
         }
     }
 }
@@ -505,6 +519,26 @@ mod tests {
         }
         assert!(Interrupt::Ended(Status::Created).disowns());
         assert!(!Interrupt::Ended(Status::Stopped).disowns());
+    }
+
+    #[test]
+    fn an_end_after_a_signal_is_told_and_left_to_who_sees_the_pod() {
+        for (exit, word, code) in [
+            (Exit::Signal(3), "failed", 131),
+            (Exit::Code(1), "failed", 1),
+            (Exit::Code(0), "completed", 0),
+        ] {
+            let outcome = outcome(&End::Signalled(exit), Memory::default(), None);
+            assert_eq!((outcome.report, outcome.code), (Report::Nothing, code));
+            let told = outcome.termination(&[], false);
+            assert!(told.signalled && !told.reported);
+            assert_eq!(told.outcome, word);
+        }
+        assert!(
+            !exited_with(Exit::Signal(3))
+                .termination(&[], true)
+                .signalled
+        );
     }
 
     #[test]

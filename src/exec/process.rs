@@ -7,7 +7,7 @@
 //!           deadline file, SIGTERM to the group ──grace──▶ SIGKILL to the group
 //! ```
 //!
-//! Other signals that a script may have a use for go to the group as they come (see [`super::relay`]).
+//! Other signals that a script may have a use for go to its group as they come (see [`super::relay`]).
 //!
 //! The deadline file tells a training how much time it has for its checkpoint: its first line is the time of the SIGKILL
 //! in seconds since 1970, its second says why. It is there before the signal comes.
@@ -34,7 +34,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, interval, sleep};
 
 use super::outcome::{Exit, Interrupt};
-use super::relay::{self, Relay};
+use super::relay::Relay;
 use super::spool::{Spool, write_shared};
 
 /// How often orphans are looked for.
@@ -69,14 +69,21 @@ pub struct Runner<'a> {
 impl Runner<'_> {
     /// Starts `command` with the spool as its stdout and stderr and waits for its end. An error means that it could not
     /// be started.
-    pub async fn run(&mut self, mut command: Command) -> io::Result<Ended> {
+    pub async fn run(&mut self, command: Command) -> io::Result<Ended> {
+        self.run_heard(command, &mut Relay::default()).await
+    }
+
+    /// The same for a command that the signals are for which the relay hears.
+    pub async fn run_heard(
+        &mut self,
+        mut command: Command,
+        relay: &mut Relay,
+    ) -> io::Result<Ended> {
         command
             .stdin(Stdio::null())
             .stdout(self.spool.handle()?)
             .stderr(self.spool.handle()?)
             .process_group(0);
-        // Before there is a process that a signal could be meant for.
-        let mut relay = Relay::listen()?;
         let mut child = command.spawn()?;
         let Some(group) = child
             .id()
@@ -91,7 +98,7 @@ impl Runner<'_> {
             tokio::select! {
                 status = child.wait() => return Ok(Ended::Itself(exit_of(status?))),
                 () = interrupted(&mut self.interrupts) => break,
-                signal = relay.next() => relay::pass_on(signal, group),
+                signal = relay.next() => relay.pass_on(signal, group),
                 _ = reap.tick() => reaper.turn(group),
             }
         }
@@ -99,7 +106,7 @@ impl Runner<'_> {
     }
 
     /// Ends the group: SIGTERM, grace, SIGKILL.
-    async fn stop(&self, mut child: Child, group: Pid, mut relay: Relay) -> io::Result<Ended> {
+    async fn stop(&self, mut child: Child, group: Pid, relay: &mut Relay) -> io::Result<Ended> {
         self.tell_deadline();
         let _ = killpg(group, Signal::SIGTERM);
         let deadline = Instant::now() + self.grace;
@@ -112,7 +119,7 @@ impl Runner<'_> {
                 break;
             }
             tokio::select! {
-                signal = relay.next() => relay::pass_on(signal, group),
+                signal = relay.next() => relay.pass_on(signal, group),
                 () = sleep(GROUP_POLL) => {}
             }
         }

@@ -2,14 +2,20 @@
 //!
 //! SIGTERM and SIGINT end the run (see [`super::watch`]). Left out is what stops a process until somebody at a terminal
 //! lets it go on (SIGTSTP, SIGTTIN, SIGTTOU), and what tells of a fault or a timer of our own.
+//!
+//! One of these may be the STOPSIGNAL of the image: then it comes in place of SIGTERM where the pod is being ended, and
+//! nothing in the container tells it from one that somebody has sent. So the end of a process that follows it is left to
+//! the controller, who sees the pod (`diagnose::ended`).
 
 use std::future::poll_fn;
 use std::io;
 use std::task::Poll;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::signal::unix::{self, SignalKind};
+use tokio::time::Instant;
 
 /// What is passed on.
 const PASSED: [Signal; 6] = [
@@ -21,10 +27,12 @@ const PASSED: [Signal; 6] = [
     Signal::SIGCONT,
 ];
 
-/// Hears the signals that are for the task.
-#[derive(Debug)]
+/// Hears the signals that are for the task; by default none.
+#[derive(Debug, Default)]
 pub struct Relay {
     streams: Vec<(Signal, unix::Signal)>,
+    /// When one that may end a process was passed on last.
+    last: Option<Instant>,
 }
 
 impl Relay {
@@ -37,7 +45,10 @@ impl Relay {
                 unix::signal(kind).map(|stream| (signal, stream))
             })
             .collect::<io::Result<Vec<_>>>()?;
-        Ok(Self { streams })
+        Ok(Self {
+            streams,
+            last: None,
+        })
     }
 
     /// The next one that comes.
@@ -52,15 +63,18 @@ impl Relay {
         })
         .await
     }
-}
 
-/// Hands a signal to the whole group.
-pub fn pass_on(signal: Signal, group: Pid) {
-    tracing::debug!(%signal, "passed on to the task");
-    let _ = killpg(group, signal);
-}
+    /// Hands a signal to the whole group.
+    pub fn pass_on(&mut self, signal: Signal, group: Pid) {
+        tracing::debug!(%signal, "passed on to the task");
+        if !matches!(signal, Signal::SIGWINCH | Signal::SIGCONT) {
+            self.last = Some(Instant::now());
+        }
+        let _ = killpg(group, signal);
+    }
 
-/// Whether a process that died of this signal may have got it from us.
-pub fn passes_on(number: i32) -> bool {
-    PASSED.iter().any(|signal| *signal as i32 == number)
+    /// Whether one that may end a process was passed on within this time.
+    pub fn has_passed_on(&self, within: Duration) -> bool {
+        self.last.is_some_and(|last| last.elapsed() <= within)
+    }
 }

@@ -53,6 +53,8 @@ pub struct Settings {
     pub pending_queue: QueueId,
     pub worker: WorkerId,
     pub grace: Duration,
+    /// How long Kubernetes waits for the pod's end.
+    pub pod_grace: Duration,
     pub manager: String,
     pub index_url: Option<String>,
     /// Largest size of the cache in bytes, if it outlives the pod.
@@ -113,6 +115,8 @@ impl Settings {
                 .cloned()
         };
         let need = |name| find(name).ok_or(Error::Missing(name));
+        let grace = seconds(env::GRACE, find(env::GRACE), DEFAULT_GRACE)?;
+        let least = grace.saturating_add(pod::GRACE_MARGIN);
         Ok(Self {
             layout: Layout::of(&inherited),
             task: parse(
@@ -131,7 +135,8 @@ impl Settings {
                 "expected 32 lower-case hexadecimal digits",
             )?,
             worker: WorkerId(need(env::WORKER)?),
-            grace: seconds(env::GRACE, find(env::GRACE), DEFAULT_GRACE)?,
+            grace,
+            pod_grace: seconds(env::POD_GRACE, find(env::POD_GRACE), least)?,
             manager: find(env::MANAGER).unwrap_or_else(|| "auto".to_owned()),
             index_url: find(env::INDEX_URL),
             cache_limit: find(env::CACHE_LIMIT)
@@ -351,6 +356,7 @@ mod tests {
             Settings::from_variables(variables(&[("TRAINYARD_GRACE_SECONDS", "5")])).unwrap();
         assert_eq!(settings.attempt, Attempt(2));
         assert_eq!(settings.grace, Duration::from_secs(5));
+        assert_eq!(settings.pod_grace, Duration::from_secs(35));
         assert_eq!(settings.report_period, DEFAULT_REPORT_PERIOD);
         assert_eq!(settings.layout.spool(), Path::new(pod::SPOOL));
     }

@@ -11,8 +11,9 @@ use tokio_util::task::TaskTracker;
 use super::echo::Echo;
 use super::fence::{self, Verdict};
 use super::finish::{self, Closing};
-use super::outcome::{End, Interrupt};
+use super::outcome::{End, Exit, Interrupt};
 use super::process::{Ended, Runner, adopt_orphans, interrupted};
+use super::relay::Relay;
 use super::settings::Settings;
 use super::spool::Spool;
 use super::statistics::Statistics;
@@ -167,10 +168,18 @@ async fn attempt(
         .get_program()
         .to_string_lossy()
         .into_owned();
-    match runner.run(command).await {
+    // Before there is a process that a signal could be meant for.
+    let mut relay = match Relay::listen() {
+        Ok(relay) => relay,
+        Err(error) => return End::Unstartable(format!("could not listen to signals: {error}")),
+    };
+    match runner.run_heard(command, &mut relay).await {
+        Ok(Ended::Itself(exit)) if relay.has_passed_on(settings.pod_grace) => {
+            signalled(exit, client, settings).await
+        }
         Ok(Ended::Itself(exit)) => End::Exited {
             exit,
-            interrupt: watch::behind(exit, client, settings).await,
+            interrupt: None,
             killed: false,
         },
         Ok(Ended::Interrupted { exit, killed }) => End::Exited {
@@ -179,5 +188,19 @@ async fn attempt(
             killed,
         },
         Err(error) => End::Unstartable(format!("could not start {program}: {error}")),
+    }
+}
+
+/// The end of a process that a signal was passed on to: its pod may have been told to end by it.
+async fn signalled(exit: Exit, client: &Client, settings: &Settings) -> End {
+    let interrupt = match watch::behind(client, settings).await {
+        Some(interrupt @ Interrupt::Ended(_)) if !interrupt.disowns() => None,
+        None => return End::Signalled(exit),
+        interrupt => interrupt,
+    };
+    End::Exited {
+        exit,
+        interrupt,
+        killed: false,
     }
 }

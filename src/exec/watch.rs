@@ -10,8 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::outcome::{Exit, Interrupt};
-use super::relay;
+use super::outcome::Interrupt;
 use super::settings::Settings;
 use crate::api::{Client, Error, Facts};
 use crate::task::{STOPPING, Status, WorkerId};
@@ -44,12 +43,7 @@ pub async fn watch(
         }
     };
     if interrupt == Interrupt::Abort {
-        let most = if terminated.is_cancelled() {
-            settings.grace
-        } else {
-            settings.callback_most
-        };
-        wait_for_callback(client, settings, most).await;
+        wait_for_callback(client, settings, terminated).await;
     }
     interrupts.send_replace(Some(interrupt));
 }
@@ -78,15 +72,9 @@ pub async fn look(
     })
 }
 
-/// Why a process has ended by a signal that we passed on, if its task says so: where an image has a STOPSIGNAL of its own,
-/// that is what comes in place of SIGTERM.
-pub async fn behind(exit: Exit, client: &Client, settings: &Settings) -> Option<Interrupt> {
-    match exit {
-        Exit::Signal(number) if relay::passes_on(number) => {
-            look(client, settings, QUESTION).await.ok().flatten()
-        }
-        Exit::Signal(_) | Exit::Code(_) => None,
-    }
+/// What the task itself says of a run that may have been told to end by another signal than SIGTERM.
+pub async fn behind(client: &Client, settings: &Settings) -> Option<Interrupt> {
+    look(client, settings, QUESTION).await.ok().flatten()
 }
 
 /// What a task's state means for its run by `worker`.
@@ -108,7 +96,7 @@ fn judge(
 }
 
 /// Gives an SDK abort callback its time: it runs while the status still says `stopping`.
-async fn wait_for_callback(client: &Client, settings: &Settings, most: Duration) {
+async fn wait_for_callback(client: &Client, settings: &Settings, terminated: &CancellationToken) {
     let start = Instant::now();
     // A server that is away for a moment says nothing about the callback: what it said before holds.
     let (mut asked, mut unanswered) = (None, 0);
@@ -123,9 +111,15 @@ async fn wait_for_callback(client: &Client, settings: &Settings, most: Duration)
             Ok(Ok(_)) => return,
             Ok(Err(_)) | Err(_) => unanswered += 1,
         }
+        // The pod may be told to end meanwhile.
+        let most = if terminated.is_cancelled() {
+            settings.grace
+        } else {
+            settings.callback_most
+        };
         match asked {
             Some(asked) if start.elapsed() >= asked.min(most) => return,
-            None if unanswered >= CALLBACK_QUESTIONS => return,
+            None if unanswered >= CALLBACK_QUESTIONS || start.elapsed() >= most => return,
             Some(_) | None => sleep(CALLBACK_POLL).await,
         }
     }

@@ -19,6 +19,17 @@ pub(super) fn grace_seconds(inputs: &Inputs<'_>) -> u64 {
     inputs.spec.lifecycle.abort_grace_period.whole_seconds()
 }
 
+/// Seconds that the pod has to end: more than the user's process, or what the template says if that is longer.
+pub(super) fn pod_grace_seconds(inputs: &Inputs<'_>) -> u64 {
+    let of_template = inputs.template.spec.get("terminationGracePeriodSeconds");
+    let of_template = of_template.and_then(Value::as_u64).unwrap_or(0);
+    least_pod_grace_seconds(inputs).max(of_template)
+}
+
+fn least_pod_grace_seconds(inputs: &Inputs<'_>) -> u64 {
+    grace_seconds(inputs).saturating_add(pod::GRACE_MARGIN.as_secs())
+}
+
 /// What all three containers get: who they are, and the server.
 pub(super) fn common(inputs: &Inputs<'_>) -> Vec<Value> {
     let server = inputs.server;
@@ -78,6 +89,10 @@ pub(super) fn run(inputs: &Inputs<'_>) -> Vec<Value> {
         (env::SETUP_SCRIPT, &environment.setup_script),
     ] {
         variables.extend(value.as_deref().map(|value| plain(name, value)));
+    }
+    let grace = pod_grace_seconds(inputs);
+    if grace > least_pod_grace_seconds(inputs) {
+        variables.push(plain(env::POD_GRACE, &grace.to_string()));
     }
     // The last attempt reports its own end.
     if i64::from(inputs.failures) < i64::from(inputs.spec.lifecycle.max_failures) {

@@ -124,8 +124,6 @@ impl Rendered {
     }
 }
 
-/// Seconds that the pod has beyond the user's grace: the executor reports, the sidecar sends the last lines.
-const GRACE_MARGIN_SECONDS: u64 = 30;
 /// The longest name that is kept as an annotation, in bytes.
 const LONGEST_NAME: usize = 512;
 /// The most nodes of earlier attempts that are avoided.
@@ -250,15 +248,8 @@ fn pod_fields(spec: &mut Map<String, Value>, inputs: &Inputs<'_>, volumes: Vec<V
             .collect();
         secrets.extend(new);
     }
-    let grace = environment::grace_seconds(inputs) + GRACE_MARGIN_SECONDS;
-    let of_template = spec
-        .get("terminationGracePeriodSeconds")
-        .and_then(Value::as_u64)
-        .unwrap_or(0);
-    spec.insert(
-        "terminationGracePeriodSeconds".into(),
-        json!(grace.max(of_template)),
-    );
+    let grace = environment::pod_grace_seconds(inputs);
+    spec.insert("terminationGracePeriodSeconds".into(), json!(grace));
     spec.insert("restartPolicy".into(), json!("Never"));
     spec.insert(
         "serviceAccountName".into(),

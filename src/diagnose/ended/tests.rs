@@ -1,3 +1,4 @@
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 use super::*;
@@ -363,6 +364,71 @@ fn each_end_has_its_category_and_fault() {
             found.sentence
         );
     }
+}
+
+/// As with an image whose STOPSIGNAL is one that a script may also get from somebody.
+#[test]
+fn an_end_after_a_signal_counts_as_what_became_of_the_pod() {
+    let backoff = job("BackoffLimitExceeded");
+    let gone = |status: &Value| {
+        let mut pod = pod(status);
+        pod.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+        pod
+    };
+    let mut signalled: Value = serde_json::from_str(&said("failed", None, Some(3))).unwrap();
+    signalled["signalled"] = json!(true);
+    signalled["reported"] = json!(false);
+    let died = terminated("Error", 131, &signalled.to_string());
+    signalled["outcome"] = json!("completed");
+    let completed = terminated("Completed", 0, &signalled.to_string());
+    let mut drained = died.clone();
+    drained["conditions"] = disrupted("EvictionByEvictionAPI")["conditions"].clone();
+    for (job, pod, category, fault) in [
+        (&backoff, pod(&died), Category::Signal, Fault::Task),
+        (&backoff, pod(&completed), Category::Completed, Fault::Task),
+        (
+            &backoff,
+            pod(&drained),
+            Category::Evicted,
+            Fault::Interruption,
+        ),
+        (
+            &backoff,
+            gone(&died),
+            Category::PodDeleted,
+            Fault::Interruption,
+        ),
+        (
+            &backoff,
+            gone(&completed),
+            Category::PodDeleted,
+            Fault::Interruption,
+        ),
+        (
+            &job("DeadlineExceeded"),
+            gone(&died),
+            Category::Deadline,
+            Fault::Task,
+        ),
+        // Process 1 itself died of it.
+        (
+            &backoff,
+            gone(&terminated("Error", 131, "")),
+            Category::PodDeleted,
+            Fault::Interruption,
+        ),
+    ] {
+        let found = ended(job, Some(&pod));
+        assert_eq!(
+            (found.category, found.fault),
+            (category, fault),
+            "{found:?}"
+        );
+        assert!(!found.reported);
+    }
+    // The executor's own word for it stands where no signal came.
+    let failed = gone(&terminated("Error", 3, &said("failed", Some(3), None)));
+    assert_eq!(ended(&backoff, Some(&failed)).category, Category::ExitCode);
 }
 
 #[test]

@@ -53,10 +53,25 @@ fn labels_by_which_pods_are_found_cannot_be_taken_by_a_template() {
 
 #[test]
 fn a_longer_grace_of_the_template_is_kept() {
-    let grace = |world: World| pod(&world.render())["terminationGracePeriodSeconds"].clone();
-    assert_eq!(grace(world()), 60);
+    let grace = |world: World| {
+        let rendered = world.render();
+        let container = &pod(&rendered)["containers"][0];
+        let variables = container["env"].as_array().unwrap();
+        let told = variables
+            .iter()
+            .find(|variable| variable["name"] == "TRAINYARD_POD_GRACE_SECONDS")
+            .map(|variable| variable["value"].clone());
+        (
+            pod(&rendered)["terminationGracePeriodSeconds"].clone(),
+            told,
+        )
+    };
+    assert_eq!(grace(world()), (json!(60), None));
     let template = json!({ "spec": { "terminationGracePeriodSeconds": 600 } });
-    assert_eq!(grace(world().with_template(template)), 600);
+    assert_eq!(
+        grace(world().with_template(template)),
+        (json!(600), Some(json!("600")))
+    );
 }
 
 #[test]

@@ -83,8 +83,8 @@ fn each_ran_exactly_once(world: &World, tasks: &[String]) {
     }
 }
 
-/// Within which work goes on after a death: one period of the Lease.
-const LEASE_PERIOD: Duration = Duration::from_secs(10);
+/// Within which work goes on after a death: one period of the Lease; five of them are allowed.
+pub(super) const LEASE_PERIOD: Duration = Duration::from_secs(10);
 
 /// How many tasks the binding runs at once.
 const SLOTS: usize = 4;

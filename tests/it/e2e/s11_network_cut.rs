@@ -12,13 +12,11 @@ use std::time::{Duration, Instant};
 use kube::config::Kubeconfig;
 use serde_json::Value;
 
+use super::crash::LEASE_PERIOD;
 use super::kwok::Kwok;
 use super::played::{Part, Player, statuses};
 use super::s36_scale::enqueue;
 use super::world::{World, wait};
-
-/// Within which another replica takes over; five times of it are allowed.
-const LEASE_PERIOD: Duration = Duration::from_secs(10);
 
 /// A way to the API server that can be cut.
 struct Wire {

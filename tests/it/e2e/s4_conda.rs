@@ -2,7 +2,7 @@
 //! machine, which pods reach.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::sync::OnceLock;
@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::images;
 use super::world::{Proc, World, wait};
+use crate::git::servers::free_port;
 use crate::python::conda;
 
 /// The interpreter of the image of tasks and its version: the channel's python leads there.
@@ -65,8 +66,7 @@ impl Channel {
         let folder = world.dir.path().join("channel");
         conda::write_channel(&folder, &PYTHON);
         let host = world.place.gateway.as_str();
-        let free = TcpListener::bind((host, 0)).and_then(|free| free.local_addr());
-        let port = free.expect("a free port").port();
+        let port = free_port(host);
         let mut command = Command::new("/usr/bin/python3");
         command
             .args(["-u", "-m", "http.server", &port.to_string()])

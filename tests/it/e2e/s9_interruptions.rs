@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
+use super::images;
 use super::kwok::{Kwok, pass_fence};
 use super::s42_cache::MAKING;
 use super::world::{World, wait};
@@ -117,6 +118,46 @@ fn s46_an_evicted_training_comes_back_until_its_budget_is_spent() {
     assert!(
         reason.contains("evicted"),
         "{reason}: {}",
+        ended["status_message"]
+    );
+}
+
+/// Its pod gets SIGQUIT in place of SIGTERM, of which the training dies as if by a fault of its own.
+#[test]
+fn s46_a_training_whose_image_has_a_stop_signal_of_its_own_is_interrupted_by_it() {
+    let mut world = World::new("s46quit");
+    let context = world.dir.path().join("quit");
+    fs::create_dir(&context).expect("folder is made");
+    let text = format!("FROM {}\nSTOPSIGNAL SIGQUIT\n", world.place.task_image);
+    fs::write(context.join("Dockerfile"), text).expect("Dockerfile is written");
+    let image = images::make(&world, "quit", &context, &["--timestamp", "0"]);
+    let mut template = template(&world, &json!({}));
+    template["spec"]["containers"][0]["image"] = json!(image);
+    world.start_controller();
+    world.queue("gpu");
+    let patch = json!({"lifecycle": {"maxInterruptions": 1}, "template": template});
+    world.bind("gpu", &["gpu"], &patch);
+    let task = world.run("trainer", TRAINER, "gpu");
+    until_line(&world, &task, "attempt 1 begun");
+    evict(&world, &task);
+    until_line(&world, &task, "attempt 2 begun");
+    world.has_written(&task, "attempt 1 begun\nattempt 2 begun\n");
+    let notes = world.job_of_attempt(&task, 2)["metadata"]["annotations"].clone();
+    assert_eq!(notes["trainyard.dev/requeues"], "1", "{notes}");
+    let log = world.log(&task).join("\n");
+    assert!(
+        log.contains("ended by signal SIGQUIT, after a signal to its container"),
+        "{log}"
+    );
+    // Sent by hand it is no interruption: of those none is allowed any more, which would be told.
+    let pod = world.running_pod(&task);
+    let name = pod["metadata"]["name"].as_str().expect("pod has a name");
+    world.kubectl(&["exec", name, "-c", "task", "--", "sh", "-c", "kill -QUIT 1"]);
+    let ended = world.until_ended(&task, 120);
+    assert_eq!(ended["status"], "failed");
+    assert_eq!(
+        ended["status_reason"], "trainyard: signal",
+        "{}",
         ended["status_message"]
     );
 }

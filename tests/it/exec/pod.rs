@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use trainyard::diagnose;
+use trainyard::diagnose::{self, Diagnosis};
 
 use super::server::{Proc, Server, wait};
 use crate::python::fixture::uv;
@@ -218,9 +218,15 @@ impl<'a> Pod<'a> {
 
     /// What the controller makes of a task's container that has ended with this code.
     pub fn category(&self, code: i32) -> &'static str {
+        let diagnosis = self.diagnosis(code, &json!({"name": "pod"}));
+        diagnosis.category.as_str()
+    }
+
+    /// The same with its words, of a pod with this metadata.
+    pub fn diagnosis(&self, code: i32, metadata: &Value) -> Diagnosis {
         let ended = json!({"terminated": {"reason": "Error", "exitCode": code, "message": self.stream("termination")}});
         let pod = serde_json::from_value(json!({
-            "metadata": {"name": "pod"}, "spec": {"containers": [{"name": "task"}]},
+            "metadata": metadata, "spec": {"containers": [{"name": "task"}]},
             "status": {"phase": "Failed", "containerStatuses": [{
                 "name": "task", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": ended,
             }]},
@@ -229,8 +235,7 @@ impl<'a> Pod<'a> {
             "metadata": {"name": "job"}, "spec": {"template": {}},
             "status": {"conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "m"}]},
         }));
-        let diagnosis = diagnose::ended(&job.unwrap(), Some(&pod.unwrap()));
-        diagnosis.category.as_str()
+        diagnose::ended(&job.unwrap(), Some(&pod.unwrap()))
     }
 
     /// Waits until the script has created this file in its working directory.

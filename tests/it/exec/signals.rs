@@ -5,6 +5,7 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 use serde_json::json;
+use trainyard::diagnose::{Category, Fault};
 
 use super::pod::Pod;
 use super::server::{Server, wait};
@@ -21,7 +22,9 @@ fn signals_that_end_nothing_reach_the_whole_group_and_the_script_goes_on() {
         while not os.path.exists('go'): time.sleep(0.05)\n\
         if name == 'parent': os.wait(); print('went on')\n";
     let task = server.script("signals", source);
-    let pod = Pod::parked(&server, &task);
+    let mut pod = Pod::parked(&server, &task);
+    // They are none of the pod's end, which would have come by now.
+    pod.set("TRAINYARD_POD_GRACE_SECONDS", "0");
     let (_uplink, mut process) = pod.begun(&["parent", "child"]);
     for signal in [
         Signal::SIGUSR1,
@@ -54,6 +57,44 @@ fn an_abort_by_the_images_own_stop_signal_is_an_abort() {
     process.signal(Signal::SIGHUP);
     assert_eq!(process.end(30), 213);
     assert_eq!(server.get(&task)["status"], "stopped");
+}
+
+/// Such a signal may be the image's own stop signal, in a drain, or sent by hand: the pod tells.
+#[test]
+fn an_end_after_a_signal_is_an_interruption_only_where_the_pod_was_being_ended() {
+    let server = Server::start();
+    let on_signal = |act: &str| {
+        format!(
+            "import os, signal, time\nsignal.signal(signal.SIGUSR1, lambda *_: {act})\n\
+             open('begun', 'w').close()\nwhile True: time.sleep(0.05)\n"
+        )
+    };
+    let deaf = "import time\nopen('begun', 'w').close()\ntime.sleep(1000)\n".to_owned();
+    for (source, signal, code, category) in [
+        (deaf, Signal::SIGQUIT, 131, "signal"),
+        (on_signal("os._exit(3)"), Signal::SIGUSR1, 3, "exit-code"),
+        (on_signal("os._exit(0)"), Signal::SIGUSR1, 0, "completed"),
+    ] {
+        let task = server.script(category, &source);
+        let pod = Pod::parked(&server, &task);
+        let (_uplink, mut process) = pod.begun(&["begun"]);
+        process.signal(signal);
+        assert_eq!(process.end(60), code, "{}", pod.stream("task.stderr"));
+        let status = server.get(&task)["status"].clone();
+        assert_eq!(
+            status, "in_progress",
+            "{category}: left to who sees the pod"
+        );
+        let log = server.log(&task);
+        assert!(log.contains(", after a signal to its container: "), "{log}");
+        assert_eq!(pod.category(code), category);
+        let deleted = json!({"name": "pod", "deletionTimestamp": "2026-01-01T00:00:00Z"});
+        let taken = pod.diagnosis(code, &deleted);
+        assert_eq!(
+            (taken.category, taken.fault, taken.reported),
+            (Category::PodDeleted, Fault::Interruption, false)
+        );
+    }
 }
 
 /// Dead children of a process that nobody has waited for.

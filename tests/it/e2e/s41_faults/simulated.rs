@@ -271,6 +271,7 @@ fn said(outcome: &str, message: &str, exit_code: Option<i32>) -> String {
         last_lines: Vec::new(),
         first_line: None,
         xid: None,
+        signalled: false,
     };
     serde_json::to_string(&said).expect("it is JSON")
 }
