@@ -124,20 +124,20 @@ fn sorts_by(page: &Page, column: &str, way: &str) {
 fn each_column_sorts_the_list() {
     let page = Page::open();
     // In each column that is looked at, the order is another.
-    for (name, iteration) in [("b", 30), ("a", 20), ("c", 10)] {
+    for (name, iteration) in [("bbb", 30), ("aaa", 20), ("ccc", 10)] {
         let id = page.task_in(name, "in_progress");
         let event = json!({"type": "training_stats_scalar", "task": id, "metric": "loss", "variant": "v", "iter": iteration, "value": 1});
         page.events(&[event]);
     }
     page.read("30");
     sorts_by(&page, "Task", "ascending");
-    page.all_read(NAMES, &["a", "b", "c"]);
+    page.all_read(NAMES, &["aaa", "bbb", "ccc"]);
     sorts_by(&page, "Task", "descending");
-    page.all_read(NAMES, &["c", "b", "a"]);
+    page.all_read(NAMES, &["ccc", "bbb", "aaa"]);
     sorts_by(&page, "Iteration", "descending");
-    page.all_read(NAMES, &["b", "a", "c"]);
+    page.all_read(NAMES, &["bbb", "aaa", "ccc"]);
     sorts_by(&page, "Started", "descending");
-    page.all_read(NAMES, &["c", "a", "b"]);
+    page.all_read(NAMES, &["ccc", "aaa", "bbb"]);
     sorts_by(&page, "State", "ascending");
     sorts_by(&page, "User", "ascending");
     sorts_by(&page, "Ran", "descending");
