@@ -17,6 +17,7 @@ mod binding;
 mod cluster;
 mod count;
 mod dereference;
+mod environments;
 mod explain;
 mod fault;
 mod finalize;

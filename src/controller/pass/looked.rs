@@ -67,7 +67,8 @@ pub(super) async fn look(
     let offer = Offer::of(scene, memory, &queues, &room);
     let mut asked = live_tasks(memory, &queues, &before);
     asked.extend(about.cloned());
-    let tasks = look::tasks(client, scene.seat, &asked, &offer.tasks()).await?;
+    let packages = spec.environment.cache.tells_environments_apart();
+    let tasks = look::tasks(client, scene.seat, &asked, &offer.tasks(), packages).await?;
     let projects = tasks.bodies.values().map(|body| body.task.project.as_str());
     offer::learn_project_names(client, memory, projects).await?;
     laps.end("tasks");
@@ -75,6 +76,8 @@ pub(super) async fn look(
     let binding_label = render::LabelValue::of(&scene.binding.name_any());
     let whose = (namespace, binding_label.as_str());
     live::learn(context, memory, whose, &live, scene.dry.is_some()).await;
+    let cache = &spec.environment.cache;
+    memory.environments.learn(cache, identity, &live);
     laps.end("live");
     Ok(Looked {
         queues,

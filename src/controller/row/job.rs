@@ -41,12 +41,13 @@ impl Row for JobRow {
             label::ATTEMPT,
             label::STATE,
         ];
-        const ANNOTATIONS: [&str; 6] = [
+        const ANNOTATIONS: [&str; 7] = [
             annotation::RETURNED,
             annotation::TURN,
             annotation::REQUEUES,
             annotation::FAILURES,
             annotation::NODE,
+            annotation::ENVIRONMENT,
             annotation::REQUESTS,
         ];
         let status = job.status.unwrap_or_default();
