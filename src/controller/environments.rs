@@ -41,14 +41,14 @@ impl Environments {
                     && observe::is_ours(identity, job)
                     && let Some(node) = node_of(job, objects)
                 {
-                    self.note(key, node, job.created.unwrap_or_default());
+                    self.note(key, Some(node), job.created.unwrap_or_default());
                 }
             }
         }
     }
 
-    /// The environment of this key was made on that node.
-    pub fn note(&mut self, key: &str, node: &str, at: Timestamp) {
+    /// The environment of this key was made, on that node if it is known.
+    pub fn note(&mut self, key: &str, node: Option<&str>, at: Timestamp) {
         let Some((alike, exact)) = EnvironmentKey::parts(key) else {
             return;
         };
@@ -58,6 +58,9 @@ impl Environments {
             make_room(&mut self.made, |at| *at);
             self.made.insert(exact.to_owned(), at);
         }
+        let Some(node) = node else {
+            return;
+        };
         if let Some(nodes) = self.nodes.get_mut(alike) {
             add(nodes, node, at);
         } else {
@@ -84,8 +87,12 @@ impl Environments {
             return Vec::new();
         }
         let key = EnvironmentKey::of(template, spec, task);
-        let nodes = key.and_then(|key| self.nodes.get(&key.alike));
-        let nodes = nodes.into_iter().flatten();
+        key.map_or_else(Vec::new, |key| self.nodes_of(&key.alike))
+    }
+
+    /// Nodes of environments that are alike, those first that were used last.
+    pub fn nodes_of(&self, alike: &str) -> Vec<String> {
+        let nodes = self.nodes.get(alike).into_iter().flatten();
         nodes.map(|(node, _)| node.clone()).collect()
     }
 }
@@ -149,24 +156,25 @@ mod tests {
         let mut known = Environments::default();
         assert!(!known.has(&key));
         assert!(known.nodes_for(&template, &spec, &task()).is_empty());
-        known.note(&key.to_string(), "a", at(10));
-        known.note(&key.to_string(), "b", at(20));
+        known.note(&key.to_string(), Some("a"), at(10));
+        known.note(&key.to_string(), Some("b"), at(20));
         // Another task with the same list, whose code is another.
-        known.note(&format!("{}.other", key.alike), "c", at(15));
+        known.note(&format!("{}.other", key.alike), Some("c"), at(15));
         assert!(known.has(&key));
         assert_eq!(
             known.nodes_for(&template, &spec, &task()),
             ["b", "c", "a"],
             "the latest first"
         );
-        known.note(&key.to_string(), "a", at(5));
+        known.note(&key.to_string(), Some("a"), at(5));
         assert_eq!(
             known.nodes_for(&template, &spec, &task()),
             ["b", "c", "a"],
             "an older Job that is seen again changes nothing"
         );
         for number in 0..20 {
-            known.note(&key.to_string(), &format!("n{number}"), at(30 + number));
+            let node = format!("n{number}");
+            known.note(&key.to_string(), Some(&node), at(30 + number));
         }
         let nodes = known.nodes_for(&template, &spec, &task());
         assert_eq!((nodes.len(), nodes[0].as_str()), (NODES, "n19"));
@@ -177,11 +185,13 @@ mod tests {
         let mut known = Environments::default();
         for number in 0..MOST + 10 {
             let second = i64::try_from(number).unwrap();
-            known.note(&format!("a{number}.e{number}"), "node", at(second));
+            known.note(&format!("a{number}.e{number}"), Some("node"), at(second));
         }
         assert_eq!((known.nodes.len(), known.made.len()), (MOST, MOST));
         assert!(!known.nodes.contains_key("a0") && known.nodes.contains_key("a10"));
-        known.note("no key", "node", at(0));
-        assert_eq!(known.nodes.len(), MOST);
+        known.note("no key", Some("node"), at(0));
+        known.note("a.e", None, at(5000));
+        assert_eq!((known.nodes.len(), known.made.len()), (MOST, MOST));
+        assert!(known.made.contains_key("e") && !known.nodes.contains_key("a"));
     }
 }

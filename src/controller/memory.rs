@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::admit::Waiting;
 use super::adopt::Adoption;
+use super::ahead::Ahead;
 use super::apply::Told;
 use super::environments::Environments;
 use super::inquiry::Inquiry;
@@ -39,6 +40,7 @@ pub(super) struct Memory {
     pub troubles: Troubles,
     pub phases: Phases,
     pub environments: Environments,
+    pub ahead: Ahead,
     pub adoption: Adoption,
     pub every_queue: EveryQueue,
     /// What tasks ask for that were read and did not go: they are not read again.

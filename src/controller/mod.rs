@@ -12,6 +12,7 @@
 
 mod admit;
 mod adopt;
+mod ahead;
 mod apply;
 mod binding;
 mod cluster;

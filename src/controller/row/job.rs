@@ -111,6 +111,11 @@ impl JobRow {
         self.end().is_some()
     }
 
+    /// Whether it ended as it should.
+    pub fn is_complete(&self) -> bool {
+        self.holds("Complete")
+    }
+
     /// When it has ended.
     pub fn ended(&self) -> Option<Timestamp> {
         let at = self.end()?.last_transition_time.as_ref();
