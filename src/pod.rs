@@ -82,6 +82,8 @@ pub mod env {
     pub const NODE: &str = "TRAINYARD_NODE";
     /// `controller`: a run that fails by its own fault leaves the task in progress, the controller tries it again.
     pub const ON_FAILURE: &str = "TRAINYARD_ON_FAILURE";
+    /// `left-out`: the task's own pod has devices (GPUs) that this one, which comes before it, has not.
+    pub const DEVICES: &str = "TRAINYARD_DEVICES";
     /// What runs instead of the task's code, as a list of texts in JSON; `$(NAME)` in them stands for a variable of the
     /// container, `$$` for one `$`.
     pub const ENTRYPOINT: &str = "TRAINYARD_ENTRYPOINT";

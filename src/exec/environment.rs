@@ -110,17 +110,17 @@ pub async fn ahead(
 ) -> Result<(), Failure> {
     let agent = configuration::read(&settings.inherited)?;
     if !setup::of(task, settings, &agent).is_empty() {
-        log(
-            "a setup script comes before this environment, and is part of the task's run: nothing is made ahead",
-        );
-        return Ok(());
+        return Err(Failure::new(
+            "a setup script comes before this environment, and is part of the task's run",
+        ));
     }
     let plan = planned(task, settings, &agent, prepared.code_root.clone().into())?;
     let mut settings = settings.clone();
     settings.inherited = sections::variables(&agent, task, &settings.inherited);
     let home = start::variables(&plan, &settings, None);
     sections::write_files(&agent, &home, log)?;
-    let of_python = python_settings(&plan, &settings, &agent, prepared);
+    let mut of_python = python_settings(&plan, &settings, &agent, prepared);
+    of_python.driver_elsewhere = settings.without_devices;
     python::make(&plan, &of_python, log).await.map(drop)
 }
 
@@ -144,6 +144,7 @@ fn python_settings(
         cache: settings.layout.cache(),
         own: settings.layout.root().join("environment"),
         alone: false,
+        driver_elsewhere: false,
         variables,
         index_url: settings.index_url.clone(),
         index_ca: Some(pod::INDEX_CA.into()).filter(|path: &std::path::PathBuf| path.exists()),

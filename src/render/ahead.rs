@@ -9,6 +9,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::environment;
 use super::fields::{list, object, text};
 use super::job::{Inputs, render};
 use crate::crd::Quantity;
@@ -119,7 +120,9 @@ fn maker(mut spec: Map<String, Value>, inputs: &Inputs<'_>) -> Option<Value> {
         "command".into(),
         json!([format!("{}/trainyard", pod::BIN), "--in-pod", "ahead"]),
     );
-    without_devices(&mut container);
+    if without_devices(&mut container) {
+        list(&mut container, "env").push(environment::plain(pod::env::DEVICES, "left-out"));
+    }
     request_little(&mut container);
     *containers = vec![Value::Object(container)];
     let before = list(&mut spec, "initContainers");
@@ -130,15 +133,18 @@ fn maker(mut spec: Map<String, Value>, inputs: &Inputs<'_>) -> Option<Value> {
     Some(Value::Object(spec))
 }
 
-/// Leaves of the resources those that every node has.
-fn without_devices(container: &mut Map<String, Value>) {
+/// Leaves of the resources those that every node has; whether there were others.
+fn without_devices(container: &mut Map<String, Value>) -> bool {
     let resources = object(container, "resources");
-    resources.remove("claims");
+    let mut left_out = resources.remove("claims").is_some();
     for kind in ["limits", "requests"] {
         if let Some(amounts) = resources.get_mut(kind).and_then(Value::as_object_mut) {
+            let before = amounts.len();
             amounts.retain(|name, _| REQUESTS.iter().any(|(known, _)| known == name));
+            left_out |= amounts.len() < before;
         }
     }
+    left_out
 }
 
 /// Requests little, and no more than what the container had. Its limits stay.

@@ -119,6 +119,7 @@ fn it_runs_where_the_task_would_with_its_image_and_cache_but_not_its_devices_pri
         assert_eq!(pod[of_the_run], Value::Null, "{of_the_run}");
     }
     assert_eq!(task["ports"], Value::Null);
+    assert_eq!(variable(task, "TRAINYARD_DEVICES")["value"], "left-out");
     let mounts = task["volumeMounts"].as_array().unwrap();
     assert!(
         mounts
