@@ -152,8 +152,8 @@ fn request_little(container: &mut Map<String, Value>) {
     let resources = object(container, "resources");
     for (name, most) in REQUESTS {
         let given = ["limits", "requests"]
-            .iter()
-            .filter_map(|kind| resources.get(*kind)?.get(name));
+            .into_iter()
+            .filter_map(|kind| resources.get(kind)?.get(name));
         let least = given
             .filter_map(quantity)
             .chain(most.parse::<Quantity>())

@@ -66,7 +66,7 @@ fn what_is_known_of_a_task_goes_with_its_entry() {
     assert_eq!(left, [id(2)]);
 }
 
-fn job(status: Value, created: &str) -> JobRow {
+fn job(status: &Value, created: &str) -> JobRow {
     JobRow::of(
         serde_json::from_value(json!({
             "metadata": {
@@ -83,15 +83,15 @@ fn job(status: Value, created: &str) -> JobRow {
 fn a_job_is_under_way_until_it_ends_but_not_for_ever() {
     let now: Timestamp = "2026-01-01T01:00:00Z".parse().unwrap();
     let ended = json!({"conditions": [{"type": "Failed", "status": "True"}]});
-    assert!(!is_under_way(&job(ended, "2026-01-01T00:59:00Z"), now));
-    assert!(is_under_way(&job(json!({}), "2026-01-01T00:59:00Z"), now));
-    assert!(!is_under_way(&job(json!({}), "2026-01-01T00:00:00Z"), now));
+    assert!(!is_under_way(&job(&ended, "2026-01-01T00:59:00Z"), now));
+    assert!(is_under_way(&job(&json!({}), "2026-01-01T00:59:00Z"), now));
+    assert!(!is_under_way(&job(&json!({}), "2026-01-01T00:00:00Z"), now));
 }
 
 #[test]
 fn where_a_job_ran_is_remembered() {
     let complete = json!({"conditions": [{"type": "Complete", "status": "True"}]});
-    let job = job(complete, "2026-01-01T00:00:00Z");
+    let job = job(&complete, "2026-01-01T00:00:00Z");
     let pod = |owner: &str, node: &str| -> Pod {
         let owner = json!({"apiVersion": "batch/v1", "kind": "Job", "name": "j", "uid": owner});
         let spec = json!({"nodeName": node, "containers": []});
