@@ -81,7 +81,7 @@ pub(super) async fn go_on(
         return;
     }
     forget(&mut memory.ahead.done, queues);
-    let passed_over = |task: &TaskId| admitted.contains(task) || live.objects.contains_key(task);
+    let passed_over = |task: &TaskId| admitted.contains(task) || live.own_unsettled.contains(task);
     let serves = |queue: &QueueId| scene.template(queue).is_some() && !scene.uses_entrypoint(queue);
     let mut waiting = if short {
         waiting(queues, most, serves, passed_over)
