@@ -42,6 +42,8 @@ enum Role {
     Prepare,
     Uplink,
     #[value(hide = true)]
+    Ahead,
+    #[value(hide = true)]
     Exports,
 }
 
@@ -51,6 +53,7 @@ impl From<Role> for exec::Role {
             Role::Task => Self::Task,
             Role::Prepare => Self::Prepare,
             Role::Uplink => Self::Uplink,
+            Role::Ahead => Self::Ahead,
             Role::Exports => Self::Exports,
         }
     }

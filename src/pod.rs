@@ -84,6 +84,8 @@ pub mod env {
     pub const NODE: &str = "TRAINYARD_NODE";
     /// `controller`: a run that fails by its own fault leaves the task in progress, the controller tries it again.
     pub const ON_FAILURE: &str = "TRAINYARD_ON_FAILURE";
+    /// `left-out`: the task's own pod has devices (GPUs) that this one, which comes before it, has not.
+    pub const DEVICES: &str = "TRAINYARD_DEVICES";
     /// What runs instead of the task's code, as a list of texts in JSON; `$(NAME)` in them stands for a variable of the
     /// container, `$$` for one `$`.
     pub const ENTRYPOINT: &str = "TRAINYARD_ENTRYPOINT";
@@ -206,6 +208,8 @@ pub mod label {
     pub const ATTEMPT: &str = "trainyard.dev/attempt";
     /// `intent`, `held`, `settled`.
     pub const STATE: &str = "trainyard.dev/state";
+    /// On what makes the environment of a waiting task: the task. It has no [`TASK`], for it is no attempt of it.
+    pub const AHEAD: &str = "trainyard.dev/ahead";
 }
 
 /// Values of [`label::STATE`].
@@ -213,6 +217,15 @@ pub mod state {
     pub const INTENT: &str = "intent";
     pub const HELD: &str = "held";
     pub const SETTLED: &str = "settled";
+}
+
+/// Values of `app.kubernetes.io/component` on Jobs and pods.
+pub mod component {
+    pub const LABEL: &str = "app.kubernetes.io/component";
+    /// An attempt of a task.
+    pub const TASK: &str = "task";
+    /// What makes the environment of a task that waits.
+    pub const AHEAD: &str = "ahead";
 }
 
 /// Annotations on Jobs: names and facts that are no label values.
@@ -238,4 +251,6 @@ pub mod annotation {
     pub const EXIT_CODE: &str = "trainyard.dev/exit-code";
     /// What the Job's pod requests of a node, `cpu=2,nvidia.com/gpu=1`; limits are summed up from it.
     pub const REQUESTS: &str = "trainyard.dev/requests";
+    /// Which environment its task runs with, where it matters which node holds it.
+    pub const ENVIRONMENT: &str = "trainyard.dev/environment";
 }

@@ -53,7 +53,10 @@ pub(super) const FACT_FIELDS: &[&str] = &[
     "runtime._trainyard_attempt",
 ];
 
-/// What of a task document rendering needs: all of [`Task`] but the source text, and of the
+/// The packages that a task lists.
+pub(super) const PACKAGES: &str = "script.requirements";
+
+/// What of a task document rendering needs: all of [`Task`] but the source text and [`PACKAGES`], and of the
 /// parameters the sections that speak to us.
 pub(super) const BODY_FIELDS: &[&str] = &[
     "id",

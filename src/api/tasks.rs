@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
-use super::documents::{BODY_FIELDS, FACT_FIELDS, Page, body, facts};
+use super::documents::{BODY_FIELDS, FACT_FIELDS, PACKAGES, Page, body, facts};
 use super::{Body, Client, Error, Facts, Found, Nothing};
 use crate::task::{QueueId, Status, Task, TaskId};
 
@@ -29,9 +29,12 @@ impl Client {
         self.tasks_by_id(ids, FACT_FIELDS, facts).await
     }
 
-    /// These tasks as rendering needs them: without source text and parameters.
-    pub async fn task_bodies(&self, ids: &[TaskId]) -> Result<Found<Body>, Error> {
-        self.tasks_by_id(ids, BODY_FIELDS, body).await
+    /// These tasks as rendering needs them: without source text and parameters; what packages they list is long, and read
+    /// where it is asked for.
+    pub async fn task_bodies(&self, ids: &[TaskId], packages: bool) -> Result<Found<Body>, Error> {
+        let more: &[&str] = if packages { &[PACKAGES] } else { &[] };
+        self.tasks_by_id(ids, &[BODY_FIELDS, more].concat(), body)
+            .await
     }
 
     async fn tasks_by_id<T>(

@@ -143,7 +143,7 @@ impl Loop {
         };
         let bodies = connection
             .client
-            .task_bodies(std::slice::from_ref(task))
+            .task_bodies(std::slice::from_ref(task), true)
             .await
             .map_err(|error| Trouble::from(&error))?;
         let Some(body) = bodies.tasks.first() else {
@@ -217,6 +217,10 @@ impl Loop {
         };
         let worker = WorkerId::of_attempt(&self.identity.worker, task, attempt);
         let avoid_nodes = offer::nodes_of(seen.map(|seen| &seen.case.objects));
+        let holding_nodes = self
+            .memory
+            .environments
+            .nodes_for(template, &binding.spec, &body.task);
         let binding_of_job = super::rendered_binding(binding);
         let of_queue = binding.spec.queues.get(place);
         let use_entrypoint = of_queue.is_some_and(|queue| queue.use_entrypoint);
@@ -235,6 +239,7 @@ impl Loop {
             returned,
             failures,
             avoid_nodes: &avoid_nodes,
+            holding_nodes: &holding_nodes,
             remark: None,
             runs: images::runs(use_entrypoint, None),
         };

@@ -107,17 +107,21 @@ pub(super) async fn queues(
     })
 }
 
-/// Reads the facts of `live` and the bodies of `candidates`. Neither is asked for if there are none.
+/// Reads the facts of `live` and the bodies of `candidates`, with the packages that they list if those matter. Neither is
+/// asked for if there are none.
 pub(super) async fn tasks(
     client: &Client,
     seat: &Seat,
     live: &HashSet<TaskId>,
     candidates: &HashSet<TaskId>,
+    packages: bool,
 ) -> Result<Tasks, Error> {
     let live: Vec<TaskId> = live.difference(candidates).cloned().collect();
     let bodies: Vec<TaskId> = candidates.iter().cloned().collect();
-    let (facts, bodies) =
-        futures::try_join!(seat.facts(live.clone()), client.task_bodies(&bodies))?;
+    let (facts, bodies) = futures::try_join!(
+        seat.facts(live.clone()),
+        client.task_bodies(&bodies, packages)
+    )?;
     fault::point!("look/tasks-read");
     let mut tasks = Tasks::default();
     for id in candidates {

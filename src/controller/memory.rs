@@ -8,7 +8,9 @@ use tokio::time::Instant;
 
 use super::admit::Waiting;
 use super::adopt::Adoption;
+use super::ahead::Ahead;
 use super::apply::Told;
+use super::environments::Environments;
 use super::inquiry::Inquiry;
 use super::kueue::Kueue;
 use super::observe::{Lore, Tracker};
@@ -37,6 +39,8 @@ pub(super) struct Memory {
     pub inquiry: Inquiry,
     pub troubles: Troubles,
     pub phases: Phases,
+    pub environments: Environments,
+    pub ahead: Ahead,
     pub adoption: Adoption,
     pub every_queue: EveryQueue,
     /// What tasks ask for that were read and did not go: they are not read again.

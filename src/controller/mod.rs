@@ -12,11 +12,13 @@
 
 mod admit;
 mod adopt;
+mod ahead;
 mod apply;
 mod binding;
 mod cluster;
 mod count;
 mod dereference;
+mod environments;
 mod explain;
 mod fault;
 mod finalize;

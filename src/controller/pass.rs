@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use self::laps::Laps;
 use self::looked::Looked;
 use super::admit::{Admitted, Waiting};
+use super::ahead;
 use super::apply::{Case, Fault, Hands, Lines, Readers, Report};
 use super::foresee::Foreseen;
 use super::live::Live;
@@ -107,6 +108,9 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
     laps.tell(&binding, looked.live.own_unended.len(), passed.admitted);
     give_back_turns(memory, &admitted, &reports);
     take_in(memory, reports, wants_all, &mut passed);
+    let short = looked.offer.hold.is_none() && passed.waiting.is_some();
+    let seen = (&looked.queues, &looked.live);
+    ahead::go_on(scene, memory, seen, &admitted.tasks, short).await;
     counters::learn_lengths(scene.client, memory, &looked.queues).await?;
     passed.queues = counters::counters(
         scene,

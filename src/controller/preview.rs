@@ -201,6 +201,7 @@ pub fn preview_offline(
         returned: false,
         failures: 0,
         avoid_nodes: &[],
+        holding_nodes: &[],
         remark: None,
         runs: images::runs(use_entrypoint, None),
     };

@@ -308,6 +308,7 @@ fn pod(
         returned: false,
         failures: 0,
         avoid_nodes: &[],
+        holding_nodes: &[],
         remark: None,
         // What it runs is judged by nobody in the cluster.
         runs: render::Runs::Code,

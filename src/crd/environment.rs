@@ -78,6 +78,12 @@ impl Manager {
     "message": "at most one of claimName and hostPath may be given"
 }]))]
 pub struct Cache {
+    /// ahead is how many of the first tasks that wait for room have their environment made in the cache meanwhile, one
+    /// after the other, by a Job without GPUs. It needs claimName or hostPath. Default: 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 10))]
+    pub ahead: Option<i32>,
+
     /// claimName is a PersistentVolumeClaim in the binding's namespace; all task pods mount it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
@@ -93,6 +99,24 @@ pub struct Cache {
     /// emptyDir (neither claimName nor hostPath) it is the volume's limit too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size_limit: Option<Amount>,
+}
+
+impl Cache {
+    /// Whether it outlives the pod.
+    pub fn is_kept(&self) -> bool {
+        self.claim_name.is_some() || self.host_path.is_some()
+    }
+
+    /// How many waiting tasks have their environment made ahead.
+    pub fn tasks_ahead(&self) -> usize {
+        let asked = self.ahead.filter(|_| self.is_kept()).unwrap_or(0);
+        usize::try_from(asked).unwrap_or(0)
+    }
+
+    /// Whether it matters which environment a task runs with: some nodes hold it and others do not, or it is made ahead.
+    pub fn tells_environments_apart(&self) -> bool {
+        self.host_path.is_some() || self.tasks_ahead() > 0
+    }
 }
 
 /// How private repositories are reached.

@@ -54,6 +54,12 @@ pub fn unsupported(spec: &QueueBindingSpec) -> Vec<FieldNote> {
             });
         }
     };
+    let cache = &spec.environment.cache;
+    note(
+        cache.ahead.unwrap_or(0) > 0 && !cache.is_kept(),
+        "spec.environment.cache.ahead",
+        "nothing is made ahead without claimName or hostPath: a cache that ends with its pod is of use to nobody else",
+    );
     let overrides = &spec.overrides;
     for (index, argument) in overrides.container_arguments.iter().enumerate() {
         note(

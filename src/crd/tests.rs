@@ -93,6 +93,27 @@ fn what_is_not_honoured_yet_is_told_by_its_path() {
 }
 
 #[test]
+fn what_is_made_ahead_needs_a_cache_that_is_kept() {
+    let of = |cache: Value| {
+        let spec =
+            spec(json!({ "queues": [{ "name": "gpu" }], "environment": { "cache": cache } }));
+        (
+            spec.environment.cache.tasks_ahead(),
+            unsupported(&spec).len(),
+        )
+    };
+    assert_eq!(of(json!({ "claimName": "cache" })), (0, 0));
+    assert_eq!(of(json!({ "claimName": "cache", "ahead": 2 })), (2, 0));
+    assert_eq!(of(json!({ "hostPath": "/cache", "ahead": 1 })), (1, 0));
+    assert_eq!(of(json!({ "ahead": 3 })), (0, 1));
+    let ahead = schema_at(&["environment", "cache", "ahead"]);
+    assert_eq!(
+        (&ahead["minimum"], &ahead["maximum"]),
+        (&json!(0.0), &json!(10.0))
+    );
+}
+
+#[test]
 fn the_normative_shape_is_read_in_full_and_nothing_of_it_is_unknown() {
     let text = include_str!("../../tests/fixtures/queuebinding.yaml");
     let written: Value = serde_saphyr::from_str(text).unwrap();

@@ -188,6 +188,7 @@ async fn finish(
         cache: own.join("cache"),
         own: own.clone(),
         alone: true,
+        driver_elsewhere: false,
         variables,
         index_url: wanted.index_url.clone(),
         index_ca: None,

@@ -16,6 +16,7 @@ use super::sections;
 use super::settings::Settings;
 use super::setup;
 use super::start::{self, DEFAULT_PATH};
+use super::tool::Log;
 use crate::api::Client;
 use crate::config::agent::Agent;
 use crate::pod::{self, Prepared};
@@ -99,6 +100,30 @@ pub async fn make(
     start::command(&plan, settings, &python, &note).map(Some)
 }
 
+/// Makes the environment of a task that has not come yet, where nothing but the task's document decides on it; nothing of
+/// it is recorded.
+pub async fn ahead(
+    task: &Task,
+    prepared: &Prepared,
+    settings: &Settings,
+    log: &mut Log<'_>,
+) -> Result<(), Failure> {
+    let agent = configuration::read(&settings.inherited)?;
+    if !setup::of(task, settings, &agent).is_empty() {
+        return Err(Failure::new(
+            "a setup script comes before this environment, and is part of the task's run",
+        ));
+    }
+    let plan = planned(task, settings, &agent, prepared.code_root.clone().into())?;
+    let mut settings = settings.clone();
+    settings.inherited = sections::variables(&agent, task, &settings.inherited);
+    let home = start::variables(&plan, &settings, None);
+    sections::write_files(&agent, &home, log)?;
+    let mut of_python = python_settings(&plan, &settings, &agent, prepared);
+    of_python.driver_elsewhere = settings.without_devices;
+    python::make(&plan, &of_python, log).await.map(drop)
+}
+
 fn python_settings(
     plan: &Plan,
     settings: &Settings,
@@ -119,6 +144,7 @@ fn python_settings(
         cache: settings.layout.cache(),
         own: settings.layout.root().join("environment"),
         alone: false,
+        driver_elsewhere: false,
         variables,
         index_url: settings.index_url.clone(),
         index_ca: Some(pod::INDEX_CA.into()).filter(|path: &std::path::PathBuf| path.exists()),

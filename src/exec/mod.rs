@@ -10,6 +10,7 @@
 //!     volume ── spool ──────┘                  status, termination message, exit code
 //! ```
 
+mod ahead;
 pub mod build;
 mod certificates;
 pub mod configuration;
@@ -70,6 +71,8 @@ pub enum Role {
     Task,
     Prepare,
     Uplink,
+    /// The task's image in a pod that comes before the task: makes its environment.
+    Ahead,
     /// No container: the end of a setup script's shell.
     Exports,
 }
@@ -109,6 +112,7 @@ fn run(role: Role) -> Result<i32, String> {
                 .inspect_err(|message| finish::internal(&settings, message)),
             Role::Prepare => prepare(&settings, &stop).await,
             Role::Uplink => uplink(&settings, &stop).await,
+            Role::Ahead => ahead(&settings, &stop).await,
             Role::Exports => Ok(0),
         }
     })
@@ -130,6 +134,15 @@ async fn uplink(settings: &Settings, stop: &CancellationToken) -> Result<i32, St
         .await
         .map_err(|error| format!("could not read the spool: {error}"))?;
     Ok(0)
+}
+
+async fn ahead(settings: &Settings, stop: &CancellationToken) -> Result<i32, String> {
+    let token = token(settings);
+    let client = client(settings, token.clone())?;
+    tokio::select! {
+        result = ahead::run(settings, &client, token.as_deref()) => result,
+        () = stop.cancelled() => Ok(pod::exit::INTERRUPTED),
+    }
 }
 
 /// SIGTERM, and SIGINT for whoever tries a role by hand.

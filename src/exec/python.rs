@@ -63,6 +63,8 @@ pub struct PythonSettings {
     pub own: PathBuf,
     /// Nothing is shared with other tasks: the environment and all that it needs lie in `own`.
     pub alone: bool,
+    /// The driver that counts is another machine's, and does not answer here.
+    pub driver_elsewhere: bool,
     /// The container's environment variables: `PATH`, the image's pip and uv settings, `LOCAL_PYTHON`.
     pub variables: BTreeMap<String, String>,
     /// Package index of the binding; absent: the image's own settings.
@@ -238,6 +240,15 @@ impl PythonSettings {
             log("PyTorch: pip itself chooses the build, without a look at the driver");
         }
         let cuda = if chosen && !pip { self.cuda() } else { None };
+        if self.driver_elsewhere
+            && self.options.cuda.is_none()
+            && cuda.as_ref().is_some_and(|cuda| cuda.version == 0)
+        {
+            let unknown =
+                "PyTorch is chosen by the driver of the task's node, which is not known here";
+            return Err(Failure::new(unknown)
+                .hint("agent.cuda_version of clearml.conf says for which CUDA it is chosen"));
+        }
         if let Some(cuda) = &cuda {
             let index = self.options.torch_index.as_deref().unwrap_or_default();
             list.beside = format!("{} {index}", cuda.version);

@@ -85,6 +85,8 @@ pub struct Settings {
     pub disk: Option<PathBuf>,
     /// Whether the end of a run that fails by its own fault is left to the controller, which tries it again.
     pub tried_again: bool,
+    /// Whether the task will have devices that this pod has not.
+    pub without_devices: bool,
     /// What runs instead of the task's code, with references to variables.
     pub entrypoint: Option<Vec<String>>,
     /// All variables as they were inherited, for the user's process.
@@ -169,6 +171,7 @@ impl Settings {
             callback_most: CALLBACK_MOST,
             disk: None,
             tried_again: find(env::ON_FAILURE).as_deref() == Some("controller"),
+            without_devices: find(env::DEVICES).as_deref() == Some("left-out"),
             entrypoint: find(env::ENTRYPOINT).map(words).transpose()?,
             inherited,
         })

@@ -125,7 +125,8 @@ async fn report(statistics: Option<&mut Statistics>) -> Infallible {
     std::future::pending().await
 }
 
-fn prepared(settings: &Settings) -> Result<Prepared, String> {
+/// What `prepare` has left.
+pub(super) fn prepared(settings: &Settings) -> Result<Prepared, String> {
     let path = settings.layout.prepared();
     let bytes =
         fs::read(&path).map_err(|error| format!("could not read {}: {error}", path.display()))?;

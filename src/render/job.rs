@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::cache::EnvironmentKey;
 use super::entrypoint::Runs;
 use super::fields::{at, items, list, object};
 use super::names::{JobName, LabelValue};
@@ -10,9 +11,9 @@ use super::resources::pod_requests;
 use super::template::Template;
 use super::volumes::Volume;
 use super::wishes::Wishes;
-use super::{containers, docker, environment, image, overlay, volumes};
+use super::{affinity, containers, docker, environment, image, overlay, volumes};
 use crate::crd::{FileRef, GROUP, QueueBindingSpec, Resources};
-use crate::pod::{self, annotation, label};
+use crate::pod::{self, annotation, component, label};
 use crate::task::{Attempt, QueueId, Task, WorkerId};
 
 /// What is rendered from.
@@ -39,6 +40,8 @@ pub struct Inputs<'a> {
     pub failures: u32,
     /// Nodes of earlier attempts, to be avoided if others have room.
     pub avoid_nodes: &'a [String],
+    /// Nodes whose cache holds the task's environment, to be preferred if they have room.
+    pub holding_nodes: &'a [String],
     /// What else there is to tell in the task's log.
     pub remark: Option<&'a str>,
     /// What the task's container runs.
@@ -46,6 +49,13 @@ pub struct Inputs<'a> {
 }
 
 impl Inputs<'_> {
+    /// Which environment the task runs with, if it runs with one of ours and that matters.
+    pub(super) fn environment(&self) -> Option<EnvironmentKey> {
+        (self.runs == Runs::Code)
+            .then(|| EnvironmentKey::of(self.template, self.spec, self.task))
+            .flatten()
+    }
+
     /// What runs instead of the task's code, as far as it is known.
     pub(super) fn argv(&self) -> Option<Vec<String>> {
         self.runs.argv(self.template.container()?)
@@ -126,8 +136,6 @@ impl Rendered {
 
 /// The longest name that is kept as an annotation, in bytes.
 const LONGEST_NAME: usize = 512;
-/// The most nodes of earlier attempts that are avoided.
-const MOST_AVOIDED: usize = 8;
 
 /// The Job of one attempt. Equal inputs give equal Jobs.
 pub fn render(inputs: &Inputs<'_>) -> Rendered {
@@ -256,21 +264,7 @@ fn pod_fields(spec: &mut Map<String, Value>, inputs: &Inputs<'_>, volumes: Vec<V
         json!(inputs.template.service_account),
     );
     spec.insert("automountServiceAccountToken".into(), json!(false));
-    if inputs.spec.lifecycle.avoid_same_node && !inputs.avoid_nodes.is_empty() {
-        let node_affinity = object(object(spec, "affinity"), "nodeAffinity");
-        let preferred = list(
-            node_affinity,
-            "preferredDuringSchedulingIgnoredDuringExecution",
-        );
-        preferred.extend(inputs.avoid_nodes.iter().take(MOST_AVOIDED).map(|node| {
-            json!({
-                "weight": 100,
-                "preference": {
-                    "matchFields": [{ "key": "metadata.name", "operator": "NotIn", "values": [node] }],
-                },
-            })
-        }));
-    }
+    affinity::lay(spec, inputs);
 }
 
 fn job(inputs: &Inputs<'_>, name: &JobName, pod_spec: &Value, requests: &Resources) -> Value {
@@ -347,6 +341,9 @@ fn job_annotations(inputs: &Inputs<'_>, requests: &Resources) -> Map<String, Val
     annotations.extend(name_annotations(inputs));
     annotations.insert(annotation::TEMPLATE.into(), json!(inputs.template.hash()));
     annotations.insert(annotation::REQUESTS.into(), json!(requests.to_annotation()));
+    if let Some(key) = inputs.environment() {
+        annotations.insert(annotation::ENVIRONMENT.into(), json!(key.to_string()));
+    }
     if inputs.returned {
         annotations.insert(annotation::RETURNED.into(), json!("true"));
     }
@@ -366,7 +363,7 @@ fn app_labels(inputs: &Inputs<'_>) -> [(String, Value); 4] {
             label_value(&inputs.binding.name),
         ),
         ("app.kubernetes.io/managed-by".into(), json!("trainyard")),
-        ("app.kubernetes.io/component".into(), json!("task")),
+        (component::LABEL.into(), json!(component::TASK)),
     ]
 }
 

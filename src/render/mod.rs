@@ -9,6 +9,9 @@
 //! a Job. The Job is a JSON value, not a typed one: a typed one would drop what it does not know, and a template may
 //! use any field of the cluster's version. What a task asked for and does not get is a note, told in its log.
 
+mod affinity;
+mod ahead;
+mod cache;
 mod check;
 mod containers;
 mod docker;
@@ -27,6 +30,8 @@ mod template;
 mod volumes;
 mod wishes;
 
+pub use ahead::{Ahead, ahead};
+pub use cache::EnvironmentKey;
 pub use entrypoint::{OwnCommand, Runs};
 pub use job::{
     Binding, Inputs, Queue, Rendered, Server, Settings, dry_run_pod, render, requests_of,

@@ -92,8 +92,7 @@ pub(super) fn of(inputs: &Inputs<'_>, shm_size: Option<u64>) -> Vec<Volume> {
 const READABLE: u32 = 0o444;
 
 fn outlives_the_pod(inputs: &Inputs<'_>) -> bool {
-    let cache = &inputs.spec.environment.cache;
-    cache.claim_name.is_some() || cache.host_path.is_some()
+    inputs.spec.environment.cache.is_kept()
 }
 
 /// Packages and environments. Of a volume that other tasks share, the task's container sees that part alone: it must

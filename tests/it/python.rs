@@ -905,4 +905,13 @@ async fn the_build_of_pytorch_follows_the_cuda_version_and_is_told() {
         made.log
     );
     assert_eq!(made.run("import torch; print(torch.V)"), "2.3.1");
+    // Ahead of the task, where its node's driver cannot be asked, nothing is guessed; what the settings say counts.
+    image.settings.driver_elsewhere = true;
+    image.make(json!("torch==2.3.1\n")).await.unwrap();
+    image.settings.options.cuda = None;
+    if trainyard::exec::smi::cuda("/none").unwrap_or(0) == 0 {
+        let failure = image.make(json!("torch==2.3.1\n")).await.unwrap_err();
+        assert!(failure.to_string().contains("not known here"), "{failure}");
+        image.make(json!("numpy\n")).await.unwrap();
+    }
 }

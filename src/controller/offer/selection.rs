@@ -12,6 +12,7 @@ use crate::claim::order;
 use crate::claim::{Admission, Entry, Observed, Policy, Step, decide};
 use crate::controller::admit::{self, Admitted, Head, Room};
 use crate::controller::apply::Draft;
+use crate::controller::environments::Environments;
 use crate::controller::images::{self, Refusal};
 use crate::controller::live::Live;
 use crate::controller::memory::{Known, Memory};
@@ -60,6 +61,7 @@ pub(in crate::controller) fn admit(
         asks,
         project_names,
         turns,
+        environments,
         ..
     } = memory;
     let head = |task: &TaskId| {
@@ -71,8 +73,10 @@ pub(in crate::controller) fn admit(
                 overtaken,
             });
         };
-        let rendered =
-            |image: OfImage<'_>| render(scene, project_names, readings, &policy, body, image);
+        let rendered = |image: OfImage<'_>| {
+            let known = (&*project_names, &*environments);
+            render(scene, known, readings, &policy, body, image)
+        };
         let Some((queue, mut job)) = rendered(OfImage::default()) else {
             return Head::Skip;
         };
@@ -140,7 +144,7 @@ fn ask(scene: &Scene<'_>, body: &api::Body, job: &Rendered) -> Ask {
 /// The Job of a task that is on offer, and its queue; nothing if something else has to happen to it first.
 fn render<'a>(
     scene: &Scene<'_>,
-    project_names: &HashMap<String, String>,
+    (project_names, environments): (&HashMap<String, String>, &Environments),
     readings: &Readings<'a>,
     policy: &Policy,
     body: &api::Body,
@@ -160,10 +164,12 @@ fn render<'a>(
     let Entry::Served { queue } = &observed.facts.entry else {
         return None;
     };
+    let template = scene.template(queue)?;
+    let spec = &scene.binding.spec;
     let rendered = render::render(&render::Inputs {
         binding: &rendered_binding(scene.binding),
-        spec: &scene.binding.spec,
-        template: scene.template(queue)?,
+        spec,
+        template,
         task: &body.task,
         attempt,
         queue: scene.resolved.queue(queue)?,
@@ -177,6 +183,7 @@ fn render<'a>(
         returned,
         failures,
         avoid_nodes: &nodes_of(readings.live.objects.get(task)),
+        holding_nodes: &environments.nodes_for(template, spec, &body.task),
         remark: image.remark,
         runs: images::runs(scene.uses_entrypoint(queue), image.own),
     });

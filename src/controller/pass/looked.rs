@@ -69,7 +69,8 @@ pub(super) async fn look(
     asked.extend(about.cloned());
     // The mirrors are looked at again below: with thousands of live Jobs two such views at once are much memory.
     drop(before);
-    let tasks = look::tasks(client, scene.seat, &asked, &offer.tasks()).await?;
+    let packages = spec.environment.cache.tells_environments_apart();
+    let tasks = look::tasks(client, scene.seat, &asked, &offer.tasks(), packages).await?;
     let projects = tasks.bodies.values().map(|body| body.task.project.as_str());
     offer::learn_project_names(client, memory, projects).await?;
     laps.end("tasks");
@@ -77,6 +78,8 @@ pub(super) async fn look(
     let binding_label = render::LabelValue::of(&scene.binding.name_any());
     let whose = (namespace, binding_label.as_str());
     live::learn(context, memory, whose, &live, scene.dry.is_some()).await;
+    let cache = &spec.environment.cache;
+    memory.environments.learn(cache, identity, &live);
     laps.end("live");
     Ok(Looked {
         queues,

@@ -41,12 +41,13 @@ impl Row for JobRow {
             label::ATTEMPT,
             label::STATE,
         ];
-        const ANNOTATIONS: [&str; 6] = [
+        const ANNOTATIONS: [&str; 7] = [
             annotation::RETURNED,
             annotation::TURN,
             annotation::REQUEUES,
             annotation::FAILURES,
             annotation::NODE,
+            annotation::ENVIRONMENT,
             annotation::REQUESTS,
         ];
         let status = job.status.unwrap_or_default();
@@ -108,6 +109,11 @@ impl JobRow {
     /// Complete or failed; its pods have ended then.
     pub fn has_ended(&self) -> bool {
         self.end().is_some()
+    }
+
+    /// Whether it ended as it should.
+    pub fn is_complete(&self) -> bool {
+        self.holds("Complete")
     }
 
     /// When it has ended.

@@ -246,6 +246,7 @@ mod tests {
     fn settings(variables: &[(&str, &str)]) -> PythonSettings {
         PythonSettings {
             alone: false,
+            driver_elsewhere: false,
             brought: Vec::new(),
             uv: "uv".into(),
             cache: "/c".into(),

@@ -1,5 +1,7 @@
 //! Inputs of a Job that are right in every part, for tests of one idea each.
 
+mod ahead;
+mod cache;
 mod containers;
 mod entrypoint;
 mod errors;
@@ -28,6 +30,7 @@ struct World {
     returned: bool,
     failures: u32,
     avoid_nodes: Vec<String>,
+    holding_nodes: Vec<String>,
 }
 
 fn world() -> World {
@@ -56,6 +59,7 @@ fn world() -> World {
         returned: false,
         failures: 0,
         avoid_nodes: Vec::new(),
+        holding_nodes: Vec::new(),
     }
 }
 
@@ -121,6 +125,7 @@ impl World {
             returned: self.returned,
             failures: self.failures,
             avoid_nodes: &self.avoid_nodes,
+            holding_nodes: &self.holding_nodes,
             remark: None,
             runs: Runs::Code,
         })

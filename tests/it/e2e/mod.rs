@@ -45,6 +45,7 @@ mod s39_secrets;
 mod s3_private;
 mod s40_warnings;
 mod s41_faults;
+mod s42_ahead;
 mod s42_cache;
 mod s44_identity;
 mod s45_image_check;

@@ -167,6 +167,7 @@ impl Image {
             cache: path("cache"),
             own: path("own"),
             alone: false,
+            driver_elsewhere: false,
             brought: Vec::new(),
             variables: variables
                 .map(|(name, value)| (name.to_owned(), value))

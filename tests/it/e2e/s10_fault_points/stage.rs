@@ -394,10 +394,11 @@ impl Stage {
             }
         }
         for job in self.world.jobs() {
-            let task = &job["metadata"]["labels"]["trainyard.dev/task"];
-            let known = task
-                .as_str()
-                .is_some_and(|task| self.tasks.contains_key(task));
+            let labels = &job["metadata"]["labels"];
+            let known = ["trainyard.dev/task", "trainyard.dev/ahead"]
+                .iter()
+                .filter_map(|label| labels[label].as_str())
+                .any(|task| self.tasks.contains_key(task));
             assert!(known, "a Job without task: {}", job["metadata"]["name"]);
         }
         // Each death was asked for: the controller does not die of anything else.

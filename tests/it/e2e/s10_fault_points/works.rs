@@ -18,7 +18,7 @@ pub const CLAIM: [&str; 7] = [
     "step/job-settled",
 ];
 
-pub const PLANS: [Plan; 12] = [
+pub const PLANS: [Plan; 13] = [
     Plan {
         name: "tails",
         points: &["tail/read", "tail/sent"],
@@ -86,6 +86,12 @@ pub const PLANS: [Plan; 12] = [
         work: claims,
     },
     Plan {
+        name: "ahead",
+        points: &["ahead/created"],
+        is_real: false,
+        work: looked_ahead,
+    },
+    Plan {
         name: "begins",
         points: &[
             "lease/written",
@@ -134,6 +140,23 @@ fn claims(stage: &mut Stage) {
         if stage.until_spent(3, &CLAIM[..6]) {
             break;
         }
+    }
+}
+
+/// Tasks that wait for room while their environments are made. Each in a binding of its own, which makes one after the
+/// other: none of these ever ends.
+fn looked_ahead(stage: &mut Stage) {
+    let cache = json!({"hostPath": "/var/cache/trainyard", "ahead": 1});
+    let patch = json!({"limits": {"maxConcurrent": 1}, "environment": {"cache": cache}});
+    for left in [1, 0] {
+        let name = stage.bind("ahead", &patch);
+        let first = stage.run("runs", Act::StaysOnce, &name);
+        stage.expect(&first, "runs", "completed", 1);
+        stage.until_begun(std::slice::from_ref(&first));
+        let second = stage.run("waits", Act::Ends, &name);
+        stage.expect(&second, "waits", "completed", 1);
+        stage.until_left(120, "ahead/created", left);
+        stage.finish(&first);
     }
 }
 
