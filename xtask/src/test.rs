@@ -257,7 +257,7 @@ fn everything(tally: &mut Tally, arguments: &Arguments, kubeconfig: Option<&Path
     );
     let mut integration = with(&place, it());
     integration.arg(format!("--test-threads={}", arguments.threads));
-    for path in ["e2e::", "bench::", OF_A_GPU] {
+    for path in ["e2e::", "bench::", OF_A_GPU].into_iter().chain(COMPUTE) {
         integration.args(["--skip", path]);
     }
     tally.rust_tests("integration tests", integration);
@@ -290,16 +290,22 @@ const LONGEST: [&str; 6] = [
     "e2e::s9_",
 ];
 
+/// Tests that only compute, whenever that is: scenarios mostly wait, and these take what they leave of the processors.
+const COMPUTE: [&str; 2] = ["claim_model::", "server_fuzz::"];
+
 fn scenarios(tally: &mut Tally, place: &Place, threads: u8) {
     let run = |threads: u8| {
         let mut command = with(place, it());
         command.arg(format!("--test-threads={threads}"));
         command
     };
+    let mut compute = with(place, in_the_background(&it()));
+    compute.arg("--test-threads=2").args(COMPUTE);
     let of_the_longest = threads.div_ceil(4);
     if threads == 1 {
         let mut all = run(threads);
         all.arg("e2e::");
+        tally.rust_tests("tests that compute", compute);
         tally.rust_tests("scenarios on the cluster", all);
         return;
     }
@@ -313,7 +319,25 @@ fn scenarios(tally: &mut Tally, place: &Place, threads: u8) {
     tally.side_by_side([
         ("the longest scenarios", longest),
         ("the other scenarios", others),
+        ("tests that compute", compute),
     ]);
+}
+
+/// The same command with the least priority.
+fn in_the_background(command: &Command) -> Command {
+    let mut least = Command::new("nice");
+    least.args(["-n", "19"]).arg(command.get_program());
+    least.args(command.get_args());
+    if let Some(folder) = command.get_current_dir() {
+        least.current_dir(folder);
+    }
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => least.env(name, value),
+            None => least.env_remove(name),
+        };
+    }
+    least
 }
 
 /// The tests of `tests/it`; arguments for them may follow. They are built as the unit tests are, with the whole workspace:
