@@ -7,12 +7,13 @@ use anyhow::{Context, Result, bail};
 use super::it;
 
 /// How the paths of these tests begin.
-const PARTS: [&str; 6] = [
+const PARTS: [&str; 7] = [
     "bench::",
     "chart::",
     "clients::",
     "e2e::",
     "exec::",
+    "nvml::",
     "python::",
 ];
 
