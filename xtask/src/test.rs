@@ -291,7 +291,7 @@ const LONGEST: [&str; 6] = [
 ];
 
 /// Tests that only compute, whenever that is: scenarios mostly wait, and these take what they leave of the processors.
-const COMPUTE: [&str; 2] = ["claim_model::", "server_fuzz::"];
+const COMPUTE: [&str; 3] = ["claim_model::", "clients::agent::", "server_fuzz::"];
 
 fn scenarios(tally: &mut Tally, place: &Place, threads: u8) {
     let run = |threads: u8| {

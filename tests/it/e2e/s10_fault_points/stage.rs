@@ -295,8 +295,13 @@ impl Stage {
 
     /// Creates and enqueues a task.
     pub fn run(&self, name: &str, act: Act, queue: &str) -> String {
+        self.run_with(name, act, queue, &json!({}))
+    }
+
+    /// The same with this merged into the task.
+    pub fn run_with(&self, name: &str, act: Act, queue: &str, patch: &Value) -> String {
         let source = act.source(&self.world);
-        let task = self.world.create(name, &source, &json!({}));
+        let task = self.world.create(name, &source, patch);
         self.acts
             .lock()
             .expect("acts lock")

@@ -153,7 +153,9 @@ fn looked_ahead(stage: &mut Stage) {
         let first = stage.run("runs", Act::StaysOnce, &name);
         stage.expect(&first, "runs", "completed", 1);
         stage.until_begun(std::slice::from_ref(&first));
-        let second = stage.run("waits", Act::Ends, &name);
+        // What the first one lists is there already.
+        let other = json!({"script": {"requirements": {"pip": "six\n"}}});
+        let second = stage.run_with("waits", Act::Ends, &name, &other);
         stage.expect(&second, "waits", "completed", 1);
         stage.until_left(120, "ahead/created", left);
         stage.finish(&first);
