@@ -15,28 +15,24 @@ mod claim;
 mod draft;
 mod end;
 mod last_events;
+mod reading;
 mod tail;
 mod tell;
 
-use std::sync::Arc;
-
 use jiff::Timestamp;
-use kube::Api;
 use tokio::time::Instant;
 
 use super::Context;
-use super::cluster::{self, find};
+use super::cluster;
 use super::fault;
-use super::observe::{self, Identity, Lore, Objects};
+use super::observe::{Identity, Lore, Objects};
 use super::resolve::Resolved;
-use super::row::{JobObject, JobRow, Row as _};
 use super::turn::{self, Returned, Turn};
 use crate::api;
-use crate::claim::{self as rules, Observed, Policy, Step, TaskFact, ThisPass, UserQueue, decide};
+use crate::claim::{self as rules, Observed, Policy, Step, ThisPass, decide};
 use crate::crd::QueueBindingSpec;
 use crate::pod::label;
-use crate::render::JobName;
-use crate::task::{Attempt, QueueId, TaskId};
+use crate::task::{QueueId, TaskId};
 
 use back::Requeue;
 pub(super) use draft::Draft;
@@ -288,74 +284,9 @@ impl Hands<'_> {
         id.map_or_else(String::new, |id| self.queue_name(&id).to_owned())
     }
 
-    /// The task as the server has it now.
-    async fn live(&self, case: &Case) -> Result<TaskFact, Fault> {
-        Ok(self.read(case).await?.0)
-    }
-
-    /// The same, and whether it is *unwritten*: nobody has written its status since the look.
-    ///
-    /// Mark and last worker alone do not tell a run of ours from one that a plain agent began after it and that has not
-    /// reported yet (`docs/claim.md`). What ends or undoes a run rests on this.
-    async fn read(&self, case: &Case) -> Result<(TaskFact, bool), Fault> {
-        in_time(case)?;
-        let found = self
-            .client
-            .task_facts(std::slice::from_ref(&case.task))
-            .await?;
-        fault::point!("step/task-read");
-        if !found.unreadable.is_empty() {
-            return Ok((TaskFact::Unknown, false));
-        }
-        let Some(facts) = found.tasks.first() else {
-            return Ok((TaskFact::Gone, true));
-        };
-        // Whether the user's queue exists was found out by the look.
-        let gone = matches!(&case.observed.facts.task, TaskFact::Found(task) if task.user_queue == UserQueue::Gone);
-        let state = observe::task_state(self.identity, &case.task, facts, |_| !gone);
-        let unwritten = facts.status_changed == case.observed.facts.stamps.status_changed;
-        Ok((TaskFact::Found(state), unwritten))
-    }
-
-    /// Reads the task live and decides again: whether it is still this step, on a task that nobody has written since.
-    async fn still(&self, step: &Step, case: &mut Case) -> Result<bool, Fault> {
-        let (live, unwritten) = self.read(case).await?;
-        if !unwritten {
-            return Ok(false);
-        }
-        if live != case.observed.facts.task {
-            case.observed.facts.task = live;
-            case.observed.unchanged_since = case.observed.read_at;
-        }
-        Ok(decide(&case.observed, &case.policy, Timestamp::now()) == *step)
-    }
-
     /// The binding in metrics.
     fn label(&self) -> String {
         format!("{}/{}", self.namespace, self.binding)
-    }
-
-    fn jobs(&self) -> Api<JobObject> {
-        Api::namespaced(self.context.kube.clone(), self.namespace)
-    }
-
-    /// The Job of an attempt as the API server has it now, if it is ours.
-    async fn live_job(&self, case: &Case, attempt: Attempt) -> Result<Option<JobRow>, Fault> {
-        in_time(case)?;
-        let name = JobName::of(&case.task, attempt);
-        let job = find(self.jobs().get_opt(name.as_str())).await?;
-        fault::point!("step/job-read");
-        let job = job.map(JobRow::of);
-        Ok(job.filter(|job| observe::is_ours(self.identity, job)))
-    }
-
-    /// The Job of an attempt as it was observed.
-    fn known_job(case: &Case, attempt: Attempt) -> Option<&Arc<JobRow>> {
-        let name = JobName::of(&case.task, attempt);
-        case.objects
-            .jobs
-            .iter()
-            .find(|job| *job.name == *name.as_str())
     }
 
     /// Takes the entry out of the pending queue; `false`: somebody else did, and the step ends here.

@@ -7,17 +7,20 @@ mod claim;
 mod end;
 mod last_events;
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use wiremock::matchers::path;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use self::api_server::Cluster;
 use super::*;
-use crate::claim::{Admission, Entry, JobsFact, OnInterruption, OnPendingTimeout};
+use crate::claim::{Admission, Entry, JobsFact, OnInterruption, OnPendingTimeout, TaskFact};
+use crate::controller::row::{JobRow, Row as _};
 use crate::controller::tests::{TASK, context, id, identity, job, job_name, queue};
-use crate::controller::verdict;
-use crate::render;
-use crate::task::WorkerId;
+use crate::controller::{observe, verdict};
+use crate::render::{self, JobName};
+use crate::task::{Attempt, WorkerId};
 
 fn ended(mut job: Value) -> Value {
     job["status"] = json!({"conditions": [{"type": "Failed", "status": "True"}]});

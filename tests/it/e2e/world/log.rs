@@ -1,10 +1,11 @@
-//! A task's log at the server, compared as a whole with what was written.
+//! A task's log at the server: read, and compared as a whole with what was written.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
+use trainyard::exec::spool::NOTE;
 
 use super::{PATIENCE, World, wait};
 use crate::whole::assert_same;
@@ -13,6 +14,47 @@ use crate::whole::assert_same;
 const ON_THE_WAY: Duration = Duration::from_secs(10);
 
 impl World {
+    /// The task's console log, line by line, oldest first.
+    pub fn log(&self, task: &str) -> Vec<String> {
+        let answer = self.call(
+            "events.get_task_log",
+            &json!({"task": task, "batch_size": 10000, "navigate_earlier": false, "order": "asc"}),
+        );
+        let mut lines = Vec::new();
+        for event in answer["events"].as_array().expect("log has events") {
+            lines.extend(
+                event["msg"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .lines()
+                    .map(str::to_owned),
+            );
+        }
+        lines
+    }
+
+    /// All that the task's pods have sent, as it is; without what the controller and clients elsewhere told.
+    pub fn text(&self, task: &str) -> String {
+        let answer = self.call(
+            "events.get_task_log",
+            &json!({"task": task, "batch_size": 10000, "navigate_earlier": false, "order": "asc"}),
+        );
+        let events = answer["events"].as_array().expect("log has events");
+        let of_pods = events.iter().filter(|event| {
+            let worker = event["worker"].as_str().unwrap_or_default();
+            worker.contains(task)
+        });
+        of_pods.filter_map(|event| event["msg"].as_str()).collect()
+    }
+
+    /// The same without the executor's own remarks: what the task itself has written.
+    pub fn output(&self, task: &str) -> String {
+        self.text(task)
+            .split_inclusive('\n')
+            .filter(|line| !line.starts_with(NOTE))
+            .collect()
+    }
+
     /// The task itself has written this and nothing else, byte for byte.
     pub fn has_written(&self, task: &str, wanted: &str) {
         let begun = Instant::now();

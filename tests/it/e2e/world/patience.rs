@@ -1,0 +1,25 @@
+//! Waiting for what is to come, as long as it may take on a busy machine.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Waits are written as on a quiet machine; one that others use too gets so many times as long. Where time itself is
+/// what a test asserts, it measures it.
+pub const PATIENCE: u32 = 3;
+
+/// Polls until `probe` gives a value; fails with what `what` says when `seconds` have passed.
+pub fn wait<T>(what: &str, seconds: u64, mut probe: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(value) = probe() {
+            return value;
+        }
+        let waited = begun.elapsed();
+        assert!(
+            waited < Duration::from_secs(seconds) * PATIENCE,
+            "waited {} s in vain for: {what}",
+            waited.as_secs()
+        );
+        thread::sleep(Duration::from_millis(200));
+    }
+}

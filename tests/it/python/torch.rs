@@ -1,0 +1,78 @@
+//! The build of PyTorch that suits the CUDA version.
+
+use serde_json::json;
+
+use super::fixture::Image;
+
+#[tokio::test]
+async fn the_build_of_pytorch_follows_the_cuda_version_and_is_told() {
+    // Small stand-ins: `torch` at the package index, and builds at an index for each CUDA version.
+    let mut image = Image::new();
+    let index = image.indexes(&[
+        ("public", "torch", "2.3.1"),
+        ("public", "numpy", "1.0"),
+        ("cu118", "torch", "2.3.1+cu118"),
+        ("cpu", "torch", "2.3.1+cpu"),
+    ]);
+    image.settings.variables.remove("PIP_NO_INDEX");
+    image.settings.variables.remove("PIP_FIND_LINKS");
+    let public = index.replace("{}", "public");
+    image
+        .settings
+        .variables
+        .insert("UV_DEFAULT_INDEX".to_owned(), public);
+    image.settings.options.torch_index = Some(index);
+    for (cuda, expected, said) in [
+        (
+            "12.4",
+            "2.3.1",
+            "as the package index has it, built for CUDA 12.1; it suits CUDA 12.4",
+        ),
+        (
+            "118",
+            "2.3.1+cu118",
+            "the build for CUDA 11.8 of torch==2.3.1 is installed",
+        ),
+        (
+            "0",
+            "2.3.1+cpu",
+            "the build for the CPU of torch==2.3.1 is installed",
+        ),
+        ("117", "2.3.1+cu118", "the build for CUDA 11.8"),
+        ("102", "2.3.1+cpu", "the build for the CPU"),
+    ] {
+        image.settings.options.cuda = Some((cuda.to_owned(), "agent.cuda_version".to_owned()));
+        let made = image.make(json!("torch==2.3.1\nnumpy\n")).await.unwrap();
+        assert_eq!(
+            made.run("import torch, numpy; print(torch.V)"),
+            expected,
+            "{cuda}: {}",
+            made.log
+        );
+        assert!(made.log.contains(said), "{cuda}: {}", made.log);
+    }
+    // Whoever finds it made is told, too.
+    image.settings.options.cuda = Some(("118".to_owned(), "agent.cuda_version".to_owned()));
+    let again = image.make(json!("torch==2.3.1\nnumpy\n")).await.unwrap();
+    assert!(again.python.reused);
+    let told = "PyTorch: torch==2.3.1+cu118, as it was chosen for an earlier task with the same list; CUDA 11.8 (agent.cuda_version)";
+    assert!(again.log.contains(told), "{}", again.log);
+    image.settings.options.torch_index = Some("file:///nowhere/{}".to_owned());
+    image.settings.options.cuda = Some(("116".to_owned(), "driver".to_owned()));
+    let made = image.make(json!("torch==2.3.1\n")).await.unwrap();
+    assert!(
+        made.log.contains("but no build for that was found"),
+        "{}",
+        made.log
+    );
+    assert_eq!(made.run("import torch; print(torch.V)"), "2.3.1");
+    // Ahead of the task, where its node's driver cannot be asked, nothing is guessed; what the settings say counts.
+    image.settings.driver_elsewhere = true;
+    image.make(json!("torch==2.3.1\n")).await.unwrap();
+    image.settings.options.cuda = None;
+    if trainyard::exec::smi::cuda("/none").unwrap_or(0) == 0 {
+        let failure = image.make(json!("torch==2.3.1\n")).await.unwrap_err();
+        assert!(failure.to_string().contains("not known here"), "{failure}");
+        image.make(json!("numpy\n")).await.unwrap();
+    }
+}
