@@ -273,7 +273,8 @@ impl Outcome {
     /// The same with the faults that GPUs had during the run: where its process failed they may be why.
     #[must_use]
     pub fn with_faults(mut self, faults: &[Xid]) -> Self {
-        if self.report != Report::Failed || self.exit.is_none() || faults.is_empty() {
+        // Its word, not its report: an end after a signal is the controller's to report, and to tell of the fault.
+        if self.word != "failed" || self.exit.is_none() || faults.is_empty() {
             return self;
         }
         let told: Vec<String> = faults.iter().map(|xid| xid.describe()).collect();
@@ -478,6 +479,25 @@ mod tests {
         let good = exited_with(Exit::Code(0)).with_faults(&[of(79)]);
         assert_eq!(good.message, "completed successfully");
         assert_eq!(good.termination(&[], true).xid, None);
+        let after_a_signal = |exit| {
+            let outcome = outcome(&End::Signalled(exit), Memory::default(), None);
+            outcome.with_faults(&[of(79)]).termination(&[], false)
+        };
+        let lost = after_a_signal(Exit::Signal(3));
+        assert!(lost.signalled && lost.message.contains("XID 79"));
+        assert_eq!(lost.xid, Some(79));
+        assert_eq!(after_a_signal(Exit::Code(0)).xid, None);
+        let interrupted = outcome(
+            &End::Exited {
+                exit: Exit::Signal(15),
+                interrupt: Some(Interrupt::Shutdown),
+                killed: false,
+            },
+            Memory::default(),
+            None,
+        );
+        let interrupted = interrupted.with_faults(&[of(79)]);
+        assert_eq!(interrupted.termination(&[], false).xid, None);
     }
 
     #[test]

@@ -16,6 +16,18 @@ const VARIABLES: [(&str, &str); 4] = [
     ("GIT_TOKEN", "t0ken"),
 ];
 
+/// What the reference parser refuses, and so do we: the file, and what we say.
+const REFUSED: [(&str, &str); 2] = [
+    (
+        "ini",
+        "line 1: a key cannot begin with [: a section is written as name { ... }",
+    ),
+    (
+        "required-variable",
+        "line 9: ${NOT_SET_SECRET_KEY} is neither a key of the file nor an environment variable",
+    ),
+];
+
 /// A value that is meant to be another one here.
 struct Different {
     file: &'static str,
@@ -174,10 +186,17 @@ fn s53_real_files_have_the_values_of_the_reference_parser() {
         let document = match Document::read_with(&text, &variable, &include) {
             Ok(document) => document,
             Err(error) => {
-                faults.push(format!("{name}.conf, {error}"));
+                let said = error.to_string();
+                let meant = REFUSED.contains(&(name.as_str(), said.as_str()));
+                if !meant || !answer["refused"].is_string() {
+                    faults.push(format!("{name}.conf, {said}"));
+                }
                 continue;
             }
         };
+        if REFUSED.iter().any(|(file, _)| *file == name) {
+            faults.push(format!("{name}.conf is read"));
+        }
         let mut found = Vec::new();
         differences("", &answer["value"], &document.value, &mut found);
         for (key, theirs, ours) in found {

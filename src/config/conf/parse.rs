@@ -289,7 +289,12 @@ impl Parser<'_> {
                 name
             };
             if name.is_empty() {
-                return Err(self.error("expected a key"));
+                return Err(self.error(if self.peek() == Some('[') {
+                    // As files of other programs begin.
+                    "a key cannot begin with [: a section is written as name { ... }"
+                } else {
+                    "expected a key"
+                }));
             }
             names.push(name);
             if names.len() > DEEPEST {

@@ -256,6 +256,10 @@ fn every_error_names_its_line() {
         ),
         ("a: 1\n}\n", "line 2: expected a key"),
         (
+            "a: 1\n[api]\nb = 2",
+            "line 2: a key cannot begin with [: a section is written as name { ... }",
+        ),
+        (
             "{a: 1}\nb: 2",
             "line 2: 'b' stands behind the end of the object",
         ),

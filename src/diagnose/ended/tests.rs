@@ -379,12 +379,22 @@ fn an_end_after_a_signal_counts_as_what_became_of_the_pod() {
     signalled["signalled"] = json!(true);
     signalled["reported"] = json!(false);
     let died = terminated("Error", 131, &signalled.to_string());
+    let mut beside_a_fault = signalled.clone();
+    beside_a_fault["xid"] = json!(79);
+    let lost = terminated("Error", 131, &beside_a_fault.to_string());
     signalled["outcome"] = json!("completed");
     let completed = terminated("Completed", 0, &signalled.to_string());
     let mut drained = died.clone();
     drained["conditions"] = disrupted("EvictionByEvictionAPI")["conditions"].clone();
     for (job, pod, category, fault) in [
         (&backoff, pod(&died), Category::Signal, Fault::Task),
+        (&backoff, pod(&lost), Category::GpuFault, Fault::Task),
+        (
+            &backoff,
+            gone(&lost),
+            Category::PodDeleted,
+            Fault::Interruption,
+        ),
         (&backoff, pod(&completed), Category::Completed, Fault::Task),
         (
             &backoff,

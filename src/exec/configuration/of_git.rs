@@ -6,6 +6,8 @@ use crate::config::agent::Agent;
 use crate::exec::git::{Login, Options, Scheme};
 
 const FETCH_ARGS: &str = "agent.git_fetch_args";
+const SSH_PORT: &str = "agent.force_git_ssh_port";
+const EXTRA_LOGINS: &str = "agent.git.extra_credentials";
 /// What every generated file says of it: nobody has chosen that.
 const GENERATED: [&str; 3] = ["--all", "--tags", "--recurse-submodules"];
 /// Arguments that say what is fetched: that is the wanted commit, and no more.
@@ -48,24 +50,62 @@ pub(super) fn options(agent: &Agent) -> Options {
         ssh_user: agent
             .text("agent.force_git_ssh_user")
             .unwrap_or(default.ssh_user),
-        ssh_port: agent
-            .text("agent.force_git_ssh_port")
-            .and_then(|port| port.parse().ok()),
+        ssh_port: ssh_port(agent),
         translate_ssh: Some(translated).filter(|_| agent.flag("agent.translate_ssh")),
         fetch_args: fetch_args(agent).0,
         cache: agent.flag("agent.vcs_cache.enabled"),
     }
 }
 
-/// What the log says of arguments of `git fetch` that have no effect.
-pub(super) fn set_aside(agent: &Agent) -> Option<String> {
+/// What the log says of settings that have no effect.
+pub(super) fn set_aside(agent: &Agent) -> Vec<String> {
+    let mut told = Vec::new();
     let (_, without) = fetch_args(agent);
-    (!without.is_empty()).then(|| {
+    if !without.is_empty() {
         let (from, without) = (agent.origin(FETCH_ARGS), without.join(" "));
-        format!(
+        told.push(format!(
             "{without} of {FETCH_ARGS} ({from}) has no effect: the wanted commit alone is fetched"
-        )
-    })
+        ));
+    }
+    let blank = |value: &Value| value.as_str().is_some_and(|text| text.trim().is_empty());
+    let named = |key: &str| agent.get(key).filter(|value| !blank(value));
+    if let (Some(value), None) = (named(SSH_PORT), ssh_port(agent)) {
+        let from = agent.origin(SSH_PORT);
+        told.push(format!(
+            "{SSH_PORT} ({from}) has no effect: {value} is not the number of a port"
+        ));
+    }
+    let from = agent.origin(EXTRA_LOGINS);
+    match named(EXTRA_LOGINS) {
+        None => {}
+        Some(Value::Array(entries)) => {
+            for (number, entry) in (1..).zip(entries) {
+                if let Err(why) = extra_login(entry) {
+                    told.push(format!(
+                        "entry {number} of {EXTRA_LOGINS} ({from}) has no effect: {why}"
+                    ));
+                }
+            }
+        }
+        Some(_) => told.push(format!(
+            "{EXTRA_LOGINS} ({from}) has no effect: it is not a list"
+        )),
+    }
+    told
+}
+
+fn ssh_port(agent: &Agent) -> Option<u16> {
+    agent.text(SSH_PORT)?.trim().parse().ok()
+}
+
+/// User and password of an entry, or why it is none. Its values are never told: they may be secrets.
+fn extra_login(entry: &Value) -> Result<(&str, &str), String> {
+    let text = |key: &str| match entry.get(key) {
+        Some(Value::String(text)) => Ok(text.as_str()),
+        Some(Value::Null) | None => Err(format!("it has no {key}")),
+        Some(_) => Err(format!("its {key} is not a text: put it in quotes")),
+    };
+    Ok((text("user")?, text("pass")?))
 }
 
 fn logins(agent: &Agent) -> Vec<Login> {
@@ -90,16 +130,16 @@ fn logins(agent: &Agent) -> Vec<Login> {
             host: agent.text("agent.git_host").map(place),
         });
     }
-    let extra = agent.get("agent.git.extra_credentials");
-    for one in extra.and_then(Value::as_array).into_iter().flatten() {
-        let text = |key: &str| one.get(key).and_then(Value::as_str).map(str::to_owned);
-        if let (Some(username), Some(password)) = (text("user"), text("pass")) {
+    let extra = agent.get(EXTRA_LOGINS);
+    for entry in extra.and_then(Value::as_array).into_iter().flatten() {
+        if let Ok((username, password)) = extra_login(entry) {
+            let host = entry.get("host").and_then(Value::as_str);
             logins.push(Login {
-                username: username.into(),
-                password: password.into(),
-                host: text("host")
+                username: username.to_owned().into(),
+                password: password.to_owned().into(),
+                host: host
                     .filter(|host| !host.trim().is_empty())
-                    .map(place),
+                    .map(|host| place(host.to_owned())),
             });
         }
     }

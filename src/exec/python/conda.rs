@@ -14,11 +14,12 @@ use tokio::process::Command;
 use super::interpreter::find_program;
 use super::list::{List, package_name};
 use super::store::{Held, Store};
-use super::{Python, PythonSettings, explain, index, project, remote};
+use super::{Options, Python, PythonSettings, explain, index, project, remote};
 use crate::exec::digest::hex;
 use crate::exec::failure::{Failure, masked, one_line};
 use crate::exec::plan::{Environment, effective_lines};
 use crate::exec::tool::{self, Log};
+use crate::pod::Brought;
 
 /// The programs, by preference: the first two solve fast.
 const PROGRAMS: [&str; 3] = ["micromamba", "mamba", "conda"];
@@ -32,6 +33,30 @@ struct Wanted {
     specs: Vec<String>,
     /// Requirements for pip's index.
     pip: Vec<String>,
+    /// Arguments of their installation.
+    pip_arguments: Vec<String>,
+}
+
+impl Wanted {
+    /// What the configuration says of pip's index, and the commits of what comes from git; where nothing is listed for
+    /// pip, nothing.
+    fn add_to_pip(&mut self, options: &Options, brought: &[Brought]) -> Result<(), Failure> {
+        let list = remote::pinned(&self.pip.join("\n"), brought)?;
+        self.pip.clear();
+        if effective_lines(&list).next().is_none() {
+            return Ok(());
+        }
+        let indexes = options.extra_index_url.iter();
+        self.pip
+            .extend(indexes.map(|url| format!("--extra-index-url {url}")));
+        self.pip.extend(list.lines().map(str::to_owned));
+        self.pip_arguments.clone_from(&options.extra_flags);
+        if options.best_match {
+            let strategy = ["--index-strategy", "unsafe-best-match"];
+            self.pip_arguments.extend(strategy.map(str::to_owned));
+        }
+        Ok(())
+    }
 }
 
 /// Part of an `environment.yml`.
@@ -64,8 +89,7 @@ pub(super) async fn make(
             .hint("use an image with one of them, or another environment.manager")
     })?;
     let mut wanted = wanted(environment, list, python, settings)?;
-    let pip = remote::pinned(&wanted.pip.join("\n"), &settings.brought)?;
-    wanted.pip = pip.lines().map(str::to_owned).collect();
+    wanted.add_to_pip(&settings.options, &settings.brought)?;
     let store = Store::of(settings, log);
     let key = key(&wanted, &program, settings);
     let recorded = |installed| Some(installed).filter(|_| settings.options.record_conda);
@@ -123,7 +147,8 @@ pub(super) async fn make(
         install
             .args(["pip", "install", "--python"])
             .arg(&interpreter)
-            .args(["-r", "-"]);
+            .args(["-r", "-"])
+            .args(&wanted.pip_arguments);
         install
             .args(index::options(settings))
             .current_dir(working_dir);
@@ -281,7 +306,9 @@ fn name_of(spec: &str) -> String {
 fn key(wanted: &Wanted, program: &Path, settings: &PythonSettings) -> String {
     let mut hash = Sha256::new();
     hash.update(format!(
-        "conda 1 {wanted:?} {} {}",
+        "conda 1 {} {} {}",
+        // Passwords of indexes change.
+        masked(&format!("{wanted:?}")),
         program.display(),
         index::identity(settings)
     ));
@@ -333,6 +360,42 @@ mod tests {
         assert_eq!(wanted.specs, ["python=3.11", "numpy>=1"]);
         assert_eq!(wanted.pip, ["six==1"]);
         assert!(of_file("dependencies: 3").is_err());
+    }
+
+    #[test]
+    fn the_configuration_counts_where_something_is_listed_for_pip() {
+        let options = Options {
+            extra_index_url: vec!["https://index.example/simple".to_owned()],
+            extra_flags: vec!["--no-binary".to_owned(), "six".to_owned()],
+            best_match: true,
+            ..Options::default()
+        };
+        let added = |pip: &[&str], options: &Options| {
+            let mut wanted = Wanted {
+                pip: pip.iter().map(|line| (*line).to_owned()).collect(),
+                ..Wanted::default()
+            };
+            wanted.add_to_pip(options, &[]).unwrap();
+            wanted
+        };
+        let wanted = added(&["six==1"], &options);
+        assert_eq!(
+            wanted.pip,
+            ["--extra-index-url https://index.example/simple", "six==1"]
+        );
+        assert_eq!(
+            wanted.pip_arguments,
+            [
+                "--no-binary",
+                "six",
+                "--index-strategy",
+                "unsafe-best-match"
+            ]
+        );
+        assert_eq!(added(&["# none"], &options), Wanted::default());
+        let wanted = added(&["six==1"], &Options::default());
+        assert_eq!(wanted.pip, ["six==1"]);
+        assert_eq!(wanted.pip_arguments, [""; 0]);
     }
 
     #[test]

@@ -122,6 +122,29 @@ async fn s4_an_environment_yml_with_packages_of_pip_is_made() {
 }
 
 #[tokio::test]
+async fn s4_beside_conda_the_configurations_indexes_and_flags_count() {
+    let script = json!({"entry_point": "x.py", "diff": "1", "requirements": {"conda": "beta\n", "pip": "gamma\n"}});
+    let (mut image, _) = image();
+    let more = image.index().with_file_name("more");
+    fs::create_dir(&more).unwrap();
+    wheel(&more, "gamma", "3.0", &[]);
+    let flags = &mut image.settings.options.extra_flags;
+    *flags = vec!["--find-links".to_owned(), more.display().to_string()];
+    let made = image.make_script(script.clone()).await.unwrap();
+    let code = "import gamma; print(gamma.V)";
+    assert_eq!(made.run(code), "3.0", "{}", made.log);
+    let index = image.indexes(&[("public", "delta", "1.0"), ("extra", "gamma", "4.0")]);
+    let variables = &mut image.settings.variables;
+    variables.remove("PIP_NO_INDEX");
+    variables.remove("PIP_FIND_LINKS");
+    variables.insert("UV_DEFAULT_INDEX".to_owned(), index.replace("{}", "public"));
+    image.settings.options.extra_flags.clear();
+    image.settings.options.extra_index_url = vec![index.replace("{}", "extra")];
+    let made = image.make_script(script).await.unwrap();
+    assert_eq!(made.run(code), "4.0", "{}", made.log);
+}
+
+#[tokio::test]
 async fn what_conda_cannot_solve_is_one_clear_sentence() {
     let (image, channel) = image();
     for (list, expected) in [

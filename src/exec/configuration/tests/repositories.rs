@@ -137,12 +137,58 @@ fn what_of_the_fetching_has_no_effect_is_told() {
     let expected = "--all --depth=1 of agent.git_fetch_args (/clearml.conf, line 1) has no effect: \
                     the wanted commit alone is fetched";
     let text = "agent.git_fetch_args: [\"--all\", \"--no-auto-gc\", \"--depth=1\"]";
-    assert_eq!(told(text).as_deref(), Some(expected));
+    assert_eq!(told(text), [expected]);
     for text in [
         "",
         "agent.git_fetch_args: [\"--no-auto-gc\"]",
         "agent.git_fetch_args: [\"--all\", \"--tags\", \"--recurse-submodules\"]",
     ] {
-        assert_eq!(told(text), None, "{text}");
+        assert_eq!(told(text), [""; 0], "{text}");
+    }
+}
+
+#[test]
+fn a_port_that_is_no_number_is_told() {
+    let told = |port: &str| {
+        let text = format!("agent.force_git_ssh_port: {port}");
+        of_git::set_aside(&configured(&text, &[]))
+    };
+    for (port, shown) in [
+        ("ssh", "\"ssh\""),
+        ("70000", "70000"),
+        ("true", "true"),
+        ("[2222]", "[2222]"),
+    ] {
+        let expected = format!(
+            "agent.force_git_ssh_port (/clearml.conf, line 1) has no effect: {shown} is not the number of a port"
+        );
+        assert_eq!(told(port), [expected]);
+    }
+    for port in ["2222", "\"2222\"", "null", "\"\""] {
+        assert_eq!(told(port), [""; 0], "{port}");
+    }
+}
+
+#[test]
+fn a_login_without_user_or_password_is_told_and_its_values_are_not() {
+    let told = |logins: &str| {
+        let text = format!("agent.git.extra_credentials: {logins}");
+        of_git::set_aside(&configured(&text, &[]))
+    };
+    let key = "agent.git.extra_credentials (/clearml.conf, line 1) has no effect";
+    let logins = "[{user: a, pass: b}, {user: canary}, {host: x, token: canary}, {user: c, pass: 271828}, canary]";
+    assert_eq!(
+        told(logins),
+        [
+            format!("entry 2 of {key}: it has no pass"),
+            format!("entry 3 of {key}: it has no user"),
+            format!("entry 4 of {key}: its pass is not a text: put it in quotes"),
+            format!("entry 5 of {key}: it has no user"),
+        ]
+    );
+    let expected = format!("{key}: it is not a list");
+    assert_eq!(told("{user: a, pass: canary}"), [expected]);
+    for logins in ["[]", "null", "[{user: a, pass: b, host: git.example}]"] {
+        assert_eq!(told(logins), [""; 0], "{logins}");
     }
 }
