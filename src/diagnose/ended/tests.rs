@@ -386,7 +386,7 @@ fn an_end_after_a_signal_counts_as_what_became_of_the_pod() {
     let completed = terminated("Completed", 0, &signalled.to_string());
     let mut drained = died.clone();
     drained["conditions"] = disrupted("EvictionByEvictionAPI")["conditions"].clone();
-    for (job, pod, category, fault) in [
+    for (job, pod, category, fault) in vec![
         (&backoff, pod(&died), Category::Signal, Fault::Task),
         (&backoff, pod(&lost), Category::GpuFault, Fault::Task),
         (
