@@ -157,7 +157,7 @@ fn a_bench_on_somebodys_server_takes_away_what_it_made_and_touches_nothing_else(
         "{log:#?}"
     );
     // On its way through the glue a task is stopped for a moment.
-    wait("the glue's task is completed", 30, || {
+    wait("the glue's task is completed", 120, || {
         (world.status(&theirs) == "completed").then_some(())
     });
     let own = format!("-{}", world.namespace);
