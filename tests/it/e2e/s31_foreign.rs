@@ -213,26 +213,26 @@ fn s31_two_clusters_a_daemon_and_the_glue_share_a_queue_and_nothing_runs_twice()
             .filter_map(|name| status.get(*name))
             .sum()
     };
-    let mut changed = (0, begun);
+    let (mut changed, mut more) = ((0, begun), begun);
     loop {
         for (deaths, world) in deaths.iter_mut().zip([&mut one, &mut two]) {
             deaths.revive(world);
         }
         let counts: BTreeMap<String, usize> = statuses(&one, &tasks).into_iter().collect();
         let waiting = one.entries(QUEUE).len();
-        // Who is slow to begin finds more to do, so that each of them runs something.
-        let all_have_run = ["pod", "daemon", "glue"]
-            .iter()
-            .all(|who| has_run(&one, who))
-            && !player.runs().is_empty();
-        if waiting == 0 && !all_have_run && tasks.len() < total * 3 && Instant::now() < limit {
-            for number in tasks.len()..tasks.len() + 4 {
-                tasks.push(one.run(&format!("task {number}"), &source, QUEUE));
-            }
-            continue;
-        }
-        if ended(&counts) == tasks.len() || Instant::now() > limit {
+        // Who is slow to begin finds more to do, so that each of them runs something; one at a time, because the glue takes
+        // all that it finds at once.
+        let goes_short = waiting == 0
+            && tasks.len() < total * 3
+            && (player.runs().is_empty()
+                || ["pod", "daemon"].iter().any(|who| !has_run(&one, who))
+                || !has_run(&one, "glue") && !has_pods_of_the_glue(&one));
+        if ended(&counts) == tasks.len() && !goes_short || Instant::now() > limit {
             break;
+        }
+        if goes_short && Instant::now() > more {
+            tasks.push(one.run(&format!("task {}", tasks.len()), &source, QUEUE));
+            more = Instant::now() + Duration::from_secs(2);
         }
         if ended(&counts) != changed.0 {
             changed = (ended(&counts), Instant::now());
