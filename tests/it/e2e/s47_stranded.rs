@@ -38,7 +38,10 @@ fn s47_a_task_that_another_consumer_dropped_is_told_and_left_alone() {
     until_told(&world, &[("Stranded", "gpu")]);
     assert_eq!(world.condition("gpu", "Ready")["status"], "True");
     let label = format!("binding=\"{}/gpu\"", world.namespace);
-    assert!((world.metric("trainyard_stranded_tasks", &[&label]) - 1.0).abs() < 0.1);
+    wait("the metric counts it", 30, || {
+        let metric = world.metric("trainyard_stranded_tasks", &[&label]);
+        ((metric - 1.0).abs() < 0.1).then_some(())
+    });
     assert_eq!(world.status(&task), "queued");
     assert!(world.jobs().is_empty(), "neither is started");
     assert_eq!(world.status(&started), "in_progress");

@@ -7,6 +7,12 @@ use std::time::{Duration, Instant};
 /// what a test asserts, it measures it.
 pub const PATIENCE: u32 = 3;
 
+/// Between two looks: a fraction of the time waited so far, so that what takes long is not asked for all the while.
+/// Many who wait side by side would else be most of what the API server does.
+fn pause(waited: Duration) -> Duration {
+    (waited / 8).clamp(Duration::from_millis(200), Duration::from_millis(800))
+}
+
 /// Polls until `probe` gives a value; fails with what `what` says when `seconds` have passed.
 pub fn wait<T>(what: &str, seconds: u64, mut probe: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
@@ -20,6 +26,6 @@ pub fn wait<T>(what: &str, seconds: u64, mut probe: impl FnMut() -> Option<T>) -
             "waited {} s in vain for: {what}",
             waited.as_secs()
         );
-        thread::sleep(Duration::from_millis(200));
+        thread::sleep(pause(waited));
     }
 }
