@@ -14,6 +14,10 @@ from flow import PATIENCE, done, eventually, held, same
 AGENT = os.environ["AGENT_PYTHON"]
 client = APIClient()
 
+# The agent's thread that reports goes on while it takes its worker away, and a report that is on its way then
+# brings the worker back, on any server: a daemon whose end is looked at reports at its tasks and after 3 s only.
+QUIET = {"CLEARML_AGENT_STATUS_REPORT_FREQ_SEC": "3600"}
+
 
 def agent(*args, log="agent.log", **environment):
     """Starts the agent; tasks run with this Python, and nothing is installed."""
@@ -72,7 +76,7 @@ def daemon_runs_queues_in_order():
     low, high, bad = make("low", "print('low said')"), make("high", "print('high said')"), make("bad", "raise SystemExit(3)")
     for task, to in ((low, 1), (bad, 1), (high, 0)):
         client.tasks.enqueue(task=task, queue=queues[to])
-    daemon = agent("daemon", "--queue", "agent-high", "agent-low", "--foreground", "--cpu-only")
+    daemon = agent("daemon", "--queue", "agent-high", "agent-low", "--foreground", "--cpu-only", **QUIET)
     mine = lambda: [w for w in client.workers.get_all() if Path.cwd().name in w.id]
     registered = eventually("the worker is registered", mine)
     same("its queues, in order", [q.name for q in registered[0].queues], ["agent-high", "agent-low"])
@@ -159,10 +163,11 @@ def services_mode_runs_many():
 
 def list_and_stop():
     queue("agent-detached")
-    starter = agent("daemon", "--queue", "agent-detached", "--detached", "--cpu-only", CLEARML_WORKER_NAME="detached")
+    starter = agent("daemon", "--queue", "agent-detached", "--detached", "--cpu-only", CLEARML_WORKER_NAME="detached", **QUIET)
     same("the starter ends", ended(starter, 60), 0)
-    mine = lambda: [w.id for w in client.workers.get_all() if w.id.startswith("detached")]
-    eventually("the worker is there", mine, 60)
+    workers = lambda: [w for w in client.workers.get_all() if w.id.startswith("detached")]
+    mine = lambda: [w.id for w in workers()]
+    eventually("the worker is there, and has reported", lambda: [w for w in workers() if w.last_report_time > w.register_time], 60)
     lister = agent("list", log="list.log")
     same("list ends", ended(lister, 60), 0)
     held("it lists the worker", mine()[0] in Path("list.log").read_text(), Path("list.log").read_text())
