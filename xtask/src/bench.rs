@@ -82,7 +82,7 @@ impl Figure {
         let (Some(least), Some(most)) = (sorted.first(), sorted.last()) else {
             return String::new();
         };
-        let median = sorted[sorted.len() / 2];
+        let median = compare::median(&sorted);
         let (reached, sign) = if self.at_least {
             (median >= self.goal, '≥')
         } else {

@@ -64,13 +64,13 @@ fn container_start_to_first_line() {
     let mut mine = times(9, || first_line(&place, &ours, ""));
     for (packages, count, name, goal) in [
         (Packages::Skip, 5, "its environment step switched off", 7.0),
-        (Packages::Pip, 3, "as it is by default (pip)", 15.0),
-        (Packages::Uv, 3, "with uv", 15.0),
+        (Packages::Pip, 5, "as it is by default (pip)", 15.0),
+        (Packages::Uv, 5, "with uv", 15.0),
     ] {
         let agent = Agent::new(&place, packages);
         first_line(&place, &agent, "");
         let theirs = times(count, || first_line(&place, &agent, ""));
-        let beside = times(3, || first_line(&place, &ours, ""));
+        let beside = times(5, || first_line(&place, &ours, ""));
         compare(
             &format!("container start to first line, nothing to install; incumbent {name}"),
             "s",
@@ -116,7 +116,7 @@ fn environment_of_forty_packages() {
         let agent = Agent::new(&place, packages);
         first_line(&place, &agent, FORTY);
         let (mut their_cold, mut their_warm) = (Vec::new(), Vec::new());
-        for _ in 0..2 {
+        for _ in 0..3 {
             agent.forget_environments();
             their_cold.push(first_line(&place, &agent, FORTY));
             their_warm.push(first_line(&place, &agent, FORTY));
@@ -317,7 +317,7 @@ fn script_end_to_completed() {
     let place = Place::find();
     let (ours, agent) = (Ours::new(&place), Agent::new(&place, Packages::Skip));
     let mine = times(9, || end_to_completed(&place, &ours));
-    let theirs = times(3, || end_to_completed(&place, &agent));
+    let theirs = times(5, || end_to_completed(&place, &agent));
     figure("script end to task completed", "s", 0.3, &mine);
     compare("script end to task completed", "s", &mine, &theirs, None);
 }

@@ -102,7 +102,7 @@ fn glue_enqueue_to_first_line() {
         compare("— of it: process 1 to first line", "s", &a.line, &b.line);
     }
     let glue = Glue::start(&world, "glue-venv", Packages::Pip);
-    let (a, b) = in_turns(&world, &watch, &glue.queue, 3);
+    let (a, b) = in_turns(&world, &watch, &glue.queue, 5);
     compare(
         "the same, the incumbent with its usual virtual environment (pip)",
         "s",

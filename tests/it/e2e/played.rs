@@ -359,18 +359,27 @@ async fn write(stage: &Stage, pod: &Pod, status: &Value) {
     eprintln!("the status of pod {name} could not be written: {last}");
 }
 
-/// Statuses of tasks at the server, counted.
+/// How many of the tasks there are in each status, in one question for five hundred.
 pub fn statuses(world: &World, tasks: &[String]) -> HashMap<String, usize> {
     let mut counts = HashMap::new();
+    for (_, status) in each_status(world, tasks) {
+        *counts.entry(status).or_default() += 1;
+    }
+    counts
+}
+
+/// Each task with its status; without those that are gone.
+pub fn each_status(world: &World, tasks: &[String]) -> HashMap<String, String> {
+    let mut all = HashMap::new();
     for ids in tasks.chunks(500) {
         let answer = world.call(
             "tasks.get_all",
             &json!({"id": ids, "only_fields": ["id", "status"], "page_size": 500}),
         );
         for task in answer["tasks"].as_array().expect("tasks") {
-            let status = task["status"].as_str().unwrap_or_default().to_owned();
-            *counts.entry(status).or_default() += 1;
+            let text = |key: &str| task[key].as_str().unwrap_or_default().to_owned();
+            all.insert(text("id"), text("status"));
         }
     }
-    counts
+    all
 }

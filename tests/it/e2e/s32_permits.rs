@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::gate::{Asked, Fate, Gate};
 use super::kwok::Kwok;
-use super::played::{Part, Player, client, statuses};
+use super::played::{Part, Player, client, each_status};
 use super::s36_scale::enqueue;
 use super::world::{PATIENCE, World, wait};
 use crate::exec::proxy::{Fate as Lost, Proxy};
@@ -172,11 +172,13 @@ fn pass(world: &World, jobs: &Jobs, count: usize, passed: &mut Passed) -> Took {
         world.call("tasks.stop", &json!({"task": task}));
         passed.aborted.insert(task.clone());
     }
+    // Only what has not ended is asked for, so that a look costs the same however many have passed.
+    let mut open = tasks.clone();
     let (mut ended, mut most) = (0, None);
     while ended < count {
-        let counts = statuses(world, &tasks);
-        let of = |status: &str| counts.get(status).copied().unwrap_or(0);
-        let now = of("completed") + of("failed") + of("stopped");
+        let statuses = each_status(world, &open);
+        open.retain(|task| !matches!(statuses[task].as_str(), "completed" | "failed" | "stopped"));
+        let now = count - open.len();
         if now > ended {
             // Those that are stopped in their queue end all at once.
             passed.between = passed.between.max(now - ended);
@@ -188,10 +190,8 @@ fn pass(world: &World, jobs: &Jobs, count: usize, passed: &mut Passed) -> Took {
             most.get_or_insert_with(|| begun.elapsed());
         }
         if begun.elapsed() > limit {
-            let is_open =
-                |task: &&String| ["queued", "in_progress"].contains(&world.status(task).as_str());
-            world.tell(tasks.iter().find(is_open).expect("one is open"));
-            panic!("after {:?}: {counts:?}", begun.elapsed());
+            world.tell(open.first().expect("one is open"));
+            panic!("after {:?}: {} are open", begun.elapsed(), open.len());
         }
         std::thread::sleep(Duration::from_millis(100));
     }

@@ -58,9 +58,14 @@ impl Comparison {
     }
 }
 
-/// The middle of sorted values.
-fn median(sorted: &[f64]) -> f64 {
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+/// The middle of sorted values; between the two in the middle where their number is even.
+pub fn median(sorted: &[f64]) -> f64 {
+    let middle = sorted.len() / 2;
+    match (sorted.get(middle), sorted.len() % 2) {
+        (Some(value), 1) => *value,
+        (Some(value), _) => f64::midpoint(sorted[middle - 1], *value),
+        (None, _) => f64::NAN,
+    }
 }
 
 fn cell(sorted: &[f64], unit: &str) -> String {
@@ -85,6 +90,8 @@ mod tests {
         assert_eq!(row.as_deref(), Some(expected));
         let row = Comparison::parse(&format!("{line} | 7")).map(|comparison| comparison.row());
         assert!(row.is_some_and(|row| row.ends_with("| 5.0 | ≥ 7, no |")));
+        assert!((median(&[1.0, 2.0, 4.0, 9.0]) - 3.0).abs() < 1e-9);
+        assert!(median(&[]).is_nan());
         assert!(Comparison::parse("compare | nothing | s |  | 1.0").is_none());
     }
 }

@@ -107,8 +107,8 @@ fn daemon_enqueue_to_completed() {
     run(&world, "gpu");
     for (packages, rounds, how) in [
         (Packages::Skip, 5, "its environment step switched off"),
-        (Packages::Pip, 3, "its usual virtual environment (pip)"),
-        (Packages::Uv, 3, "with uv"),
+        (Packages::Pip, 5, "its usual virtual environment (pip)"),
+        (Packages::Uv, 5, "with uv"),
     ] {
         let daemon = Daemon::start(&world, packages, &url);
         // The first fills its caches.
