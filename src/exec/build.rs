@@ -316,6 +316,7 @@ fn portable(agent: &Agent, log: &mut Log<'_>) -> BTreeMap<String, Value> {
         path.starts_with("agent.package_manager.")
             || [
                 "agent.cuda_version",
+                "agent.cudnn_version",
                 "agent.cpu_only",
                 "agent.default_python",
                 "agent.python_binary",

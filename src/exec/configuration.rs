@@ -229,23 +229,47 @@ pub fn options_with(
         uv_sync_arguments: flags("uv_sync_extra_args"),
         conda_channels: flags("conda_channels"),
         torch_index: torch_index(agent, variables, indexed),
-        cuda: None,
+        cuda: cuda(agent),
+        cudnn: cudnn(agent, variables),
         cache_limit,
     };
     if options.conda_channels.is_empty() {
         options.conda_channels = default.conda_channels;
     }
-    let named = |key: &str| match agent.origin(key) {
+    options
+}
+
+/// The CUDA version that counts whatever the driver says, and what gives it.
+fn cuda(agent: &Agent) -> Option<(String, String)> {
+    if agent.flag("agent.cpu_only") {
+        return Some(("0".to_owned(), named(agent, "agent.cpu_only")));
+    }
+    let version = agent.text("agent.cuda_version")?;
+    Some((version, named(agent, "agent.cuda_version")))
+}
+
+/// The version of cuDNN that counts whatever lies in the image, and what gives it. As with the agent any variable goes
+/// before the file, which cannot know the image.
+fn cudnn(agent: &Agent, variables: &BTreeMap<String, String>) -> Option<(String, String)> {
+    let version = agent.text("agent.cudnn_version");
+    let of_image = variables
+        .get("CUDNN_VERSION")
+        .filter(|version| !version.trim().is_empty());
+    match of_image {
+        Some(of_image) if !matches!(agent.origin("agent.cudnn_version"), From::Variable(_)) => {
+            Some((of_image.clone(), "CUDNN_VERSION".to_owned()))
+        }
+        _ => Some((version?, named(agent, "agent.cudnn_version"))),
+    }
+}
+
+/// What gives the value of a key: the key itself, or its variable.
+fn named(agent: &Agent, key: &str) -> String {
+    match agent.origin(key) {
         From::Default => "default".to_owned(),
         From::File { .. } => key.to_owned(),
         From::Variable(name) => name.clone(),
-    };
-    if agent.flag("agent.cpu_only") {
-        options.cuda = Some(("0".to_owned(), named("agent.cpu_only")));
-    } else if let Some(version) = agent.text("agent.cuda_version") {
-        options.cuda = Some((version, named("agent.cuda_version")));
     }
-    options
 }
 
 /// The Python that the configuration prefers to the one that the task was recorded with, or where it names none.

@@ -12,6 +12,7 @@
 
 mod answers;
 mod conda;
+mod cudnn;
 mod explain;
 mod index;
 mod install;
@@ -253,6 +254,10 @@ impl PythonSettings {
             let index = self.options.torch_index.as_deref().unwrap_or_default();
             list.beside = format!("{} {index}", cuda.version);
         }
+        let cudnn = match &cuda {
+            Some(cuda) if cuda.version > 0 => self.cudnn().await,
+            _ => None,
+        };
         let maker = Maker {
             settings: self,
             list: &list,
@@ -260,6 +265,7 @@ impl PythonSettings {
             pip,
             working_dir,
             cuda: cuda.as_ref(),
+            cudnn,
         };
         maker.make(log).await
     }
@@ -284,6 +290,15 @@ impl PythonSettings {
             version,
             source: source.to_owned(),
         })
+    }
+
+    /// What is known of the image's cuDNN, in words: what the settings or the image itself say, else its files.
+    async fn cudnn(&self) -> Option<String> {
+        if let Some((version, source)) = &self.options.cudnn {
+            return Some(cudnn::given(version, source));
+        }
+        let (version, file) = cudnn::look(&self.variables).await?;
+        Some(cudnn::told(&version, &file.display().to_string()))
     }
 
     /// An interpreter for an image that has none.

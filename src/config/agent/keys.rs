@@ -353,12 +353,11 @@ pub const ALL: &[Key] = &[
         "null",
         &[("CLEARML_CUDA_VERSION", None)],
     ),
-    idle(
+    of(
         "agent.cudnn_version",
         "null",
-        "builds of PyTorch bring the cuDNN that they are made for",
-    )
-    .set_by(&[("CLEARML_CUDNN_VERSION", None)]),
+        &[("CLEARML_CUDNN_VERSION", None)],
+    ),
     of("agent.cpu_only", "false", &[("CLEARML_CPU_ONLY", None)]),
     key("agent.enable_task_env", "false"),
     idle(

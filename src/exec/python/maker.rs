@@ -42,6 +42,8 @@ pub(super) struct Maker<'a> {
     pub working_dir: &'a Path,
     /// Set if the list holds PyTorch.
     pub cuda: Option<&'a Cuda>,
+    /// What is known of the image's cuDNN, in words; nothing is chosen by it.
+    pub cudnn: Option<String>,
 }
 
 /// The shared part of what the task runs with.
@@ -201,7 +203,15 @@ impl Maker<'_> {
     /// Which build of PyTorch runs is told to every task, also to those that find it made.
     fn tell_build(&self, installed: &[String], log: &mut Log<'_>) {
         if let Some(note) = self.cuda.and_then(|cuda| torch::found(installed, cuda)) {
-            log(&note);
+            self.tell_choice(&note, log);
+        }
+    }
+
+    /// How PyTorch is chosen, and beside it the image's cuDNN.
+    fn tell_choice(&self, note: &str, log: &mut Log<'_>) {
+        match &self.cudnn {
+            Some(cudnn) => log(&format!("{note}; {cudnn}")),
+            None => log(note),
         }
     }
 

@@ -32,6 +32,8 @@ pub struct Options {
     pub torch_index: Option<String>,
     /// CUDA version that the settings give, and which of them; absent: the driver is asked.
     pub cuda: Option<(String, String)>,
+    /// Version of cuDNN that the settings or the image's own variable give, and which of them; absent: it is looked for.
+    pub cudnn: Option<(String, String)>,
     /// Largest size of the cache in bytes.
     pub cache_limit: Option<u64>,
 }
@@ -59,6 +61,7 @@ impl Default for Options {
                 .to_vec(),
             torch_index: None,
             cuda: None,
+            cudnn: None,
             cache_limit: None,
         }
     }

@@ -1,8 +1,10 @@
 //! The build of PyTorch that suits the CUDA version.
 
+use std::fs;
+
 use serde_json::json;
 
-use super::fixture::Image;
+use super::fixture::{Image, wheel};
 
 #[tokio::test]
 async fn the_build_of_pytorch_follows_the_cuda_version_and_is_told() {
@@ -75,4 +77,49 @@ async fn the_build_of_pytorch_follows_the_cuda_version_and_is_told() {
         assert!(failure.to_string().contains("not known here"), "{failure}");
         image.make(json!("numpy\n")).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn s4_the_images_cudnn_is_told_beside_the_build_of_pytorch() {
+    let mut image = Image::new();
+    wheel(&image.index(), "torch", "2.3.1", &[]);
+    // Its header comes before whatever this machine has itself.
+    let toolkit = tempfile::tempdir().unwrap();
+    let header = toolkit.path().join("include/cudnn_version.h");
+    fs::create_dir(toolkit.path().join("include")).unwrap();
+    let numbers = "#define CUDNN_MAJOR 8\n#define CUDNN_MINOR 9\n#define CUDNN_PATCHLEVEL 7\n";
+    fs::write(&header, numbers).unwrap();
+    let home = toolkit.path().display().to_string();
+    let variables = &mut image.settings.variables;
+    variables.insert("CUDA_HOME".to_owned(), home);
+    let set = |version: &str, source: &str| Some((version.to_owned(), source.to_owned()));
+    image.settings.options.cuda = set("12.4", "agent.cuda_version");
+    let first = image.make(json!("torch==2.3.1\n")).await.unwrap();
+    let found = format!("; the image's cuDNN is 8.9.7 ({})", header.display());
+    let told = |log: &str, what: &str| {
+        log.lines()
+            .any(|line| line.starts_with("PyTorch: torch==2.3.1") && line.ends_with(what))
+    };
+    assert!(told(&first.log, &found), "{}", first.log);
+    assert!(first.log.contains("CUDA 12.4 (agent.cuda_version)"));
+
+    // What is set counts before, and no environment is another for it.
+    for (version, expected) in [
+        ("76", "; the image's cuDNN is 7.6 (agent.cudnn_version)"),
+        ("0", "; the image has no cuDNN (agent.cudnn_version)"),
+        (
+            "new",
+            "; agent.cudnn_version names no version of cuDNN: new",
+        ),
+    ] {
+        image.settings.options.cudnn = set(version, "agent.cudnn_version");
+        let again = image.make(json!("torch==2.3.1\n")).await.unwrap();
+        assert!(again.python.reused, "{}", again.log);
+        assert!(told(&again.log, expected), "{version}: {}", again.log);
+    }
+    // Where there is no GPU nothing is said of it.
+    image.settings.options.cuda = set("0", "agent.cpu_only");
+    let made = image.make(json!("torch==2.3.1\n")).await.unwrap();
+    assert!(told(&made.log, ""), "{}", made.log);
+    assert!(!made.log.contains("cuDNN"), "{}", made.log);
 }

@@ -140,6 +140,57 @@ fn the_cuda_version_that_the_settings_give_comes_with_its_source() {
 }
 
 #[test]
+fn the_version_of_cudnn_that_is_set_comes_with_its_source_and_variables_go_first() {
+    let of_file = "agent.cudnn_version: 7.6";
+    let cases: [(&str, Set, Option<(&str, &str)>); 8] = [
+        ("", &[], None),
+        (of_file, &[], Some(("7.6", "agent.cudnn_version"))),
+        (
+            of_file,
+            &[("CUDNN_VERSION", "9.5.1.17")],
+            Some(("9.5.1.17", "CUDNN_VERSION")),
+        ),
+        (
+            of_file,
+            &[("CUDNN_VERSION", " ")],
+            Some(("7.6", "agent.cudnn_version")),
+        ),
+        (
+            of_file,
+            &[("CLEARML_CUDNN_VERSION", "89"), ("CUDNN_VERSION", "9.5.1")],
+            Some(("89", "CLEARML_CUDNN_VERSION")),
+        ),
+        (
+            "",
+            &[
+                ("TRAINS_CUDNN_VERSION", "8.9.7"),
+                ("CUDNN_VERSION", "9.5.1"),
+            ],
+            Some(("8.9.7", "TRAINS_CUDNN_VERSION")),
+        ),
+        (
+            "",
+            &[
+                ("CLEARML_AGENT__AGENT__CUDNN_VERSION", "8.9.7"),
+                ("CUDNN_VERSION", "9.5.1"),
+            ],
+            Some(("8.9.7", "CLEARML_AGENT__AGENT__CUDNN_VERSION")),
+        ),
+        (
+            "agent.cudnn_version: null",
+            &[("CUDNN_VERSION", "9.10")],
+            Some(("9.10", "CUDNN_VERSION")),
+        ),
+    ];
+    for (text, set, expected) in cases {
+        let agent = configured(text, set);
+        let found = options_with(&agent, &variables(set), false, None).cudnn;
+        let expected = expected.map(|(version, source)| (version.to_owned(), source.to_owned()));
+        assert_eq!(found, expected, "{text} {set:?}");
+    }
+}
+
+#[test]
 fn no_index_of_pytorch_is_asked_beside_one_of_ones_own_unless_it_is_named() {
     let of_agent = "agent.package_manager.extra_index_url_template: \"http://whl/cu{}/\"";
     let of_ours = "agent.package_manager.extra_index_url_template: \"http://whl/{}\"";

@@ -124,11 +124,12 @@ impl Maker<'_> {
                     let additions = answers::additions(&ended.output);
                     if let Some(attempt) = &attempt {
                         let comes = additions.names().iter().any(|name| torch::is_family(name));
-                        log(if comes {
-                            &attempt.note
+                        let note = if comes {
+                            attempt.note.as_str()
                         } else {
                             "PyTorch: the image's own is used"
-                        });
+                        };
+                        self.tell_choice(note, log);
                     }
                     return Ok((additions, attempt));
                 }
