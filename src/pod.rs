@@ -219,6 +219,13 @@ pub mod state {
     pub const SETTLED: &str = "settled";
 }
 
+/// Values of [`annotation::OUTCOME`].
+pub mod outcome {
+    pub const SUCCESS: &str = "success";
+    /// Failed, stopped, or taken away by a user.
+    pub const FAILURE: &str = "failure";
+}
+
 /// Values of `app.kubernetes.io/component` on Jobs and pods.
 pub mod component {
     pub const LABEL: &str = "app.kubernetes.io/component";
@@ -249,6 +256,9 @@ pub mod annotation {
     pub const ENDED: &str = "trainyard.dev/ended";
     /// Exit code of that end, 128 and its number for a signal; absent where nobody could tell.
     pub const EXIT_CODE: &str = "trainyard.dev/exit-code";
+    /// What the task came to, once that is stored in it ([`super::outcome`]); absent on an attempt that was followed by
+    /// another. It says which of the two times to live and limits of their number are the Job's.
+    pub const OUTCOME: &str = "trainyard.dev/outcome";
     /// What the Job's pod requests of a node, `cpu=2,nvidia.com/gpu=1`; limits are summed up from it.
     pub const REQUESTS: &str = "trainyard.dev/requests";
     /// Which environment its task runs with, where it matters which node holds it.

@@ -11,6 +11,7 @@ use super::adopt::Adoption;
 use super::ahead::Ahead;
 use super::apply::Told;
 use super::environments::Environments;
+use super::history::History;
 use super::inquiry::Inquiry;
 use super::kueue::Kueue;
 use super::observe::{Lore, Tracker};
@@ -42,6 +43,7 @@ pub(super) struct Memory {
     pub environments: Environments,
     pub ahead: Ahead,
     pub adoption: Adoption,
+    pub history: History,
     pub every_queue: EveryQueue,
     /// What tasks ask for that were read and did not go: they are not read again.
     pub asks: HashMap<TaskId, Known>,

@@ -23,6 +23,7 @@ mod explain;
 mod fault;
 mod finalize;
 mod foresee;
+mod history;
 mod hours;
 mod images;
 mod inquiry;

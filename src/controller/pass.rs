@@ -22,6 +22,7 @@ use super::admit::{Admitted, Waiting};
 use super::ahead;
 use super::apply::{Case, Fault, Hands, Lines, Readers, Report};
 use super::foresee::Foreseen;
+use super::history;
 use super::live::Live;
 use super::look::{Index, Tasks};
 use super::memory::Memory;
@@ -111,6 +112,7 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
     let short = looked.offer.hold.is_none() && passed.waiting.is_some();
     let seen = (&looked.queues, &looked.live);
     ahead::go_on(scene, memory, seen, &admitted.tasks, short).await;
+    history::trim(scene, &mut memory.history).await;
     counters::learn_lengths(scene.client, memory, &looked.queues).await?;
     passed.queues = counters::counters(
         scene,

@@ -40,6 +40,18 @@ pub struct LifecycleSpec {
 
     /// ttlAfterFailure is the same for a task that failed or was stopped. Default: 24h.
     pub ttl_after_failure: Period,
+
+    /// successfulJobsHistoryLimit is how many Jobs of completed tasks are kept at most: the oldest beyond it go before
+    /// ttlAfterSuccess is over. 0 keeps none whose outcome is stored in the task. Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub successful_jobs_history_limit: Option<i32>,
+
+    /// failedJobsHistoryLimit is the same for tasks that failed or were stopped, and for attempts that another one has
+    /// followed, which go once their task has ended. Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub failed_jobs_history_limit: Option<i32>,
 }
 
 impl Default for LifecycleSpec {
@@ -54,6 +66,8 @@ impl Default for LifecycleSpec {
             abort_grace_period: Period::seconds(30),
             ttl_after_success: Period::seconds(600),
             ttl_after_failure: Period::seconds(86400),
+            successful_jobs_history_limit: None,
+            failed_jobs_history_limit: None,
         }
     }
 }

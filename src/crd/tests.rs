@@ -114,6 +114,28 @@ fn what_is_made_ahead_needs_a_cache_that_is_kept() {
 }
 
 #[test]
+fn the_number_of_ended_jobs_is_limited_only_where_it_is_asked_for() {
+    let of = |lifecycle: Value| {
+        let spec = spec(json!({ "queues": [{ "name": "gpu" }], "lifecycle": lifecycle }));
+        let lifecycle = spec.lifecycle;
+        (
+            lifecycle.successful_jobs_history_limit,
+            lifecycle.failed_jobs_history_limit,
+        )
+    };
+    assert_eq!(of(json!({ "ttlAfterSuccess": "1m" })), (None, None));
+    assert_eq!(
+        of(json!({ "successfulJobsHistoryLimit": 3, "failedJobsHistoryLimit": 0 })),
+        (Some(3), Some(0))
+    );
+    for field in ["successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
+        let schema = schema_at(&["lifecycle", field]);
+        assert_eq!(schema["minimum"], json!(0.0), "{field}");
+        assert_eq!(schema["default"], Value::Null, "{field}");
+    }
+}
+
+#[test]
 fn the_normative_shape_is_read_in_full_and_nothing_of_it_is_unknown() {
     let text = include_str!("../../tests/fixtures/queuebinding.yaml");
     let written: Value = serde_saphyr::from_str(text).unwrap();

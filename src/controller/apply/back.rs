@@ -11,7 +11,7 @@ use crate::controller::cluster::call;
 use crate::controller::row::{JobRow, Row as _, task_container_started};
 use crate::controller::{fault, verdict};
 use crate::diagnose::{Category, Fault, Patience, patience};
-use crate::pod::label;
+use crate::pod::{label, outcome};
 use crate::task::{Attempt, QueueId, Status, TaskId};
 
 /// From where a task is requeued, and why.
@@ -81,7 +81,7 @@ impl Hands<'_> {
         // The Job is the record until the task stands in its queue again: a settled one goes when its time is over.
         let is_back = self.put_back(queue, &reason, case).await?;
         if let Some(job) = job.filter(|job| is_back && is_over(job)) {
-            self.mark_settled(&job, self.spec.lifecycle.ttl_after_failure, case)
+            self.mark_settled(&job, None, self.spec.lifecycle.ttl_after_failure, case)
                 .await?;
         }
         Ok(Next::Done)
@@ -182,7 +182,8 @@ impl Hands<'_> {
         }
         match self.live_job(case, attempt).await? {
             Some(job) if job.has_ended() => {
-                self.mark_settled(&job, self.spec.lifecycle.ttl_after_failure, case)
+                let ttl = self.spec.lifecycle.ttl_after_failure;
+                self.mark_settled(&job, Some(outcome::FAILURE), ttl, case)
                     .await?;
             }
             Some(_) => self.delete_job(attempt, case).await?,

@@ -1,19 +1,20 @@
 //! Ends: withdrawing Jobs, settling what a pod could not report, taking leftovers away.
 
 use jiff::Timestamp;
+use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
 use serde_json::json;
 
 use super::{Case, Fault, Hands, Next, in_time};
 use crate::claim::{JobsFact, OnInterruption, Settlement, Step, TaskFact, TaskState};
-use crate::controller::cluster::call;
-use crate::controller::row::JobRow;
+use crate::controller::cluster::{self, call};
+use crate::controller::row::{JobObject, JobRow};
 use crate::controller::status::FIELD_MANAGER;
 use crate::controller::verdict::{self, Ended};
-use crate::controller::{fault, phases};
+use crate::controller::{Context, fault, phases};
 use crate::crd::Period;
 use crate::diagnose::{Diagnosis, Outcome};
-use crate::pod::{annotation, label, state};
+use crate::pod::{annotation, label, outcome, state};
 use crate::task::{Attempt, QueueId, Status};
 
 impl Hands<'_> {
@@ -38,33 +39,14 @@ impl Hands<'_> {
         Ok(Next::Done)
     }
 
-    /// Deletes the Job that was observed, and no other: by UID and resourceVersion, its pods first.
+    /// Deletes the Job that was observed, and no other.
     pub(super) async fn delete_job(&self, attempt: Attempt, case: &Case) -> Result<(), Fault> {
         let Some(job) = Self::known_job(case, attempt) else {
             return Ok(());
         };
         in_time(case)?;
-        let params = DeleteParams {
-            propagation_policy: Some(PropagationPolicy::Foreground),
-            preconditions: Some(Preconditions {
-                uid: Some(job.uid.to_string()),
-                resource_version: Some(job.resource_version.to_string()),
-            }),
-            ..DeleteParams::default()
-        };
-        match call(self.jobs().delete(&job.name, &params)).await {
-            Ok(answer) => {
-                fault::point!("step/job-deleted");
-                if let Some(deleting) = answer.left() {
-                    self.context.jobs.note(deleting);
-                }
-                Ok(())
-            }
-            Err(error) if error.is_not_found() => Ok(()),
-            // It has changed since it was observed: the next look decides anew.
-            Err(error) if error.is_conflict() => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        delete_observed(self.context, self.namespace, job).await?;
+        Ok(())
     }
 
     /// Writes the end of a task whose pod could not, then marks the Job as settled.
@@ -116,9 +98,9 @@ impl Hands<'_> {
             },
         }
         if let Some(job) = job {
-            let ttl = self.ttl(end == Some(Outcome::Completed));
+            let (outcome, ttl) = self.kept_as(end == Some(Outcome::Completed));
             let ttl = stored.map_or(ttl, |stored| counted_from(stored, &job, ttl));
-            self.mark_settled(&job, ttl, case).await?;
+            self.mark_settled(&job, Some(outcome), ttl, case).await?;
         }
         Ok(Next::Done)
     }
@@ -204,24 +186,27 @@ impl Hands<'_> {
         in_time(case)?;
         let completed = matches!(&case.observed.facts.task,
             TaskFact::Found(task) if matches!(task.status, Status::Completed | Status::Published | Status::Publishing));
-        self.mark_settled(job, self.ttl(completed), case).await?;
+        let (outcome, ttl) = self.kept_as(completed);
+        self.mark_settled(job, Some(outcome), ttl, case).await?;
         Ok(Next::Done)
     }
 
-    fn ttl(&self, completed: bool) -> Period {
+    /// As what the Job of an ended task is kept, and for how long.
+    fn kept_as(&self, completed: bool) -> (&'static str, Period) {
         let lifecycle = &self.spec.lifecycle;
         if completed {
-            lifecycle.ttl_after_success
+            (outcome::SUCCESS, lifecycle.ttl_after_success)
         } else {
-            lifecycle.ttl_after_failure
+            (outcome::FAILURE, lifecycle.ttl_after_failure)
         }
     }
 
     /// The end is stored in the task: from now on the Job may be removed. The UID keeps a successor of the same name
-    /// from being marked.
+    /// from being marked. Without an outcome the task stands in its queue again.
     pub(super) async fn mark_settled(
         &self,
         job: &JobRow,
+        outcome: Option<&'static str>,
         ttl: Period,
         case: &Case,
     ) -> Result<(), Fault> {
@@ -236,6 +221,7 @@ impl Hands<'_> {
         // The next attempt may be meant to avoid it, when the pod is long gone.
         let node = pods.iter().find_map(|pod| pod.node());
         notes[annotation::NODE] = json!(node);
+        notes[annotation::OUTCOME] = json!(outcome);
         let seconds = i32::try_from(ttl.whole_seconds()).unwrap_or(i32::MAX);
         let patch = json!({
             "metadata": {"uid": job.uid, "labels": {label::STATE: state::SETTLED}, "annotations": notes},
@@ -293,6 +279,36 @@ impl Hands<'_> {
             fault::point!("take-entry/taken");
         }
         Ok(Next::Done)
+    }
+}
+
+/// Deletes a Job as it was observed, and no other: by UID and resourceVersion, its pods first.
+pub(in crate::controller) async fn delete_observed(
+    context: &Context,
+    namespace: &str,
+    job: &JobRow,
+) -> Result<(), cluster::Error> {
+    let api: Api<JobObject> = Api::namespaced(context.kube.clone(), namespace);
+    let params = DeleteParams {
+        propagation_policy: Some(PropagationPolicy::Foreground),
+        preconditions: Some(Preconditions {
+            uid: Some(job.uid.to_string()),
+            resource_version: Some(job.resource_version.to_string()),
+        }),
+        ..DeleteParams::default()
+    };
+    match call(api.delete(&job.name, &params)).await {
+        Ok(answer) => {
+            fault::point!("step/job-deleted");
+            if let Some(deleting) = answer.left() {
+                context.jobs.note(deleting);
+            }
+            Ok(())
+        }
+        Err(error) if error.is_not_found() => Ok(()),
+        // It has changed since it was observed: the next look decides anew.
+        Err(error) if error.is_conflict() => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

@@ -36,6 +36,7 @@ use crate::task::{QueueId, TaskId};
 
 use back::Requeue;
 pub(super) use draft::Draft;
+pub(super) use end::delete_observed;
 pub(super) use last_events::Readers;
 pub(super) use tell::{Lines, Told};
 

@@ -41,7 +41,7 @@ impl Row for JobRow {
             label::ATTEMPT,
             label::STATE,
         ];
-        const ANNOTATIONS: [&str; 7] = [
+        const ANNOTATIONS: [&str; 8] = [
             annotation::RETURNED,
             annotation::TURN,
             annotation::REQUEUES,
@@ -49,6 +49,7 @@ impl Row for JobRow {
             annotation::NODE,
             annotation::ENVIRONMENT,
             annotation::REQUESTS,
+            annotation::OUTCOME,
         ];
         let status = job.status.unwrap_or_default();
         let conditions = status.conditions.into_iter().flatten();

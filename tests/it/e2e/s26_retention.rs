@@ -1,8 +1,8 @@
-//! S26: how long ended Jobs are kept: from the moment at which their outcome is stored in the task.
+//! S26: how long ended Jobs are kept: from the moment at which their outcome is stored in the task; and how many.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
@@ -71,10 +71,7 @@ impl Kept {
         ttl: SignedDuration,
         earliest: Timestamp,
     ) -> Timestamp {
-        let document = world.task(task);
-        let (name, stored) = (&document["name"], &document["status_changed"]);
-        let stored = stored.as_str().expect("a time");
-        let stored: Timestamp = stored.parse().expect("a time");
+        let (name, stored) = stored(world, task);
         let (seen, gone) = (self.seen[task], self.gone[task]);
         let kept = gone.duration_since(stored);
         println!("{name}: gone {:.1} s after its end", kept.as_secs_f64());
@@ -86,6 +83,14 @@ impl Kept {
         assert!(late < LATE, "{name} was there {late:?} after its time");
         stored
     }
+}
+
+/// Name of an ended task, and when its outcome was stored in it.
+fn stored(world: &World, task: &str) -> (String, Timestamp) {
+    let document = world.task(task);
+    let text = |field: &str| document[field].as_str().expect("a text").to_owned();
+    let at = text("status_changed").parse().expect("a time");
+    (text("name"), at)
 }
 
 #[test]
@@ -248,4 +253,89 @@ fn s26_each_of_fifty_jobs_goes_at_its_time_though_the_controller_is_down_meanwhi
     println!("{unseen} of {TASKS} tasks ended while the controller was down");
     assert!(unseen > 0, "none ended while nobody was there to settle it");
     assert_eq!(player.runs().len(), TASKS, "each ran once");
+}
+
+/// What becomes of the pods of tasks.
+type Parts = Arc<Mutex<BTreeMap<String, Part>>>;
+
+/// Enqueues a task whose first pod plays this part.
+fn enqueue_as(world: &World, parts: &Parts, name: &str, part: Part) -> String {
+    let task = world.create(name, "print('never')\n", &json!({}));
+    parts.lock().expect("parts lock").insert(task.clone(), part);
+    world.enqueue(&task, "gpu");
+    task
+}
+
+/// Runs a task to this end, and until its Job is settled: the next one ends after it.
+fn end_as(world: &World, parts: &Parts, kept: &mut Kept, part: Part, status: &str) -> String {
+    let task = enqueue_as(world, parts, status, part);
+    kept.until(world, "it has its end", 120, |_| {
+        world.status(&task) == status
+    });
+    kept.until(world, "its Job is settled", 60, |_| {
+        let job = world.job_of(&task);
+        job.is_null() || job["metadata"]["labels"]["trainyard.dev/state"] == "settled"
+    });
+    task
+}
+
+#[test]
+fn s26_no_more_ended_jobs_are_kept_than_the_binding_says_and_the_oldest_go_first() {
+    let mut world = World::new("s26number");
+    let kwok = Kwok::start(&world, 1);
+    let parts = Parts::default();
+    let known = Arc::clone(&parts);
+    let player = Player::start(&world, &world.place.kubeconfig, move |task, attempt| {
+        // Attempts after the first run until they are let go.
+        let part = known.lock().expect("parts lock").get(task).copied();
+        part.filter(|_| attempt == 1).unwrap_or(Part::Held)
+    });
+    world.start_controller();
+    world.queue("gpu");
+    let mut patch = kwok.binding_patch();
+    patch["lifecycle"] = json!({
+        "ttlAfterSuccess": "1h", "ttlAfterFailure": "1h",
+        "successfulJobsHistoryLimit": 2, "failedJobsHistoryLimit": 0,
+    });
+    world.bind("gpu", &["gpu"], &patch);
+    world.until_ready("gpu");
+    let mut kept = Kept::default();
+    // Each ends in another second than the one before it.
+    let completes = Part::Completes(1200);
+    let good: Vec<String> = (0..4)
+        .map(|_| end_as(&world, &parts, &mut kept, completes, "completed"))
+        .collect();
+    end_as(&world, &parts, &mut kept, Part::Fails, "failed");
+    let youngest = BTreeSet::from([good[2].clone(), good[3].clone()]);
+    kept.until(&world, "only the youngest are left", 60, |_| {
+        taken(&world) == youngest
+    });
+
+    // The Job of an attempt that another one follows tells how often the task was tried: it stays until that has ended.
+    let tried = enqueue_as(&world, &parts, "tried again", Part::IsDeleted);
+    kept.until(&world, "its second attempt runs", 180, |_| {
+        let runs = player.runs();
+        runs.iter().any(|run| run.task == tried && run.attempt == 2)
+    });
+    let first = world.job_of_attempt(&tried, 1);
+    let first = &first["metadata"];
+    assert_eq!(first["labels"]["trainyard.dev/state"], "settled");
+    assert!(first["deletionTimestamp"].is_null(), "{first:#}");
+
+    // What ends while the controller is down is counted by the next one.
+    world.kill_controller();
+    player.release();
+    kept.until(&world, "it ends without a controller", 60, |_| {
+        world.status(&tried) == "completed"
+    });
+    world.start_controller();
+    let youngest = BTreeSet::from([good[3].clone(), tried.clone()]);
+    kept.until(&world, "only the youngest are left again", 120, |_| {
+        taken(&world) == youngest && world.job_of_attempt(&tried, 1).is_null()
+    });
+    kept.look(&world);
+    for task in &good[..3] {
+        let (gone, (_, stored)) = (kept.gone[task], stored(&world, task));
+        assert!(gone >= stored, "one went at {gone}, before {stored}");
+    }
 }

@@ -63,6 +63,37 @@ async fn a_requeue_ends_where_the_entry_was_not_ours_to_take() {
     );
 }
 
+/// It may be all that tells how often its task was tried: it is not one of an ended task yet.
+#[tokio::test]
+async fn the_job_of_an_attempt_that_another_follows_is_settled_without_an_outcome() {
+    let stage = Stage::new().await;
+    for action in [
+        "queues.remove_task",
+        "tasks.enqueue",
+        "queues.move_task_to_front",
+    ] {
+        stage
+            .answers(action, &json!({"removed": 1, "queued": 1, "position": 0}))
+            .await;
+    }
+    stage
+        .answers("tasks.get_all", &json!({"tasks": [document("queued")]}))
+        .await;
+    let dead = ended(job("held", false));
+    stage.cluster.put(&dead);
+    let report = stage
+        .carry_out(stage.case(Entry::Pending, "queued", &dead))
+        .await;
+    assert!(report.fault.is_none(), "{report:?}");
+    let settled = stage.cluster.job();
+    let metadata = &settled["metadata"];
+    assert_eq!(metadata["labels"]["trainyard.dev/state"], "settled");
+    assert_eq!(
+        metadata["annotations"]["trainyard.dev/outcome"],
+        Value::Null
+    );
+}
+
 #[tokio::test]
 async fn a_run_is_never_put_back_while_its_job_is_alive() {
     let stage = Stage::new().await;

@@ -50,7 +50,7 @@ async fn a_refusal_to_settle_means_that_somebody_else_has_ended_it() {
     // Its pod is gone: no exit code can be told.
     assert_eq!(
         stage.cluster.job()["metadata"]["annotations"],
-        json!({"trainyard.dev/ended": "pod-deleted"})
+        json!({"trainyard.dev/ended": "pod-deleted", "trainyard.dev/outcome": "failure"})
     );
 }
 
@@ -106,7 +106,10 @@ async fn a_settled_job_carries_category_and_exit_code_of_its_end() {
     assert!(stage.calls().await.is_empty());
     assert_eq!(
         stage.cluster.job()["metadata"]["annotations"],
-        json!({"trainyard.dev/ended": "exit-code", "trainyard.dev/exit-code": "3", "trainyard.dev/node": "node-1"})
+        json!({
+            "trainyard.dev/ended": "exit-code", "trainyard.dev/exit-code": "3", "trainyard.dev/node": "node-1",
+            "trainyard.dev/outcome": "failure",
+        })
     );
 }
 
