@@ -112,13 +112,14 @@ impl Hands<'_> {
             .map_err(|error| error.to_string())?;
         fault::point!("tail/read");
         let shown: Vec<Line> = text.lines().filter_map(stamped).collect();
+        let open = !text.ends_with('\n');
         let known = self
             .client
             .log_tail(&case.task, KNOWN)
             .await
             .map_err(|error| error.to_string())?;
         let worker = WorkerId::of_attempt(&self.identity.worker, &case.task, attempt);
-        Ok(beyond(&sent_by(&worker, &known), shown))
+        Ok(beyond(&sent_by(&worker, &known), shown, open))
     }
 }
 
@@ -141,8 +142,8 @@ fn sent_by(worker: &WorkerId, known: &[LogLine]) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// What `shown` has behind the last of the lines that the server `has`.
-fn beyond(has: &[String], shown: Vec<Line>) -> Vec<Line> {
+/// What `shown` has behind the last of the lines that the server `has`; `open` if its own last line has no end.
+fn beyond(has: &[String], shown: Vec<Line>, open: bool) -> Vec<Line> {
     let Some((last, before)) = has.split_last() else {
         return shown;
     };
@@ -168,8 +169,10 @@ fn beyond(has: &[String], shown: Vec<Line>) -> Vec<Line> {
         return rest;
     }
     // The server has more than the container still keeps, or something else: its end is better twice than not at all.
+    // A line without an end says nothing about it: of a progress bar the server may have a later state.
     let known: HashSet<&String> = has.iter().collect();
-    if shown
+    let ended = &shown[..shown.len().saturating_sub(usize::from(open))];
+    if ended
         .last()
         .is_none_or(|(_, text)| known.contains(text) || text.is_empty())
     {
@@ -194,7 +197,7 @@ mod tests {
 
     fn missing(has: &[&str], shown: &[&str]) -> Vec<String> {
         let has: Vec<String> = has.iter().map(|text| (*text).to_owned()).collect();
-        beyond(&has, lines(shown))
+        beyond(&has, lines(shown), false)
             .into_iter()
             .map(|(_, text)| text)
             .collect()
@@ -230,6 +233,20 @@ mod tests {
         assert!(rest[0].contains("may stand above"), "{rest:?}");
         assert_eq!(rest[1..], ["p", "q"]);
         assert_eq!(missing(&["a", "b", "q"], &["p", "q"]), [""; 0]);
+    }
+
+    #[test]
+    fn a_bar_of_which_the_server_has_a_later_state_doubles_nothing() {
+        let open = |has: &str, shown: &[&str]| {
+            let has = ["a".to_owned(), has.to_owned()];
+            beyond(&has, lines(shown), true).len()
+        };
+        assert_eq!(open("12%", &["a", "11%"]), 0);
+        assert_eq!(open("12%", &["11%"]), 0);
+        // What is missing before it is missing all the same; a word stands above it.
+        assert_eq!(open("b", &["p", "q", "11%"]), 4);
+        // And it is sent itself where the server has all that stands before it.
+        assert_eq!(open("b", &["a", "b", "11%"]), 1);
     }
 
     #[test]

@@ -29,6 +29,7 @@ mod s17_closed_network;
 pub mod s1_first_task;
 mod s20_burst;
 mod s21_log_latency;
+mod s22_whole_logs;
 mod s26_retention;
 mod s27_suspend_and_delete;
 mod s28_alerts;

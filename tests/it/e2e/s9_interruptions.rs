@@ -24,7 +24,7 @@ const TRAINER: &str = "import os, signal, time\n\
 const FOUND: &str = "trainyard: the Python environment is in the cache";
 
 /// A folder of this machine that pods of any user may write.
-fn open_folder(world: &World, name: &str) -> PathBuf {
+pub(super) fn open_folder(world: &World, name: &str) -> PathBuf {
     let folder = world.dir.path().join(name);
     fs::create_dir(&folder).expect("folder is made");
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o1777);

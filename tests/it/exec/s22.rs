@@ -12,7 +12,7 @@
 //!
 //! `TRAINYARD_KILLS` is how many kills there are (50; the long form has 1,000), `TRAINYARD_KILLS_SEED` repeats a run.
 
-mod judge;
+pub mod judge;
 mod pod;
 
 use std::collections::BTreeMap;

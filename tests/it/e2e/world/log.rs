@@ -55,17 +55,22 @@ impl World {
             .collect()
     }
 
-    /// The task itself has written this and nothing else, byte for byte.
-    pub fn has_written(&self, task: &str, wanted: &str) {
+    /// The same once it is right, or as it is when it has had the time for that.
+    pub fn output_once(&self, task: &str, is_right: impl Fn(&str) -> bool) -> String {
         let begun = Instant::now();
         loop {
             let found = self.output(task);
-            if found == wanted || begun.elapsed() > ON_THE_WAY * PATIENCE {
-                assert_same(&found, wanted);
-                return;
+            if is_right(&found) || begun.elapsed() > ON_THE_WAY * PATIENCE {
+                return found;
             }
             thread::sleep(Duration::from_millis(200));
         }
+    }
+
+    /// The task itself has written this and nothing else, byte for byte.
+    pub fn has_written(&self, task: &str, wanted: &str) {
+        let found = self.output_once(task, |found| found == wanted);
+        assert_same(&found, wanted);
     }
 
     /// The server has all that the container of the task's only pod has printed, byte for byte and no byte more; the pod

@@ -66,7 +66,7 @@ pub fn receipts(pod: &Pod<'_>) -> BTreeMap<String, usize> {
 }
 
 /// The documented rule for carriage returns, once more and in other words than the product's.
-fn folded(bytes: &[u8]) -> String {
+pub fn folded(bytes: &[u8]) -> String {
     let mut text = String::new();
     let mut rest = bytes;
     while !rest.is_empty() {
