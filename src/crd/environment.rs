@@ -24,7 +24,7 @@ pub struct EnvironmentSpec {
     #[schemars(length(max = 2048), regex(pattern = "^https?://[^/ ]+"))]
     pub index_url: Option<String>,
 
-    /// caBundleRef names certificates (PEM) to trust for the package index.
+    /// caBundleRef names certificates (PEM) to trust for package index and conda.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_bundle_ref: Option<FileRef>,
 

@@ -191,7 +191,7 @@ async fn finish(
         driver_elsewhere: false,
         variables,
         index_url: wanted.index_url.clone(),
-        index_ca: None,
+        trusted: None,
         limit: LIMIT,
         options: configuration::options_with(
             wanted.agent,

@@ -67,6 +67,14 @@ pub fn for_programs(settings: &Settings, role: &str) -> io::Result<Option<PathBu
     Ok(Some(path))
 }
 
+/// The same in the task's container; that it cannot be written is told and fails nobody by itself.
+pub fn of_task(settings: &Settings) -> Option<PathBuf> {
+    for_programs(settings, pod::TASK).unwrap_or_else(|error| {
+        tracing::warn!(%error, "could not write the bundle of trusted certificates");
+        None
+    })
+}
+
 fn by_tls(settings: &Settings) -> bool {
     settings.api_host.starts_with("https:")
 }

@@ -1,12 +1,13 @@
 //! From the plan to a command that can be started: setup script, Python environment, and what is recorded of both.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 use tokio::process::Command;
 use tokio_util::task::TaskTracker;
 
+use super::certificates;
 use super::configuration;
 use super::failure::Failure;
 use super::plan::{Manager, Plan, PlanSettings, is_latest, plan, written_back};
@@ -147,7 +148,10 @@ fn python_settings(
         driver_elsewhere: false,
         variables,
         index_url: settings.index_url.clone(),
-        index_ca: Some(pod::INDEX_CA.into()).filter(|path: &std::path::PathBuf| path.exists()),
+        trusted: Path::new(pod::INDEX_CA)
+            .exists()
+            .then(|| certificates::of_task(settings))
+            .flatten(),
         limit: LIMIT,
         options,
         brought: prepared.requirements.clone(),

@@ -70,8 +70,8 @@ pub struct PythonSettings {
     pub variables: BTreeMap<String, String>,
     /// Package index of the binding; absent: the image's own settings.
     pub index_url: Option<String>,
-    /// CA bundle of that index.
-    pub index_ca: Option<PathBuf>,
+    /// What installers trust where the binding names certificates for the index: those, and the image's own.
+    pub trusted: Option<PathBuf>,
     /// Longest time for the whole environment.
     pub limit: Duration,
     /// What `clearml.conf` and its variables say.

@@ -132,17 +132,13 @@ pub fn variables(
     for name in &changes.remove {
         variables.remove(name);
     }
-    match certificates::for_programs(settings, pod::TASK) {
-        Ok(Some(bundle)) => {
-            let bundle = bundle.to_string_lossy().into_owned();
-            for name in certificates::VARIABLES {
-                // What image or template say themselves counts.
-                let known = variables.entry(name.to_owned());
-                known.or_insert_with(|| bundle.clone());
-            }
+    if let Some(bundle) = certificates::of_task(settings) {
+        let bundle = bundle.to_string_lossy().into_owned();
+        for name in certificates::VARIABLES {
+            // What image or template say themselves counts.
+            let known = variables.entry(name.to_owned());
+            known.or_insert_with(|| bundle.clone());
         }
-        Ok(None) => {}
-        Err(error) => tracing::warn!(%error, "could not write the bundle of trusted certificates"),
     }
     let deadline = settings.layout.deadline().to_string_lossy().into_owned();
     variables.insert(DEADLINE.to_owned(), deadline);

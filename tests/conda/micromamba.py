@@ -6,6 +6,11 @@ import sys
 
 import rattler
 
+# As micromamba, which knows no other variable for it: what this one names is trusted, else what the system trusts.
+os.environ.pop("SSL_CERT_FILE", None)
+if "MAMBA_SSL_VERIFY" in os.environ:
+    os.environ["SSL_CERT_FILE"] = os.environ["MAMBA_SSL_VERIFY"]
+
 
 async def create(prefix, channels, specs):
     records = await rattler.solve(

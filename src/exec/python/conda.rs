@@ -126,7 +126,8 @@ pub(super) async fn make(
         ])
         .arg(place.folder())
         .env("CONDA_PKGS_DIRS", store.base().join("conda"))
-        .env("MAMBA_ROOT_PREFIX", store.base().join("mamba"));
+        .env("MAMBA_ROOT_PREFIX", store.base().join("mamba"))
+        .envs(index::conda_variables(settings));
     for channel in &wanted.channels {
         create.args(["--channel", channel]);
     }

@@ -28,13 +28,9 @@ pub(super) fn variables(settings: &PythonSettings) -> Vec<(String, String)> {
         None if is_set_for_uv(settings) => Vec::new(),
         None => from_pip(&Pip::of_image(settings), &|path| path.exists()),
     };
-    if let Some(bundle) = settings
-        .index_ca
-        .as_deref()
-        .filter(|bundle| bundle.is_file())
-    {
+    if let Some(bundle) = trusted(settings) {
         variables.retain(|(name, _)| name != "SSL_CERT_FILE");
-        variables.push(pair("SSL_CERT_FILE", &bundle.to_string_lossy()));
+        variables.push(pair("SSL_CERT_FILE", &bundle));
     } else if STORES.iter().any(|store| Path::new(store).is_file()) {
         // As pip does: what the image trusts counts, a company's own authority for instance.
         variables.push(pair("UV_SYSTEM_CERTS", "1"));
@@ -74,14 +70,31 @@ pub(super) fn pip_variables(settings: &PythonSettings) -> Vec<(String, String)> 
     if let Some(url) = &settings.index_url {
         variables.push(pair("PIP_INDEX_URL", url));
     }
-    if let Some(bundle) = settings
-        .index_ca
-        .as_deref()
-        .filter(|bundle| bundle.is_file())
-    {
-        variables.push(pair("PIP_CERT", &bundle.to_string_lossy()));
+    if let Some(bundle) = trusted(settings) {
+        variables.push(pair("PIP_CERT", &bundle));
     }
     variables
+}
+
+/// By what conda and mamba are told what to trust; what image or template say in these words counts. mamba reads none of
+/// the common variables: it looks where distributions and a package of its own put theirs.
+pub(super) fn conda_variables(settings: &PythonSettings) -> Vec<(String, String)> {
+    let Some(bundle) = trusted(settings) else {
+        return Vec::new();
+    };
+    ["CONDA_SSL_VERIFY", "MAMBA_SSL_VERIFY"]
+        .into_iter()
+        .filter(|name| !settings.variables.contains_key(*name))
+        .map(|name| pair(name, &bundle))
+        .collect()
+}
+
+/// The bundle of certificates that installers are told of.
+fn trusted(settings: &PythonSettings) -> Option<String> {
+    let bundle = settings.trusted.as_deref()?;
+    bundle
+        .is_file()
+        .then(|| bundle.to_string_lossy().into_owned())
 }
 
 fn pair(name: &str, value: &str) -> (String, String) {
@@ -257,7 +270,7 @@ mod tests {
                 .chain([pair("HOME", "/none")])
                 .collect(),
             index_url: None,
-            index_ca: None,
+            trusted: None,
             limit: std::time::Duration::from_secs(1),
             options: super::super::Options::default(),
         }
@@ -290,5 +303,24 @@ mod tests {
             pip_variables(&settings),
             [pair("PIP_INDEX_URL", "http://binding")]
         );
+    }
+
+    #[test]
+    fn a_bundle_is_told_to_each_installer_in_its_words_and_to_conda_where_nobody_else_says() {
+        let mut settings = settings(&[("CONDA_SSL_VERIFY", "false")]);
+        assert!(conda_variables(&settings).is_empty());
+        let bundle = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        settings.trusted = Some(bundle.into());
+        assert_eq!(
+            conda_variables(&settings),
+            [pair("MAMBA_SSL_VERIFY", bundle)]
+        );
+        settings.variables.remove("CONDA_SSL_VERIFY");
+        assert_eq!(
+            conda_variables(&settings),
+            ["CONDA_SSL_VERIFY", "MAMBA_SSL_VERIFY"].map(|name| pair(name, bundle))
+        );
+        assert_eq!(pip_variables(&settings), [pair("PIP_CERT", bundle)]);
+        assert!(variables(&settings).contains(&pair("SSL_CERT_FILE", bundle)));
     }
 }

@@ -1,62 +1,17 @@
-//! S17: a network that is closed. The server has a certificate of an authority of its own; git and the package index too,
-//! and those two are reached through the one proxy alone. Every packet of the pods is looked at.
+//! S17: a network that is closed. What it serves has certificates of an authority of its own: the server, git, the package
+//! index, conda's channel and an image registry whose name nobody else knows. The server is reached as it is, the others
+//! through the one proxy alone, the channel in both ways. Every packet of the pods is looked at.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+mod network;
+
+use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::world::{Proc, World, merge, wait};
-use super::{experiment, locks, s4_conda};
-use crate::git;
-
-const FRONT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/e2e/s17/front.py");
-const GIT: &str = "git.internal";
-const INDEX: &str = "index.internal";
-
-/// The programs of the network, all on the address that pods reach.
-struct Network {
-    folder: PathBuf,
-    authority: String,
-    server: String,
-    proxy: String,
-    commit: String,
-    _programs: Vec<Proc>,
-    _git: (git::servers::Server, tokio::runtime::Runtime),
-}
-
-fn openssl(folder: &Path, args: &str) {
-    let output = Command::new("openssl")
-        .args(args.split(' '))
-        .current_dir(folder)
-        .output()
-        .expect("openssl runs");
-    assert!(
-        output.status.success(),
-        "openssl {args}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
-/// An authority, and one certificate of it for all names.
-pub fn certificates(folder: &Path, host: &str) -> String {
-    openssl(
-        folder,
-        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.crt",
-    );
-    openssl(
-        folder,
-        "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=internal -keyout key.pem -out request.pem",
-    );
-    let names = format!("subjectAltName=IP:{host},DNS:{GIT},DNS:{INDEX}\n");
-    fs::write(folder.join("names"), names).expect("names are written");
-    openssl(
-        folder,
-        "x509 -req -in request.pem -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out cert.pem",
-    );
-    fs::read_to_string(folder.join("ca.crt")).expect("the authority is there")
-}
+pub use self::network::certificates;
+use self::network::{CHANNEL, GIT, INDEX, Network, PROXIED, REGISTRY, inside};
+use super::world::{World, merge, wait};
+use super::{locks, s4_conda};
 
 /// User code that reaches the server by the SDK, and the index by what Python brings.
 const TRAIN: &str = "\
@@ -115,132 +70,23 @@ fn files(world: &World, folder: &Path) -> Vec<(String, String)> {
     files
 }
 
-impl Network {
-    fn start(world: &World) -> Self {
-        let folder = world.dir.path().join("network");
-        fs::create_dir_all(folder.join("served")).expect("folder is made");
-        let host = world.place.gateway.clone();
-        let authority = certificates(&folder, &host);
-        let files = files(world, &folder);
-        let files: Vec<(&str, &str)> = files
-            .iter()
-            .map(|(name, text)| (name.as_str(), text.as_str()))
-            .collect();
-        let commit = experiment::commit(&folder, &files);
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .expect("runtime");
-        let repositories =
-            runtime.block_on(git::servers::Server::start(&folder.join("served"), None));
-        let free = || format!("{host}:{}", git::servers::free_port(&host));
-        let (server, index, served, proxy) = (free(), free(), free(), free());
-        let plain = |url: &str| {
-            let rest = url.trim_start_matches("http://");
-            rest.split('/').next().unwrap_or_default().to_owned()
-        };
-        let at = |name: &str| folder.join(name).display().to_string();
-        let (cert, key) = (at("cert.pem"), at("key.pem"));
-        let programs: [Vec<String>; 5] = [
-            vec![
-                "tls".into(),
-                server.clone(),
-                cert.clone(),
-                key.clone(),
-                plain(&world.url),
-            ],
-            vec![
-                "tls".into(),
-                index.clone(),
-                cert.clone(),
-                key.clone(),
-                plain(&world.place.index_url),
-            ],
-            vec![
-                "tls".into(),
-                served.clone(),
-                cert,
-                key,
-                plain(&repositories.url),
-            ],
-            vec![
-                "proxy".into(),
-                proxy.clone(),
-                at("proxied"),
-                format!("{GIT}={served}"),
-                format!("{INDEX}={index}"),
-            ],
-            vec!["packets".into(), "trainyard0".into(), at("packets")],
-        ];
-        let programs = programs.into_iter().enumerate().map(|(number, arguments)| {
-            let log = folder.join(format!("front-{number}.log"));
-            let mut command = Command::new("/usr/bin/python3");
-            let program = Proc::start(command.arg(FRONT).args(&arguments), &log);
-            wait(&format!("{arguments:?}: {}", program.log()), 20, || {
-                program.log().contains("listening").then_some(())
-            });
-            program
-        });
-        Self {
-            authority,
-            server: format!("https://{server}"),
-            proxy: format!("http://{proxy}"),
-            commit,
-            _programs: programs.collect(),
-            _git: (repositories, runtime),
-            folder,
-        }
-    }
-
-    fn lines(&self, name: &str) -> Vec<String> {
-        let text = fs::read_to_string(self.folder.join(name)).unwrap_or_default();
-        text.lines().map(str::to_owned).collect()
-    }
-
-    /// The share of a binding whose tasks run in this image.
-    fn patch(&self, world: &World, image: &str) -> Value {
-        let bundle = json!({"kind": "ConfigMap", "name": "corp-ca", "key": "ca.crt"});
-        let env: Vec<Value> = [
-            ("HTTPS_PROXY", self.proxy.as_str()),
-            ("HTTP_PROXY", self.proxy.as_str()),
-            ("NO_PROXY", world.place.gateway.as_str()),
-        ]
-        .iter()
-        .map(|(name, value)| json!({"name": name, "value": value}))
-        .collect();
-        json!({
-            "server": {"apiUrl": self.server, "webUrl": self.server, "filesUrl": format!("{}/files", self.server),
-                       "caBundleRef": bundle},
-            "environment": {"indexUrl": format!("https://{INDEX}/simple/"), "caBundleRef": bundle},
-            "template": {"spec": {"containers": [{"name": "task", "image": image, "env": env}]}},
-        })
-    }
-}
-
 #[test]
 fn s17_a_closed_network_is_enough_and_nothing_else_is_asked() {
     let mut world = World::new("s17");
-    let network = Network::start(&world);
+    let channel = s4_conda::Channel::serve(&world);
+    let network = Network::start(&world, &files(&world, world.dir.path()), &channel.url);
     world.apply(
         &json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "corp-ca"},
                         "data": {"ca.crt": network.authority}}),
     );
+    world.place.image = inside(&world, &world.place.image);
+    let variables = network.of_controller(&world);
+    world.environment.extend(variables);
     world.start_controller();
-    world.queue("gpu");
-    world.bind(
-        "gpu",
-        &["gpu"],
-        &network.patch(&world, &world.place.task_image),
-    );
-    let channel = s4_conda::Channel::serve(&world);
-    channel.configure(&world);
-    world.queue("conda");
-    let mut of_conda = network.patch(&world, &s4_conda::image(&world));
-    of_conda["environment"]["clearmlConfRef"] = json!({"name": "conf"});
-    world.bind("conda", &["conda"], &of_conda);
-    world.until_ready("gpu");
-    world.until_ready("conda");
+    bind(&world, &network);
+    let absent = json!({"container": {"image": format!("{REGISTRY}/absent:1")}});
+    let absent = world.create("absent", "print(1)\n", &absent);
+    world.enqueue(&absent, "gpu");
     let task = run(
         &world,
         &network,
@@ -275,6 +121,24 @@ fn s17_a_closed_network_is_enough_and_nothing_else_is_asked() {
     }
     let line = "brought by conda 1.0 beside six";
     ends_well(&world, &network, &by_conda, &[line]);
+    both_ways_lead_to_the_channel(&network);
+    images_come_from_inside(&world, &network, &absent);
+}
+
+/// The bindings `gpu` and `conda`, whose images have Python alone, and conda beside it.
+fn bind(world: &World, network: &Network) {
+    let [by_name, by_address] = [CHANNEL, &network.channel].map(|host| format!("https://{host}"));
+    s4_conda::configure(world, &[&by_name, &by_address]);
+    let images =
+        [&world.place.task_image, &s4_conda::image(world)].map(|image| inside(world, image));
+    let [gpu, mut conda] = images.map(|image| network.patch(world, &image));
+    conda["environment"]["clearmlConfRef"] = json!({"name": "conf"});
+    for (name, patch) in [("gpu", &gpu), ("conda", &conda)] {
+        world.queue(name);
+        world.bind(name, &[name], patch);
+    }
+    world.until_ready("gpu");
+    world.until_ready("conda");
 }
 
 /// Enqueues a task of the repository inside; `patch` is merged into its script.
@@ -289,16 +153,14 @@ fn run(world: &World, network: &Network, queue: &str, patch: &Value) -> String {
     task
 }
 
-/// The task completes with these lines, and its pod has asked nobody outside.
+/// The task completes with these lines, and its pod is made of what is inside and has asked nobody outside.
 fn ends_well(world: &World, network: &Network, task: &str, lines: &[&str]) {
-    let address = wait("the pod has an address", 90, || {
-        world.pod_of(task)["status"]["podIP"]
-            .as_str()
-            .map(str::to_owned)
+    let pod = wait("the pod has an address", 90, || {
+        Some(world.pod_of(task)).filter(|pod| pod["status"]["podIP"].is_string())
     });
     let ended = world.until_ended(task, 120);
     if ended["status"] != "completed" {
-        println!("proxied: {:#?}", network.lines("proxied"));
+        println!("proxied: {:#?}", network.record("proxy"));
         world.tell(task);
     }
     assert_eq!(ended["status"], "completed");
@@ -307,30 +169,31 @@ fn ends_well(world: &World, network: &Network, task: &str, lines: &[&str]) {
     for line in lines {
         assert!(log.lines().any(|found| found == *line), "{line}: {log}");
     }
-    only_inside(world, network, &address);
+    for kind in ["initContainers", "containers"] {
+        for container in pod["spec"][kind].as_array().into_iter().flatten() {
+            let image = container["image"].as_str().unwrap_or_default();
+            assert!(image.starts_with(REGISTRY), "{container:#}");
+        }
+    }
+    let address = pod["status"]["podIP"].as_str().unwrap_or_default();
+    only_inside(world, network, address);
 }
 
-/// Nobody but the two names was asked of the proxy; no packet of the pod left for another host, no name was asked of DNS.
+/// Nobody but the names inside was asked of the proxy; no packet of the pod left for another host, no name was asked of
+/// DNS.
 fn only_inside(world: &World, network: &Network, pod: &str) {
-    let proxied = network.lines("proxied");
-    for name in [GIT, INDEX] {
-        assert!(
-            proxied
-                .iter()
-                .any(|line| *line == format!("CONNECT {name}:443")),
-            "{name}: {proxied:#?}"
-        );
+    let proxied = network.record("proxy");
+    let connects = PROXIED.map(|name| format!("CONNECT {name}:443"));
+    for name in [GIT, INDEX, REGISTRY] {
+        let wanted = format!("CONNECT {name}:443");
+        assert!(proxied.contains(&wanted), "{name}: {proxied:#?}");
     }
     let foreign: Vec<&String> = proxied
         .iter()
-        .filter(|line| {
-            ![GIT, INDEX]
-                .iter()
-                .any(|name| **line == format!("CONNECT {name}:443"))
-        })
+        .filter(|line| !connects.contains(line))
         .collect();
     assert!(foreign.is_empty(), "asked of the proxy: {foreign:#?}");
-    let packets = network.lines("packets");
+    let packets = network.record("packets");
     let own: Vec<&str> = packets
         .iter()
         .filter_map(|line| line.strip_prefix(pod)?.strip_prefix(' '))
@@ -355,5 +218,59 @@ fn is_inside(line: &str, gateway: &str) -> bool {
     match line.strip_prefix("dns ") {
         Some(name) => name.ends_with(".cluster.local") || !name.contains('.'),
         None => line.starts_with(gateway) || line.starts_with("10.97."),
+    }
+}
+
+/// Whether the front of this name had a request for this host with all of these words.
+fn asks(network: &Network, front: &str, host: &str, words: &[&str]) -> bool {
+    network.record(front).iter().any(|line| {
+        line.split(' ').next() == Some(host) && words.iter().all(|word| line.contains(word))
+    })
+}
+
+/// Through the proxy by its name, where the packages come from, and as `NO_PROXY` says by its address.
+fn both_ways_lead_to_the_channel(network: &Network) {
+    let record = || network.record(CHANNEL);
+    let package = "GET /noarch/beta-1.0-0.tar.bz2 ";
+    assert!(
+        asks(network, CHANNEL, CHANNEL, &[package]),
+        "{:#?}",
+        record()
+    );
+    let proxied = network.record("proxy");
+    let connect = format!("CONNECT {CHANNEL}:443");
+    assert!(proxied.contains(&connect), "{proxied:#?}");
+    let list = "GET /noarch/repodata.json ";
+    assert!(
+        asks(network, CHANNEL, &network.channel, &[list]),
+        "{:#?}",
+        record()
+    );
+}
+
+/// The controller has asked for them through the proxy and refused one that is not there; the node has pulled them.
+fn images_come_from_inside(world: &World, network: &Network, absent: &str) {
+    wait("an image that is not inside fails its task", 60, || {
+        (world.status(absent) == "failed").then_some(())
+    });
+    let told = world.task(absent)["status_message"].to_string();
+    assert!(told.contains("does not exist in its registry"), "{told}");
+    let namespace = format!("ns={REGISTRY} ");
+    for image in [&world.place.task_image, &s4_conda::image(world)] {
+        let image = inside(world, image);
+        let (repository, _) = image[REGISTRY.len()..]
+            .split_once([':', '@'])
+            .expect("a name and a version");
+        let manifest = format!("/v2{repository}/manifests/");
+        let asked = |host: &str, words: &[&str]| {
+            let asks = asks(network, REGISTRY, host, words);
+            assert!(
+                asks,
+                "{image} of {host}, {words:?}: {:#?}",
+                network.record(REGISTRY)
+            );
+        };
+        asked(REGISTRY, &[&manifest, " trainyard/"]);
+        asked(&network.registry, &[&manifest, &namespace, " containerd/"]);
     }
 }

@@ -82,23 +82,22 @@ impl Channel {
         }
     }
 
-    /// The Secret `conf` with a configuration that has conda make environments from this channel.
-    pub fn configure(&self, world: &World) {
-        let text = format!(
-            "agent.package_manager {{\n  type: conda\n  conda_channels: [\"{}\"]\n  conda_full_env_update: true\n}}\n",
-            self.url
-        );
-        world.apply(&json!({
-            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "conf"},
-            "stringData": {"clearml.conf": text},
-        }));
-    }
-
     /// Whether a package of this name and version was fetched.
     fn has_given(&self, package: &str) -> bool {
         let asked = format!("GET /noarch/{package}-0.tar.bz2 ");
         self.server.log().contains(&asked)
     }
+}
+
+/// The Secret `conf` with a configuration that has conda make environments from these channels.
+pub fn configure(world: &World, channels: &[&str]) {
+    let text = format!(
+        "agent.package_manager {{\n  type: conda\n  conda_channels: {channels:?}\n  conda_full_env_update: true\n}}\n"
+    );
+    world.apply(&json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "conf"},
+        "stringData": {"clearml.conf": text},
+    }));
 }
 
 /// What the task requires once its packages are recorded in it.
@@ -113,7 +112,7 @@ fn recorded(world: &World, task: &str) -> Value {
 fn s4_a_pod_makes_an_environment_by_conda_and_the_task_tells_what_is_in_it() {
     let mut world = World::new("s4conda");
     let channel = Channel::serve(&world);
-    channel.configure(&world);
+    configure(&world, &[&channel.url]);
     let container = json!({"name": "task", "image": image(&world)});
     world.start_controller();
     world.queue("gpu");

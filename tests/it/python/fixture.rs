@@ -173,7 +173,7 @@ impl Image {
                 .map(|(name, value)| (name.to_owned(), value))
                 .into(),
             index_url: None,
-            index_ca: None,
+            trusted: None,
             limit: Duration::from_mins(2),
             options: trainyard::exec::python::Options::default(),
         };

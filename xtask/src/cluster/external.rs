@@ -62,6 +62,7 @@ pub fn connect(kubeconfig: &Path) -> Result<Cluster> {
         gateway: address_towards(&server),
         task_image: task_image().unwrap_or_else(|| format!("{registry}/python:1")),
         registry,
+        registry_hosts: PathBuf::new(),
         index_url: std::env::var("TRAINYARD_INDEX_URL").unwrap_or_default(),
         bin,
         is_ours: false,

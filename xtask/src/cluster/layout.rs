@@ -113,6 +113,11 @@ impl State {
         self.path("containerd/c.sock")
     }
 
+    /// How registries are reached but for our own, a folder each; containerd looks there at every pull.
+    pub fn registry_hosts(&self) -> PathBuf {
+        self.path("containerd/hosts")
+    }
+
     /// Lets one `up` or `down` work at a time; released when the value is dropped.
     pub fn lock(&self) -> Result<File> {
         sh::make_dir(&self.0)?;

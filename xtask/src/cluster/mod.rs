@@ -160,6 +160,8 @@ pub struct Cluster {
     pub gateway: IpAddr,
     /// The registry as nodes and buildah name it, such as `127.0.0.1:16500`; empty when a foreign cluster has none.
     pub registry: String,
+    /// A folder in which the node reads, at each pull, how further registries are reached; empty for a foreign cluster.
+    pub registry_hosts: PathBuf,
     /// An image with Python for tasks.
     pub task_image: String,
     /// The Python package index as pods name it; empty when a foreign cluster has none.
@@ -247,6 +249,7 @@ fn local(state: &State, programs: PathBuf) -> Cluster {
         kubeconfig: state.kubeconfig(),
         gateway: layout::GATEWAY.into(),
         registry: layout::registry(),
+        registry_hosts: state.registry_hosts(),
         task_image: format!("{}/python:1", layout::registry()),
         index_url: layout::index_url(),
         bin: programs,

@@ -86,6 +86,8 @@ sandbox_image = "{registry}/pause:1"
 # Hosts without CAP_SYS_RESOURCE refuse lower values, and runc dies of it without a word about why.
 restrict_oom_score_adj = true
 netns_mounts_under_state_dir = true
+[{cri}.registry]
+config_path = "{hosts}"
 [{cri}.cni]
 bin_dir = "/usr/lib/cni"
 conf_dir = "{cni}"
@@ -103,6 +105,7 @@ path = "{opt}"
         run = below("state"),
         socket = state.containerd_socket().display(),
         registry = registry(),
+        hosts = state.registry_hosts().display(),
         cni = state.text("cni"),
         runc = below("runc"),
         opt = below("opt"),

@@ -57,6 +57,7 @@ const THROWN_AWAY: &[&str] = &[
     "helm",
     "stamp",
     "containerd/config.toml",
+    "containerd/hosts",
     "containerd/c.sock",
     "containerd/c.sock.ttrpc",
     "containerd/state",

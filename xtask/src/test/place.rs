@@ -52,7 +52,7 @@ pub fn prepare(kubeconfig: Option<&Path>) -> Result<Place> {
 type Value = fn(&Place) -> OsString;
 
 /// The variables that tell a test where things are.
-pub const TOLD: [(&str, Value); 17] = [
+pub const TOLD: [(&str, Value); 18] = [
     ("TRAINYARD_E2E_KUBECONFIG", |place| {
         place.cluster.kubeconfig.clone().into()
     }),
@@ -65,6 +65,9 @@ pub const TOLD: [(&str, Value); 17] = [
     }),
     ("TRAINYARD_E2E_REGISTRY", |place| {
         place.cluster.registry.clone().into()
+    }),
+    ("TRAINYARD_E2E_REGISTRY_HOSTS", |place| {
+        place.cluster.registry_hosts.clone().into()
     }),
     ("TRAINYARD_E2E_INDEX_URL", |place| {
         place.cluster.index_url.clone().into()

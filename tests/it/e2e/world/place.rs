@@ -13,6 +13,8 @@ pub struct Place {
     pub task_image: String,
     /// Image registry as the cluster names it.
     pub registry: String,
+    /// Where its node reads how registries are reached; empty on a cluster that is not the local one.
+    pub registry_hosts: PathBuf,
     pub index_url: String,
     /// Folder of `kubectl` and `helm`.
     pub bin: PathBuf,
@@ -33,6 +35,7 @@ impl Place {
             image: get("TRAINYARD_E2E_IMAGE"),
             task_image: get("TRAINYARD_E2E_TASK_IMAGE"),
             registry: get("TRAINYARD_E2E_REGISTRY"),
+            registry_hosts: PathBuf::from(get("TRAINYARD_E2E_REGISTRY_HOSTS")),
             index_url: get("TRAINYARD_E2E_INDEX_URL"),
             bin: PathBuf::from(get("TRAINYARD_E2E_BIN")),
             sdk_python: get("TRAINYARD_E2E_SDK_PYTHON"),

@@ -1,8 +1,10 @@
 """What a closed network has: https by an authority of its own, one proxy as the way out, and a log of every packet.
 
-front.py tls HOST:PORT CERT KEY HOST:PORT         takes TLS, passes plain bytes on
-front.py proxy HOST:PORT LOG NAME=HOST:PORT ...   an HTTP proxy that knows these names alone; each request is one line
+front.py tls HOST:PORT CERT KEY HOST:PORT LOG     takes TLS, passes plain bytes on
+front.py proxy HOST:PORT LOG NAME=HOST:PORT ...   an HTTP proxy that knows these names alone
 front.py packets INTERFACE LOG                    one line for each new "FROM TO PROTOCOL PORT" or "FROM dns NAME"
+
+Each request is one line: "HOST METHOD TARGET AGENT" behind TLS, "METHOD TARGET" at the proxy.
 """
 
 import select
@@ -18,8 +20,8 @@ def address(text):
     return host, int(port)
 
 
-def pump(one, other):
-    """Both ways until either side ends."""
+def pump(one, other, told=lambda data: None):
+    """Both ways until either side ends; what comes from the first is told."""
     peer = {one: other, other: one}
     try:
         while True:
@@ -28,6 +30,8 @@ def pump(one, other):
                 data = end.recv(65536)
                 if not data:
                     return
+                if end is one:
+                    told(data)
                 peer[end].sendall(data)
     except OSError:
         pass
@@ -61,12 +65,26 @@ def context(cert, key):
     return made
 
 
-def tls(at, cert, key, target):
-    wrap = context(cert, key)
+def requests(log):
+    """Writes a line for each head of a request, which clients send in one piece."""
+    lines = open(log, 'a', buffering=1)
+
+    def told(data):
+        first, *fields = data.split(b'\r\n\r\n', 1)[0].decode(errors='replace').split('\r\n')
+        words = first.split(' ')
+        if len(words) == 3 and words[2].startswith('HTTP/1.'):
+            fields = {name.lower(): value.strip() for name, _, value in (field.partition(':') for field in fields)}
+            lines.write(f"{fields.get('host')} {words[0]} {words[1]} {fields.get('user-agent')}\n")
+
+    return told
+
+
+def tls(at, cert, key, target, log):
+    wrap, told = context(cert, key), requests(log)
 
     def serve(client):
         try:
-            pump(wrap.wrap_socket(client, server_side=True), socket.create_connection(address(target)))
+            pump(wrap.wrap_socket(client, server_side=True), socket.create_connection(address(target)), told)
         except OSError:
             client.close()
 
