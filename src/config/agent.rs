@@ -99,6 +99,10 @@ impl Agent {
                     // A text stands as it is: signs that mean something in a file may be part of a password.
                     None => match read(text) {
                         Value::String(_) => Value::String(text.trim().to_owned()),
+                        // So does a number that would be told in other digits, as `7.50` and `1e5` would.
+                        Value::Number(number) if number.to_string() != text.trim() => {
+                            Value::String(text.trim().to_owned())
+                        }
                         value => value,
                     },
                 };

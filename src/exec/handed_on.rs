@@ -60,14 +60,17 @@ fn without_passwords(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> O
             *line = line.replace(&escaped, MASKED).replace(&password, MASKED);
         }
     }
-    let first = before.line(LOGINS).unwrap_or(1).saturating_sub(1);
-    for password in passwords(before.get(LOGINS)) {
-        for line in lines.iter_mut().skip(first) {
-            *line = line
-                .replace(&format!("\"{password}\""), &format!("\"{MASKED}\""))
-                .replace(&format!(": {password}"), &format!(": {MASKED}"))
-                .replace(&format!(":{password}"), &format!(":{MASKED}"))
-                .replace(&format!("= {password}"), &format!("= {MASKED}"));
+    for document in std::iter::once(&before).chain(&without_variables) {
+        let first = document.line(LOGINS).unwrap_or(1).saturating_sub(1);
+        for password in passwords(document.get(LOGINS)) {
+            let password = written(password);
+            for line in lines.iter_mut().skip(first) {
+                *line = line
+                    .replace(&format!("\"{password}\""), &format!("\"{MASKED}\""))
+                    .replace(&format!(": {password}"), &format!(": {MASKED}"))
+                    .replace(&format!(":{password}"), &format!(":{MASKED}"))
+                    .replace(&format!("= {password}"), &format!("= {MASKED}"));
+            }
         }
     }
     let copy = lines.join("\n") + "\n";
@@ -75,25 +78,25 @@ fn without_passwords(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> O
     let after = Document::read(&copy, variable).ok()?;
     // Behind backslashes a password is written in other letters than it has.
     let bare = |text: &str| text.replace('\\', "");
-    let from_elsewhere = |password: &String| !bare(text).contains(&bare(password));
-    let is_kept = |password: Option<String>| {
-        password
-            .is_some_and(|known| !known.is_empty() && known != MASKED && !from_elsewhere(&known))
+    let from_elsewhere = |password: &str| !bare(text).contains(&bare(password));
+    let is_kept = |password: &Value| match password {
+        Value::String(known) => !known.is_empty() && known != MASKED && !from_elsewhere(known),
+        // What a variable holds is a text: a number stands in the file, however it is written there.
+        Value::Number(_) => true,
+        _ => false,
     };
     let after_without_variables = Document::read(&copy, &|_| None).ok();
-    if is_kept(after.text(PASSWORD))
-        || is_kept(after_without_variables.and_then(|after| after.text(PASSWORD)))
-        || passwords(after.get(LOGINS))
-            .into_iter()
-            .any(|known| is_kept(Some(known)))
-    {
-        return None;
+    for document in std::iter::once(&after).chain(&after_without_variables) {
+        let of_all = passwords(document.get(LOGINS)).into_iter();
+        if of_all.chain(document.get(PASSWORD)).any(is_kept) {
+            return None;
+        }
     }
     (blanked(before.value) == blanked(after.value)).then_some(copy)
 }
 
-/// The passwords among logins of several hosts, however they are written.
-fn passwords(logins: Option<&Value>) -> Vec<String> {
+/// The passwords among logins of several hosts, whichever form those have.
+fn passwords(logins: Option<&Value>) -> Vec<&Value> {
     let mut found = Vec::new();
     if let Some(logins) = logins {
         gather(logins, false, &mut found);
@@ -101,7 +104,7 @@ fn passwords(logins: Option<&Value>) -> Vec<String> {
     found
 }
 
-fn gather(value: &Value, of_password: bool, found: &mut Vec<String>) {
+fn gather<'v>(value: &'v Value, of_password: bool, found: &mut Vec<&'v Value>) {
     match value {
         Value::Object(fields) => {
             for (name, value) in fields {
@@ -113,10 +116,16 @@ fn gather(value: &Value, of_password: bool, found: &mut Vec<String>) {
                 gather(value, of_password, found);
             }
         }
-        Value::String(text) if of_password && !text.is_empty() => found.push(text.clone()),
-        Value::Number(number) if of_password => found.push(number.to_string()),
+        Value::String(text) if of_password && !text.is_empty() => found.push(value),
+        Value::Number(_) if of_password => found.push(value),
         _ => {}
     }
+}
+
+/// A password as it stands in a file, most likely.
+fn written(password: &Value) -> String {
+    let text = password.as_str().map(str::to_owned);
+    text.unwrap_or_else(|| password.to_string())
 }
 
 fn is_password(name: &str) -> bool {
@@ -172,6 +181,9 @@ mod tests {
             "agent.git.extra_credentials: [{host: a, user: u, pass: 7411}]\nsdk.x: 1\n",
             "agent.git.extra_credentials: {host: a, user: u, pass: canary-3}\n",
             "agent.git.extra_credentials { one { host: a, user: u, pass: 7411 } }\n",
+            "agent.git.extra_credentials: [{user: u, pass: 741112345678901234567890}]\n",
+            "agent.git_pass: 741112345678901234567890\n",
+            "agent.git.extra_credentials: [{user: u, pass: canary-4, pass: ${?PASS}}]\n",
             "sdk.development.worker: 3\n",
             "agent.git_pass: \"\"\n",
             "agent.git_pass: \"canary\\\"1\\\\2\"\n",
@@ -199,6 +211,10 @@ mod tests {
         assert_eq!(copy("agent.git_pass: \"\"\"\ncanary\n\"\"\"\n"), None);
         // Behind a backslash it has other letters.
         assert_eq!(copy("agent.git_pass: ca\\#nary\n"), None);
+        // A number is not read as it is written.
+        assert_eq!(copy("agent.git_pass: 7.411e3\n"), None);
+        let logins = "agent.git.extra_credentials: [{user: u, pass: 7.411e3}]\n";
+        assert_eq!(copy(logins), None);
     }
 
     #[test]

@@ -84,6 +84,21 @@ fn any_key_has_a_variable_and_old_prefixes_count() {
 }
 
 #[test]
+fn a_variable_that_looks_like_a_number_keeps_its_digits() {
+    for text in [
+        "7.50",
+        "1e5",
+        "+7",
+        "12345678901234567890123",
+        "0118",
+        "118",
+    ] {
+        let agent = resolve(&[], &[("CLEARML_AGENT_GIT_PASS", text)]);
+        assert_eq!(agent.text("agent.git_pass").as_deref(), Some(text));
+    }
+}
+
+#[test]
 fn unknown_keys_of_the_agent_are_named_and_free_ones_are_not() {
     let text = "agent {\n  git_usr: x\n  git.extra_credentials: [{user: a, pass: b, host: c}]\n  default_docker.match_rules: []\n}\nsdk { anything: 1 }";
     let agent = resolve(&[("/clearml.conf", text)], &[]);

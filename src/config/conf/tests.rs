@@ -164,6 +164,15 @@ fn words_beside_others_stand_as_they_are_written() {
 }
 
 #[test]
+fn a_whole_number_that_is_too_long_to_be_counted_loses_no_digit() {
+    let long = "12345678901234567890123";
+    assert_eq!(
+        value(&format!("a: {long}, b: -{long}, c: 18446744073709551615")),
+        json!({ "a": long, "b": format!("-{long}"), "c": u64::MAX })
+    );
+}
+
+#[test]
 fn references_mean_keys_then_environment_variables() {
     assert_eq!(
         value(

@@ -3,10 +3,12 @@
 use serde_json::Value;
 
 use crate::config::agent::Agent;
+use crate::exec::failure::masked;
 use crate::exec::git::{Login, Options, Scheme};
 
 const FETCH_ARGS: &str = "agent.git_fetch_args";
 const SSH_PORT: &str = "agent.force_git_ssh_port";
+const HOST: &str = "agent.git_host";
 const EXTRA_LOGINS: &str = "agent.git.extra_credentials";
 /// What every generated file says of it: nobody has chosen that.
 const GENERATED: [&str; 3] = ["--all", "--tags", "--recurse-submodules"];
@@ -62,7 +64,7 @@ pub(super) fn set_aside(agent: &Agent) -> Vec<String> {
     let mut told = Vec::new();
     let (_, without) = fetch_args(agent);
     if !without.is_empty() {
-        let (from, without) = (agent.origin(FETCH_ARGS), without.join(" "));
+        let (from, without) = (agent.origin(FETCH_ARGS), masked(&without.join(" ")));
         told.push(format!(
             "{without} of {FETCH_ARGS} ({from}) has no effect: the wanted commit alone is fetched"
         ));
@@ -73,6 +75,12 @@ pub(super) fn set_aside(agent: &Agent) -> Vec<String> {
         let from = agent.origin(SSH_PORT);
         told.push(format!(
             "{SSH_PORT} ({from}) has no effect: {value} is not the number of a port"
+        ));
+    }
+    if !names_a_host(agent) {
+        let from = agent.origin(HOST);
+        told.push(format!(
+            "agent.git_pass has no effect: {HOST} ({from}) is not a text"
         ));
     }
     let from = agent.origin(EXTRA_LOGINS);
@@ -98,14 +106,21 @@ fn ssh_port(agent: &Agent) -> Option<u16> {
     agent.text(SSH_PORT)?.trim().parse().ok()
 }
 
-/// User and password of an entry, or why it is none. Its values are never told: they may be secrets.
-fn extra_login(entry: &Value) -> Result<(&str, &str), String> {
+/// Whether the host of the login can be read, if there is one. Without any, the password is for the host of whichever
+/// repository a task names.
+fn names_a_host(agent: &Agent) -> bool {
+    !matches!(agent.get(HOST), Some(Value::Array(_) | Value::Object(_)))
+}
+
+/// User, password and host of an entry, or why it is none. Its values are never told: they may be secrets.
+fn extra_login(entry: &Value) -> Result<(&str, &str, Option<&str>), String> {
     let text = |key: &str| match entry.get(key) {
-        Some(Value::String(text)) => Ok(text.as_str()),
-        Some(Value::Null) | None => Err(format!("it has no {key}")),
+        Some(Value::String(text)) => Ok(Some(text.as_str())),
+        Some(Value::Null) | None => Ok(None),
         Some(_) => Err(format!("its {key} is not a text: put it in quotes")),
     };
-    Ok((text("user")?, text("pass")?))
+    let needed = |key: &str| text(key)?.ok_or_else(|| format!("it has no {key}"));
+    Ok((needed("user")?, needed("pass")?, text("host")?))
 }
 
 fn logins(agent: &Agent) -> Vec<Login> {
@@ -120,20 +135,20 @@ fn logins(agent: &Agent) -> Vec<Login> {
             _ => host,
         }
     };
-    if let Some(password) = agent.text("agent.git_pass") {
+    let password = agent.text("agent.git_pass");
+    if let Some(password) = password.filter(|_| names_a_host(agent)) {
         logins.push(Login {
             username: agent
                 .text("agent.git_user")
                 .unwrap_or_else(|| "git".to_owned())
                 .into(),
             password: password.into(),
-            host: agent.text("agent.git_host").map(place),
+            host: agent.text(HOST).map(place),
         });
     }
     let extra = agent.get(EXTRA_LOGINS);
     for entry in extra.and_then(Value::as_array).into_iter().flatten() {
-        if let Ok((username, password)) = extra_login(entry) {
-            let host = entry.get("host").and_then(Value::as_str);
+        if let Ok((username, password, host)) = extra_login(entry) {
             logins.push(Login {
                 username: username.to_owned().into(),
                 password: password.to_owned().into(),

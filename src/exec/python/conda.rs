@@ -18,6 +18,7 @@ use super::{Options, Python, PythonSettings, explain, index, project, remote};
 use crate::exec::digest::hex;
 use crate::exec::failure::{Failure, masked, one_line};
 use crate::exec::plan::{Environment, effective_lines};
+use crate::exec::smi;
 use crate::exec::tool::{self, Log};
 use crate::pod::Brought;
 
@@ -25,6 +26,8 @@ use crate::pod::Brought;
 const PROGRAMS: [&str; 3] = ["micromamba", "mamba", "conda"];
 /// Variables in which images say where theirs is.
 const VARIABLES: [&str; 2] = ["MAMBA_EXE", "CONDA_EXE"];
+/// Says for which CUDA packages are chosen; all three programs read it.
+const CUDA: &str = "CONDA_OVERRIDE_CUDA";
 
 /// What conda is asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,10 +54,9 @@ impl Wanted {
             .extend(indexes.map(|url| format!("--extra-index-url {url}")));
         self.pip.extend(list.lines().map(str::to_owned));
         self.pip_arguments.clone_from(&options.extra_flags);
-        if options.best_match {
-            let strategy = ["--index-strategy", "unsafe-best-match"];
-            self.pip_arguments.extend(strategy.map(str::to_owned));
-        }
+        let strategy = options.index_strategy(false).iter();
+        self.pip_arguments
+            .extend(strategy.map(|word| (*word).to_owned()));
         Ok(())
     }
 }
@@ -88,10 +90,18 @@ pub(super) async fn make(
         Failure::new("the task needs conda, but the image has no micromamba, mamba or conda")
             .hint("use an image with one of them, or another environment.manager")
     })?;
+    let cuda = cuda(settings);
+    if settings.driver_elsewhere && cuda.is_none() {
+        let unknown =
+            "conda chooses builds by the driver of the task's node, which is not known here";
+        return Err(Failure::new(unknown).hint(format!(
+            "{CUDA} in the template's container says for which CUDA they are chosen"
+        )));
+    }
     let mut wanted = wanted(environment, list, python, settings)?;
     wanted.add_to_pip(&settings.options, &settings.brought)?;
     let store = Store::of(settings, log);
-    let key = key(&wanted, &program, settings);
+    let key = key(&wanted, &program, settings, cuda.as_deref());
     let recorded = |installed| Some(installed).filter(|_| settings.options.record_conda);
     if let Ok(Some((folder, installed, held))) = store.ready(&key) {
         log("the conda environment is in the cache");
@@ -203,6 +213,16 @@ fn program(settings: &PythonSettings) -> Option<PathBuf> {
         .find_map(|name| find_program(name, path))
 }
 
+/// For which CUDA builds are chosen: what conda's own variable says, else what the driver runs.
+fn cuda(settings: &PythonSettings) -> Option<String> {
+    if let Some(named) = settings.variables.get(CUDA) {
+        return Some(named.clone());
+    }
+    let path = settings.variables.get("PATH").map_or("", String::as_str);
+    let version = smi::cuda(path).filter(|version| *version > 0)?;
+    Some(version.to_string())
+}
+
 async fn run(
     command: Command,
     input: Option<&str>,
@@ -304,10 +324,11 @@ fn name_of(spec: &str) -> String {
     )
 }
 
-fn key(wanted: &Wanted, program: &Path, settings: &PythonSettings) -> String {
+/// What was solved without a driver is another environment than what was solved beside one.
+fn key(wanted: &Wanted, program: &Path, settings: &PythonSettings, cuda: Option<&str>) -> String {
     let mut hash = Sha256::new();
     hash.update(format!(
-        "conda 1 {} {} {}",
+        "conda 2 {} {} {} {cuda:?}",
         // Passwords of indexes change.
         masked(&format!("{wanted:?}")),
         program.display(),
@@ -346,77 +367,4 @@ fn explain_conda(output: &str) -> Failure {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lists_of_the_task_and_files_of_the_repository_are_read() {
-        assert_eq!(
-            of_list("# c\nnumpy = 1.2=py\npip @ file:///x/pip\n").specs,
-            ["numpy=1.2=py", "pip"]
-        );
-        let file = "name: x\nchannels: [conda-forge]\ndependencies:\n  - python=3.11\n  - numpy >=1\n  - pip:\n    - six==1\n";
-        let wanted = of_file(file).unwrap();
-        assert_eq!(wanted.channels, ["conda-forge"]);
-        assert_eq!(wanted.specs, ["python=3.11", "numpy>=1"]);
-        assert_eq!(wanted.pip, ["six==1"]);
-        assert!(of_file("dependencies: 3").is_err());
-    }
-
-    #[test]
-    fn the_configuration_counts_where_something_is_listed_for_pip() {
-        let options = Options {
-            extra_index_url: vec!["https://index.example/simple".to_owned()],
-            extra_flags: vec!["--no-binary".to_owned(), "six".to_owned()],
-            best_match: true,
-            ..Options::default()
-        };
-        let added = |pip: &[&str], options: &Options| {
-            let mut wanted = Wanted {
-                pip: pip.iter().map(|line| (*line).to_owned()).collect(),
-                ..Wanted::default()
-            };
-            wanted.add_to_pip(options, &[]).unwrap();
-            wanted
-        };
-        let wanted = added(&["six==1"], &options);
-        assert_eq!(
-            wanted.pip,
-            ["--extra-index-url https://index.example/simple", "six==1"]
-        );
-        assert_eq!(
-            wanted.pip_arguments,
-            [
-                "--no-binary",
-                "six",
-                "--index-strategy",
-                "unsafe-best-match"
-            ]
-        );
-        assert_eq!(added(&["# none"], &options), Wanted::default());
-        let wanted = added(&["six==1"], &Options::default());
-        assert_eq!(wanted.pip, ["six==1"]);
-        assert_eq!(wanted.pip_arguments, [""; 0]);
-    }
-
-    #[test]
-    fn names_of_specs_are_found() {
-        for (spec, name) in [
-            ("numpy=1", "numpy"),
-            ("conda-forge::Six>=1", "six"),
-            ("a[build=x]", "a"),
-        ] {
-            assert_eq!(name_of(spec), name);
-        }
-    }
-
-    #[test]
-    fn what_conda_lacks_is_named() {
-        let output = "Looking...\nerror    libmamba Could not solve\n  nosuch =* * does not exist (perhaps a typo)\n";
-        assert!(
-            explain_conda(output)
-                .sentence
-                .contains("nosuch =* * does not exist")
-        );
-    }
-}
+mod tests;

@@ -41,6 +41,25 @@ pub struct Options {
 /// PyTorch's own index.
 pub const TORCH_INDEX: &str = "https://download.pytorch.org/whl/{}";
 
+/// uv looks for the best version in all indexes.
+const BEST_MATCH: [&str; 2] = ["--index-strategy", "unsafe-best-match"];
+
+impl Options {
+    /// How uv chooses among indexes, where that is not its own way; `of_lock`: each line is one version, most of them with
+    /// hashes, whichever index has it. Flags of the user's own that say it have the last word: uv takes it but once.
+    pub(super) fn index_strategy(&self, of_lock: bool) -> &'static [&'static str] {
+        let is_named = self
+            .extra_flags
+            .iter()
+            .any(|flag| flag.split('=').next() == Some(BEST_MATCH[0]));
+        if !is_named && (of_lock || self.best_match) {
+            &BEST_MATCH
+        } else {
+            &[]
+        }
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -63,6 +82,34 @@ impl Default for Options {
             cuda: None,
             cudnn: None,
             cache_limit: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_uv_chooses_among_indexes_is_said_once() {
+        let of = |best_match, flag: &str, of_lock| {
+            let options = Options {
+                best_match,
+                extra_flags: vec![flag.to_owned()],
+                ..Options::default()
+            };
+            options.index_strategy(of_lock).join(" ")
+        };
+        let best = "--index-strategy unsafe-best-match";
+        for (best_match, flag, of_lock, expected) in [
+            (false, "--pre", false, ""),
+            (true, "--pre", false, best),
+            (false, "--pre", true, best),
+            (true, "--index-strategy", false, ""),
+            (false, "--index-strategy=unsafe-first-match", true, ""),
+        ] {
+            let found = of(best_match, flag, of_lock);
+            assert_eq!(found, expected, "{best_match} {flag} {of_lock}");
         }
     }
 }

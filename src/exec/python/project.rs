@@ -20,7 +20,7 @@ use super::list::{List, package_name};
 use super::poetry::{self, Choice};
 use super::remote::{self, Remote};
 use super::sync;
-use crate::exec::failure::Failure;
+use crate::exec::failure::{Failure, masked};
 use crate::exec::plan::{Environment, Manager, Requirements};
 use crate::exec::tool::{self, Log};
 
@@ -175,10 +175,7 @@ pub(super) async fn read(
             ));
             let (choice, unknown) = Choice::read(&settings.options.poetry_arguments);
             if !unknown.is_empty() {
-                log(&format!(
-                    "without effect, as poetry itself is not run: {}",
-                    unknown.join(" ")
-                ));
+                log(&without_effect("poetry", &unknown));
             }
             let (project, lock) = (
                 text(&folder.join("pyproject.toml"))?,
@@ -222,6 +219,12 @@ pub(super) async fn read(
     }
 }
 
+/// What the log says of arguments for a program that is not run; an index among them may have a password.
+fn without_effect(program: &str, arguments: &[String]) -> String {
+    let arguments = masked(&arguments.join(" "));
+    format!("without effect, as {program} itself is not run: {arguments}")
+}
+
 async fn uv_lock(
     folder: &Path,
     settings: &PythonSettings,
@@ -230,10 +233,7 @@ async fn uv_lock(
 ) -> Result<List, Failure> {
     let (arguments, without) = sync::exported(&settings.options.uv_sync_arguments);
     if !without.is_empty() {
-        log(&format!(
-            "without effect, as uv sync itself is not run: {}",
-            without.join(" ")
-        ));
+        log(&without_effect("uv sync", &without));
     }
     let exported = settings.own.join("uv-lock.txt");
     std::fs::create_dir_all(&settings.own).map_err(|error| {
@@ -374,6 +374,15 @@ mod tests {
         assert_eq!(
             choose(&environment(Manager::Auto, folder.path(), true)),
             Source::List
+        );
+    }
+
+    #[test]
+    fn arguments_without_effect_are_told_without_their_passwords() {
+        let given = ["--index", "https://u:canary@index.example/simple"].map(str::to_owned);
+        assert_eq!(
+            without_effect("uv sync", &given),
+            "without effect, as uv sync itself is not run: --index https://***@index.example/simple"
         );
     }
 

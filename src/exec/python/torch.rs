@@ -10,6 +10,7 @@
 
 use super::list::package_name;
 use super::version::Version;
+use crate::exec::failure::masked;
 
 /// Packages that are built for one CUDA version and have to agree on it.
 const FAMILY: [&str; 5] = [
@@ -207,7 +208,7 @@ pub fn attempts(list: &[&str], cuda: &Cuda, template: Option<&str>) -> Vec<Attem
     let at_hand = format!(
         "PyTorch: {what} is installed as the task lists it from the package index; {machine}, but no build for that was \
          found at {}",
-        template.replace("{}", "cu*")
+        masked(&template.replace("{}", "cu*"))
     );
     attempts.push(as_written(at_hand));
     attempts
@@ -404,6 +405,10 @@ mod tests {
         let all = attempts(&["torch==2.3.1"], &cuda, Some(TEMPLATE));
         assert_eq!(all.len(), 2);
         assert!(all[1].index.is_none() && all[1].note.contains("no build for that"));
+        let with_password = Some("https://u:canary@whl/{}");
+        let all = attempts(&["torch==2.3.1"], &cuda, with_password);
+        let told = &all[1].note;
+        assert!(told.ends_with("found at https://***@whl/cu*"), "{told}");
         let alone = attempts(&["torch==2.3.1"], &cuda, None);
         assert_eq!((alone.len(), alone[0].index.as_ref()), (1, None));
         assert!(attempts(&["numpy"], &cuda, Some(TEMPLATE)).is_empty());

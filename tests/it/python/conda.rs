@@ -145,6 +145,27 @@ async fn s4_beside_conda_the_configurations_indexes_and_flags_count() {
 }
 
 #[tokio::test]
+async fn ahead_of_a_task_whose_nodes_driver_is_not_known_nothing_is_solved() {
+    let (mut image, _) = image();
+    let script = json!({"entry_point": "x.py", "diff": "1", "requirements": {"conda": "beta\n"}});
+    image.settings.driver_elsewhere = true;
+    // Its builds would be those for the CPU, and the task with its GPU would find them.
+    if trainyard::exec::smi::cuda("/none").unwrap_or(0) == 0 {
+        let failure = image.make_script(script.clone()).await.unwrap_err();
+        assert!(failure.to_string().contains("not known here"), "{failure}");
+    }
+    let variables = &mut image.settings.variables;
+    variables.insert("CONDA_OVERRIDE_CUDA".to_owned(), "12.4".to_owned());
+    let made = image.make_script(script).await.unwrap();
+    assert_eq!(
+        made.run("import beta; print(beta.V)"),
+        "1.0",
+        "{}",
+        made.log
+    );
+}
+
+#[tokio::test]
 async fn what_conda_cannot_solve_is_one_clear_sentence() {
     let (image, channel) = image();
     for (list, expected) in [

@@ -100,5 +100,8 @@ fn scalar(word: &str) -> Option<Value> {
         return None;
     }
     let number = serde_json::from_str::<Number>(&format!("{sign}{number}")).ok()?;
-    Some(Value::Number(number))
+    // A whole one that is longer than any that is counted may be a password: it keeps each of its digits.
+    let is_whole = |digits: &str| digits.bytes().all(|digit| digit.is_ascii_digit());
+    let is_too_long = number.is_f64() && digits != "0" && is_whole(digits);
+    (!is_too_long).then_some(Value::Number(number))
 }

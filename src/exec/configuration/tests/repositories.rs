@@ -119,6 +119,24 @@ fn who_logs_in_where_is_read_in_its_order() {
 }
 
 #[test]
+fn a_host_that_cannot_be_read_opens_no_other() {
+    // Else a task that names a repository of its own would be sent the password.
+    let text = "agent { git_user: u, git_pass: canary, git_host: [git.example] }";
+    assert!(options(text).logins.is_empty());
+    let expected =
+        "agent.git_pass has no effect: agent.git_host (/clearml.conf, line 1) is not a text";
+    assert_eq!(of_git::set_aside(&configured(text, &[])), [expected]);
+    for host in ["[git.example]", "{name: git.example}", "5"] {
+        let text = format!("agent.git.extra_credentials: [{{user: u, pass: p, host: {host}}}]");
+        assert!(options(&text).logins.is_empty(), "{host}");
+    }
+    for host in ["null", "\"\""] {
+        let text = format!("agent.git.extra_credentials: [{{user: u, pass: p, host: {host}}}]");
+        assert_eq!(logins(&options(&text)), [("u", "p", None)], "{host}");
+    }
+}
+
+#[test]
 fn variables_log_in_too() {
     let set = [
         ("CLEARML_AGENT_GIT_USER", "u"),
@@ -138,6 +156,8 @@ fn what_of_the_fetching_has_no_effect_is_told() {
                     the wanted commit alone is fetched";
     let text = "agent.git_fetch_args: [\"--all\", \"--no-auto-gc\", \"--depth=1\"]";
     assert_eq!(told(text), [expected]);
+    let text = "agent.git_fetch_args: [\"https://u:canary@git.example/x\"]";
+    assert!(told(text)[0].starts_with("https://***@git.example/x of "));
     for text in [
         "",
         "agent.git_fetch_args: [\"--no-auto-gc\"]",
@@ -176,7 +196,8 @@ fn a_login_without_user_or_password_is_told_and_its_values_are_not() {
         of_git::set_aside(&configured(&text, &[]))
     };
     let key = "agent.git.extra_credentials (/clearml.conf, line 1) has no effect";
-    let logins = "[{user: a, pass: b}, {user: canary}, {host: x, token: canary}, {user: c, pass: 271828}, canary]";
+    let logins = "[{user: a, pass: b}, {user: canary}, {host: x, token: canary}, {user: c, pass: 271828}, canary, \
+                  {user: a, pass: b, host: [x]}]";
     assert_eq!(
         told(logins),
         [
@@ -184,6 +205,7 @@ fn a_login_without_user_or_password_is_told_and_its_values_are_not() {
             format!("entry 3 of {key}: it has no user"),
             format!("entry 4 of {key}: its pass is not a text: put it in quotes"),
             format!("entry 5 of {key}: it has no user"),
+            format!("entry 6 of {key}: its host is not a text: put it in quotes"),
         ]
     );
     let expected = format!("{key}: it is not a list");

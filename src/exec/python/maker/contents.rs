@@ -200,8 +200,15 @@ impl Maker<'_> {
         log: &mut Log<'_>,
     ) -> Result<(), Failure> {
         let mut install = self.install_into(store, place.folder(), &["--no-build-isolation"]);
+        // pip itself knows no such choice, and the log says so.
+        let strategy: &[&str] = if self.pip {
+            &[]
+        } else {
+            self.settings.options.index_strategy(self.list.exact)
+        };
         install
             .args(["-r", "-"])
+            .args(strategy)
             .args(index::options(self.settings));
         // The indexes that the list names hold for all of it.
         let text = self.list.options() + &remote::on_disk(line, &self.settings.brought);

@@ -1,5 +1,7 @@
 //! What of a list the image lacks: uv is asked what it would change in the image's Python, before anything is made.
 
+use std::ffi::OsString;
+
 use tokio::process::Command;
 
 use super::{Maker, QUICK};
@@ -152,12 +154,8 @@ impl Maker<'_> {
         let text = remote::on_disk(text, brought);
         let mut inputs = Inputs::new(&text, index, &list.constraints, &self.settings.own)?;
         inputs.overrides(&remote::overrides(brought), &self.settings.own)?;
-        if list.exact || self.settings.options.best_match {
-            // Of a lock each line is one version, most of them with hashes: whichever index has it.
-            inputs
-                .arguments
-                .extend(["--index-strategy".into(), "unsafe-best-match".into()]);
-        }
+        let strategy = self.settings.options.index_strategy(list.exact);
+        inputs.arguments.extend(strategy.iter().map(OsString::from));
         Ok(inputs)
     }
 
