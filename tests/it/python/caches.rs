@@ -167,6 +167,26 @@ async fn s42_a_file_that_was_cut_short_is_found_and_replaced() {
 }
 
 #[tokio::test]
+async fn s42_a_file_that_was_cut_short_gets_into_no_other_environment() {
+    let image = Image::new();
+    for name in ["alpha", "beta"] {
+        wheel(&image.index(), name, "1.0", &[]);
+    }
+    let first = image.make(json!("alpha")).await.unwrap();
+    let file = first.run("import alpha; print(alpha.__file__)");
+    fs::write(&file, "").unwrap();
+    let other = image.make(json!("alpha\nbeta")).await.unwrap();
+    let told = "files in the cache are not as their packages say (alpha): they are fetched anew";
+    assert!(other.log.contains(told), "{}", other.log);
+    assert_eq!(
+        other.run("import alpha, beta; print(alpha.V, beta.V)"),
+        "1.0 1.0"
+    );
+    let again = image.make(json!("alpha\nbeta")).await.unwrap();
+    assert!(again.python.reused, "{}", again.log);
+}
+
+#[tokio::test]
 async fn s42_the_cache_stays_within_its_size() {
     let mut image = Image::new();
     image.settings.options.cache_limit = Some(1 << 20);

@@ -38,8 +38,8 @@ pub fn script(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// Writes a channel with python, alpha 1.0, alpha 2.0 and a beta that asks for an alpha below 2. Its python leads to this
-/// machine's, or to that of an image: path and version.
+/// Writes a channel with python, alpha 1.0, alpha 2.0, a beta that asks for an alpha below 2, and a delta with a program.
+/// Its python leads to this machine's, or to that of an image: path and version.
 pub fn write_channel(folder: &Path, python: &[&str]) {
     let made = Command::new(rattler_python())
         .arg(script("channel.py"))
@@ -142,6 +142,33 @@ async fn s4_beside_conda_the_configurations_indexes_and_flags_count() {
     image.settings.options.extra_index_url = vec![index.replace("{}", "extra")];
     let made = image.make_script(script).await.unwrap();
     assert_eq!(made.run(code), "4.0", "{}", made.log);
+}
+
+#[tokio::test]
+async fn s42_a_file_of_conda_that_was_cut_short_gets_into_no_other_environment() {
+    let (image, _) = image();
+    wheel(&image.index(), "gamma", "3.0", &[]);
+    let script = |list: &str| json!({"entry_point": "x.py", "diff": "1", "requirements": {"conda": list, "pip": "gamma\n"}});
+    let first = image.make_script(script("delta\n")).await.unwrap();
+    let files = first.run("import delta, gamma; print(delta.__file__, gamma.__file__)");
+    drop(first);
+    // The hard links into conda's cache and uv's are cut short with them.
+    for file in files.split_whitespace() {
+        fs::write(file, "").unwrap();
+    }
+    let code = "import delta, gamma; print(delta.V, gamma.V)";
+    let other = image.make_script(script("alpha\ndelta\n")).await.unwrap();
+    assert_eq!(other.run(code), "1.0 3.0", "{}", other.log);
+    for name in ["delta", "gamma"] {
+        let told = format!(
+            "files in the cache are not as their packages say ({name}): they are fetched anew"
+        );
+        assert!(other.log.contains(&told), "{}", other.log);
+    }
+    let again = image.make_script(script("delta\n")).await.unwrap();
+    let told = "the conda environment in the cache is damaged (delta, gamma): it is made anew";
+    assert!(again.log.contains(told), "{}", again.log);
+    assert_eq!(again.run(code), "1.0 3.0", "{}", again.log);
 }
 
 #[tokio::test]
