@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use serde_json::json;
 use trainyard::exec::plan::Manager;
 
-use super::fixture::{Image, wheel};
+use super::fixture::{Image, Run, wheel};
 
 /// A Python with py-rattler: `TRAINYARD_RATTLER_PYTHON`, else the one in `PATH`.
 pub fn rattler_python() -> PathBuf {
@@ -142,6 +142,55 @@ async fn s4_beside_conda_the_configurations_indexes_and_flags_count() {
     image.settings.options.extra_index_url = vec![index.replace("{}", "extra")];
     let made = image.make_script(script).await.unwrap();
     assert_eq!(made.run(code), "4.0", "{}", made.log);
+}
+
+#[tokio::test]
+async fn s4_of_a_changed_conda_list_only_the_difference_is_fetched() {
+    let (image, channel) = image();
+    let script =
+        |list: &str| json!({"entry_point": "x.py", "diff": "1", "requirements": {"conda": list}});
+    let first = image
+        .make_script(script("alpha=1.0\ndelta\n"))
+        .await
+        .unwrap();
+    let again = image
+        .make_script(script("alpha=1.0\ndelta\n"))
+        .await
+        .unwrap();
+    // The program of delta names its environment, and so has another size than where it was built: that is no damage.
+    assert!(again.python.reused, "{}", again.log);
+    assert_eq!(again.python.environment, first.python.environment);
+
+    // The channel lists all packages still, and holds one.
+    let folder = PathBuf::from(channel.strip_prefix("file://").unwrap());
+    for subdir in ["linux-64", "noarch"] {
+        for entry in fs::read_dir(folder.join(subdir)).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_name() != "repodata.json" && entry.file_name() != "alpha-2.0-0.tar.bz2" {
+                fs::remove_file(entry.path()).unwrap();
+            }
+        }
+    }
+    let changed = image
+        .make_script(script("alpha=2.0\ndelta\n"))
+        .await
+        .unwrap();
+    assert!(!changed.python.reused);
+    let code = "import alpha, delta; print(alpha.V, delta.V)";
+    assert_eq!(changed.run(code), "2.0 1.0", "{}", changed.log);
+    assert_eq!(first.run(code), "1.0 1.0");
+    // What is installed, by conda's own records: nothing of the first is left.
+    let environment = changed.python.environment.clone().unwrap();
+    let entries = fs::read_dir(environment.join("conda-meta")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.filter(|name| name != "history").collect();
+    names.sort();
+    assert_eq!(names.len(), 3, "{names:?}");
+    assert_eq!(names[..2], ["alpha-2.0-0.json", "delta-1.0-0.json"]);
+    assert!(names[2].starts_with("python-"), "{names:?}");
+    // One file, linked from both environments: nothing was copied.
+    let inode = |run: &Run| run.run("import os, delta; print(os.stat(delta.__file__).st_ino)");
+    assert_eq!(inode(&first), inode(&changed));
 }
 
 #[tokio::test]
