@@ -80,6 +80,9 @@ pub struct PythonSettings {
     pub brought: Vec<pod::Brought>,
 }
 
+/// Time for a question to uv that asks no index.
+const QUICK: Duration = Duration::from_mins(1);
+
 /// Not for installers.
 const REMOVED: [&str; 7] = [
     "PYTHONPATH",
@@ -354,6 +357,13 @@ impl PythonSettings {
             command.env("GIT_CONFIG_VALUE_0", "*");
         }
         command
+    }
+
+    /// Takes packages out of uv's cache. An environment's files are links into it: what is damaged here is damaged there.
+    async fn forget(&self, base: &Path, packages: &[String]) {
+        let mut clean = self.uv(base);
+        clean.args(["cache", "clean", "--quiet"]).args(packages);
+        let _ = tool::run(clean, None, QUICK, &mut |_| {}).await;
     }
 
     /// A program with the container's environment variables, but for those that would lead it to another Python and

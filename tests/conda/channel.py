@@ -1,4 +1,4 @@
-"""Writes a conda channel: python as a link to this machine's, and small packages for it.
+"""Writes a conda channel: python as a link to this machine's, and small packages for it, one with a program.
 
 channel.py FOLDER [PYTHON VERSION]    the link leads to PYTHON of that version, such as that of an image
 """
@@ -7,6 +7,8 @@ import bz2, hashlib, io, json, os, sys, tarfile
 root = sys.argv[1]
 interpreter, version = sys.argv[2:] or (os.path.realpath(sys.executable), "%d.%d" % sys.version_info[:2])
 site = "site-packages"
+# What stands in a package for the folder of the environment that it comes into.
+prefix = "/opt/" + "placehold_" * 20
 
 
 def package(subdir, name, number, depends, files, links=(), noarch=None):
@@ -15,6 +17,7 @@ def package(subdir, name, number, depends, files, links=(), noarch=None):
         index["noarch"] = noarch
     paths = [
         {"_path": path, "path_type": "hardlink", "sha256": hashlib.sha256(text.encode()).hexdigest(), "size_in_bytes": len(text)}
+        | ({"prefix_placeholder": prefix, "file_mode": "text"} if prefix in text else {})
         for path, text in files.items()
     ] + [{"_path": path, "path_type": "softlink"} for path, _ in links]
     files = dict(files)
@@ -29,7 +32,7 @@ def package(subdir, name, number, depends, files, links=(), noarch=None):
         for path, text in files.items():
             info = tarfile.TarInfo(path)
             info.size = len(text)
-            info.mode = 0o644
+            info.mode = 0o755 if path.startswith("bin/") else 0o644
             tar.addfile(info, io.BytesIO(text.encode()))
         for path, target in links:
             info = tarfile.TarInfo(path)
@@ -48,19 +51,27 @@ package("linux-64", "python", version + ".0", [],
         [("bin/python", interpreter), ("bin/python3", "python"), (f"bin/python{version}", "python")])
 
 
-def pure(name, number, depends):
-    info = f"{site}/{name}-{number}.dist-info"
-    package("noarch", name, number, ["python"] + depends, {
-        f"{site}/{name}/__init__.py": f"V = '{number}'\n",
+def module(site, name, number, program=None):
+    """Files of a package of Python. Its RECORD was written where it was built: a program is shorter once it is installed."""
+    info, code = f"{site}/{name}-{number}.dist-info", f"V = '{number}'\n"
+    record = f"{name}/__init__.py,,{len(code)}\n" + (f"../../../bin/{name},,{len(program)}\n" if program else "")
+    return {
+        f"{site}/{name}/__init__.py": code,
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {number}\n",
         f"{info}/INSTALLER": "conda\n",
-        f"{info}/RECORD": f"{name}/__init__.py,,\n",
-    }, noarch="python")
+        f"{info}/RECORD": record,
+    } | ({f"bin/{name}": program} if program else {})
+
+
+def pure(name, number, depends):
+    package("noarch", name, number, ["python"] + depends, module(site, name, number), noarch="python")
 
 
 pure("alpha", "1.0", [])
 pure("alpha", "2.0", [])
 pure("beta", "1.0", ["alpha <2"])
+program = f"#!{prefix}/bin/python\nimport delta\nprint(delta.V)\n"
+package("linux-64", "delta", "1.0", ["python"], module(f"lib/python{version}/{site}", "delta", "1.0", program))
 for subdir, packages in repodata.items():
     os.makedirs(f"{root}/{subdir}", exist_ok=True)
     json.dump({"info": {"subdir": subdir}, "packages": packages, "packages.conda": {}, "repodata_version": 1}, open(f"{root}/{subdir}/repodata.json", "w"))

@@ -3,6 +3,7 @@
 mod brought;
 mod caches;
 pub mod conda;
+mod difference;
 mod disk;
 pub mod fixture;
 mod images;

@@ -3,24 +3,30 @@
 //! ```text
 //! the task's conda list, else environment.yml ──▶ create --prefix <cache>/env/<key> ──▶ uv: the list for pip
 //! ```
+//!
+//! Files of a conda environment name the folder that it was made in: it cannot be moved, and none begins as a copy of
+//! another. Each is made whole, of links into conda's own package cache, which lies beside the environments: after a change
+//! of one package that one alone is fetched and unpacked.
 
-use std::collections::BTreeSet;
+mod wanted;
+
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tokio::process::Command;
 
+use self::wanted::Wanted;
 use super::interpreter::find_program;
-use super::list::{List, package_name};
-use super::store::{Held, Store};
-use super::{Options, Python, PythonSettings, explain, index, project, remote};
+use super::list::List;
+use super::store::{Held, Place, Store, fetched_anew};
+use super::{Python, PythonSettings, explain, index, remote};
 use crate::exec::digest::hex;
 use crate::exec::failure::{Failure, masked, one_line};
 use crate::exec::plan::{Environment, effective_lines};
+use crate::exec::shelf;
 use crate::exec::smi;
 use crate::exec::tool::{self, Log};
-use crate::pod::Brought;
 
 /// The programs, by preference: the first two solve fast.
 const PROGRAMS: [&str; 3] = ["micromamba", "mamba", "conda"];
@@ -28,54 +34,6 @@ const PROGRAMS: [&str; 3] = ["micromamba", "mamba", "conda"];
 const VARIABLES: [&str; 2] = ["MAMBA_EXE", "CONDA_EXE"];
 /// Says for which CUDA packages are chosen; all three programs read it.
 const CUDA: &str = "CONDA_OVERRIDE_CUDA";
-
-/// What conda is asked for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Wanted {
-    channels: Vec<String>,
-    specs: Vec<String>,
-    /// Requirements for pip's index.
-    pip: Vec<String>,
-    /// Arguments of their installation.
-    pip_arguments: Vec<String>,
-}
-
-impl Wanted {
-    /// What the configuration says of pip's index, and the commits of what comes from git; where nothing is listed for
-    /// pip, nothing.
-    fn add_to_pip(&mut self, options: &Options, brought: &[Brought]) -> Result<(), Failure> {
-        let list = remote::pinned(&self.pip.join("\n"), brought)?;
-        self.pip.clear();
-        if effective_lines(&list).next().is_none() {
-            return Ok(());
-        }
-        let indexes = options.extra_index_url.iter();
-        self.pip
-            .extend(indexes.map(|url| format!("--extra-index-url {url}")));
-        self.pip.extend(list.lines().map(str::to_owned));
-        self.pip_arguments.clone_from(&options.extra_flags);
-        let strategy = options.index_strategy(false).iter();
-        self.pip_arguments
-            .extend(strategy.map(|word| (*word).to_owned()));
-        Ok(())
-    }
-}
-
-/// Part of an `environment.yml`.
-#[derive(Deserialize)]
-struct File {
-    #[serde(default)]
-    channels: Vec<String>,
-    #[serde(default)]
-    dependencies: Vec<Dependency>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Dependency {
-    Spec(String),
-    Pip { pip: Vec<String> },
-}
 
 /// Finds or makes the environment.
 pub(super) async fn make(
@@ -98,105 +56,208 @@ pub(super) async fn make(
             "{CUDA} in the template's container says for which CUDA they are chosen"
         )));
     }
-    let mut wanted = wanted(environment, list, python, settings)?;
+    let mut wanted = Wanted::of(environment, list, python, settings)?;
     wanted.add_to_pip(&settings.options, &settings.brought)?;
     let store = Store::of(settings, log);
     let key = key(&wanted, &program, settings, cuda.as_deref());
-    let recorded = |installed| Some(installed).filter(|_| settings.options.record_conda);
-    if let Ok(Some((folder, installed, held))) = store.ready(&key) {
+    if let Some(found) = ready(&store, &key, settings, log) {
         log("the conda environment is in the cache");
-        return Ok(of(folder, recorded(installed), true, held));
+        return Ok(found);
     }
     let place = store.place(&key, log).await?;
     if place.is_shared()
-        && let Ok(Some((folder, installed, held))) = store.ready(&key)
+        && let Some(found) = ready(&store, &key, settings, &mut |_| {})
     {
         log("another task has just made the conda environment");
-        return Ok(of(folder, recorded(installed), true, held));
+        return Ok(found);
     }
     let place = store.unless_in_use(place, &key, log);
-    place.clear()?;
-    let name = program
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    log(&format!(
-        "making an environment by {name}: {}",
-        wanted.specs.join(" ")
-    ));
-    let mut create = settings.child(&program);
-    create
-        .args([
-            "create",
-            "--yes",
-            "--quiet",
-            "--override-channels",
-            "--prefix",
-        ])
-        .arg(place.folder())
-        .env("CONDA_PKGS_DIRS", store.base().join("conda"))
-        .env("MAMBA_ROOT_PREFIX", store.base().join("mamba"))
-        .envs(index::conda_variables(settings));
-    for channel in &wanted.channels {
-        create.args(["--channel", channel]);
-    }
-    create.args(&wanted.specs);
-    run(create, None, settings, log)
-        .await
-        .map_err(|output| explain_conda(&output))?;
-    let interpreter = place.folder().join("bin/python");
-    let pip = remote::on_disk(&wanted.pip.join("\n"), &settings.brought);
-    if effective_lines(&pip).next().is_some() {
-        if !interpreter.exists() {
-            return Err(Failure::new(
-                "the conda environment has no Python, but packages for it are listed",
-            )
-            .hint("add python to the conda list"));
-        }
-        let mut install = settings.uv(store.base());
-        install
-            .args(["pip", "install", "--python"])
-            .arg(&interpreter)
-            .args(["-r", "-"])
-            .args(&wanted.pip_arguments);
-        install
-            .args(index::options(settings))
-            .current_dir(working_dir);
-        run(install, Some(&pip), settings, log)
-            .await
-            .map_err(|output| explain::explain(&output))?;
-    }
-    let installed = frozen(&store, &interpreter, settings).await;
+    let making = Making {
+        program: &program,
+        wanted: &wanted,
+        store: &store,
+        place: &place,
+        settings,
+    };
+    making.create(log).await?;
+    making.add(working_dir, log).await?;
+    let installed = making.frozen().await;
     let held = if place.is_shared() {
         store.keep(&place, &installed, &format!("{key}-conda"))
     } else {
         Held::default()
     };
     let folder = place.folder().to_owned();
-    Ok(of(folder, recorded(installed), false, held))
+    Ok(of(folder, installed, false, held, settings))
 }
 
-/// The Python packages that conda and uv have installed; nothing depends on it but the record in the task.
-async fn frozen(store: &Store, interpreter: &Path, settings: &PythonSettings) -> Vec<String> {
-    let mut freeze = settings.uv(store.base());
-    freeze
-        .args(["pip", "freeze", "--quiet", "--python"])
-        .arg(interpreter);
-    let frozen = tool::run(freeze, None, settings.limit, &mut |_| {}).await;
-    let frozen = frozen.ok().filter(|ended| ended.status.success());
-    let lines = frozen.map(|ended| ended.output).unwrap_or_default();
-    effective_lines(&lines)
-        .map(|line| remote::recorded(line, &settings.brought))
-        .collect()
+/// The environment of that key, if it is there and whole; one that is not is told.
+fn ready(store: &Store, key: &str, settings: &PythonSettings, log: &mut Log<'_>) -> Option<Python> {
+    match store.ready(key) {
+        Ok(found) => {
+            found.map(|(folder, installed, held)| of(folder, installed, true, held, settings))
+        }
+        Err(broken) => {
+            log(&format!(
+                "the conda environment in the cache is damaged ({}): it is made anew",
+                broken.join(", ")
+            ));
+            None
+        }
+    }
 }
 
-fn of(folder: PathBuf, installed: Option<Vec<String>>, reused: bool, held: Held) -> Python {
+/// A new environment: what it is made of, and where.
+struct Making<'a> {
+    program: &'a Path,
+    wanted: &'a Wanted,
+    store: &'a Store,
+    place: &'a Place,
+    settings: &'a PythonSettings,
+}
+
+impl Making<'_> {
+    /// What is listed for conda. Not every program looks at what it links: where a file is not whole, all packages are
+    /// fetched once more.
+    async fn create(&self, log: &mut Log<'_>) -> Result<(), Failure> {
+        let name = self.program.file_name().unwrap_or_default();
+        log(&format!(
+            "making an environment by {}: {}",
+            name.to_string_lossy(),
+            self.wanted.specs.join(" ")
+        ));
+        let (packages, in_use) = self.packages();
+        self.create_from(&packages, log).await?;
+        let damaged = self.place.damaged_of_conda();
+        if damaged.is_empty() {
+            return Ok(());
+        }
+        log(&fetched_anew(&damaged));
+        drop(in_use);
+        // Another task may be linking from there right now.
+        let (packages, _in_use) = if shelf::remove(&packages, |_| {}) {
+            self.packages()
+        } else {
+            (self.own_packages(), None)
+        };
+        self.create_from(&packages, log).await
+    }
+
+    /// Where conda keeps what it has fetched and unpacked; while the answer is held, nobody removes it.
+    fn packages(&self) -> (PathBuf, Option<File>) {
+        let shared = self.store.base().join("conda");
+        match shelf::hold(&shared) {
+            Some(lock) => (shared, Some(lock)),
+            None => (self.own_packages(), None),
+        }
+    }
+
+    fn own_packages(&self) -> PathBuf {
+        self.settings.own.join("conda")
+    }
+
+    async fn create_from(&self, packages: &Path, log: &mut Log<'_>) -> Result<(), Failure> {
+        self.place.clear()?;
+        let mut create = self.settings.child(self.program);
+        create
+            .args([
+                "create",
+                "--yes",
+                "--quiet",
+                "--override-channels",
+                "--prefix",
+            ])
+            .arg(self.place.folder())
+            .env("CONDA_PKGS_DIRS", packages)
+            .env("MAMBA_ROOT_PREFIX", self.store.base().join("mamba"))
+            .envs(index::conda_variables(self.settings));
+        for channel in &self.wanted.channels {
+            create.args(["--channel", channel]);
+        }
+        create.args(&self.wanted.specs);
+        run(create, None, self.settings, log)
+            .await
+            .map_err(|output| explain_conda(&output))
+    }
+
+    fn interpreter(&self) -> PathBuf {
+        self.place.folder().join("bin/python")
+    }
+
+    /// What is listed for pip's index; once more where what uv's cache held of it is damaged.
+    async fn add(&self, working_dir: &Path, log: &mut Log<'_>) -> Result<(), Failure> {
+        let pip = remote::on_disk(&self.wanted.pip.join("\n"), &self.settings.brought);
+        if effective_lines(&pip).next().is_none() {
+            return Ok(());
+        }
+        if !self.interpreter().exists() {
+            return Err(Failure::new(
+                "the conda environment has no Python, but packages for it are listed",
+            )
+            .hint("add python to the conda list"));
+        }
+        self.install(&pip, &[], working_dir, log).await?;
+        let damaged = self.place.damaged_of_uv();
+        if damaged.is_empty() {
+            return Ok(());
+        }
+        log(&fetched_anew(&damaged));
+        self.settings.forget(self.store.base(), &damaged).await;
+        self.install(&pip, &damaged, working_dir, log).await
+    }
+
+    /// Installs a list with uv; these packages also if they are there.
+    async fn install(
+        &self,
+        list: &str,
+        again: &[String],
+        working_dir: &Path,
+        log: &mut Log<'_>,
+    ) -> Result<(), Failure> {
+        let mut install = self.settings.uv(self.store.base());
+        install
+            .args(["pip", "install", "--python"])
+            .arg(self.interpreter())
+            .args(["-r", "-"])
+            .args(&self.wanted.pip_arguments)
+            .args(index::options(self.settings))
+            .current_dir(working_dir);
+        for package in again {
+            install.args(["--reinstall-package", package]);
+        }
+        run(install, Some(list), self.settings, log)
+            .await
+            .map_err(|output| explain::explain(&output))
+    }
+
+    /// The Python packages that conda and uv have installed; nothing depends on it but the record in the task.
+    async fn frozen(&self) -> Vec<String> {
+        let settings = self.settings;
+        let mut freeze = settings.uv(self.store.base());
+        freeze
+            .args(["pip", "freeze", "--quiet", "--python"])
+            .arg(self.interpreter());
+        let frozen = tool::run(freeze, None, settings.limit, &mut |_| {}).await;
+        let frozen = frozen.ok().filter(|ended| ended.status.success());
+        let lines = frozen.map(|ended| ended.output).unwrap_or_default();
+        effective_lines(&lines)
+            .map(|line| remote::recorded(line, &settings.brought))
+            .collect()
+    }
+}
+
+fn of(
+    folder: PathBuf,
+    installed: Vec<String>,
+    reused: bool,
+    held: Held,
+    settings: &PythonSettings,
+) -> Python {
     Python {
         interpreter: Some(folder.join("bin/python")).filter(|python| python.exists()),
         environment: Some(folder),
         shared: None,
-        installed,
+        installed: Some(installed).filter(|_| settings.options.record_conda),
         reused,
         held,
     }
@@ -243,85 +304,6 @@ async fn run(
     } else {
         Err(ended.output)
     }
-}
-
-fn wanted(
-    environment: &Environment,
-    list: &List,
-    python: Option<&str>,
-    settings: &PythonSettings,
-) -> Result<Wanted, Failure> {
-    let mut wanted = match (&environment.conda, project::conda_file(environment)) {
-        (Some(text), _) => of_list(text),
-        (None, Some(file)) => of_file(&project::text(&file)?)
-            .map_err(|why| Failure::new(format!("{} cannot be read: {why}", file.display())))?,
-        (None, None) => Wanted::default(),
-    };
-    if wanted.channels.is_empty() {
-        wanted.channels.clone_from(&settings.options.conda_channels);
-    }
-    let names: BTreeSet<String> = wanted.specs.iter().map(|spec| name_of(spec)).collect();
-    if !names.contains("python") {
-        wanted.specs.insert(
-            0,
-            python.map_or_else(
-                || "python".to_owned(),
-                |version| format!("python={version}"),
-            ),
-        );
-    }
-    for line in list.text.lines().chain(list.local.lines()) {
-        if line.starts_with('-') || !names.contains(&package_name(line)) {
-            wanted.pip.push(line.to_owned());
-        }
-    }
-    if let Some(bad) = wanted
-        .specs
-        .iter()
-        .chain(&wanted.channels)
-        .find(|word| word.starts_with('-'))
-    {
-        return Err(Failure::new(format!(
-            "{bad:?} is neither a package nor a channel of conda"
-        )));
-    }
-    Ok(wanted)
-}
-
-/// `numpy=1.2`, one a line; `file://` references of the recording machine become the bare package.
-fn of_list(text: &str) -> Wanted {
-    let specs = effective_lines(text)
-        .map(|line| line.split("@ file:").next().unwrap_or(line))
-        .map(|line| line.split_whitespace().collect::<String>())
-        .filter(|line| !line.is_empty());
-    Wanted {
-        specs: specs.collect(),
-        ..Wanted::default()
-    }
-}
-
-fn of_file(text: &str) -> Result<Wanted, String> {
-    let file: File = serde_saphyr::from_str(text).map_err(|error| one_line(&error.to_string()))?;
-    let mut wanted = Wanted {
-        channels: file.channels,
-        ..Wanted::default()
-    };
-    for dependency in file.dependencies {
-        match dependency {
-            Dependency::Spec(spec) => wanted.specs.push(spec.split_whitespace().collect()),
-            Dependency::Pip { pip } => wanted.pip.extend(pip),
-        }
-    }
-    Ok(wanted)
-}
-
-fn name_of(spec: &str) -> String {
-    let spec = spec.rsplit("::").next().unwrap_or(spec);
-    package_name(
-        spec.split(['=', '<', '>', '!', '~', '['])
-            .next()
-            .unwrap_or(spec),
-    )
 }
 
 /// What was solved without a driver is another environment than what was solved beside one.

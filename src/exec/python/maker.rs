@@ -16,7 +16,7 @@ mod resolution;
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::process::Command;
 
@@ -24,12 +24,9 @@ use super::interpreter::Interpreter;
 use super::list::List;
 use super::store::{Held, Store};
 use super::torch::Cuda;
-use super::{Python, PythonSettings, answers, explain, index, layer, torch};
+use super::{Python, PythonSettings, QUICK, answers, explain, index, layer, torch};
 use crate::exec::failure::{Failure, masked};
 use crate::exec::tool::{self, Ended, Log};
-
-/// Time for a question to uv that asks no index.
-const QUICK: Duration = Duration::from_mins(1);
 
 /// What is made of what.
 pub(super) struct Maker<'a> {
@@ -169,7 +166,7 @@ impl Maker<'_> {
             "making an environment for Python {version}: {} requirements",
             list.count()
         ));
-        let built = self.build(store, &place, list, log).await;
+        let built = self.build_whole(store, &place, list, log).await;
         if built.is_err() {
             // Half an environment serves nobody, and takes room that others may need.
             let _ = place.clear();
@@ -229,10 +226,7 @@ impl Maker<'_> {
                     "the environment in the cache is damaged ({}): it is made anew",
                     broken.join(", ")
                 ));
-                // Its files are links into uv's cache: what is damaged here is damaged there.
-                let mut command = self.uv(store, &["cache", "clean", "--quiet"]);
-                command.args(&broken);
-                let _ = tool::run(command, None, QUICK, &mut |_| {}).await;
+                self.settings.forget(store.base(), &broken).await;
                 None
             }
         }

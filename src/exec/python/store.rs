@@ -2,11 +2,15 @@
 //!
 //! ```text
 //! <cache>/<uid>/uv/          uv's own cache: wheels, unpacked
-//! <cache>/<uid>/env/<key>/   one environment: hard links into it; `.trainyard.json` is written last
+//! <cache>/<uid>/conda/       conda's, likewise
+//! <cache>/<uid>/env/<key>/   one environment: hard links into them; `.trainyard.json` is written last
 //! <cache>/<uid>/env/<key>.lock   held by who makes it
 //! <cache>/<uid>/env/<key>.used   held together by all who use it; its time is that of the last use
 //! <cache>/<uid>/env/<key>    or a link to the environment of another key with the same content
 //! ```
+//!
+//! Each environment is made whole: nothing of another one is left in it. What is the same in both is one file on the disk,
+//! so that a change of one package costs just its own fetching and unpacking.
 //!
 //! An environment is read-only once it is complete, looked over before it is used, and removed only while nobody uses it.
 //! Each user id has its own part: nobody runs what another user could have changed. Trouble with the cache is never
@@ -38,7 +42,7 @@ const MARKER_BYTES: u64 = 1 << 20;
 struct Marker {
     version: u32,
     installed: Vec<String>,
-    /// Folders that describe the installed packages; all of them have to be there still.
+    /// What describes the installed packages that were whole when the environment was made; all of them have to be still.
     packages: Vec<PathBuf>,
 }
 
@@ -162,11 +166,11 @@ impl Store {
         if marker.version != crate::pod::VERSION || !folder.join("bin/python").exists() {
             return Ok(None);
         }
-        let broken = whole::broken(&folder, &marker.packages);
+        let broken = whole::broken(&folder, &marker.packages, whole::LOOKS);
         if broken.is_empty() {
             Ok(Some((folder, marker.installed, held)))
         } else {
-            Err(broken)
+            Err(whole::names(&broken))
         }
     }
 
@@ -244,10 +248,14 @@ impl Store {
     /// Marks an environment complete; `frozen` is the key of a list of exactly what is installed.
     /// The answer is the right to use it from now on.
     pub(super) fn keep(&self, place: &Place, installed: &[String], frozen: &str) -> Held {
+        let mut packages = whole::packages(&place.folder);
+        // What is not as it says from the beginning was packed so: that is no damage.
+        let odd = whole::broken(&place.folder, &packages, usize::MAX);
+        packages.retain(|package| !odd.contains(package));
         let marker = Marker {
             version: crate::pod::VERSION,
             installed: installed.to_vec(),
-            packages: packages(&place.folder),
+            packages,
         };
         // Without a marker the next task makes the environment anew; this one has it all the same.
         let (new, file) = (
@@ -282,6 +290,21 @@ impl Place {
         self.lock.is_some()
     }
 
+    /// The packages that uv has put here and of which a file is not whole: it is a link into uv's cache, and whoever wrote
+    /// to it in another environment wrote to it there.
+    pub(super) fn damaged_of_uv(&self) -> Vec<String> {
+        self.damaged(&whole::of_uv(&self.folder))
+    }
+
+    /// The same of conda.
+    pub(super) fn damaged_of_conda(&self) -> Vec<String> {
+        self.damaged(&whole::of_conda(&self.folder))
+    }
+
+    fn damaged(&self, packages: &[PathBuf]) -> Vec<String> {
+        whole::names(&whole::broken(&self.folder, packages, usize::MAX))
+    }
+
     /// Removes what an interrupted or spoilt attempt left here.
     pub(super) fn clear(&self) -> Result<(), Failure> {
         let removed = match self.folder.symlink_metadata() {
@@ -301,25 +324,10 @@ impl Place {
     }
 }
 
-/// The `*.dist-info` folders of an environment, relative to it.
-fn packages(environment: &Path) -> Vec<PathBuf> {
-    let entries = |folder: &Path| {
-        std::fs::read_dir(folder)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.path())
-    };
-    let mut packages: Vec<PathBuf> = entries(&environment.join("lib"))
-        .flat_map(|version| entries(&version.join("site-packages")).collect::<Vec<_>>())
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "dist-info")
-        })
-        .filter_map(|path| path.strip_prefix(environment).map(Path::to_owned).ok())
-        .collect();
-    packages.sort();
-    packages
+/// What the log says of packages that are damaged in an installer's cache.
+pub(super) fn fetched_anew(damaged: &[String]) -> String {
+    let damaged = damaged.join(", ");
+    format!("files in the cache are not as their packages say ({damaged}): they are fetched anew")
 }
 
 #[cfg(test)]

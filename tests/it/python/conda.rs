@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use serde_json::json;
 use trainyard::exec::plan::Manager;
 
-use super::fixture::{Image, wheel};
+use super::fixture::{Image, Run, wheel};
 
 /// A Python with py-rattler: `TRAINYARD_RATTLER_PYTHON`, else the one in `PATH`.
 pub fn rattler_python() -> PathBuf {
@@ -38,8 +38,8 @@ pub fn script(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// Writes a channel with python, alpha 1.0, alpha 2.0 and a beta that asks for an alpha below 2. Its python leads to this
-/// machine's, or to that of an image: path and version.
+/// Writes a channel with python, alpha 1.0, alpha 2.0, a beta that asks for an alpha below 2, and a delta with a program.
+/// Its python leads to this machine's, or to that of an image: path and version.
 pub fn write_channel(folder: &Path, python: &[&str]) {
     let made = Command::new(rattler_python())
         .arg(script("channel.py"))
@@ -163,6 +163,82 @@ async fn ahead_of_a_task_whose_nodes_driver_is_not_known_nothing_is_solved() {
         "{}",
         made.log
     );
+}
+
+#[tokio::test]
+async fn s4_of_a_changed_conda_list_only_the_difference_is_fetched() {
+    let (image, channel) = image();
+    let script =
+        |list: &str| json!({"entry_point": "x.py", "diff": "1", "requirements": {"conda": list}});
+    let first = image
+        .make_script(script("alpha=1.0\ndelta\n"))
+        .await
+        .unwrap();
+    let again = image
+        .make_script(script("alpha=1.0\ndelta\n"))
+        .await
+        .unwrap();
+    // The program of delta names its environment, and so has another size than where it was built: that is no damage.
+    assert!(again.python.reused, "{}", again.log);
+    assert_eq!(again.python.environment, first.python.environment);
+
+    // The channel lists all packages still, and holds one.
+    let folder = PathBuf::from(channel.strip_prefix("file://").unwrap());
+    for subdir in ["linux-64", "noarch"] {
+        for entry in fs::read_dir(folder.join(subdir)).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_name() != "repodata.json" && entry.file_name() != "alpha-2.0-0.tar.bz2" {
+                fs::remove_file(entry.path()).unwrap();
+            }
+        }
+    }
+    let changed = image
+        .make_script(script("alpha=2.0\ndelta\n"))
+        .await
+        .unwrap();
+    assert!(!changed.python.reused);
+    let code = "import alpha, delta; print(alpha.V, delta.V)";
+    assert_eq!(changed.run(code), "2.0 1.0", "{}", changed.log);
+    assert_eq!(first.run(code), "1.0 1.0");
+    // What is installed, by conda's own records: nothing of the first is left.
+    let environment = changed.python.environment.clone().unwrap();
+    let entries = fs::read_dir(environment.join("conda-meta")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.filter(|name| name != "history").collect();
+    names.sort();
+    assert_eq!(names.len(), 3, "{names:?}");
+    assert_eq!(names[..2], ["alpha-2.0-0.json", "delta-1.0-0.json"]);
+    assert!(names[2].starts_with("python-"), "{names:?}");
+    // One file, linked from both environments: nothing was copied.
+    let inode = |run: &Run| run.run("import os, delta; print(os.stat(delta.__file__).st_ino)");
+    assert_eq!(inode(&first), inode(&changed));
+}
+
+#[tokio::test]
+async fn s42_a_file_of_conda_that_was_cut_short_gets_into_no_other_environment() {
+    let (image, _) = image();
+    wheel(&image.index(), "gamma", "3.0", &[]);
+    let script = |list: &str| json!({"entry_point": "x.py", "diff": "1", "requirements": {"conda": list, "pip": "gamma\n"}});
+    let first = image.make_script(script("delta\n")).await.unwrap();
+    let files = first.run("import delta, gamma; print(delta.__file__, gamma.__file__)");
+    drop(first);
+    // The hard links into conda's cache and uv's are cut short with them.
+    for file in files.split_whitespace() {
+        fs::write(file, "").unwrap();
+    }
+    let code = "import delta, gamma; print(delta.V, gamma.V)";
+    let other = image.make_script(script("alpha\ndelta\n")).await.unwrap();
+    assert_eq!(other.run(code), "1.0 3.0", "{}", other.log);
+    for name in ["delta", "gamma"] {
+        let told = format!(
+            "files in the cache are not as their packages say ({name}): they are fetched anew"
+        );
+        assert!(other.log.contains(&told), "{}", other.log);
+    }
+    let again = image.make_script(script("delta\n")).await.unwrap();
+    let told = "the conda environment in the cache is damaged (delta, gamma): it is made anew";
+    assert!(again.log.contains(told), "{}", again.log);
+    assert_eq!(again.run(code), "1.0 3.0", "{}", again.log);
 }
 
 #[tokio::test]

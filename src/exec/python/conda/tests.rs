@@ -1,69 +1,9 @@
-//! What conda is asked for, and under which key it is found again.
+//! Under which key an environment is found again, and what is told of one that could not be made.
 
 use std::time::Duration;
 
+use super::super::Options;
 use super::*;
-
-#[test]
-fn lists_of_the_task_and_files_of_the_repository_are_read() {
-    assert_eq!(
-        of_list("# c\nnumpy = 1.2=py\npip @ file:///x/pip\n").specs,
-        ["numpy=1.2=py", "pip"]
-    );
-    let file = "name: x\nchannels: [conda-forge]\ndependencies:\n  - python=3.11\n  - numpy >=1\n  - pip:\n    - six==1\n";
-    let wanted = of_file(file).unwrap();
-    assert_eq!(wanted.channels, ["conda-forge"]);
-    assert_eq!(wanted.specs, ["python=3.11", "numpy>=1"]);
-    assert_eq!(wanted.pip, ["six==1"]);
-    assert!(of_file("dependencies: 3").is_err());
-}
-
-#[test]
-fn the_configuration_counts_where_something_is_listed_for_pip() {
-    let options = Options {
-        extra_index_url: vec!["https://index.example/simple".to_owned()],
-        extra_flags: vec!["--no-binary".to_owned(), "six".to_owned()],
-        best_match: true,
-        ..Options::default()
-    };
-    let added = |pip: &[&str], options: &Options| {
-        let mut wanted = Wanted {
-            pip: pip.iter().map(|line| (*line).to_owned()).collect(),
-            ..Wanted::default()
-        };
-        wanted.add_to_pip(options, &[]).unwrap();
-        wanted
-    };
-    let wanted = added(&["six==1"], &options);
-    assert_eq!(
-        wanted.pip,
-        ["--extra-index-url https://index.example/simple", "six==1"]
-    );
-    assert_eq!(
-        wanted.pip_arguments,
-        [
-            "--no-binary",
-            "six",
-            "--index-strategy",
-            "unsafe-best-match"
-        ]
-    );
-    assert_eq!(added(&["# none"], &options), Wanted::default());
-    let wanted = added(&["six==1"], &Options::default());
-    assert_eq!(wanted.pip, ["six==1"]);
-    assert_eq!(wanted.pip_arguments, [""; 0]);
-}
-
-#[test]
-fn names_of_specs_are_found() {
-    for (spec, name) in [
-        ("numpy=1", "numpy"),
-        ("conda-forge::Six>=1", "six"),
-        ("a[build=x]", "a"),
-    ] {
-        assert_eq!(name_of(spec), name);
-    }
-}
 
 #[test]
 fn what_conda_lacks_is_named() {
@@ -87,7 +27,7 @@ fn settings(variables: &[(&str, &str)]) -> PythonSettings {
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect(),
         index_url: None,
-        index_ca: None,
+        trusted: None,
         limit: Duration::from_secs(1),
         options: Options::default(),
         brought: Vec::new(),
@@ -98,7 +38,10 @@ fn settings(variables: &[(&str, &str)]) -> PythonSettings {
 fn what_was_chosen_for_another_driver_is_not_found() {
     let settings = settings(&[]);
     let key = |cuda| {
-        let wanted = of_list("pytorch\n");
+        let wanted = Wanted {
+            specs: vec!["pytorch".to_owned()],
+            ..Wanted::default()
+        };
         super::key(&wanted, Path::new("/bin/conda"), &settings, cuda)
     };
     assert_eq!(key(Some("124")), key(Some("124")));

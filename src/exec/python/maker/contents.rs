@@ -7,7 +7,7 @@ use tokio::process::Command;
 use super::{Maker, write};
 use crate::exec::failure::Failure;
 use crate::exec::python::list::{List, package_name};
-use crate::exec::python::store::{Place, Store};
+use crate::exec::python::store::{Place, Store, fetched_anew};
 use crate::exec::python::{answers, index, remote};
 use crate::exec::tool::Log;
 
@@ -24,7 +24,25 @@ impl Maker<'_> {
         self.show_packages_of_the_image(place)
     }
 
-    pub(super) async fn build(
+    /// Builds it; and once more where what uv's cache held of it is damaged.
+    pub(super) async fn build_whole(
+        &self,
+        store: &Store,
+        place: &Place,
+        list: &List,
+        log: &mut Log<'_>,
+    ) -> Result<Vec<String>, Failure> {
+        let installed = self.build(store, place, list, log).await?;
+        let damaged = place.damaged_of_uv();
+        if damaged.is_empty() {
+            return Ok(installed);
+        }
+        log(&fetched_anew(&damaged));
+        self.settings.forget(store.base(), &damaged).await;
+        self.build(store, place, list, log).await
+    }
+
+    async fn build(
         &self,
         store: &Store,
         place: &Place,
