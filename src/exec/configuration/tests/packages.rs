@@ -7,6 +7,8 @@ const PUBLIC: &str = "https://download.pytorch.org/whl/{}";
 
 /// Variables and their values.
 type Set = &'static [(&'static str, &'static str)];
+/// Text of a configuration, variables beside it, and the value with its source.
+type Case = (&'static str, Set, Option<(&'static str, &'static str)>);
 
 /// Whether what came of a text is as expected.
 type Holds = fn(&Options) -> bool;
@@ -142,7 +144,7 @@ fn the_cuda_version_that_the_settings_give_comes_with_its_source() {
 #[test]
 fn the_version_of_cudnn_that_is_set_comes_with_its_source_and_variables_go_first() {
     let of_file = "agent.cudnn_version: 7.6";
-    let cases: [(&str, Set, Option<(&str, &str)>); 8] = [
+    let cases: [Case; 8] = [
         ("", &[], None),
         (of_file, &[], Some(("7.6", "agent.cudnn_version"))),
         (
