@@ -3,9 +3,13 @@
 //! A pod outlives an upgrade of the controller, so names here are only ever added; the spool, the mark and the
 //! termination message carry their version.
 
+mod category;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+pub use self::category::Category;
 
 /// Container names (`architecture.md` 8). The user's container keeps its place as the pod's main container.
 pub const PREPARE: &str = "prepare";
@@ -179,6 +183,22 @@ pub struct Termination {
     /// pod was told to end, so the task's status is left to whoever sees the pod.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub signalled: bool,
+    /// Whether the kernel killed processes of a run that failed for memory.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub out_of_memory: bool,
+}
+
+impl Termination {
+    /// What the end of a run that failed is called: in the task, and on its Job.
+    pub fn failure(&self) -> Category {
+        match (self.exit_code, self.signal) {
+            _ if self.out_of_memory => Category::OutOfMemory,
+            (None, None) => Category::NotPrepared,
+            _ if self.xid.is_some() => Category::GpuFault,
+            (_, Some(_)) => Category::Signal,
+            (Some(_), None) => Category::ExitCode,
+        }
+    }
 }
 
 /// The start fence has to be over this long after its first call was begun; later: lost race, nothing is run. The

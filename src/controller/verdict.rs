@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::observe::Lore;
 use super::row::{JobRow, PodRow};
 use crate::claim::Cause;
-use crate::diagnose::{self, Diagnosis, Fault, Outcome, Waiting};
+use crate::diagnose::{self, Category, Diagnosis, Fault, Outcome, Waiting};
 use crate::pod::annotation;
 
 /// Words of evidence that go into a task's log, in lines.
@@ -58,7 +58,7 @@ pub(super) fn ended(job: &JobRow, pods: &[Arc<PodRow>]) -> Ended {
     let diagnosis = diagnosis(job, pods);
     Ended {
         outcome: diagnosis.outcome,
-        reason: format!("trainyard: {}", diagnosis.category.as_str()),
+        reason: diagnosis.category.reason(),
         message: diagnosis.message(),
         evidence: diagnosis.evidence.into_iter().take(EVIDENCE).collect(),
     }
@@ -82,6 +82,14 @@ pub(super) fn lost() -> Ended {
 
 /// Why a released Job's task container has not started; nothing if it simply is on its way.
 pub(super) fn waiting(job: &JobRow, pods: &[Arc<PodRow>], lore: &Lore) -> Option<Waiting> {
+    if let Some(words) = lore.kueue.get(&*job.uid) {
+        return Some(Waiting {
+            category: Category::Quota,
+            sentence: words.clone(),
+            remedy: None,
+            refused: false,
+        });
+    }
     let events = lore.events.get(&*job.uid);
     let pod = last_pod(&job.uid, pods).map(PodRow::object);
     diagnose::waiting(
@@ -106,4 +114,23 @@ pub(super) fn last_pod<'a>(job_uid: &str, pods: &'a [Arc<PodRow>]) -> Option<&'a
         .filter(|pod| pod.is_owned_by(job_uid))
         .max_by_key(|pod| pod.created)
         .map(AsRef::as_ref)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::row::Row;
+
+    #[test]
+    fn a_job_that_kueue_holds_back_waits_for_quota_and_is_not_refused() {
+        let job = json!({"metadata": {"uid": "j"}});
+        let job = JobRow::of(serde_json::from_value(job).unwrap());
+        let mut lore = Lore::default();
+        assert_eq!(waiting(&job, &[], &lore), None);
+        lore.kueue.insert("j".to_owned(), "no quota".to_owned());
+        let told = waiting(&job, &[], &lore).unwrap();
+        assert_eq!(told.category, Category::Quota);
+        assert_eq!(told.message(), "no quota");
+        assert!(!told.refused);
+    }
 }

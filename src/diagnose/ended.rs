@@ -13,7 +13,7 @@ use self::evidence::evidence;
 use self::storage::over_its_limit;
 use super::facts::{init_containers, memory_limit, node, task_container, task_end};
 use super::{Category, one_line, quoting, with_remedy};
-use crate::pod::{self, Termination, exit};
+use crate::pod::{self, Termination};
 
 /// Whose fault an end was; only [`Fault::Interruption`] is requeued as `onInterruption` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,18 +144,12 @@ fn told(
         ),
         "stopped" => Diagnosis::new(Category::Aborted, Fault::Task, Outcome::Stopped, sentence),
         "failed" => {
-            let prepared = end.is_none_or(|end| end.exit_code != exit::PREPARE_FAILED)
-                || said.exit_code.is_some();
-            let category = match (
-                prepared,
-                said.signal,
-                end.and_then(|end| end.reason.as_deref()),
-            ) {
-                (_, _, Some("OOMKilled")) => Category::OutOfMemory,
-                (false, ..) => Category::NotPrepared,
-                _ if said.xid.is_some() => Category::GpuFault,
-                (true, Some(_), _) => Category::Signal,
-                (true, None, _) => Category::ExitCode,
+            // What the task says already is not said otherwise; else Kubernetes may know more.
+            let killed = end.and_then(|end| end.reason.as_deref()) == Some("OOMKilled");
+            let category = if killed && !said.reported {
+                Category::OutOfMemory
+            } else {
+                said.failure()
             };
             Diagnosis::failed(category, sentence)
         }

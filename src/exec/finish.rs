@@ -158,7 +158,8 @@ impl Closing<'_> {
     /// Whether it is written.
     async fn report(&self, outcome: &Outcome, last_lines: &[String], patience: Duration) -> bool {
         let id = &self.settings.task;
-        let (client, reason) = (self.client, outcome.reason.as_str());
+        let reason = outcome.status_reason();
+        let (client, reason) = (self.client, reason.as_str());
         let message = self.secrets.mask(outcome.status_message(last_lines));
         let until = Instant::now() + patience;
         if outcome.report == Report::Nothing {
@@ -282,6 +283,7 @@ fn unreported(outcome: &str, message: &str) -> Termination {
         first_line: None,
         xid: None,
         signalled: false,
+        out_of_memory: false,
     }
 }
 

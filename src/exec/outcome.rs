@@ -1,7 +1,5 @@
 //! PURE: how a process ended, and why it had to → what is reported, and our own exit code.
 
-use std::fmt::Write;
-
 use nix::sys::signal::Signal;
 
 use crate::pod;
@@ -124,7 +122,8 @@ pub enum Report {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     pub report: Report,
-    pub reason: String,
+    /// What an agent would say.
+    reason: String,
     pub message: String,
     /// Our own exit code.
     pub code: i32,
@@ -135,6 +134,8 @@ pub struct Outcome {
     xid: Option<Xid>,
     /// A signal that came from outside may be behind it.
     pub signalled: bool,
+    /// It failed, and the kernel killed for memory during the run.
+    out_of_memory: bool,
 }
 
 /// Facts about the memory of the container, for the sentence about a kill.
@@ -175,15 +176,44 @@ pub fn outcome(end: &End, memory: Memory, node: Option<&str>) -> Outcome {
             ..exited(*exit, memory, node)
         },
         End::Interrupted(interrupt) => interrupted(interrupt, " before its code was started"),
-        End::Unprepared(sentence) => failed(
-            "preparation failed",
-            sentence,
-            pod::exit::PREPARE_FAILED,
-            None,
-        ),
+        End::Unprepared(sentence) => unprepared(sentence, memory, node),
         End::Unstartable(sentence) => {
             failed("start failed", sentence, pod::exit::PREPARE_FAILED, None)
         }
+    }
+}
+
+impl Memory {
+    /// That the kernel has killed for memory, by Kubernetes' word for it, which people look for; nothing if it has not.
+    fn told(self, node: Option<&str>) -> Option<String> {
+        if self.kills == 0 {
+            return None;
+        }
+        let limit = self.limit.map(|limit| {
+            let mebibytes = limit / (1024 * 1024);
+            format!("; the container's limit is {mebibytes} MiB")
+        });
+        let node = node.map(|node| format!("; on node {node:?}"));
+        let (limit, node) = (limit.unwrap_or_default(), node.unwrap_or_default());
+        Some(format!("(OOMKilled{limit}{node})"))
+    }
+}
+
+fn unprepared(sentence: &str, memory: Memory, node: Option<&str>) -> Outcome {
+    let killed = memory
+        .told(node)
+        .map(|told| format!("; a process ran out of memory {told}"))
+        .unwrap_or_default();
+    let most = SENTENCE_BYTES.saturating_sub(killed.len());
+    let sentence = bounded(sentence, most) + &killed;
+    Outcome {
+        out_of_memory: memory.kills > 0,
+        ..failed(
+            "preparation failed",
+            &sentence,
+            pod::exit::PREPARE_FAILED,
+            None,
+        )
     }
 }
 
@@ -202,38 +232,30 @@ fn exited(exit: Exit, memory: Memory, node: Option<&str>) -> Outcome {
             word: "completed",
             xid: None,
             signalled: false,
+            out_of_memory: false,
         };
     }
     let mut sentence = match exit {
         Exit::Code(_) => format!("the process ended with {}", exit.describe()),
         Exit::Signal(_) => format!("the process was ended by {}", exit.describe()),
     };
-    if memory.kills > 0 {
+    if let Some(told) = memory.told(node) {
         sentence.push_str(if exit == Exit::Signal(9) {
-            ": out of memory"
+            ": out of memory "
         } else {
-            ", after a child ran out of memory"
+            ", after a child ran out of memory "
         });
-        // Kubernetes' word for it: what people look for.
-        sentence.push_str(" (OOMKilled");
-        if let Some(limit) = memory.limit {
-            let _ = write!(
-                sentence,
-                "; the container's limit is {} MiB",
-                limit / (1024 * 1024)
-            );
-        }
-        if let Some(node) = node {
-            let _ = write!(sentence, "; on node {node:?}");
-        }
-        sentence.push(')');
+        sentence.push_str(&told);
     }
-    failed(
-        &format!("worker execution {}", exit.describe()),
-        &sentence,
-        exit.code(),
-        Some(exit),
-    )
+    Outcome {
+        out_of_memory: memory.kills > 0,
+        ..failed(
+            &format!("worker execution {}", exit.describe()),
+            &sentence,
+            exit.code(),
+            Some(exit),
+        )
+    }
 }
 
 fn interrupted(interrupt: &Interrupt, how: &str) -> Outcome {
@@ -252,6 +274,7 @@ fn interrupted(interrupt: &Interrupt, how: &str) -> Outcome {
         word,
         xid: None,
         signalled: false,
+        out_of_memory: false,
     }
 }
 
@@ -266,6 +289,7 @@ fn failed(reason: &str, sentence: &str, code: i32, exit: Option<Exit>) -> Outcom
         word: "failed",
         xid: None,
         signalled: false,
+        out_of_memory: false,
     }
 }
 
@@ -285,6 +309,15 @@ impl Outcome {
         }
         self.message = bounded(&message, SENTENCE_BYTES);
         self
+    }
+
+    /// The status reason of the task: what an agent would say, and behind it what the end of one that failed is called.
+    pub fn status_reason(&self) -> String {
+        if self.report != Report::Failed {
+            return self.reason.clone();
+        }
+        let category = self.termination(&[], true).failure();
+        format!("{}, {}", self.reason, category.reason())
     }
 
     /// The status message of the task: the sentence, and for a process that failed its last lines.
@@ -318,6 +351,7 @@ impl Outcome {
             first_line: None,
             xid: self.xid.map(|xid| xid.number),
             signalled: self.signalled,
+            out_of_memory: self.out_of_memory,
         }
     }
 }
@@ -451,6 +485,89 @@ mod tests {
                 .message
                 .contains("after a child ran out of memory (OOMKilled; ")
         );
+    }
+
+    #[test]
+    fn preparations_that_ran_out_of_memory_say_so_however_much_else_they_say() {
+        let memory = Memory {
+            kills: 1,
+            limit: Some(256 * 1024 * 1024),
+        };
+        let told = |sentence: &str| {
+            let end = End::Unprepared(sentence.to_owned());
+            outcome(&end, memory, Some("node-1")).message
+        };
+        let killed = "; a process ran out of memory \
+            (OOMKilled; the container's limit is 256 MiB; on node \"node-1\")";
+        assert_eq!(told("uv failed"), format!("uv failed{killed}"));
+        let long = told(&"é".repeat(5000));
+        assert!(
+            long.len() <= SENTENCE_BYTES && long.ends_with(killed),
+            "{long}"
+        );
+    }
+
+    #[test]
+    fn a_run_that_failed_is_called_by_its_category_behind_the_words_of_an_agent() {
+        let killed = Memory {
+            kills: 1,
+            limit: None,
+        };
+        let exited = |exit, memory| {
+            let end = End::Exited {
+                exit,
+                interrupt: None,
+                killed: false,
+            };
+            outcome(&end, memory, None)
+        };
+        let none = Memory::default();
+        let unprepared = End::Unprepared("no commit".into());
+        let fault = Xid {
+            gpu: Some(0),
+            number: 79,
+        };
+        for (outcome, reason) in [
+            (
+                exited(Exit::Code(3), none),
+                "worker execution exit code 3, trainyard: exit-code",
+            ),
+            (
+                exited(Exit::Signal(11), none),
+                "worker execution signal SIGSEGV (invalid memory access), trainyard: signal",
+            ),
+            (
+                exited(Exit::Signal(9), killed),
+                "worker execution signal SIGKILL, trainyard: out-of-memory",
+            ),
+            (
+                exited(Exit::Code(1), killed),
+                "worker execution exit code 1, trainyard: out-of-memory",
+            ),
+            (
+                exited(Exit::Code(1), none).with_faults(&[fault]),
+                "worker execution exit code 1, trainyard: gpu-fault",
+            ),
+            (
+                outcome(&unprepared, none, None),
+                "preparation failed, trainyard: not-prepared",
+            ),
+            (
+                outcome(&unprepared, killed, None),
+                "preparation failed, trainyard: out-of-memory",
+            ),
+            (
+                outcome(&End::Unstartable("no such file".into()), none, None),
+                "start failed, trainyard: not-prepared",
+            ),
+            (exited(Exit::Code(0), none), "worker execution done"),
+            (
+                outcome(&End::Interrupted(Interrupt::Abort), none, None),
+                "user abort",
+            ),
+        ] {
+            assert_eq!(outcome.status_reason(), reason);
+        }
     }
 
     #[test]

@@ -9,7 +9,8 @@ use super::job::Inputs;
 
 /// The most nodes of earlier attempts that are avoided, and of those that are preferred.
 const MOST: usize = 8;
-/// What a node is worth for not being one of an earlier attempt.
+/// What a node is worth for being none of an earlier attempt, in one term for all of them: with one for each a node that
+/// was tried would have all but its own, and a scheduler, which measures nodes by the best, would see little difference.
 const UNTRIED: u32 = 100;
 /// What it is worth for holding the environment: less, for a node that has failed is no gain however warm it is.
 const HOLDING: u32 = 50;
@@ -28,12 +29,17 @@ pub(super) fn lay(pod: &mut Map<String, Value>, inputs: &Inputs<'_>) {
         &[]
     };
     let holding = holding.iter().filter(|node| !avoided.contains(node));
-    let mut terms: Vec<Value> = avoided
+    let tried: Vec<Value> = avoided
         .iter()
         .take(MOST)
-        .map(|node| term(UNTRIED, "NotIn", node))
+        .map(|node| field("NotIn", node))
         .collect();
-    terms.extend(holding.take(MOST).map(|node| term(HOLDING, "In", node)));
+    let mut terms = Vec::new();
+    if !tried.is_empty() {
+        terms.push(term(UNTRIED, &tried));
+    }
+    let holding = holding.take(MOST).map(|node| field("In", node));
+    terms.extend(holding.map(|node| term(HOLDING, &[node])));
     if terms.is_empty() {
         return;
     }
@@ -41,12 +47,12 @@ pub(super) fn lay(pod: &mut Map<String, Value>, inputs: &Inputs<'_>) {
     list(affinity, "preferredDuringSchedulingIgnoredDuringExecution").extend(terms);
 }
 
+/// So much for a node of which all of this holds.
+fn term(weight: u32, fields: &[Value]) -> Value {
+    json!({ "weight": weight, "preference": { "matchFields": fields } })
+}
+
 /// A node's own name, which its host name need not be; such a field takes one name each.
-fn term(weight: u32, operator: &str, node: &str) -> Value {
-    json!({
-        "weight": weight,
-        "preference": {
-            "matchFields": [{ "key": "metadata.name", "operator": operator, "values": [node] }],
-        },
-    })
+fn field(operator: &str, node: &str) -> Value {
+    json!({ "key": "metadata.name", "operator": operator, "values": [node] })
 }

@@ -41,12 +41,13 @@ impl Hands<'_> {
         if how.pending && !self.take_pending(case).await? {
             return Ok(Next::Done);
         }
-        let why = self.sentence_of_end(attempt, case);
-        let reason = if how.failed {
-            format!("{REASON_RETRIED}, {why}")
+        let (category, why) = self.why_ended(attempt, case);
+        let begin = if how.failed {
+            REASON_RETRIED
         } else {
-            format!("{REASON_REQUEUED}, {why}")
+            REASON_REQUEUED
         };
+        let reason = reason_of_return(begin, category, &why);
         let job = self.live_job(case, attempt).await?;
         let is_over = |job: &JobRow| job.has_ended() || job.is_evicted();
         let ended = job.as_ref().is_none_or(is_over);
@@ -128,8 +129,8 @@ impl Hands<'_> {
         if !self.take_pending(case).await? {
             return Ok(Next::Done);
         }
-        let why = self.sentence_of_wait(attempt, case);
-        let reason = format!("{REASON_RESTORED}, {why}");
+        let (category, why) = self.why_it_waits(attempt, case);
+        let reason = reason_of_return(REASON_RESTORED, category, &why);
         if let JobsFact::Known(jobs) = &case.observed.facts.jobs
             && jobs.iter().any(|job| job.attempt == attempt && job.refused)
         {
@@ -192,23 +193,24 @@ impl Hands<'_> {
         Ok(Next::Done)
     }
 
-    /// Why the attempt's pod ended, in one sentence.
-    fn sentence_of_end(&self, attempt: Attempt, case: &Case) -> String {
-        match Self::known_job(case, attempt) {
-            Some(job) => self.ended(job, case).message,
-            None => "its Job is gone".to_owned(),
-        }
+    /// Why the attempt's pod ended, and what that is called if it can be told.
+    fn why_ended(&self, attempt: Attempt, case: &Case) -> (Option<Category>, String) {
+        let Some(job) = Self::known_job(case, attempt) else {
+            return (None, "its Job is gone".to_owned());
+        };
+        let end = self.diagnosis(job, case);
+        (Some(end.category), end.message())
     }
 
-    /// Why the attempt's pod has not started, in one sentence.
-    fn sentence_of_wait(&self, attempt: Attempt, case: &Case) -> String {
+    /// Why the attempt's pod has not started, and what that is called if it can be told.
+    fn why_it_waits(&self, attempt: Attempt, case: &Case) -> (Option<Category>, String) {
         if Self::known_job(case, attempt).is_none() {
-            return "its Job is gone".to_owned();
+            return (None, "its Job is gone".to_owned());
         }
-        self.wait(attempt, case).map_or_else(
-            || "its pod has not started".to_owned(),
-            |(_, message)| message,
-        )
+        match self.wait(attempt, case) {
+            Some((category, message)) => (Some(category), message),
+            None => (None, "its pod has not started".to_owned()),
+        }
     }
 
     /// What the attempt's pod waits for, if it can be told.
@@ -282,22 +284,30 @@ struct Cause {
     alone: bool,
 }
 
+/// Status reason of a task that goes back to its queue: by its beginning the claim knows it again.
+fn reason_of_return(begin: &str, category: Option<Category>, why: &str) -> String {
+    match category {
+        Some(category) => format!("{begin}, {}: {why}", category.as_str()),
+        None => format!("{begin}, {why}"),
+    }
+}
+
 /// Status reason and message of a task that is given up.
 fn give_up_texts(why: GiveUpReason, cause: Option<&Cause>, budget: i32) -> (String, String) {
-    let category = cause.map_or("not-started", |cause| cause.category.as_str());
+    let category = cause.map_or(Category::NotStarted, |cause| cause.category);
     if let Some(cause) = cause.filter(|cause| cause.alone) {
-        return (format!("trainyard: {category}"), cause.message.clone());
+        return (category.reason(), cause.message.clone());
     }
     let detail = cause
         .map(|cause| format!(": {}", cause.message))
         .unwrap_or_default();
     match why {
         GiveUpReason::PendingTimeout => (
-            format!("trainyard: {category}"),
+            category.reason(),
             format!("its pod did not start within pendingTimeout{detail}"),
         ),
         GiveUpReason::InterruptionsSpent => (
-            verdict::spent_reason(category),
+            verdict::spent_reason(category.as_str()),
             verdict::spent_message(budget, &detail),
         ),
         GiveUpReason::QueueGone => (
@@ -314,6 +324,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::claim::observed::Reason;
 
     /// Else a task whose end could not be written would stay queued, in no queue, beside its dead pod.
     #[test]
@@ -329,6 +340,17 @@ mod tests {
         ] {
             assert_eq!(is_over(&pod(phase)), over, "{phase}");
         }
+    }
+
+    #[test]
+    fn a_task_that_goes_back_is_known_again_and_tells_what_its_trouble_is_called() {
+        let told = reason_of_return(REASON_RESTORED, Some(Category::Quota), "no room");
+        assert_eq!(told, "trainyard: restored, quota: no room");
+        assert_eq!(Reason::of(&told), Reason::Restored);
+        assert_eq!(
+            reason_of_return(REASON_REQUEUED, None, "its Job is gone"),
+            "trainyard: requeued, its Job is gone"
+        );
     }
 
     #[test]

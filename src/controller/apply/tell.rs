@@ -145,12 +145,10 @@ impl Hands<'_> {
             return Ok(Next::Done);
         }
         self.tell_events(job, case).await;
-        let of_kueue = self.lore.kueue.get(&*job.uid).cloned();
-        let Some(message) = of_kueue.or_else(|| {
-            verdict::waiting(job, &case.objects.pods, self.lore).map(|waiting| waiting.message())
-        }) else {
+        let Some(waiting) = verdict::waiting(job, &case.objects.pods, self.lore) else {
             return Ok(Next::Done);
         };
+        let message = waiting.message();
         if !self.told.is_new(&case.task, &message) {
             return Ok(Next::Done);
         }

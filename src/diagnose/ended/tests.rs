@@ -31,10 +31,10 @@ fn terminated(reason: &str, exit_code: i32, message: &str) -> Value {
     }] })
 }
 
-/// The script failed while its GPU reported this.
-fn said_with_xid(xid: u64) -> String {
+/// The script ended with exit code 1, and of that was said too.
+fn said_with(field: &str, value: &Value) -> String {
     let mut said: Value = serde_json::from_str(&said("failed", Some(1), None)).unwrap();
-    said["xid"] = json!(xid);
+    said[field] = value.clone();
     said.to_string()
 }
 
@@ -117,14 +117,28 @@ fn each_end_has_its_category_and_fault() {
         (
             "told child's memory",
             backoff(),
-            terminated("OOMKilled", 137, &said("failed", None, Some(9))),
+            terminated("Error", 1, &said_with("out_of_memory", &json!(true))),
             OutOfMemory,
+            Task,
+        ),
+        (
+            "memory that Kubernetes alone knows of",
+            backoff(),
+            terminated("OOMKilled", 1, &said_with("reported", &json!(false))),
+            OutOfMemory,
+            Task,
+        ),
+        (
+            "the same where the task says it otherwise",
+            backoff(),
+            terminated("OOMKilled", 137, &said("failed", None, Some(9))),
+            Signal,
             Task,
         ),
         (
             "told a GPU's fault",
             backoff(),
-            terminated("Error", 1, &said_with_xid(79)),
+            terminated("Error", 1, &said_with("xid", &json!(79))),
             GpuFault,
             Task,
         ),

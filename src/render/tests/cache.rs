@@ -132,6 +132,19 @@ fn a_node_of_an_earlier_attempt_is_avoided_even_if_it_holds_the_environment() {
     );
 }
 
+/// Of nodes that were tried none is worth more than another, however many there are.
+#[test]
+fn nodes_of_earlier_attempts_are_avoided_together() {
+    let mut world = world();
+    world.avoid_nodes = vec!["node-1".into(), "node-2".into()];
+    let fields = ["node-1", "node-2"]
+        .map(|node| json!({ "key": "metadata.name", "operator": "NotIn", "values": [node] }));
+    assert_eq!(
+        preferred(&world.render()),
+        [json!({ "weight": 100, "preference": { "matchFields": fields } })]
+    );
+}
+
 #[test]
 fn no_more_nodes_are_named_than_a_scheduler_can_take() {
     let mut world = cached(&json!({}));

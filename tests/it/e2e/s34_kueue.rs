@@ -12,7 +12,7 @@ use super::world::{PATIENCE, World, wait};
 const LABEL: &str = "kueue.x-k8s.io/queue-name";
 
 /// The two kinds of Kueue that are read, without Kueue itself.
-fn install_kinds(world: &World) {
+pub(super) fn install_kinds(world: &World) {
     for (kind, plural) in [("LocalQueue", "localqueues"), ("Workload", "workloads")] {
         world.apply(&json!({
             "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
@@ -35,9 +35,18 @@ fn install_kinds(world: &World) {
     }
 }
 
-fn local_queue(world: &World, name: &str) {
+pub(super) fn local_queue(world: &World, name: &str) {
     world.apply(&json!({"apiVersion": "kueue.x-k8s.io/v1beta1", "kind": "LocalQueue", "metadata": {"name": name},
         "spec": {"clusterQueue": "all"}}));
+}
+
+/// Says of a released Job what Kueue says that has no quota for it.
+pub(super) fn hold_back(world: &World, job: &Value, message: &str) {
+    world.apply(&json!({
+        "apiVersion": "kueue.x-k8s.io/v1beta1", "kind": "Workload",
+        "metadata": {"name": "w", "labels": {"kueue.x-k8s.io/job-uid": job["metadata"]["uid"]}},
+        "status": {"conditions": [{"type": "QuotaReserved", "status": "False", "message": message}]},
+    }));
 }
 
 fn capacity(world: &World) -> Value {
@@ -143,11 +152,11 @@ fn the_label_comes_with_the_release_and_an_unsafe_set_up_takes_nothing() {
     );
 
     // What Kueue says of it is in the task.
-    world.apply(&json!({
-        "apiVersion": "kueue.x-k8s.io/v1beta1", "kind": "Workload",
-        "metadata": {"name": "w", "labels": {"kueue.x-k8s.io/job-uid": job["metadata"]["uid"]}},
-        "status": {"conditions": [{"type": "QuotaReserved", "status": "False", "message": "insufficient quota for nvidia.com/gpu in flavor a100"}]},
-    }));
+    hold_back(
+        &world,
+        &job,
+        "insufficient quota for nvidia.com/gpu in flavor a100",
+    );
     wait(
         "the Workload's condition is in the status message",
         60,

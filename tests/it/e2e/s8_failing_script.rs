@@ -106,6 +106,9 @@ fn s8_failing_scripts_fail_task_pod_and_job_with_the_cause() {
         assert_eq!(ended["status"], "failed", "{name}");
         let message = format!("{} {}", ended["status_reason"], ended["status_message"]);
         assert!(message.contains(words), "{name}: {message}");
+        let called = ended["status_reason"].as_str().unwrap_or_default();
+        let wanted = format!(", trainyard: {category}");
+        assert!(called.ends_with(&wanted), "{name}: {called}");
         assert!(
             message.contains("before"),
             "the last lines are in the message of {name}: {message}"

@@ -1,4 +1,5 @@
-//! S9 with whole nodes: one is drained, one stops reporting. They are simulated, and their pods are played (`played`).
+//! S9 with whole nodes: one is drained, one stops reporting, one is avoided. They are simulated, and their pods are
+//! played (`played`).
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -147,6 +148,71 @@ fn s9_tasks_of_a_drained_node_go_back_in_order_before_what_waits_and_run_elsewhe
         expected(&waiting, &drained),
         "none is lost, none doubled"
     );
+}
+
+/// Takes most of a node, so that a scheduler would rather have other pods elsewhere.
+fn fill(world: &World, node: &str) {
+    world.apply(&json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "filler"},
+        "spec": {
+            "nodeName": node, "restartPolicy": "Never",
+            "containers": [{
+                "name": "filler", "image": "simulated:1",
+                "resources": {"requests": {"cpu": "800", "memory": "3276Gi"}},
+            }],
+        },
+    }));
+    wait("most of the node is taken", 60, || {
+        let pod = world.get(&["pod", "filler"]);
+        (pod["status"]["phase"] == "Running").then_some(())
+    });
+}
+
+#[test]
+fn s9_a_task_whose_pod_was_deleted_avoids_its_node_though_that_is_open_and_has_more_room() {
+    let mut world = World::new("s9avoid");
+    let kwok = Kwok::start(&world, 2);
+    let (here, there) = (kwok.nodes()[0].clone(), kwok.nodes()[1].clone());
+    world.start_controller();
+    for (name, avoids) in [("avoids", true), ("stays", false)] {
+        let mut patch = kwok.binding_patch();
+        patch["lifecycle"] = json!({"avoidSameNode": avoids});
+        world.queue(name);
+        world.bind(name, &[name], &patch);
+        world.until_ready(name);
+    }
+    fill(&world, &there);
+    let avoiding = enqueue(&world, "avoids", 4, "avoids");
+    let staying = enqueue(&world, "stays", 2, "stays");
+    let all = [avoiding.clone(), staying.clone()].concat();
+    let player = Player::start(&world, &world.place.kubeconfig, |_, attempt| {
+        if attempt == 1 { STAYS } else { ENDS }
+    });
+    wait("all run", 90, || {
+        (player.runs().len() == all.len()).then_some(())
+    });
+    let mut delete = vec!["delete".to_owned(), "pod".into(), "--wait=false".into()];
+    for task in &all {
+        assert_eq!(node_of(&world, task, 1), here, "it has more room");
+        let pod = world.pod_of(task)["metadata"]["name"].clone();
+        delete.push(pod.as_str().expect("the pod has a name").to_owned());
+    }
+    let delete: Vec<&str> = delete.iter().map(String::as_str).collect();
+    world.kubectl(&delete);
+
+    wait("all come to their end", 120, || {
+        (statuses(&world, &all).get("completed") == Some(&all.len())).then_some(())
+    });
+    assert_eq!(runs(&player), expected(&[], &all));
+    for task in &avoiding {
+        assert_eq!(node_of(&world, task, 2), there, "it was on {here}");
+    }
+    for task in &staying {
+        assert_eq!(node_of(&world, task, 2), here, "nothing speaks against it");
+        let job = world.job_of_attempt(task, 2);
+        let affinity = &job["spec"]["template"]["spec"]["affinity"];
+        assert!(affinity.is_null(), "{affinity}");
+    }
 }
 
 /// The kubelet of a node stops, and the node controller says so: at once, not after its 50 s.

@@ -80,6 +80,10 @@ fn an_exit_code_is_kept_in_task_pod_and_message() {
     assert_eq!(pod.run(), 3);
     let after = server.get(&task);
     assert_eq!(after["status"], "failed");
+    assert_eq!(
+        after["status_reason"],
+        "worker execution exit code 3, trainyard: exit-code"
+    );
     let message = after["status_message"].as_str().unwrap();
     assert!(
         message.contains("exit code 3") && message.contains("the last line"),
@@ -416,10 +420,12 @@ fn a_setup_script_runs_first_and_its_failure_fails_the_task() {
     let mut pod = Pod::parked(&server, &task);
     pod.set("TRAINYARD_SETUP_SCRIPT", "echo no >&2; exit 7");
     assert_eq!(pod.run(), 212);
-    let message = server.get(&task)["status_message"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let after = server.get(&task);
+    assert_eq!(
+        after["status_reason"],
+        "preparation failed, trainyard: not-prepared"
+    );
+    let message = after["status_message"].as_str().unwrap();
     assert!(
         message.contains("setup script") && message.contains("exit code 7"),
         "{message}"

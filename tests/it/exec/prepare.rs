@@ -177,6 +177,10 @@ fn s41_a_clone_that_stalls_fails_the_task_with_its_category_and_one_sentence() {
         assert_eq!(pod.category(code), "not-prepared");
         let after = server.get(&task);
         assert_eq!(after["status"], "failed");
+        assert_eq!(
+            after["status_reason"],
+            "preparation failed, trainyard: not-prepared"
+        );
         let message = after["status_message"].as_str().unwrap();
         let sentence = format!("the transfer from {url} stands still");
         assert!(

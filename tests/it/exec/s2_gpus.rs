@@ -205,6 +205,8 @@ fn s41_a_fault_of_the_gpu_is_named_in_log_and_end() {
     // Reported again and again, as faults are.
     let (task, log, termination) = fails_with("79,79,79");
     assert_eq!(task["status"], "failed");
+    let called = task["status_reason"].as_str().unwrap();
+    assert!(called.ends_with(", trainyard: gpu-fault"), "{called}");
     let sentence = "GPU 0 reported XID 79 (the GPU has fallen off the bus)";
     let noted = log.matches(&format!("trainyard: {sentence}\n")).count();
     assert_eq!(noted, 1, "{log}");

@@ -71,6 +71,8 @@ pub(super) fn judge(world: &World, row: &str, task: &str, document: &Value) {
         (job["metadata"]["labels"]["trainyard.dev/state"] == "settled").then_some(job)
     });
     assert_eq!(job["spec"]["ttlSecondsAfterFinished"], KEPT.1, "{row}");
+    let called = &job["metadata"]["annotations"]["trainyard.dev/ended"];
+    assert_eq!(called, "out-of-memory", "{row}: as in the task");
 }
 
 /// The time at the end of a line, in seconds.

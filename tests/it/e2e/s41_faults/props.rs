@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::registry;
+use super::rows::KUEUE;
 use crate::e2e::experiment::{Repository, serve_repository};
+use crate::e2e::s34_kueue::{install_kinds, local_queue};
 use crate::e2e::world::{World, wait};
 use crate::nvml;
 use crate::silent;
@@ -64,6 +66,8 @@ impl<'w> Props<'w> {
     }
 
     fn make(&self) {
+        install_kinds(self.world);
+        local_queue(self.world, KUEUE);
         for object in [
             // No room for a dragon, and room for all else.
             json!({

@@ -8,12 +8,16 @@ use trainyard::diagnose::Category;
 use super::{Act, Row, memory, row};
 use crate::e2e::cgroup::kill_whole_container;
 use crate::e2e::kwok::NODE;
+use crate::e2e::s34_kueue::hold_back;
 use crate::e2e::world::{World, wait};
 use crate::exec::s2_gpus::UNTIL_FAULT;
 
 /// The patience with what does not start, and what it is made once the task says why.
 pub(super) const LATER: &str = "20m";
 pub(super) const SOON: &str = "20s";
+
+/// The LocalQueue of Kueue that the namespace has.
+pub(super) const KUEUE: &str = "team";
 
 /// Fails what does not start, once the node has had its time to say why.
 fn soon() -> Value {
@@ -64,7 +68,7 @@ pub(super) fn own_ends() -> Vec<Row> {
             words: &["after a child ran out of memory", "256 MiB"],
             evidence: &["the child ended with -9"],
             more: Some(memory::judge),
-            ..row("memory-of-a-child", Category::ExitCode)
+            ..row("memory-of-a-child", Category::OutOfMemory)
         },
         // The driver's double reports what a GPU reports that is lost.
         Row {
@@ -115,6 +119,13 @@ pub(super) fn own_ends() -> Vec<Row> {
             reason: "preparation failed",
             words: &["numpy==99.99.99"],
             ..row("requirement", Category::NotPrepared)
+        },
+        Row {
+            spec: json!({"environment": {"setupScript": "echo no such mirror >&2; exit 7"}}),
+            reason: "preparation failed",
+            words: &["the setup script of the binding", "exit code 7"],
+            evidence: &["no such mirror"],
+            ..row("setup-script", Category::NotPrepared)
         },
         // uv waits half a minute, and tries again three times, where nothing else is set.
         Row {
@@ -287,6 +298,19 @@ pub(super) fn finds_no_place() -> Vec<Row> {
             words: &["quota has no room for the pod", "exceeded quota"],
             evidence: &["Kubernetes: FailedCreate"],
             ..row("quota", Category::Quota)
+        },
+        // The test says what Kueue would say of it.
+        Row {
+            spec: json!({
+                "capacity": "Kueue", "kueueQueueName": KUEUE,
+                "lifecycle": {"pendingTimeout": LATER, "onPendingTimeout": "Fail"},
+            }),
+            act: Act::Held(|world, job| hold_back(world, job, "insufficient quota for cpu")),
+            words: &[
+                "pendingTimeout",
+                "waiting for quota of Kueue: insufficient quota for cpu",
+            ],
+            ..row("quota-of-kueue", Category::Quota)
         },
         Row {
             pod: json!({"hostname": "refused"}),

@@ -272,6 +272,7 @@ fn said(outcome: &str, message: &str, exit_code: Option<i32>) -> String {
         first_line: None,
         xid: None,
         signalled: false,
+        out_of_memory: false,
     };
     serde_json::to_string(&said).expect("it is JSON")
 }
