@@ -78,6 +78,8 @@ pub mod env {
     pub const CACHE_LIMIT: &str = "TRAINYARD_CACHE_BYTES";
     /// A shell script of the binding, run before the environment is made.
     pub const SETUP_SCRIPT: &str = "TRAINYARD_SETUP_SCRIPT";
+    /// A shell script of the binding, run after the task's process.
+    pub const POST_SCRIPT: &str = "TRAINYARD_POST_SCRIPT";
     /// `allow`: the setup script of the task's container is run after the binding's.
     pub const TASK_SETUP_SCRIPT: &str = "TRAINYARD_TASK_SETUP_SCRIPT";
     /// Seconds between two reports of statistics.

@@ -41,6 +41,12 @@ pub struct EnvironmentSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 65536))]
     pub setup_script: Option<String>,
+
+    /// postScript is a shell script that runs in the task's container after the task's process, whatever that has
+    /// ended with. How the task ends is decided by its process alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 65536))]
+    pub post_script: Option<String>,
 }
 
 /// What installs the packages.

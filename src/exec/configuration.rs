@@ -36,6 +36,9 @@ const SKIP_ENVIRONMENT: &str = "CLEARML_AGENT_SKIP_PYTHON_ENV_INSTALL";
 /// The same; its value may name the interpreter that has all that is needed.
 const SKIP_VENV: &str = "CLEARML_AGENT_SKIP_PIP_VENV_INSTALL";
 
+/// A command that an agent runs at an abort, beside the task's process.
+const ABORT_COMMAND: &str = "CLEARML_AGENT_ABORT_CALLBACK_CMD";
+
 /// Reads the file that the binding mounts, else what `prepare` has handed on of it, else the one that the image names;
 /// without one, variables alone count.
 pub fn read(inherited: &BTreeMap<String, String>) -> Result<Agent, Failure> {
@@ -97,6 +100,7 @@ pub fn warn(settings: &Settings, agent: &Agent, log: &mut Log<'_>) {
         .into_iter()
         .chain(of_git::set_aside(agent))
         .chain(of_another_installer(manager, agent))
+        .chain(abort_command(&settings.inherited))
     {
         log(&text);
     }
@@ -165,6 +169,18 @@ fn of_another_installer(manager: Manager, agent: &Agent) -> Vec<String> {
     by_hand
         .map(|key| format!("{key} ({}) has no effect: {why}", agent.origin(key)))
         .collect()
+}
+
+/// What the log says of a command for an abort: an agent would run it.
+fn abort_command(variables: &BTreeMap<String, String>) -> Option<String> {
+    let environment = Environment::of(variables.clone());
+    let (name, command) = environment.alias(ABORT_COMMAND)?;
+    (!command.trim().is_empty()).then(|| {
+        format!(
+            "environment variable {name} has no effect: an abort is SIGTERM to the task's process, which has its grace to \
+             act on it; environment.postScript of the binding runs after that"
+        )
+    })
 }
 
 /// The value of a variable, under whichever of its names it is set, unless it says no.

@@ -44,6 +44,8 @@ pub struct Echo {
     telling: Arc<AtomicBool>,
     /// How often the spool was looked at.
     turns: Arc<AtomicU64>,
+    /// Length of the log from which on lines are no longer kept.
+    until: Arc<AtomicU64>,
     finish: Arc<AtomicBool>,
     thread: Thread,
     done: mpsc::Receiver<()>,
@@ -60,6 +62,7 @@ impl Echo {
         let first = Arc::new(OnceLock::new());
         let telling = Arc::new(AtomicBool::new(false));
         let turns = Arc::new(AtomicU64::new(0));
+        let until = Arc::new(AtomicU64::new(u64::MAX));
         let finish = Arc::new(AtomicBool::new(false));
         let (ended, done) = mpsc::channel();
         let mut copy = Copy {
@@ -70,6 +73,7 @@ impl Echo {
             buffer: Vec::new(),
             last: last.clone(),
             first: first.clone(),
+            until: until.clone(),
             waiting: Instant::now(),
             freed: 0,
             freed_at: Instant::now(),
@@ -103,6 +107,7 @@ impl Echo {
             first,
             telling,
             turns,
+            until,
             finish,
             thread: hand.thread().clone(),
             done,
@@ -122,6 +127,11 @@ impl Echo {
     pub fn has_told(&self, look: u64) -> bool {
         self.thread.unpark();
         self.turns.load(Ordering::Acquire) >= look && !self.telling.load(Ordering::Acquire)
+    }
+
+    /// What the log has beyond this length is shown, but says nothing of how the task's process ended.
+    pub fn keep_until(&self, length: u64) {
+        self.until.store(length, Ordering::Release);
     }
 
     /// When the first line of the task's own output was seen, at most a look of the spool after it was written.
@@ -153,6 +163,7 @@ struct Copy<W> {
     buffer: Vec<u8>,
     last: Arc<Mutex<VecDeque<String>>>,
     first: Arc<OnceLock<Timestamp>>,
+    until: Arc<AtomicU64>,
     waiting: Instant,
     freed: u64,
     freed_at: Instant,
@@ -248,6 +259,8 @@ impl<W: Write> Copy<W> {
     }
 
     fn keep(&self, count: usize) {
+        let left = self.until.load(Ordering::Acquire).saturating_sub(self.at);
+        let count = usize::try_from(left).map_or(count, |left| left.min(count));
         // Only the newest lines count, so only the end of a chunk is looked at.
         let from = count.saturating_sub(2 * KEPT_LINES * KEPT_BYTES);
         let shown = text(&self.buffer[from..count], false, &self.secrets);
@@ -338,6 +351,25 @@ mod tests {
         assert_eq!(shown.lines().count(), 50_001);
         assert_eq!(last.len(), KEPT_LINES);
         assert_eq!(last.last().unwrap(), "line 49999");
+    }
+
+    #[test]
+    fn lines_behind_the_end_of_the_process_are_shown_and_not_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::open(folder.path()).unwrap();
+        let other = Spool::open(folder.path()).unwrap();
+        let shown = Shown::default();
+        let echo = Echo::start(other, Secrets::default(), shown.clone()).unwrap();
+        spool.line("ValueError").unwrap();
+        spool.handle().unwrap().write_all(b"no end").unwrap();
+        echo.keep_until(spool.length().unwrap());
+        spool.line(" after it").unwrap();
+        spool.line("and more").unwrap();
+        let last = echo.finish(Duration::from_secs(20));
+        assert_eq!(last, ["ValueError", "no end"]);
+        let bytes = shown.0.lock().unwrap().clone();
+        let shown = String::from_utf8(bytes).unwrap();
+        assert_eq!(shown, "ValueError\nno end after it\nand more\n");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! From the plan to a command that can be started: setup script, Python environment, and what is recorded of both.
+//! From the plan to a command that can be started: setup scripts, Python environment, and what is recorded of both.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use super::certificates;
 use super::configuration;
 use super::failure::Failure;
 use super::plan::{Manager, Plan, PlanSettings, is_latest, plan, written_back};
+use super::post::Post;
 use super::process::Runner;
 use super::python::{self, Python, PythonSettings};
 use super::sections;
@@ -57,6 +58,12 @@ pub fn planned_with(
     Ok(plan)
 }
 
+/// The user's process as it is started, and the scripts after it.
+pub struct Ready {
+    pub command: Command,
+    pub post: Post,
+}
+
 /// Makes the environment and the command of the user's process; `None` if it was interrupted.
 pub async fn make(
     task: &Task,
@@ -65,7 +72,7 @@ pub async fn make(
     client: &Client,
     background: &TaskTracker,
     runner: &Runner<'_>,
-) -> Result<Option<Command>, Failure> {
+) -> Result<Option<Ready>, Failure> {
     let agent = configuration::read(&settings.inherited)?;
     let plan = planned(task, settings, &agent, prepared.code_root.clone().into())?;
     let note = |text: &str| {
@@ -98,7 +105,9 @@ pub async fn make(
     .await?;
     python.held.keep_for_ever();
     background.spawn(record(task, prepared, &python, settings, client));
-    start::command(&plan, settings, &python, &note).map(Some)
+    let command = start::command(&plan, settings, &python, &note)?;
+    let post = Post::of(settings, &agent, &command);
+    Ok(Some(Ready { command, post }))
 }
 
 /// Makes the environment of a task that has not come yet, where nothing but the task's document decides on it; nothing of

@@ -310,7 +310,7 @@ fn tell_kubernetes(settings: &Settings, mut termination: Termination) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exec::watch;
+    use crate::exec::{post, watch};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -319,7 +319,7 @@ mod tests {
     fn an_executor_whose_task_was_ended_under_it_has_left_in_time_for_kubernetes_to_tell_of_it() {
         // A look may take as long as the time between two; each courtesy is begun after the other.
         let finds_out = watch::POLL * 2;
-        let takes_leave = LAST_LINE + ECHO + FAREWELL * 3;
+        let takes_leave = post::LEAST + LAST_LINE + ECHO + FAREWELL * 3;
         let tells = 30 * SECOND;
         assert!(finds_out + takes_leave + tells < pod::CLOSING);
     }

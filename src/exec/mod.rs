@@ -6,7 +6,7 @@
 //! programs, token,                             fence: is the task ours to run?
 //! code, first lines   ◀─── "passed" ───        yes: watch, statistics, echo
 //!        │            spool → server           environment → user's process group
-//!        ▼                  ▲                  sweep, last line acknowledged,
+//!        ▼                  ▲                  post scripts, sweep, last line acknowledged,
 //!     volume ── spool ──────┘                  status, termination message, exit code
 //! ```
 
@@ -29,11 +29,13 @@ pub mod notebook;
 pub mod outcome;
 pub mod output;
 pub mod plan;
+mod post;
 pub mod prepare;
 pub mod process;
 pub mod python;
 mod relay;
 mod requirements;
+mod script;
 mod sections;
 pub mod settings;
 mod setup;

@@ -52,8 +52,12 @@ pub type Interrupts = watch::Receiver<Option<Interrupt>>;
 pub enum Ended {
     /// It ended by itself.
     Itself(Exit),
-    /// It was interrupted; `killed` if the grace period did not suffice.
-    Interrupted { exit: Exit, killed: bool },
+    /// It was interrupted; `killed` if the grace period did not suffice, `left` of it otherwise.
+    Interrupted {
+        exit: Exit,
+        killed: bool,
+        left: Duration,
+    },
 }
 
 /// What every command of a task shares: where its output goes, and what ends it early.
@@ -135,6 +139,7 @@ impl Runner<'_> {
         Ok(Ended::Interrupted {
             exit: exit_of(status),
             killed,
+            left: deadline.saturating_duration_since(Instant::now()),
         })
     }
 
@@ -390,12 +395,14 @@ mod tests {
             pod.wait_for("ready").await;
             pod.send.send_replace(Some(Interrupt::Abort));
         });
-        assert_eq!(
-            ended.unwrap(),
-            Ended::Interrupted {
-                exit: Exit::Signal(15),
-                killed: false
-            }
+        let ended = ended.unwrap();
+        let Ended::Interrupted { exit, killed, left } = ended else {
+            panic!("{ended:?}");
+        };
+        assert_eq!((exit, killed), (Exit::Signal(15), false));
+        assert!(
+            !left.is_zero() && left < Duration::from_secs(20),
+            "{left:?}"
         );
         assert!(pod.log().ends_with("saved\n"), "{}", pod.log());
         let told = fs::read_to_string(&pod.deadline).unwrap();
@@ -424,7 +431,8 @@ mod tests {
             ended.unwrap(),
             Ended::Interrupted {
                 exit: Exit::Signal(9),
-                killed: true
+                killed: true,
+                left: Duration::ZERO
             }
         );
         assert_eq!(runner.interrupt(), Some(Interrupt::Shutdown));

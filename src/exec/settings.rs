@@ -60,6 +60,7 @@ pub struct Settings {
     /// Largest size of the cache in bytes, if it outlives the pod.
     pub cache_limit: Option<u64>,
     pub setup_script: Option<String>,
+    pub post_script: Option<String>,
     /// Whether the task may bring a setup script of its own.
     pub task_setup_allowed: bool,
     pub report_period: Duration,
@@ -145,6 +146,7 @@ impl Settings {
                 .map(|limit| parse(env::CACHE_LIMIT, limit, "expected a number of bytes"))
                 .transpose()?,
             setup_script: find(env::SETUP_SCRIPT),
+            post_script: find(env::POST_SCRIPT),
             task_setup_allowed: find(env::TASK_SETUP_SCRIPT).as_deref() == Some("allow"),
             report_period: seconds(
                 env::REPORT_PERIOD,

@@ -14,12 +14,11 @@ use std::path::Path;
 
 use tokio::process::Command;
 
-use super::configuration;
 use super::failure::Failure;
 use super::outcome::Exit;
 use super::plan::Plan;
 use super::process::{Ended, Runner};
-use super::python::find_program;
+use super::script::Script;
 use super::settings::{OWN_PREFIX, Settings};
 use super::spool::write_shared;
 use super::start::{self, DEFAULT_PATH};
@@ -32,10 +31,11 @@ const EXPORTS: &str = "TRAINYARD_EXPORTS";
 const PROGRAM: &str = "TRAINYARD_PROGRAM";
 /// What the shell itself sets.
 const OF_THE_SHELL: [&str; 5] = ["_", "SHLVL", "PWD", "OLDPWD", "IFS"];
-/// Scripts of `clearml.conf`, in the order in which an agent runs them in a container.
-const OF_CONF: [&str; 3] = [
+/// Scripts of `clearml.conf`, in the order in which an agent runs them in a container; `init_script` is known here alone.
+const OF_CONF: [&str; 4] = [
     "agent.docker_preprocess_bash_script",
     "agent.docker_init_bash_script",
+    "agent.init_script",
     "agent.extra_docker_shell_script",
 ];
 /// In the first two an agent fills in names, so that a brace of the shell is doubled there.
@@ -64,49 +64,40 @@ fn variables(environment: &[u8]) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// A setup script, and how people call it.
+/// A setup script.
 pub struct Setup {
-    script: String,
-    whose: String,
-    /// Shells that run it, the best first.
-    shells: &'static [&'static str],
-    without_shell: &'static str,
+    script: Script,
     /// Whether its failure is the task's.
     decides: bool,
 }
 
-/// The binding's, those of `clearml.conf`, then the task's own where the binding allows it. All but the first were written
-/// for bash, as docker mode of agents runs them.
+/// The binding's, those of `clearml.conf`, then the task's own where the binding allows it.
 pub fn of(task: &Task, settings: &Settings, agent: &Agent) -> Vec<Setup> {
-    let of_binding = settings.setup_script.clone().map(|script| Setup {
+    let deciding = |script| Setup {
         script,
-        whose: "the setup script of the binding".to_owned(),
-        shells: &["sh"],
-        without_shell: "use an image with /bin/sh, or remove environment.setupScript from the binding",
         decides: true,
+    };
+    let of_binding = settings.setup_script.as_deref().map(|text| {
+        deciding(Script::of_binding(
+            text,
+            "setup script",
+            "environment.setupScript",
+        ))
     });
     let of_conf = OF_CONF.iter().enumerate().filter_map(|(place, key)| {
-        let script = configuration::shell_script(agent, key)?;
+        let mut script = Script::of_conf(agent, key)?;
+        if place < FILLED_IN {
+            script.text = filled_in(&script.text);
+        }
         Some(Setup {
-            script: if place < FILLED_IN {
-                filled_in(&script)
-            } else {
-                script
-            },
-            whose: format!("{key} of clearml.conf"),
-            shells: &["bash", "sh"],
-            without_shell: "use an image with bash or sh, or remove it from clearml.conf",
+            script,
             decides: false,
         })
     });
-    let own = &task.container.setup_shell_script;
-    let of_task = (settings.task_setup_allowed && !own.trim().is_empty()).then(|| Setup {
-        script: own.clone(),
-        whose: "the setup script of the task's container".to_owned(),
-        shells: &["bash", "sh"],
-        without_shell: "use an image with bash or sh, or remove the setup script from the task",
-        decides: true,
-    });
+    let own = settings
+        .task_setup_allowed
+        .then_some(&task.container.setup_shell_script);
+    let of_task = own.and_then(|text| Script::of_task(text)).map(deciding);
     let all = of_binding.into_iter().chain(of_conf).chain(of_task);
     all.collect()
 }
@@ -128,17 +119,9 @@ pub async fn run(
 ) -> Result<Option<BTreeMap<String, String>>, Failure> {
     let given = start::variables(plan, settings, None);
     let path = given.get("PATH").map_or(DEFAULT_PATH, String::as_str);
-    let Setup {
-        script,
-        whose,
-        shells,
-        without_shell,
-        decides,
-    } = setup;
-    let shell = shells.iter().find_map(|shell| find_program(shell, path));
-    let shell = shell.ok_or_else(|| {
-        Failure::new(format!("{whose} cannot be run: the image has no shell")).hint(*without_shell)
-    })?;
+    let Setup { script, decides } = setup;
+    let (text, whose) = (&script.text, &script.whose);
+    let shell = script.shell(path)?;
     let folder = if plan.working_dir.is_dir() {
         plan.working_dir.as_path()
     } else {
@@ -150,7 +133,7 @@ pub async fn run(
     command
         .arg("-c")
         .arg(format!(
-            "trap '\"${PROGRAM}\" --in-pod exports' EXIT\n{script}"
+            "trap '\"${PROGRAM}\" --in-pod exports' EXIT\n{text}"
         ))
         .current_dir(folder)
         .env_clear()

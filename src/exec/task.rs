@@ -1,23 +1,26 @@
-//! Process 1 of the user's image: fence, environment, run, end.
+//! Process 1 of the user's image: fence, environment, run, scripts after it, end.
 
 use std::convert::Infallible;
 use std::fs;
+use std::time::Duration;
 
+use tokio::process::Command;
 use tokio::sync::watch::Sender;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::echo::Echo;
+use super::environment::{self, Ready};
 use super::fence::{self, Verdict};
 use super::finish::{self, Closing};
-use super::outcome::{End, Exit, Interrupt};
+use super::outcome::{End, Exit, Interrupt, Memory};
 use super::process::{Ended, Runner, adopt_orphans, interrupted};
 use super::relay::Relay;
 use super::settings::Settings;
 use super::spool::Spool;
 use super::statistics::Statistics;
-use super::{client, configuration, environment, memory, token, watch};
+use super::{client, configuration, memory, token, watch};
 use crate::api::Client;
 use crate::pod::{self, Prepared};
 use crate::task::Task;
@@ -72,10 +75,9 @@ pub async fn run(settings: &Settings, stop: CancellationToken) -> Result<i32, St
     };
     let watching = watcher(client.clone(), settings.clone(), stop.clone(), interrupts);
     let mut statistics = Statistics::start(&client, settings, &task);
-    let before = memory::read();
     let background = TaskTracker::new();
-    let end = tokio::select! {
-        end = attempt(&task, &prepared, settings, &client, &background, &mut runner) => end,
+    let (end, memory) = tokio::select! {
+        ended = attempt(&task, &prepared, settings, &client, &background, &echo, &mut runner) => ended,
         never = report(statistics.as_mut()) => match never {},
     };
     watching.abort();
@@ -86,7 +88,6 @@ pub async fn run(settings: &Settings, stop: CancellationToken) -> Result<i32, St
     if let Some(mut statistics) = statistics.filter(|_| !finish::disowned(&end)) {
         background.spawn(async move { statistics.report().await });
     }
-    let memory = memory::read().since(before);
     let closing = Closing {
         settings,
         client: &client,
@@ -134,36 +135,71 @@ pub(super) fn prepared(settings: &Settings) -> Result<Prepared, String> {
         .map_err(|error| format!("could not understand {}: {error}", path.display()))
 }
 
-/// From a task that is ours to the end of its process.
+/// From a task that is ours to the end of its process and of the scripts after that; with the kernel's word on the memory
+/// of the process.
 async fn attempt(
     task: &Task,
     prepared: &Prepared,
     settings: &Settings,
     client: &Client,
     background: &TaskTracker,
+    echo: &Echo,
     runner: &mut Runner<'_>,
-) -> End {
+) -> (End, Memory) {
+    let before = memory::read();
+    let making = Box::pin(made(task, prepared, settings, client, background, runner));
+    let Ready { command, post } = match making.await {
+        Ok(ready) => ready,
+        Err(end) => return (end, memory::read().since(before)),
+    };
+    let (end, limit) = started(command, settings, client, runner).await;
+    let memory = memory::read().since(before);
+    // What scripts print is none of the lines that the process ended with.
+    if !post.is_empty()
+        && let Ok(length) = runner.spool.length()
+    {
+        echo.keep_until(length);
+    }
+    (post.run(end, limit, runner).await, memory)
+}
+
+/// What is started for the task; its end, if there is nothing to start.
+async fn made(
+    task: &Task,
+    prepared: &Prepared,
+    settings: &Settings,
+    client: &Client,
+    background: &TaskTracker,
+    runner: &Runner<'_>,
+) -> Result<Ready, End> {
     if let Some(sentence) = &prepared.failure {
-        return End::Unprepared(sentence.clone());
+        return Err(End::Unprepared(sentence.clone()));
     }
     let mut interrupts = runner.interrupts.clone();
     // Nothing of the user's code has started: what an interrupt leaves half-made may be dropped at once.
-    let command = {
+    let ready = {
         let making = environment::make(task, prepared, settings, client, background, runner);
         tokio::select! {
-            command = making => command,
+            ready = making => ready,
             () = interrupted(&mut interrupts) => Ok(None),
         }
     };
-    let command = match command {
-        Ok(Some(command)) => command,
-        Ok(None) => {
-            return runner
-                .interrupt()
-                .map_or_else(|| End::Interrupted(Interrupt::Shutdown), End::Interrupted);
-        }
-        Err(failure) => return End::Unprepared(failure.to_string()),
-    };
+    match ready {
+        Ok(Some(ready)) => Ok(ready),
+        Ok(None) => Err(End::Interrupted(
+            runner.interrupt().unwrap_or(Interrupt::Shutdown),
+        )),
+        Err(failure) => Err(End::Unprepared(failure.to_string())),
+    }
+}
+
+/// Runs the user's process to its end; with the time that is left for what comes after it, if it was interrupted.
+async fn started(
+    command: Command,
+    settings: &Settings,
+    client: &Client,
+    runner: &mut Runner<'_>,
+) -> (End, Option<Duration>) {
     let program = command
         .as_std()
         .get_program()
@@ -172,23 +208,44 @@ async fn attempt(
     // Before there is a process that a signal could be meant for.
     let mut relay = match Relay::listen() {
         Ok(relay) => relay,
-        Err(error) => return End::Unstartable(format!("could not listen to signals: {error}")),
+        Err(error) => {
+            let sentence = format!("could not listen to signals: {error}");
+            return (End::Unstartable(sentence), None);
+        }
     };
     match runner.run_heard(command, &mut relay).await {
         Ok(Ended::Itself(exit)) if relay.has_passed_on(settings.pod_grace) => {
-            signalled(exit, client, settings).await
+            let end = signalled(exit, client, settings).await;
+            let told_to_end = matches!(
+                end,
+                End::Exited {
+                    interrupt: Some(_),
+                    ..
+                }
+            );
+            // Since when is not known.
+            (end, told_to_end.then_some(Duration::ZERO))
         }
-        Ok(Ended::Itself(exit)) => End::Exited {
-            exit,
-            interrupt: None,
-            killed: false,
-        },
-        Ok(Ended::Interrupted { exit, killed }) => End::Exited {
-            exit,
-            interrupt: runner.interrupt(),
-            killed,
-        },
-        Err(error) => End::Unstartable(format!("could not start {program}: {error}")),
+        Ok(Ended::Itself(exit)) => (
+            End::Exited {
+                exit,
+                interrupt: None,
+                killed: false,
+            },
+            None,
+        ),
+        Ok(Ended::Interrupted { exit, killed, left }) => (
+            End::Exited {
+                exit,
+                interrupt: runner.interrupt(),
+                killed,
+            },
+            Some(left),
+        ),
+        Err(error) => (
+            End::Unstartable(format!("could not start {program}: {error}")),
+            None,
+        ),
     }
 }
 

@@ -87,6 +87,7 @@ pub(super) fn run(inputs: &Inputs<'_>) -> Vec<Value> {
     for (name, value) in [
         (env::INDEX_URL, &environment.index_url),
         (env::SETUP_SCRIPT, &environment.setup_script),
+        (env::POST_SCRIPT, &environment.post_script),
     ] {
         variables.extend(value.as_deref().map(|value| plain(name, value)));
     }

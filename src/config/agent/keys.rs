@@ -282,6 +282,8 @@ pub const ALL: &[Key] = &[
     key("agent.extra_docker_shell_script", "null"),
     key("agent.docker_init_bash_script", "null"),
     key("agent.docker_preprocess_bash_script", "null"),
+    key("agent.init_script", "null"),
+    key("agent.post_script", "null"),
     idle("agent.docker_args_filters", "null", CONTAINERS),
     idle("agent.docker_container_name_format", "null", CONTAINERS),
     idle("agent.docker_args_extra_precedes_task", "true", CONTAINERS),

@@ -204,3 +204,24 @@ fn the_proxy_on_the_way_to_the_server_is_told_to_all_three_and_is_no_other_way_o
         assert_eq!(found, std::slice::from_ref(&way));
     }
 }
+
+#[test]
+fn scripts_of_the_binding_reach_the_executor_as_they_are_written() {
+    let scripts = json!({ "setupScript": "echo $(date)", "postScript": "echo $HOME" });
+    let rendered = world().with_spec("environment", scripts).render();
+    let task = &pod(&rendered)["containers"][0];
+    // Kubernetes makes one sign of two.
+    for (name, value) in [
+        ("TRAINYARD_SETUP_SCRIPT", "echo $$(date)"),
+        ("TRAINYARD_POST_SCRIPT", "echo $$HOME"),
+    ] {
+        assert_eq!(variable(task, name)["value"], value);
+    }
+    assert!(
+        !world()
+            .render()
+            .job
+            .to_string()
+            .contains("TRAINYARD_POST_SCRIPT")
+    );
+}

@@ -19,7 +19,7 @@ fn tells(pod: &Pod<'_>, outcome: &str, reported: bool) {
 }
 
 /// Process ids of which none may be left.
-fn are_gone(pids: &str) {
+pub fn are_gone(pids: &str) {
     for pid in pids.split_whitespace() {
         // The kernel takes its time to bury what was killed.
         wait(&format!("{pid} is gone"), 10, || {
@@ -30,7 +30,7 @@ fn are_gone(pids: &str) {
 }
 
 /// Aborts a task that a live worker runs, as its user and then the controller do.
-fn abort(pod: &Pod<'_>, process: &mut Proc) {
+pub fn abort(pod: &Pod<'_>, process: &mut Proc) {
     let status = || pod.server.get(&pod.task)["status"].clone();
     pod.server.call("tasks.stop", &json!({"task": pod.task}));
     assert_eq!(status(), "in_progress", "a live worker runs it");

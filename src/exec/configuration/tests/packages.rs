@@ -414,6 +414,27 @@ fn what_speaks_to_another_installer_is_told() {
 }
 
 #[test]
+fn a_command_for_an_abort_is_told_not_to_be_run() {
+    let told = |value: &str| {
+        let mut settings = settings("auto");
+        let name = "CLEARML_AGENT_ABORT_CALLBACK_CMD".to_owned();
+        settings.inherited.insert(name, value.to_owned());
+        let mut told = String::new();
+        warn(&settings, &configured("", &[]), &mut |line: &str| {
+            told.push_str(line);
+        });
+        told
+    };
+    assert_eq!(told(" "), "");
+    let told = told("sh /opt/save.sh");
+    assert!(
+        told.starts_with("environment variable CLEARML_AGENT_ABORT_CALLBACK_CMD has no effect: ")
+            && told.contains("environment.postScript"),
+        "{told}"
+    );
+}
+
+#[test]
 fn in_a_pod_the_images_packages_are_seen_unless_a_variable_says_no() {
     let says = "agent.package_manager { system_site_packages: false }";
     assert!(is_of_a_file(&configured(says, &[]), SITE_PACKAGES));
