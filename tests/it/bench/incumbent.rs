@@ -33,6 +33,15 @@ const FIRST_LINE: &str = "import time\n\
     print('AT', repr(now))\n\
     print('SINCE', up - start)\n";
 
+/// Waits for a task's good end. The glue stops each on its way to a pod, so that `stopped` is no end here.
+fn until_completed(world: &World, task: &str, seconds: u64) -> Value {
+    wait("the task is completed", seconds, || {
+        let status = world.status(task);
+        assert_ne!(status, "failed", "{:#?}", world.log(task));
+        (status == "completed").then(|| world.task(task))
+    })
+}
+
 /// Where the time of one task went.
 #[derive(Default)]
 struct Phases {
@@ -48,8 +57,7 @@ impl Phases {
         let id = world.queue_id(queue);
         let begun = now();
         world.call("tasks.enqueue", &json!({"task": task, "queue": id}));
-        let ended = world.until_ended(&task, 180);
-        assert_eq!(ended["status"], "completed", "{:#?}", world.log(&task));
+        until_completed(world, &task, 180);
         let (at, since) = (
             printed(world, &task, "AT "),
             printed(world, &task, "SINCE "),
@@ -124,8 +132,7 @@ fn environment(world: &World, queue: &str) -> f64 {
     let patch = json!({"script": {"requirements": {"pip": REQUIREMENTS}}});
     let task = world.create("environment", FIRST_LINE, &patch);
     world.enqueue(&task, queue);
-    let ended = world.until_ended(&task, 300);
-    assert_eq!(ended["status"], "completed", "{:#?}", world.log(&task));
+    until_completed(world, &task, 300);
     printed(world, &task, "SINCE ")
 }
 
@@ -312,7 +319,7 @@ fn requests(world: &World, counting: &Counting, queue: &str, tasks: usize) -> (V
     for n in 0..tasks {
         let (begun, before) = (Instant::now(), counting.count());
         let task = world.run(&format!("requests {n}"), "print('one line')\n", queue);
-        assert_eq!(world.until_ended(&task, 120)["status"], "completed");
+        until_completed(world, &task, 120);
         // What is said after the end belongs to the task as well.
         thread::sleep(Duration::from_secs(6));
         each.push(counting.count() - before - idle * begun.elapsed().as_secs_f64());

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Counting, FIRST_LINE, bound, compare, printed, requests};
+use super::{Counting, FIRST_LINE, bound, compare, printed, requests, until_completed};
 use crate::clock::now;
 use crate::e2e::glue::{Packages, index_of, settings_of};
 use crate::e2e::world::{Proc, World, wait};
@@ -101,8 +101,7 @@ fn run(world: &World, queue: &str) -> (f64, f64) {
     let id = world.queue_id(queue);
     let begun = now();
     world.call("tasks.enqueue", &json!({"task": task, "queue": id}));
-    let ended = world.until_ended(&task, 180);
-    assert_eq!(ended["status"], "completed", "{:#?}", world.log(&task));
+    let ended = until_completed(world, &task, 180);
     let at = printed(world, &task, "AT ");
     let completed: jiff::Timestamp = ended["completed"]
         .as_str()
