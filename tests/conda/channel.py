@@ -8,7 +8,7 @@ root = sys.argv[1]
 interpreter, version = sys.argv[2:] or (os.path.realpath(sys.executable), "%d.%d" % sys.version_info[:2])
 site = "site-packages"
 # What stands in a package for the folder of the environment that it comes into.
-prefix = "/opt/" + "placehold_" * 20
+prefix = "/opt/" + "placeholder_" * 17
 
 
 def package(subdir, name, number, depends, files, links=(), noarch=None):
