@@ -87,7 +87,7 @@ fn settings(variables: &[(&str, &str)]) -> PythonSettings {
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect(),
         index_url: None,
-        index_ca: None,
+        trusted: None,
         limit: Duration::from_secs(1),
         options: Options::default(),
         brought: Vec::new(),
