@@ -125,7 +125,32 @@ pub(super) async fn make(
         "making an environment by {name}: {}",
         wanted.specs.join(" ")
     ));
-    let mut create = settings.child(&program);
+    create(&wanted, &program, place.folder(), &store, settings, log).await?;
+    install(&wanted, place.folder(), &store, settings, working_dir, log).await?;
+    let interpreter = place.folder().join("bin/python");
+    let installed = frozen(&store, &interpreter, settings).await;
+    let mut held = Held::default();
+    if place.is_shared() {
+        held = store.keep(&place, &installed, &format!("{key}-conda"));
+        if let Some(limit) = settings.options.cache_limit {
+            store.clean(limit, settings, working_dir, log).await;
+        }
+    }
+    let folder = place.folder().to_owned();
+    Ok(of(folder, recorded(installed), false, held))
+}
+
+/// Has conda make the environment, from its own cache of packages.
+async fn create(
+    wanted: &Wanted,
+    program: &Path,
+    folder: &Path,
+    store: &Store,
+    settings: &PythonSettings,
+    log: &mut Log<'_>,
+) -> Result<(), Failure> {
+    let _held = store.hold_packages().await;
+    let mut create = settings.child(program);
     create
         .args([
             "create",
@@ -134,8 +159,8 @@ pub(super) async fn make(
             "--override-channels",
             "--prefix",
         ])
-        .arg(place.folder())
-        .env("CONDA_PKGS_DIRS", store.base().join("conda"))
+        .arg(folder)
+        .env("CONDA_PKGS_DIRS", store.packages())
         .env("MAMBA_ROOT_PREFIX", store.base().join("mamba"))
         .envs(index::conda_variables(settings));
     for channel in &wanted.channels {
@@ -144,37 +169,39 @@ pub(super) async fn make(
     create.args(&wanted.specs);
     run(create, None, settings, log)
         .await
-        .map_err(|output| explain_conda(&output))?;
-    let interpreter = place.folder().join("bin/python");
+        .map_err(|output| explain_conda(&output))
+}
+
+/// Adds what is listed for pip.
+async fn install(
+    wanted: &Wanted,
+    folder: &Path,
+    store: &Store,
+    settings: &PythonSettings,
+    working_dir: &Path,
+    log: &mut Log<'_>,
+) -> Result<(), Failure> {
     let pip = remote::on_disk(&wanted.pip.join("\n"), &settings.brought);
-    if effective_lines(&pip).next().is_some() {
-        if !interpreter.exists() {
-            return Err(Failure::new(
-                "the conda environment has no Python, but packages for it are listed",
-            )
-            .hint("add python to the conda list"));
-        }
-        let mut install = settings.uv(store.base());
-        install
-            .args(["pip", "install", "--python"])
-            .arg(&interpreter)
-            .args(["-r", "-"])
-            .args(&wanted.pip_arguments);
-        install
-            .args(index::options(settings))
-            .current_dir(working_dir);
-        run(install, Some(&pip), settings, log)
-            .await
-            .map_err(|output| explain::explain(&output))?;
+    if effective_lines(&pip).next().is_none() {
+        return Ok(());
     }
-    let installed = frozen(&store, &interpreter, settings).await;
-    let held = if place.is_shared() {
-        store.keep(&place, &installed, &format!("{key}-conda"))
-    } else {
-        Held::default()
-    };
-    let folder = place.folder().to_owned();
-    Ok(of(folder, recorded(installed), false, held))
+    let interpreter = folder.join("bin/python");
+    if !interpreter.exists() {
+        let without = "the conda environment has no Python, but packages for it are listed";
+        return Err(Failure::new(without).hint("add python to the conda list"));
+    }
+    let mut install = settings.uv(store.base());
+    install
+        .args(["pip", "install", "--python"])
+        .arg(&interpreter)
+        .args(["-r", "-"])
+        .args(&wanted.pip_arguments);
+    install
+        .args(index::options(settings))
+        .current_dir(working_dir);
+    run(install, Some(&pip), settings, log)
+        .await
+        .map_err(|output| explain::explain(&output))
 }
 
 /// The Python packages that conda and uv have installed; nothing depends on it but the record in the task.

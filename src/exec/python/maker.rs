@@ -29,7 +29,7 @@ use crate::exec::failure::{Failure, masked};
 use crate::exec::tool::{self, Ended, Log};
 
 /// Time for a question to uv that asks no index.
-const QUICK: Duration = Duration::from_mins(1);
+pub(super) const QUICK: Duration = Duration::from_mins(1);
 
 /// What is made of what.
 pub(super) struct Maker<'a> {
@@ -65,7 +65,7 @@ impl Maker<'_> {
                 log(
                     "the cache is full: what no task uses is removed, and the environment made anew",
                 );
-                self.clean(&store, 0, log).await;
+                store.clean(0, self.settings, self.working_dir, log).await;
                 match self.with(&store, log).await {
                     Err(failure) if explain::is_full(&failure) => {
                         log("the cache is still full: the environment is made for this task alone");
@@ -185,7 +185,9 @@ impl Maker<'_> {
             let frozen = frozen.key(&self.surroundings(&frozen));
             held = store.keep(&place, &installed, &frozen);
             if let Some(limit) = self.settings.options.cache_limit {
-                self.clean(store, limit, log).await;
+                store
+                    .clean(limit, self.settings, self.working_dir, log)
+                    .await;
             }
         }
         log(&format!(
@@ -235,20 +237,6 @@ impl Maker<'_> {
                 let _ = tool::run(command, None, QUICK, &mut |_| {}).await;
                 None
             }
-        }
-    }
-
-    /// Makes room: environments that nobody uses, the least recently used first; then what only uv's cache still holds.
-    async fn clean(&self, store: &Store, limit: u64, log: &mut Log<'_>) {
-        let (removed, over) = store.evict(limit);
-        if removed > 0 {
-            log(&format!(
-                "{removed} environments that were used longest ago are removed from the cache"
-            ));
-        }
-        if over {
-            let command = self.uv(store, &["cache", "clean", "--quiet"]);
-            let _ = tool::run(command, None, QUICK, &mut |_| {}).await;
         }
     }
 
