@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::configuration::MOST;
 use super::failure::Failure;
 use super::small;
 use super::spool::write_shared;
-use crate::config::conf::Document;
+use crate::config::conf::{self, Document, Place};
 
 /// What stands in place of a password.
 const MASKED: &str = "masked";
@@ -40,65 +40,99 @@ pub fn hand_on(
         .map_err(|error| Failure::new(format!("{} cannot be written: {error}", to.display())))
 }
 
-/// The text with another word in place of each password; nothing if that cannot be done without changing more.
+/// The text with another word in place of each password, also of one that a later line overrides; nothing if that cannot
+/// be done without changing more.
 fn without_passwords(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Option<String> {
     let before = Document::read(text, variable).ok()?;
-    // A variable may stand before what is written in the file: `git_pass: ${?TOKEN}` below `git_pass: word`.
-    let without_variables = Document::read(text, &|_| None).ok();
-    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
-    for document in std::iter::once(&before).chain(&without_variables) {
-        let (Some(password), Some(last)) = (document.text(PASSWORD), document.line(PASSWORD))
-        else {
-            continue;
-        };
-        if password.is_empty() {
-            continue;
-        }
-        let escaped = password.replace('\\', r"\\").replace('"', "\\\"");
-        let named = lines.iter_mut().take(last);
-        for line in named.filter(|line| line.contains("git_pass")) {
-            *line = line.replace(&escaped, MASKED).replace(&password, MASKED);
-        }
-    }
-    for document in std::iter::once(&before).chain(&without_variables) {
-        let first = document.line(LOGINS).unwrap_or(1).saturating_sub(1);
-        for password in passwords(document.get(LOGINS)) {
-            let password = written(password);
-            for line in lines.iter_mut().skip(first) {
-                *line = line
-                    .replace(&format!("\"{password}\""), &format!("\"{MASKED}\""))
-                    .replace(&format!(": {password}"), &format!(": {MASKED}"))
-                    .replace(&format!(":{password}"), &format!(":{MASKED}"))
-                    .replace(&format!("= {password}"), &format!("= {MASKED}"));
-            }
-        }
-    }
-    let copy = lines.join("\n") + "\n";
+    let places = conf::places(text, &is_about_passwords).ok()?;
+    let copy = with_masks(text, &places);
     // Nothing of them is left, and everything else is as it was.
     let after = Document::read(&copy, variable).ok()?;
+    // A variable may stand before what is written in the file: `git_pass: ${?TOKEN}` below `git_pass: ${word}`.
+    let without_variables = Document::read(&copy, &|_| None).ok();
     // Behind backslashes a password is written in other letters than it has.
     let bare = |text: &str| text.replace('\\', "");
-    let from_elsewhere = |password: &str| !bare(text).contains(&bare(password));
+    let from_elsewhere = |password: &str| !bare(&copy).contains(&bare(password));
     let is_kept = |password: &Value| match password {
         Value::String(known) => !known.is_empty() && known != MASKED && !from_elsewhere(known),
         // What a variable holds is a text: a number stands in the file, however it is written there.
         Value::Number(_) => true,
         _ => false,
     };
-    let after_without_variables = Document::read(&copy, &|_| None).ok();
-    for document in std::iter::once(&after).chain(&after_without_variables) {
-        let of_all = passwords(document.get(LOGINS)).into_iter();
-        if of_all.chain(document.get(PASSWORD)).any(is_kept) {
+    for document in std::iter::once(&after).chain(&without_variables) {
+        // What an overridden line refers to stands in the file under another key.
+        let mut referred = places.iter().filter_map(|place| {
+            let value = document.get(place.reference.as_deref()?)?;
+            Some(placed(&place.path, value))
+        });
+        if passwords(&document.value).into_iter().any(is_kept)
+            || referred.any(|value| passwords(&value).into_iter().any(is_kept))
+        {
             return None;
         }
     }
     (blanked(before.value) == blanked(after.value)).then_some(copy)
 }
 
-/// The passwords among logins of several hosts, whichever form those have.
-fn passwords(logins: Option<&Value>) -> Vec<&Value> {
+/// The text with another word where a password is written. A reference stays: what it stands for is written elsewhere.
+fn with_masks(text: &str, places: &[Place]) -> String {
+    let mut copy = String::with_capacity(text.len());
+    let mut done = 0;
+    let mut reference = None;
+    for place in places {
+        let written = &text[place.bytes.clone()];
+        if place.reference.is_some() {
+            reference = Some(&place.bytes);
+            continue;
+        }
+        // Of objects the fields are masked.
+        let stays = reference == Some(&place.bytes)
+            || place.bytes.start < done
+            || written.starts_with('{')
+            || ["", "\"\"", "null"].contains(&written);
+        if stays || !holds_password(&place.path) {
+            continue;
+        }
+        copy.push_str(&text[done..place.bytes.start]);
+        let quote = if written.starts_with('"') { "\"" } else { "" };
+        copy.extend([quote, MASKED, quote]);
+        done = place.bytes.end;
+    }
+    copy.push_str(&text[done..]);
+    copy
+}
+
+/// Whether a key holds passwords, is one, or is above or below one that does.
+fn is_about_passwords(path: &str) -> bool {
+    [PASSWORD, LOGINS]
+        .iter()
+        .any(|key| is_within(path, key) || is_within(key, path))
+}
+
+/// Whether the key at this path is a password, or a part of one.
+fn holds_password(path: &str) -> bool {
+    let of_login = || path[LOGINS.len()..].split('.').any(is_password);
+    is_within(path, PASSWORD) || (is_within(path, LOGINS) && of_login())
+}
+
+fn is_within(path: &str, key: &str) -> bool {
+    let below = path.strip_prefix(key);
+    below.is_some_and(|below| below.is_empty() || below.starts_with('.'))
+}
+
+/// A document with this value at this path, and nothing else.
+fn placed(path: &str, value: &Value) -> Value {
+    path.rsplit('.')
+        .fold(value.clone(), |value, name| json!({ name: value }))
+}
+
+/// The passwords of a document, whichever form the logins of several hosts have.
+fn passwords(document: &Value) -> Vec<&Value> {
     let mut found = Vec::new();
-    if let Some(logins) = logins {
+    if let Some(password) = document.pointer("/agent/git_pass") {
+        gather(password, true, &mut found);
+    }
+    if let Some(logins) = document.pointer("/agent/git/extra_credentials") {
         gather(logins, false, &mut found);
     }
     found
@@ -120,12 +154,6 @@ fn gather<'v>(value: &'v Value, of_password: bool, found: &mut Vec<&'v Value>) {
         Value::Number(_) if of_password => found.push(value),
         _ => {}
     }
-}
-
-/// A password as it stands in a file, most likely.
-fn written(password: &Value) -> String {
-    let text = password.as_str().map(str::to_owned);
-    text.unwrap_or_else(|| password.to_string())
 }
 
 fn is_password(name: &str) -> bool {
@@ -189,6 +217,11 @@ mod tests {
             "agent.git_pass: \"canary\\\"1\\\\2\"\n",
             "agent { git_pass: canary-1 }\nagent.git_pass: ${?NONE}\n",
             "agent { git_pass: canary-1 }\nagent.git_pass: ${?PASS}\n",
+            "agent.git_pass: canary-0\nagent.git_pass: \"canary-1\"\n",
+            "agent.git_pass: canary-0\nagent { git_pass: ${?PASS} }\nsdk.x: 1\n",
+            "agent { git_pass: canary-0, git_user: me }\nagent: 3\n",
+            "agent.git.extra_credentials: [{user: u, pass: canary-0}]\nagent.git.extra_credentials: [{user: v, token: canary-2}]\n",
+            "agent.git { extra_credentials: [{user: u, pass: canary-0}] }\nagent.git.extra_credentials: null\n",
         ] {
             let copy = copy(text).unwrap_or_else(|| panic!("{text}"));
             let kept = copy.replace("canary-1x", "");
@@ -206,15 +239,38 @@ mod tests {
 
     #[test]
     fn a_file_whose_passwords_cannot_be_told_from_the_rest_is_not_handed_on() {
-        // The password is the key's own name.
-        assert_eq!(copy("agent.git_pass: git_pass\n"), None);
-        assert_eq!(copy("agent.git_pass: \"\"\"\ncanary\n\"\"\"\n"), None);
-        // Behind a backslash it has other letters.
-        assert_eq!(copy("agent.git_pass: ca\\#nary\n"), None);
-        // A number is not read as it is written.
-        assert_eq!(copy("agent.git_pass: 7.411e3\n"), None);
-        let logins = "agent.git.extra_credentials: [{user: u, pass: 7.411e3}]\n";
-        assert_eq!(copy(logins), None);
+        for text in [
+            "p: canary\nagent.git_pass: ${p}\n",
+            "agent.git_pass: canary\nsdk.x: ${agent.git_pass}\n",
+            // A later line overrides what refers to it.
+            "p: canary\nagent.git_pass: ${p}\nagent.git_pass: other\n",
+            "p: 7411\nagent.git_pass: ${p}\nagent.git_pass: other\n",
+            "base { git_pass: canary }\nagent: ${base}\nagent.git_pass: other\n",
+            "logins: [{user: u, pass: canary}]\nagent.git.extra_credentials: ${logins}\nagent.git.extra_credentials: []\n",
+        ] {
+            assert_eq!(copy(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_password_goes_however_it_is_written() {
+        for (text, expected) in [
+            ("agent.git_pass: git_pass\n", "agent.git_pass: masked\n"),
+            (
+                "agent.git_pass: \"\"\"\ncanary\n\"\"\"\n",
+                "agent.git_pass: \"masked\"\n",
+            ),
+            ("agent.git_pass: ca\\#nary\n", "agent.git_pass: masked\n"),
+            ("agent.git_pass: 7.411e3\n", "agent.git_pass: masked\n"),
+            ("agent.git_pass=a b // c\n", "agent.git_pass=masked // c\n"),
+            ("agent.git_pass: ${PASS}x", "agent.git_pass: masked"),
+            (
+                "agent.git.extra_credentials: [{user: u, pass: 7.411e3}]\n",
+                "agent.git.extra_credentials: [{user: u, pass: masked}]\n",
+            ),
+        ] {
+            assert_eq!(copy(text).as_deref(), Some(expected), "{text}");
+        }
     }
 
     #[test]

@@ -1,17 +1,18 @@
 //! The Job that makes a task's environment in the cache while the task waits for room.
 //!
 //! ```text
-//! the task's own Job ──less GPUs, priority, sidecars, the executor's uplink──▶ prepare ──▶ --in-pod ahead
+//! the task's own Job ──less GPUs, priority, labels, sidecars, the executor's uplink──▶ prepare ──▶ --in-pod ahead
 //! ```
 //!
 //! It runs where the task may run, in the task's image, and is no attempt of it: it carries no label of the task, so that
-//! nothing that looks after attempts sees it.
+//! nothing that looks after attempts sees it, and its pod none of the template, so that nothing takes it for one of the
+//! template's pods: Services, and pods that keep away from each other.
 
 use serde_json::{Map, Value, json};
 
 use super::environment;
 use super::fields::{list, object, text};
-use super::job::{Inputs, render};
+use super::job::{Inputs, app_labels, own_labels, render};
 use crate::crd::Quantity;
 use crate::pod::{self, annotation, component, label};
 
@@ -78,6 +79,11 @@ pub fn ahead(inputs: &Inputs<'_>) -> Option<Ahead> {
     let mut job = render(inputs).job;
     let of_task = job["spec"]["template"].take();
     let mut metadata = of_task["metadata"].as_object().cloned()?;
+    let labels: Map<String, Value> = app_labels(inputs)
+        .into_iter()
+        .chain(own_labels(inputs))
+        .collect();
+    metadata.insert("labels".into(), Value::Object(labels));
     mark(&mut metadata, inputs);
     let pod = maker(of_task["spec"].as_object().cloned()?, inputs)?;
     let own = job["metadata"].as_object_mut()?;
@@ -109,6 +115,10 @@ fn mark(metadata: &mut Map<String, Value>, inputs: &Inputs<'_>) {
 fn maker(mut spec: Map<String, Value>, inputs: &Inputs<'_>) -> Option<Value> {
     for field in OF_THE_RUN {
         spec.remove(field);
+    }
+    // It holds in both directions: the task would be kept off the node of a pod that keeps away from its like.
+    if let Some(affinity) = spec.get_mut("affinity").and_then(Value::as_object_mut) {
+        affinity.remove("podAntiAffinity");
     }
     spec.insert("terminationGracePeriodSeconds".into(), json!(GRACE_SECONDS));
     let containers = list(&mut spec, "containers");

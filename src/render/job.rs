@@ -355,7 +355,7 @@ fn job_annotations(inputs: &Inputs<'_>, requests: &Resources) -> Map<String, Val
 }
 
 /// The labels that Kubernetes recommends.
-fn app_labels(inputs: &Inputs<'_>) -> [(String, Value); 4] {
+pub(super) fn app_labels(inputs: &Inputs<'_>) -> [(String, Value); 4] {
     [
         ("app.kubernetes.io/name".into(), json!("trainyard")),
         (
@@ -368,7 +368,7 @@ fn app_labels(inputs: &Inputs<'_>) -> [(String, Value); 4] {
 }
 
 /// Our labels, on Jobs and pods; ids as values. What is not known is left out.
-fn own_labels(inputs: &Inputs<'_>) -> impl Iterator<Item = (String, Value)> {
+pub(super) fn own_labels(inputs: &Inputs<'_>) -> impl Iterator<Item = (String, Value)> {
     let task = inputs.task;
     let labels = [
         (label::TASK, label_value(task.id.as_str())),

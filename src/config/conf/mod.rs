@@ -16,6 +16,7 @@ mod resolve;
 mod tree;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use serde_json::Value;
 
@@ -44,6 +45,34 @@ impl ConfError {
 /// The text of an included file, by the name that stands in the file.
 type Include<'i> = dyn Fn(&str) -> Result<Option<String>, String> + 'i;
 
+/// Which keys are asked for, by their dotted paths.
+type Wanted<'w> = dyn Fn(&str) -> bool + 'w;
+
+/// A value as it stands in a file, whether it counts or one behind it does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The dotted path of its key; what stands in a list has that of the list.
+    pub path: String,
+    /// Where in the text.
+    pub bytes: Range<usize>,
+    /// What it refers to, if it is `${...}`; such a one stands before the value that it is, or is a part of.
+    pub reference: Option<String>,
+}
+
+/// All places of the keys that are wanted, the inner ones of an object before it. Included files are not looked into.
+pub fn places(text: &str, wanted: &Wanted<'_>) -> Result<Vec<Place>, ConfError> {
+    not_too_long(text)?;
+    Ok(parse::parse(text, &|_| Ok(None), wanted)?.places)
+}
+
+fn not_too_long(text: &str) -> Result<(), ConfError> {
+    if text.len() <= LONGEST {
+        return Ok(());
+    }
+    let message = format!("the file is longer than {LONGEST} bytes");
+    Err(ConfError::new(1, message))
+}
+
 /// A file that was read.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Document {
@@ -66,15 +95,13 @@ impl Document {
         variable: &dyn Fn(&str) -> Option<String>,
         include: &Include<'_>,
     ) -> Result<Self, ConfError> {
-        if text.len() > LONGEST {
-            return Err(ConfError::new(
-                1,
-                format!("the file is longer than {LONGEST} bytes"),
-            ));
-        }
-        let (tree, lines) = parse::parse(text, include)?;
-        let value = resolve::resolve(&tree, variable)?;
-        Ok(Self { value, lines })
+        not_too_long(text)?;
+        let parsed = parse::parse(text, include, &|_| false)?;
+        let value = resolve::resolve(&parsed.fields, variable)?;
+        Ok(Self {
+            value,
+            lines: parsed.lines,
+        })
     }
 
     /// The value at a dotted path; null counts as absent.

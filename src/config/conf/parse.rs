@@ -1,5 +1,6 @@
 //! Text → tree of values. What a `${...}` stands for is left open.
 
+mod include;
 mod text;
 
 use std::cell::Cell;
@@ -9,38 +10,48 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::tree::{Fields, Node, Reference, joined_path};
-use super::{ConfError, DEEPEST, Include};
+use super::{ConfError, DEEPEST, Include, Place, Wanted};
 
-/// How deep files may include others, and how many there may be in all: with ten in each, the depth alone allows
-/// millions.
-const MOST_FILES: usize = 8;
-const MOST_INCLUDED: usize = 100;
+/// What stands in a file.
+pub(super) struct Parsed {
+    pub(super) fields: Fields,
+    /// Line on which each key was last set.
+    pub(super) lines: BTreeMap<String, usize>,
+    /// Where the values of the wanted keys stand.
+    pub(super) places: Vec<Place>,
+}
 
-/// Reads a whole file: an object, its braces left out or not. Also the line of each key.
+/// Reads a whole file: an object, its braces left out or not.
 pub(super) fn parse(
     text: &str,
     include: &Include<'_>,
-) -> Result<(Fields, BTreeMap<String, usize>), ConfError> {
-    parse_in(text, include, Path::new(""), 0, &Cell::new(0))
+    wanted: &Wanted<'_>,
+) -> Result<Parsed, ConfError> {
+    parse_in(text, include, wanted, Path::new(""), 0, &Cell::new(0))
 }
 
 /// The same of a file among others: `include` gives the text of another one; the names of files begin in `folder`.
 fn parse_in(
     text: &str,
     include: &Include<'_>,
+    wanted: &Wanted<'_>,
     folder: &Path,
     files: usize,
     included: &Cell<usize>,
-) -> Result<(Fields, BTreeMap<String, usize>), ConfError> {
+) -> Result<Parsed, ConfError> {
+    let length = text.len();
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut parser = Parser {
         include,
+        wanted,
         folder,
         files,
         included,
+        length,
         rest: text,
         line: 1,
         lines: BTreeMap::new(),
+        places: Vec::new(),
         budget: 4 * text.len() + 1024,
     };
     parser.skip_blank_lines();
@@ -50,20 +61,28 @@ fn parse_in(
     if let Some(letter) = parser.peek() {
         return Err(parser.error(format!("{letter:?} stands behind the end of the object")));
     }
-    Ok((fields, parser.lines))
+    Ok(Parsed {
+        fields,
+        lines: parser.lines,
+        places: parser.places,
+    })
 }
 
 struct Parser<'t> {
     include: &'t Include<'t>,
+    wanted: &'t Wanted<'t>,
     /// Where the file lies, seen from the first one.
     folder: &'t Path,
     /// How many files include this one.
     files: usize,
     /// How many were included in all.
     included: &'t Cell<usize>,
+    /// Bytes of the whole text.
+    length: usize,
     rest: &'t str,
     line: usize,
     lines: BTreeMap<String, usize>,
+    places: Vec<Place>,
     /// How much self-references may still copy.
     budget: usize,
 }
@@ -85,6 +104,19 @@ impl Parser<'_> {
         let (passed, rest) = self.rest.split_at(bytes);
         self.line += passed.matches('\n').count();
         self.rest = rest;
+    }
+
+    /// Notes what was read since `begun`, a value of the key at `path`, if that is wanted.
+    fn note(&mut self, path: &str, begun: &str, reference: Option<String>) {
+        if (self.wanted)(path) {
+            let begin = self.length - begun.len();
+            let written = begun[..begun.len() - self.rest.len()].trim_end();
+            self.places.push(Place {
+                path: path.to_owned(),
+                bytes: begin..begin + written.len(),
+                reference,
+            });
+        }
     }
 
     fn take(&mut self, expected: &str) -> bool {
@@ -190,7 +222,9 @@ impl Parser<'_> {
             return Err(ConfError::new(line, message));
         }
         self.skip_blank_lines();
+        let begun = self.rest;
         let mut value = self.value(&path, depth + 1)?;
+        self.note(&path, begun, None);
         if append {
             let before = Reference {
                 path: path.clone(),
@@ -221,57 +255,6 @@ impl Parser<'_> {
 
     fn unless_too_often(&self, set: Result<(), String>) -> Result<(), ConfError> {
         set.map_err(|path| self.error(format!("{path:?} refers to itself too often")))
-    }
-
-    /// `include "other.conf"`, `include file("other.conf")`, `include required("other.conf")`: what the other file says stands
-    /// here; its name begins where this file lies. One that is not there is passed over unless it is required, as pyhocon
-    /// does; one that is there counts.
-    fn included(
-        &mut self,
-        parent: &str,
-        fields: &mut Fields,
-        required: bool,
-    ) -> Result<(), ConfError> {
-        let line = self.line;
-        let name = self.quoted()?;
-        while self.take(")") {}
-        if self.files >= MOST_FILES {
-            return Err(self.error(format!(
-                "{name:?} is included by files that include each other"
-            )));
-        }
-        self.included.set(self.included.get() + 1);
-        if self.included.get() > MOST_INCLUDED {
-            return Err(self.error(format!("more than {MOST_INCLUDED} files are included")));
-        }
-        let path = self.folder.join(&name);
-        let text = (self.include)(&path.to_string_lossy()).map_err(|why| {
-            self.error(format!("the included file {name:?} cannot be read: {why}"))
-        })?;
-        let Some(text) = text else {
-            let message = format!("the required file {name:?} cannot be read");
-            return if required {
-                Err(self.error(message))
-            } else {
-                Ok(())
-            };
-        };
-        if text.len() > super::LONGEST {
-            return Err(self.error(format!(
-                "the file {name:?} is longer than {} bytes",
-                super::LONGEST
-            )));
-        }
-        let folder = path.parent().unwrap_or(self.folder);
-        let (included, lines) =
-            parse_in(&text, self.include, folder, self.files + 1, self.included).map_err(
-                |error| self.error(format!("{name:?}, which is included here: {error}")),
-            )?;
-        for path in lines.into_keys() {
-            self.lines.insert(joined_path(parent, &path), line);
-        }
-        let set = fields.merge(included, parent, &mut self.budget);
-        self.unless_too_often(set)
     }
 
     /// A key: words between dots, each in quotes or not.
@@ -364,7 +347,7 @@ impl Parser<'_> {
             return Ok(Node::Scalar(Value::String(self.quoted()?)));
         }
         if self.rest.starts_with("${") {
-            return self.reference();
+            return self.reference(path);
         }
         Ok(Node::Scalar(self.word()?))
     }
@@ -399,8 +382,8 @@ impl Parser<'_> {
         }
     }
 
-    fn reference(&mut self) -> Result<Node, ConfError> {
-        let line = self.line;
+    fn reference(&mut self, key: &str) -> Result<Node, ConfError> {
+        let (begun, line) = (self.rest, self.line);
         let end = self
             .rest
             .find('}')
@@ -416,6 +399,7 @@ impl Parser<'_> {
         }
         let path = path.replace('"', "");
         self.advance(end + 1);
+        self.note(key, begun, Some(path.clone()));
         Ok(Node::Reference(Reference {
             path,
             optional,

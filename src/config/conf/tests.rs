@@ -410,3 +410,29 @@ fn files_include_no_more_than_a_hundred_in_all() {
         "line 2: \"wide.conf\", which is included here: line 39: more than 100 files are included"
     );
 }
+
+#[test]
+fn places_are_those_of_every_value_of_a_key_also_of_one_that_does_not_count() {
+    let text = "\u{feff}a.b: \"one\" # first\na { c: 1, b = two words  }\na.b: x${d}\nl: [{ b: 3 }, { b: ${d} }]\na: 1";
+    let wanted = |path: &str| path == "a.b" || path == "l.b";
+    let found = places(text, &wanted).unwrap();
+    let found: Vec<_> = found
+        .iter()
+        .map(|place| {
+            let written = &text[place.bytes.clone()];
+            (place.path.as_str(), written, place.reference.as_deref())
+        })
+        .collect();
+    assert_eq!(
+        found,
+        [
+            ("a.b", "\"one\"", None),
+            ("a.b", "two words", None),
+            ("a.b", "${d}", Some("d")),
+            ("a.b", "x${d}", None),
+            ("l.b", "3", None),
+            ("l.b", "${d}", Some("d")),
+            ("l.b", "${d}", None),
+        ]
+    );
+}

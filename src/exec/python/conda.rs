@@ -82,11 +82,13 @@ pub(super) async fn make(
     making.create(log).await?;
     making.add(working_dir, log).await?;
     let installed = making.frozen().await;
-    let held = if place.is_shared() {
-        store.keep(&place, &installed, &format!("{key}-conda"))
-    } else {
-        Held::default()
-    };
+    let mut held = Held::default();
+    if place.is_shared() {
+        held = store.keep(&place, &installed, &format!("{key}-conda"));
+        if let Some(limit) = settings.options.cache_limit {
+            store.clean(limit, settings, working_dir, log).await;
+        }
+    }
     let folder = place.folder().to_owned();
     Ok(of(folder, installed, false, held, settings))
 }
@@ -145,7 +147,7 @@ impl Making<'_> {
 
     /// Where conda keeps what it has fetched and unpacked; while the answer is held, nobody removes it.
     fn packages(&self) -> (PathBuf, Option<File>) {
-        let shared = self.store.base().join("conda");
+        let shared = self.store.packages();
         match shelf::hold(&shared) {
             Some(lock) => (shared, Some(lock)),
             None => (self.own_packages(), None),

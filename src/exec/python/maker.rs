@@ -62,7 +62,7 @@ impl Maker<'_> {
                 log(
                     "the cache is full: what no task uses is removed, and the environment made anew",
                 );
-                self.clean(&store, 0, log).await;
+                store.clean(0, self.settings, self.working_dir, log).await;
                 match self.with(&store, log).await {
                     Err(failure) if explain::is_full(&failure) => {
                         log("the cache is still full: the environment is made for this task alone");
@@ -182,7 +182,9 @@ impl Maker<'_> {
             let frozen = frozen.key(&self.surroundings(&frozen));
             held = store.keep(&place, &installed, &frozen);
             if let Some(limit) = self.settings.options.cache_limit {
-                self.clean(store, limit, log).await;
+                store
+                    .clean(limit, self.settings, self.working_dir, log)
+                    .await;
             }
         }
         log(&format!(
@@ -229,20 +231,6 @@ impl Maker<'_> {
                 self.settings.forget(store.base(), &broken).await;
                 None
             }
-        }
-    }
-
-    /// Makes room: environments that nobody uses, the least recently used first; then what only uv's cache still holds.
-    async fn clean(&self, store: &Store, limit: u64, log: &mut Log<'_>) {
-        let (removed, over) = store.evict(limit);
-        if removed > 0 {
-            log(&format!(
-                "{removed} environments that were used longest ago are removed from the cache"
-            ));
-        }
-        if over {
-            let command = self.uv(store, &["cache", "clean", "--quiet"]);
-            let _ = tool::run(command, None, QUICK, &mut |_| {}).await;
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <cache>/<uid>/uv/          uv's own cache: wheels, unpacked
-//! <cache>/<uid>/conda/       conda's, likewise
+//! <cache>/<uid>/conda/       conda's: packages, packed and unpacked; `conda.used` is held by all who make environments
 //! <cache>/<uid>/env/<key>/   one environment: hard links into them; `.trainyard.json` is written last
 //! <cache>/<uid>/env/<key>.lock   held by who makes it
 //! <cache>/<uid>/env/<key>.used   held together by all who use it; its time is that of the last use
@@ -17,6 +17,7 @@
 //! trouble of the task: it then gets an environment of its own.
 
 mod evict;
+mod packages;
 mod whole;
 
 use std::fs::{File, TryLockError};
@@ -195,11 +196,6 @@ impl Store {
     #[expect(clippy::unused_self, reason = "a folder of this store")]
     fn hold(&self, folder: &Path) -> Held {
         Held(hold(folder).map(Arc::new))
-    }
-
-    /// Removes environments until the cache has at most `limit` bytes: how many, and whether it is still larger.
-    pub(super) fn evict(&self, limit: u64) -> (usize, bool) {
-        evict::evict(&self.base, limit)
     }
 
     /// A place that no other task may use.

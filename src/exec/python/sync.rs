@@ -14,16 +14,18 @@ const ALONE: [&str; 8] = [
     "--only-dev",
 ];
 /// The same, followed by a value.
-const WITH_VALUE: [&str; 6] = [
+const WITH_VALUE: [&str; 7] = [
     "--extra",
     "--group",
+    "--no-editable-package",
     "--no-extra",
     "--no-group",
     "--only-group",
     "--package",
 ];
 /// Arguments that have another name there, and whether a value follows.
-const RENAMED: [(&str, &str, bool); 3] = [
+const RENAMED: [(&str, &str, bool); 4] = [
+    ("--no-install-local", "--no-emit-local", false),
     ("--no-install-package", "--no-emit-package", true),
     ("--no-install-project", "--no-emit-project", false),
     ("--no-install-workspace", "--no-emit-workspace", false),
@@ -79,6 +81,11 @@ mod tests {
             (
                 vec!["--no-install-project", "--no-install-package", "x"],
                 "--no-emit-project --no-emit-package x",
+                "",
+            ),
+            (
+                vec!["--no-install-local", "--no-editable-package=x"],
+                "--no-emit-local --no-editable-package x",
                 "",
             ),
             (

@@ -6,7 +6,10 @@ use crate::pod::label;
 fn waiting() -> World {
     let mut world = world()
         .with_template(json!({
-            "metadata": { "labels": { "team": "vision" } },
+            "metadata": {
+                "labels": { "team": "vision", "app.kubernetes.io/name": "train" },
+                "annotations": { "note": "kept" },
+            },
             "spec": {
                 "priorityClassName": "high",
                 "nodeSelector": { "gpu": "a100" },
@@ -73,13 +76,44 @@ fn it_is_named_after_task_and_environment_and_is_no_attempt() {
     }
     assert_eq!(made.job["metadata"]["labels"]["cost"], "1");
     assert_eq!(
-        made.job["spec"]["template"]["metadata"]["labels"]["team"],
-        "vision"
-    );
-    assert_eq!(
         made.job["metadata"]["ownerReferences"][0]["kind"],
         "QueueBinding"
     );
+}
+
+#[test]
+fn its_pod_is_taken_for_none_of_the_templates_and_keeps_no_task_off_its_node() {
+    let mut world = waiting();
+    let alike = json!([{
+        "labelSelector": { "matchLabels": { "team": "vision" } },
+        "topologyKey": "kubernetes.io/hostname",
+    }]);
+    let near = json!({ "requiredDuringSchedulingIgnoredDuringExecution": [{
+        "labelSelector": { "matchLabels": { "app": "data" } },
+        "topologyKey": "kubernetes.io/hostname",
+    }] });
+    world.spec["template"]["spec"]["affinity"] = json!({
+        "podAntiAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": alike },
+        "podAffinity": near,
+    });
+    let made = made(&world).unwrap();
+    let pod = &made.job["spec"]["template"];
+    assert_eq!(
+        pod["metadata"]["labels"],
+        json!({
+            "app.kubernetes.io/name": "trainyard",
+            "app.kubernetes.io/instance": "gpu",
+            "app.kubernetes.io/managed-by": "trainyard",
+            "app.kubernetes.io/component": "ahead",
+            "trainyard.dev/binding": "gpu",
+            "trainyard.dev/ahead": TASK,
+        })
+    );
+    assert_eq!(pod["metadata"]["annotations"]["note"], "kept");
+    assert_eq!(pod["spec"]["affinity"], json!({ "podAffinity": near }));
+    let of_task = world.render().job["spec"]["template"].take();
+    assert_eq!(of_task["metadata"]["labels"]["team"], "vision");
+    assert!(of_task["spec"]["affinity"]["podAntiAffinity"].is_object());
 }
 
 #[test]

@@ -65,10 +65,25 @@ fn s42_a_task_that_waits_finds_its_environment_and_the_next_prefers_the_node_tha
     let cache = json!({"hostPath": cache.path().display().to_string(), "ahead": 2});
     world.start_controller();
     world.queue("gpu");
+    // One of these to a node: what is made ahead is none of them, and shares the node of the one that runs.
+    let apart = json!([{
+        "labelSelector": {"matchLabels": {"team": "vision"}},
+        "topologyKey": "kubernetes.io/hostname",
+    }]);
+    let template = json!({
+        "metadata": {"labels": {"team": "vision"}},
+        "spec": {"affinity": {"podAntiAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": apart,
+        }}},
+    });
     world.bind(
         "gpu",
         &["gpu"],
-        &json!({"limits": {"maxConcurrent": 1}, "environment": {"cache": cache}}),
+        &json!({
+            "limits": {"maxConcurrent": 1},
+            "environment": {"cache": cache},
+            "template": template,
+        }),
     );
     world.until_ready("gpu");
 

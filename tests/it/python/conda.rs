@@ -145,6 +145,33 @@ async fn s4_beside_conda_the_configurations_indexes_and_flags_count() {
 }
 
 #[tokio::test]
+async fn s42_environments_of_conda_stay_within_the_caches_size_too() {
+    let (mut image, _) = image();
+    let script =
+        |list: &str| json!({"entry_point": "x.py", "diff": "1", "requirements": {"conda": list}});
+    let used = image.make_script(script("alpha=1.0\n")).await.unwrap();
+    let unused = image.make_script(script("alpha=2.0\n")).await.unwrap();
+    let gone = unused.python.environment.clone().unwrap();
+    drop(unused);
+    // Beside the folder of all environments.
+    let packages = gone.ancestors().nth(2).unwrap().join("conda");
+    assert!(packages.is_dir(), "{}", packages.display());
+
+    // Less than any of them takes.
+    image.settings.options.cache_limit = Some(1);
+    let made = image.make_script(script("beta\n")).await.unwrap();
+    assert!(made.log.contains("removed from the cache"), "{}", made.log);
+    assert!(!gone.exists(), "nobody uses it");
+    assert!(!packages.exists(), "what is left are links");
+    assert_eq!(used.run("import alpha; print(alpha.V)"), "1.0");
+    assert_eq!(made.run("import beta; print(beta.V)"), "1.0");
+
+    let again = image.make_script(script("alpha=2.0\n")).await.unwrap();
+    assert!(!again.python.reused, "{}", again.log);
+    assert_eq!(again.run("import alpha; print(alpha.V)"), "2.0");
+}
+
+#[tokio::test]
 async fn ahead_of_a_task_whose_nodes_driver_is_not_known_nothing_is_solved() {
     let (mut image, _) = image();
     let script = json!({"entry_point": "x.py", "diff": "1", "requirements": {"conda": "beta\n"}});

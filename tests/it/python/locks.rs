@@ -69,6 +69,30 @@ async fn s4_arguments_of_uv_sync_choose_what_of_a_lock_is_installed() {
 }
 
 #[tokio::test]
+async fn s4_what_lies_beside_a_uv_lock_is_left_out_on_request() {
+    let mut image = Image::new();
+    wheel(&image.index(), "alpha", "1.0", &[]);
+    image.bring_build_backend();
+    image.code("lib/pyproject.toml", "[project]\nname = \"ours\"\nversion = \"0.3\"\ndependencies = [\"alpha\"]\n[build-system]\nrequires = [\"backend\"]\nbuild-backend = \"backend\"\n");
+    image.code("lib/ours.py", "");
+    image.code(
+        "pyproject.toml",
+        "[project]\nname = \"proj\"\nversion = \"0.1\"\nrequires-python = \">=3.9\"\ndependencies = [\"ours\"]\n\
+         [tool.uv.sources]\nours = { path = \"lib\" }\n",
+    );
+    image.code("train.py", "");
+    image.uv_lock();
+    let script = json!({"repository": "/r", "entry_point": "train.py"});
+    let made = image.make_script(script.clone()).await.unwrap();
+    let code = "import alpha, importlib.util as u; print(u.find_spec('ours') is not None)";
+    assert_eq!(made.run(code), "True", "{}", made.log);
+    image.settings.options.uv_sync_arguments = vec!["--no-install-local".to_owned()];
+    let made = image.make_script(script).await.unwrap();
+    assert_eq!(made.run(code), "False", "{}", made.log);
+    assert!(!made.log.contains("without effect"), "{}", made.log);
+}
+
+#[tokio::test]
 async fn s4_a_poetry_lock_is_installed_as_it_stands() {
     let image = Image::new();
     for (name, version) in [("alpha", "1.0"), ("alpha", "1.1"), ("tester", "8")] {
