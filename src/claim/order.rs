@@ -4,6 +4,9 @@
 //! asked for, aging: a first task that has waited too long goes next. One call picks one queue; the caller drops a queue
 //! whose head does not fit from `waiting` and asks again, so a head that waits costs its queue no turn.
 
+#[cfg(test)]
+pub(crate) mod model;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -121,6 +124,7 @@ mod tests {
     use proptest::collection::vec as many;
     use proptest::{prop_assert, prop_assert_eq, proptest};
 
+    use super::model::{By, Rota};
     use super::*;
 
     fn queue(number: usize) -> QueueId {
@@ -236,25 +240,18 @@ mod tests {
         }
     }
 
-    /// The rule in other words: everybody who waits is owed its weight for each task that goes, and who is owed most
-    /// goes and has had one task's worth of all those weights.
-    fn model(weights: &[u32], steps: &[Vec<bool>]) -> Vec<Option<usize>> {
-        let mut owed = vec![0_i64; weights.len()];
-        steps
-            .iter()
-            .map(|waits| {
-                let waiting: Vec<usize> = (0..weights.len()).filter(|&n| waits[n]).collect();
-                for &n in &waiting {
-                    owed[n] += i64::from(weights[n]);
-                }
-                let chosen = waiting
-                    .iter()
-                    .copied()
-                    .max_by_key(|&n| (owed[n], std::cmp::Reverse(n)))?;
-                owed[chosen] -= waiting.iter().map(|&n| i64::from(weights[n])).sum::<i64>();
-                Some(chosen)
-            })
-            .collect()
+    /// The queues that go where those wait, by the model.
+    fn of_model(weights: &[u32], steps: &[Vec<bool>]) -> Vec<Option<usize>> {
+        let weights: Vec<i64> = weights.iter().copied().map(i64::from).collect();
+        let count = weights.len();
+        let mut rota = Rota::new(By::Weights, weights);
+        let step = |waits: &Vec<bool>| {
+            let waiting: Vec<usize> = (0..count).filter(|&n| waits[n]).collect();
+            let chosen = rota.next_of(&waiting)?;
+            rota.goes(chosen, &waiting);
+            Some(chosen)
+        };
+        steps.iter().map(step).collect()
     }
 
     #[test]
@@ -357,7 +354,7 @@ mod tests {
                 turns = after;
                 Some(place(chosen))
             }).collect();
-            prop_assert_eq!(order, model(&weights, &steps));
+            prop_assert_eq!(order, of_model(&weights, &steps));
         }
 
         #[test]

@@ -1,8 +1,12 @@
+mod traces;
+
 use std::sync::Arc;
 
+use proptest::collection::vec as many;
 use serde_json::json;
 
 use super::*;
+use crate::claim::order::model::{By, Model, Spec, Task};
 use crate::controller::row::{JobRow, Row};
 use crate::crd::{LimitsSpec, Quantity, Resources};
 
@@ -319,38 +323,16 @@ fn a_queue_does_not_pay_for_tasks_that_are_left_to_the_next_pass() {
     assert_eq!(shares.iter().filter(|queue| **queue == 1).count(), 2);
 }
 
-/// The rule in other words, for one queue without users: go through the queue once; a task goes if it fits what is
-/// left and everybody before it who stays may still be overtaken.
-fn model(asks: &[i64], mut free: i64, lookahead: usize) -> Vec<u32> {
-    let mut gone = Vec::new();
-    let mut stays: Vec<usize> = Vec::new();
-    for (place, asked) in asks.iter().enumerate() {
-        if let Some(first) = stays.first() {
-            let overtakes =
-                |stayed: &usize| gone.iter().filter(|went| **went as usize > *stayed).count();
-            if place - first > lookahead
-                || stays.iter().any(|stayed| overtakes(stayed) >= lookahead)
-            {
-                break;
-            }
-        }
-        if *asked <= free {
-            free -= asked;
-            gone.push(u32::try_from(place).unwrap());
-        } else {
-            stays.push(place);
-        }
-    }
-    gone
-}
-
 proptest::proptest! {
     #[test]
     fn the_order_within_a_queue_is_the_models(
-        asks in proptest::collection::vec(1_i64..6, 0..14), free in 0_i64..12, lookahead in 0_usize..6,
+        asks in many(1_i64..6, 0..14), free in 0_i64..12, lookahead in 0_usize..6,
     ) {
         let limits = limits(None, Some(&free.to_string()));
         let with_user: Vec<(i64, &str)> = asks.iter().map(|asked| (*asked, "")).collect();
-        proptest::prop_assert_eq!(one_queue(&with_user, &limits, lookahead).0, model(&asks, free, lookahead));
+        let spec = Spec { by: By::List, weights: vec![1], lookahead, room: free, each_user: None };
+        let tasks = (0..).zip(&asks).map(|(number, size)| Task { number, size: *size, user: 0 });
+        let mut model = Model::new(spec, vec![tasks.collect()]);
+        proptest::prop_assert_eq!(one_queue(&with_user, &limits, lookahead).0, model.pass());
     }
 }

@@ -22,7 +22,8 @@ pub(super) fn live(jobs: &[Value], binding: &str) -> usize {
         .count()
 }
 
-fn task_of(job: &Value) -> Option<String> {
+/// The task that a Job is of.
+pub(super) fn task_of(job: &Value) -> Option<String> {
     job["metadata"]["labels"]["trainyard.dev/task"]
         .as_str()
         .map(str::to_owned)

@@ -38,6 +38,7 @@ mod s29_render_and_explain;
 mod s31_foreign;
 mod s32_permits;
 mod s33_order;
+mod s33_traces;
 mod s34_kueue;
 mod s35_throttled;
 pub mod s36_scale;

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::taken::{in_order, nowhere, taken, until_taken};
+use super::limits::task_of;
+use super::taken::{by_turn, in_order, nowhere, taken, until_taken};
 use super::world::{World, wait};
 
 /// Tasks in queues, by the queue's name.
@@ -71,20 +72,6 @@ fn each_strategy_is_followed_exactly() {
     }
 }
 
-/// Tasks of live Jobs in the order in which they were taken, without these.
-fn by_turn(world: &World, without: &[String]) -> Vec<String> {
-    let live = taken(world);
-    let turn = |job: &Value| {
-        let task = job["metadata"]["labels"]["trainyard.dev/task"].as_str()?;
-        let turn = job["metadata"]["annotations"]["trainyard.dev/turn"].as_str()?;
-        Some((turn.to_owned(), task.to_owned()))
-    };
-    let mut all: Vec<(String, String)> = world.jobs().iter().filter_map(turn).collect();
-    all.retain(|(_, task)| live.contains(task) && !without.contains(task));
-    all.sort();
-    all.into_iter().map(|(_, task)| task).collect()
-}
-
 #[test]
 fn an_edit_of_the_strategy_acts_on_the_next_launch() {
     let mut world = World::new("s12edit");
@@ -124,7 +111,8 @@ fn an_edit_of_the_strategy_acts_on_the_next_launch() {
     // All others in one go: their Jobs say in which order.
     bind("Weighted", 40);
     let rest = wait("all of the forty are taken", 60, || {
-        let rest = by_turn(&world, &order);
+        let mut rest: Vec<String> = by_turn(&world).iter().filter_map(task_of).collect();
+        rest.retain(|task| !order.contains(task));
         (rest.len() == tasks.len() - order.len()).then_some(rest)
     });
     let queue = |id: &String| {

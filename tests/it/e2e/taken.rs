@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::limits::task_of;
 use super::world::{World, wait};
 
 /// A template whose pods find no node; `resources` are those of the task's container.
@@ -27,19 +28,26 @@ pub fn asking(items: &[(&str, &str)]) -> Value {
     json!({"hyperparams": {"Kubernetes": section}})
 }
 
-/// Tasks of Jobs that are there and not being deleted.
+/// Jobs that are there and not being deleted.
+fn live(world: &World) -> Vec<Value> {
+    let mut jobs = world.jobs();
+    jobs.retain(|job| job["metadata"]["deletionTimestamp"].is_null());
+    jobs
+}
+
+/// Their tasks.
 pub fn taken(world: &World) -> BTreeSet<String> {
-    let label = |job: &Value| {
-        job["metadata"]["labels"]["trainyard.dev/task"]
-            .as_str()
-            .map(str::to_owned)
-    };
-    world
-        .jobs()
-        .iter()
-        .filter(|job| job["metadata"]["deletionTimestamp"].is_null())
-        .filter_map(label)
-        .collect()
+    live(world).iter().filter_map(task_of).collect()
+}
+
+/// The same Jobs in the order in which their tasks were taken.
+pub fn by_turn(world: &World) -> Vec<Value> {
+    let mut jobs = live(world);
+    jobs.sort_by_cached_key(|job| {
+        let turn = &job["metadata"]["annotations"]["trainyard.dev/turn"];
+        turn.as_str().expect("a Job has its turn").to_owned()
+    });
+    jobs
 }
 
 /// Waits until so many tasks are taken, and then that it stays so for a while; answers them.

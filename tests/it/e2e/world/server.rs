@@ -4,8 +4,9 @@ use std::fs;
 use std::process::Command;
 
 use serde_json::{Value, json};
+use trainyard::server::accounts::{self, KeyPair, Role};
 
-use super::World;
+use super::{World, wait};
 
 impl World {
     /// One call; its `data`. Fails the test when the server refuses.
@@ -39,21 +40,29 @@ impl World {
             } else {
                 known
             };
-            let sent = self
-                .http
-                .post(format!("{}/{name}", self.url))
-                .bearer_auth(token)
-                .json(body)
-                .send()
-                .await;
-            match sent {
-                Ok(response) => {
-                    let status = response.status().as_u16();
-                    (status, response.json().await.unwrap_or(Value::Null))
-                }
-                Err(error) => (0, Value::String(error.to_string())),
-            }
+            let request = self.http.post(format!("{}/{name}", self.url));
+            answer(request.bearer_auth(token).json(body)).await
         })
+    }
+
+    /// The same with the keys of another user.
+    pub fn try_call_as(&self, keys: &KeyPair, name: &str, body: &Value) -> (u16, Value) {
+        let request = self.http.post(format!("{}/{name}", self.url));
+        let request = request.basic_auth(&keys.access_key, Some(&keys.secret_key));
+        self.runtime.block_on(answer(request.json(body)))
+    }
+
+    /// More users of this server, by their keys, once it knows of them: it looks for new ones every few seconds.
+    pub fn users<const COUNT: usize>(&self, names: [&str; COUNT]) -> [KeyPair; COUNT] {
+        let data = self.dir.path().join("server");
+        let add = |name| accounts::add(&data, name, Role::User, None).expect("a user is added");
+        let users = names.map(add);
+        wait("the server knows its users", 30, || {
+            let who = |keys| self.try_call_as(keys, "users.get_current_user", &json!({}));
+            let is_known = |keys| who(keys).0 == 200;
+            users.iter().all(is_known).then_some(())
+        });
+        users
     }
 
     /// Addresses of page and file server that belong to the server at `url`.
@@ -127,5 +136,16 @@ impl World {
             String::from_utf8_lossy(&output.stderr)
         );
         text
+    }
+}
+
+/// The status of an answer, and its body; 0 where nobody answers.
+async fn answer(request: reqwest::RequestBuilder) -> (u16, Value) {
+    match request.send().await {
+        Ok(response) => {
+            let status = response.status().as_u16();
+            (status, response.json().await.unwrap_or(Value::Null))
+        }
+        Err(error) => (0, Value::String(error.to_string())),
     }
 }

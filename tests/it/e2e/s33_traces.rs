@@ -1,0 +1,287 @@
+//! S33 on the cluster with random traces: tasks of several queues, sizes and users come to their ends one by one, and
+//! after each the Jobs are those that the reference model lets go, in its order.
+//!
+//! One binding has a limit for each user, and room for all that these limits let through; the other has tasks that wait
+//! for room. With both in one binding the order would rest on what it has read of a queue so far.
+
+#[path = "../../../src/claim/order/model.rs"]
+mod model;
+
+use std::collections::BTreeMap;
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+use serde_json::{Value, json};
+use trainyard::server::accounts::KeyPair;
+
+use self::model::{By, Model, Spec, Task};
+use super::kwok::Kwok;
+use super::limits::task_of;
+use super::played::{Part, Player};
+use super::taken::{asking, by_turn};
+use super::world::{World, merge, wait};
+use crate::long;
+
+const GPU: &str = "nvidia.com/gpu";
+/// All that the tasks of a binding may have at the same time; a larger task can never go.
+const ROOM: i64 = 8;
+const TOO_LARGE: i64 = ROOM + 1;
+/// Tasks and queues of a binding.
+const TASKS: u32 = 20;
+const QUEUES: usize = 3;
+/// So many ends, and what still waits then stands where the model has it.
+const ENDS: usize = 10;
+
+/// Whose tasks they are; the last one's are those that are too large.
+const USERS: [&str; 3] = ["ann", "bob", "cem"];
+
+/// What bindings and their tasks are made of.
+struct Stage<'a> {
+    world: &'a World,
+    kwok: &'a Kwok,
+    users: [KeyPair; USERS.len()],
+    /// A task of each size, which users clone.
+    patterns: BTreeMap<i64, String>,
+}
+
+/// One binding, and how far its trace has come.
+struct Trace {
+    binding: &'static str,
+    model: Model,
+    /// Ids by the numbers of tasks, and of queues.
+    tasks: Vec<String>,
+    queues: Vec<String>,
+    /// Who has gone by the model, in order, and who of them has ended since.
+    gone: Vec<u32>,
+    ended: Vec<u32>,
+}
+
+/// How a trace goes on.
+enum Event {
+    /// A run comes to a good end.
+    Ends(u32),
+    /// Somebody gives up a task that waits in vain.
+    IsStopped(u32),
+}
+
+impl Stage<'_> {
+    /// A suspended binding with random tasks of these sizes in its queues.
+    fn trace(&self, binding: &'static str, spec: Spec, sizes: &[i64], draw: &mut StdRng) -> Trace {
+        let names: Vec<String> = (0..QUEUES).map(|i| format!("{binding}-{i}")).collect();
+        let queues: Vec<String> = names.iter().map(|name| self.world.queue(name)).collect();
+        let patch = self.patch(&spec, &names);
+        self.world.bind(binding, &[], &patch);
+        let (mut waiting, mut tasks) = (vec![Vec::new(); QUEUES], Vec::new());
+        for number in 0..TASKS {
+            let is_too_large = draw.random_ratio(1, 8);
+            let (size, user) = if is_too_large {
+                (TOO_LARGE, USERS.len() - 1)
+            } else {
+                let size = sizes[draw.random_range(0..sizes.len())];
+                (size, draw.random_range(0..USERS.len() - 1))
+            };
+            let queue = draw.random_range(0..QUEUES);
+            tasks.push(self.enqueue(size, user, &queues[queue]));
+            waiting[queue].push(Task { number, size, user });
+        }
+        println!("{binding}: {spec:?}, {waiting:?}");
+        Trace {
+            binding,
+            model: Model::new(spec, waiting),
+            tasks,
+            queues,
+            gone: Vec::new(),
+            ended: Vec::new(),
+        }
+    }
+
+    /// What the binding says.
+    fn patch(&self, spec: &Spec, queues: &[String]) -> Value {
+        let strategy = match spec.by {
+            By::List => "Priority",
+            By::Ring => "RoundRobin",
+            By::Weights => "Weighted",
+        };
+        let queues: Vec<Value> = queues
+            .iter()
+            .zip(&spec.weights)
+            .map(|(name, weight)| json!({"name": name, "weight": weight}))
+            .collect();
+        let mut patch = self.kwok.binding_patch();
+        merge(
+            &mut patch,
+            &json!({
+                "suspend": true, "strategy": strategy, "queues": queues, "lookahead": spec.lookahead,
+                "limits": {"resources": {GPU: spec.room}},
+                "overrides": {"resources": {"max": {GPU: TOO_LARGE}}},
+            }),
+        );
+        if let Some(most) = spec.each_user {
+            patch["limits"]["perUser"] = json!({"maxConcurrent": most});
+        }
+        patch["template"]["spec"]["containers"][0]["resources"] = json!({"limits": {GPU: 1}});
+        patch
+    }
+
+    /// A user's own copy of the task of this size, in this queue.
+    fn enqueue(&self, size: i64, user: usize, queue: &str) -> String {
+        let body = json!({"task": self.patterns[&size]});
+        let (status, answer) = self
+            .world
+            .try_call_as(&self.users[user], "tasks.clone", &body);
+        assert_eq!(status, 200, "{answer}");
+        let task = answer["data"]["id"].as_str().expect("a task's id");
+        let body = json!({"task": task, "queue": queue});
+        self.world.call("tasks.enqueue", &body);
+        task.to_owned()
+    }
+}
+
+impl Trace {
+    fn id(&self, number: u32) -> &String {
+        &self.tasks[number as usize]
+    }
+
+    /// Tasks of this trace among these Jobs, in their order.
+    fn of<'a>(&self, jobs: impl IntoIterator<Item = &'a Value>) -> Vec<u32> {
+        let number = |job: &Value| {
+            let id = task_of(job)?;
+            (0..TASKS).find(|number| *self.id(*number) == id)
+        };
+        jobs.into_iter().filter_map(number).collect()
+    }
+
+    /// Whether as many are taken as the model lets go, and the controller is done with those that have ended.
+    fn has_come(&self, jobs: &[Value]) -> bool {
+        let is_settled = |job: &&Value| {
+            let labels = &job["metadata"]["labels"];
+            labels["trainyard.dev/state"] == "settled"
+        };
+        let settled = self.of(jobs.iter().filter(is_settled));
+        let are_settled = self.ended.iter().all(|number| settled.contains(number));
+        are_settled && self.of(jobs).len() >= self.gone.len()
+    }
+
+    /// One of the two that have run for longest ends, or one that can never go is given up; nothing where nobody waits.
+    fn event(&self, draw: &mut StdRng) -> Option<Event> {
+        let waiting = self.model.waiting.concat();
+        let in_vain: Vec<&Task> = waiting.iter().filter(|task| task.size > ROOM).collect();
+        let running = &self.model.running;
+        let is_given_up = running.is_empty() || draw.random_ratio(1, 4);
+        if waiting.is_empty() {
+            None
+        } else if is_given_up && !in_vain.is_empty() {
+            let task = in_vain.choose(draw)?;
+            Some(Event::IsStopped(task.number))
+        } else {
+            let task = running[..running.len().min(2)].choose(draw)?;
+            Some(Event::Ends(task.number))
+        }
+    }
+
+    /// Lets this happen on the cluster, and to the model.
+    fn play(&mut self, event: &Event, world: &World, player: &Player) {
+        let (Event::Ends(number) | Event::IsStopped(number)) = *event;
+        let id = self.id(number).clone();
+        if matches!(event, Event::Ends(_)) {
+            wait(
+                &format!("task {number} of {} runs", self.binding),
+                60,
+                || {
+                    let runs = player.runs();
+                    runs.iter().any(|run| run.task == id).then_some(())
+                },
+            );
+            player.finish(&id);
+            self.ended.push(number);
+        } else {
+            world.call("tasks.stop", &json!({"task": id}));
+        }
+        self.model.end(number);
+    }
+}
+
+/// Waits until the cluster has followed the model, and compares the order.
+fn compare(world: &World, traces: &mut [Trace]) {
+    for trace in &mut *traces {
+        let goes = trace.model.settle();
+        trace.gone.extend(goes);
+    }
+    let expected: Vec<_> = traces.iter().map(|one| (one.binding, &one.gone)).collect();
+    let jobs = wait(&format!("Jobs of {expected:?}"), 60, || {
+        let jobs = by_turn(world);
+        traces.iter().all(|one| one.has_come(&jobs)).then_some(jobs)
+    });
+    for trace in &*traces {
+        assert_eq!(trace.of(&jobs), trace.gone, "{}", trace.binding);
+    }
+}
+
+#[test]
+fn s33_random_traces_go_in_the_order_of_the_model() {
+    let drawn = rand::rng().random_range(0..1_000_000);
+    let seed: u64 = long::size("TRAINYARD_S33_SEED", drawn);
+    println!("seed {seed}");
+    let mut draw = StdRng::seed_from_u64(seed);
+    let mut world = World::new("s33traces");
+    world.start_controller();
+    let kwok = Kwok::start(&world, 1);
+    let patterns = (1..=4).chain([TOO_LARGE]).map(|size| {
+        let wish = asking(&[(&format!("resources/{GPU}"), &size.to_string())]);
+        let pattern = world.create(&format!("size {size}"), "print('never')\n", &wish);
+        (size, pattern)
+    });
+    let stage = Stage {
+        users: world.users(USERS),
+        patterns: patterns.collect(),
+        world: &world,
+        kwok: &kwok,
+    };
+    // The two users' limits leave no task without room but those that are too large.
+    let by_users = Spec {
+        by: *[By::List, By::Ring].choose(&mut draw).expect("one of two"),
+        weights: vec![1; QUEUES],
+        lookahead: 0,
+        room: ROOM,
+        each_user: Some(2),
+    };
+    let by_room = Spec {
+        by: By::Weights,
+        weights: (0..QUEUES).map(|_| draw.random_range(1..5)).collect(),
+        lookahead: 2,
+        room: ROOM,
+        each_user: None,
+    };
+    let mut traces = [
+        stage.trace("users", by_users, &[1, 2], &mut draw),
+        stage.trace("room", by_room, &[1, 2, 2, 3, 4], &mut draw),
+    ];
+    let player = Player::start(&world, &world.place.kubeconfig, |_, _| Part::Held);
+    for trace in &traces {
+        world.edit(trace.binding, &json!({"suspend": false}));
+    }
+    compare(&world, &mut traces);
+    for _ in 0..ENDS {
+        for trace in &mut traces {
+            if let Some(event) = trace.event(&mut draw) {
+                trace.play(&event, &world, &player);
+            }
+        }
+        compare(&world, &mut traces);
+    }
+    for trace in &traces {
+        for (queue, waiting) in trace.queues.iter().zip(&trace.model.waiting) {
+            let waiting: Vec<String> = waiting
+                .iter()
+                .map(|task| trace.id(task.number).clone())
+                .collect();
+            wait("what waits stands in its order", 60, || {
+                (world.entries_of(queue) == waiting).then_some(())
+            });
+        }
+        let (gone, ended) = (trace.gone.len(), trace.ended.len());
+        println!("{}: {gone} of {TASKS} went, {ended} ended", trace.binding);
+        assert!(gone >= 4, "where hardly anybody goes nothing is shown");
+    }
+}
