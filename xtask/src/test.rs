@@ -80,37 +80,18 @@ impl Tally {
 
     /// Runs several programs of tests at once, each under its name.
     fn side_by_side<const N: usize>(&mut self, lanes: [(&str, Command); N]) {
-        for (name, _) in &lanes {
-            println!("── {name}");
+        let lanes = lanes.map(|(name, command)| Lane::start(name, command, self.long));
+        for lane in lanes {
+            self.ended(lane);
         }
-        let long = self.long;
-        let ended = thread::scope(|scope| {
-            let lanes = lanes.map(|(name, mut command)| {
-                if long {
-                    command.arg("--include-ignored");
-                }
-                let lane = scope.spawn(move || {
-                    let begun = Instant::now();
-                    let told = count(&mut command);
-                    if let Ok(told) = &told {
-                        let passed = told.passed;
-                        let took = begun.elapsed().as_secs_f64();
-                        println!("   {name}: {passed} passed ({took:.0} s)");
-                    }
-                    told
-                });
-                (name, lane)
-            });
-            lanes.map(|(name, lane)| {
-                let told = lane.join().unwrap_or_else(|_| bail!("its reader failed"));
-                (name, told)
-            })
-        });
-        for (name, told) in ended {
-            match told {
-                Ok(told) => self.add(name, told),
-                Err(error) => self.fail(name, &error),
-            }
+    }
+
+    /// Waits for a program of tests and counts what it ran.
+    fn ended(&mut self, lane: Lane) {
+        let told = lane.reader.join();
+        match told.unwrap_or_else(|_| bail!("its reader failed")) {
+            Ok(told) => self.add(&lane.name, told),
+            Err(error) => self.fail(&lane.name, &error),
         }
     }
 
@@ -121,6 +102,33 @@ impl Tally {
         }
         self.failed.extend(told.failed);
         self.left.extend(told.ignored);
+    }
+}
+
+/// A program of tests that runs beside others.
+struct Lane {
+    name: String,
+    reader: thread::JoinHandle<Result<Count>>,
+}
+
+impl Lane {
+    fn start(name: &str, mut command: Command, long: bool) -> Self {
+        println!("── {name}");
+        if long {
+            command.arg("--include-ignored");
+        }
+        let told = name.to_owned();
+        let reader = thread::spawn(move || {
+            let begun = Instant::now();
+            let count = count(&mut command)?;
+            let took = begun.elapsed().as_secs_f64();
+            println!("   {told}: {} passed ({took:.0} s)", count.passed);
+            Ok(count)
+        });
+        Self {
+            name: name.to_owned(),
+            reader,
+        }
     }
 }
 
@@ -255,6 +263,7 @@ fn everything(tally: &mut Tally, arguments: &Arguments, kubeconfig: Option<&Path
             cargo(&["test", "--workspace", "--lib", "--bins", "--"]),
         ),
     );
+    let compute = Lane::start("tests that compute", computing(&place), tally.long);
     let mut integration = with(&place, it());
     integration.arg(format!("--test-threads={}", arguments.threads));
     for path in ["e2e::", "bench::", OF_A_GPU].into_iter().chain(COMPUTE) {
@@ -263,6 +272,7 @@ fn everything(tally: &mut Tally, arguments: &Arguments, kubeconfig: Option<&Path
     tally.rust_tests("integration tests", integration);
     on_a_gpu(tally, &place);
     scenarios(tally, &place, arguments.threads);
+    tally.ended(compute);
     if !place.cluster.is_ours() || arguments.keep {
         tally.check("demo", || commands::demo_on(&place.cluster.kubeconfig));
         return;
@@ -290,8 +300,14 @@ const LONGEST: [&str; 6] = [
     "e2e::s9_",
 ];
 
-/// Tests that only compute, whenever that is: scenarios mostly wait, and these take what they leave of the processors.
+/// Tests that only compute, whenever that is: others wait now and then, and these take what they leave of the processors.
 const COMPUTE: [&str; 3] = ["claim_model::", "clients::agent::", "server_fuzz::"];
+
+fn computing(place: &Place) -> Command {
+    let mut compute = with(place, in_the_background(&it()));
+    compute.arg("--test-threads=2").args(COMPUTE);
+    compute
+}
 
 fn scenarios(tally: &mut Tally, place: &Place, threads: u8) {
     let run = |threads: u8| {
@@ -299,13 +315,10 @@ fn scenarios(tally: &mut Tally, place: &Place, threads: u8) {
         command.arg(format!("--test-threads={threads}"));
         command
     };
-    let mut compute = with(place, in_the_background(&it()));
-    compute.arg("--test-threads=2").args(COMPUTE);
     let of_the_longest = threads.div_ceil(4);
     if threads == 1 {
         let mut all = run(threads);
         all.arg("e2e::");
-        tally.rust_tests("tests that compute", compute);
         tally.rust_tests("scenarios on the cluster", all);
         return;
     }
@@ -319,7 +332,6 @@ fn scenarios(tally: &mut Tally, place: &Place, threads: u8) {
     tally.side_by_side([
         ("the longest scenarios", longest),
         ("the other scenarios", others),
-        ("tests that compute", compute),
     ]);
 }
 
