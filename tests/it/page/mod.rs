@@ -18,6 +18,7 @@ mod list;
 mod log;
 mod look;
 mod places;
+mod polls;
 mod pool;
 mod queues;
 mod signin;
