@@ -23,4 +23,4 @@ mod pool;
 mod queues;
 mod signin;
 mod workers;
-mod world;
+pub mod world;
