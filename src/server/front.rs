@@ -45,7 +45,9 @@ pub(super) async fn entry(
     {
         return files::answer(&app, files::PREFIX, request).await;
     }
-    if let Some(page) = page::answer(request.method(), path, request.headers()) {
+    let headers = request.headers();
+    let client = || client_ip(headers, peer);
+    if let Some(page) = page::answer(request.method(), path, headers, client) {
         return page;
     }
     api(&app, peer, request).await

@@ -16,6 +16,8 @@ use axum::response::Response;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use sha2::{Digest as _, Sha256};
 
+use super::pack;
+
 /// First part of the addresses of the page's files.
 const FOLDER: &str = "/page/";
 
@@ -88,8 +90,13 @@ fn is_task(path: &str) -> bool {
         && parts.next().is_some_and(crate::task::is_object_id)
 }
 
-/// The answer, if the request is one for the page.
-pub(super) fn answer(method: &Method, path: &str, headers: &HeaderMap) -> Option<Response> {
+/// The answer, if the request is one for the page; `client` tells its address.
+pub(super) fn answer(
+    method: &Method,
+    path: &str,
+    headers: &HeaderMap,
+    client: impl FnOnce() -> String,
+) -> Option<Response> {
     if !matches!(*method, Method::GET | Method::HEAD) {
         return None;
     }
@@ -106,11 +113,19 @@ pub(super) fn answer(method: &Method, path: &str, headers: &HeaderMap) -> Option
         response(StatusCode::NOT_MODIFIED, Body::empty())
     } else if *method == Method::HEAD {
         response(StatusCode::OK, Body::empty())
+    } else if pack::wanted(headers, &client(), content.len())
+        && let Some(packed) = packed(name)
+    {
+        let mut response = response(StatusCode::OK, Body::from(packed));
+        let set = response.headers_mut();
+        set.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        response
     } else {
         response(StatusCode::OK, Body::from(*content))
     };
     let set = response.headers_mut();
     set.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind(name)));
+    set.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     if let Ok(tag) = HeaderValue::from_str(tag) {
         set.insert(header::ETAG, tag);
     }
@@ -147,7 +162,22 @@ fn kind(name: &str) -> &'static str {
     }
 }
 
-/// What tells one content of a file from another.
+/// A file as gzip. All of them are packed once, when the first is asked for.
+fn packed(name: &str) -> Option<&'static [u8]> {
+    static PACKED: OnceLock<Vec<(&'static str, Option<Vec<u8>>)>> = OnceLock::new();
+    let all = PACKED.get_or_init(|| {
+        FILES
+            .iter()
+            .map(|(name, content)| (*name, pack::gzip(content)))
+            .collect()
+    });
+    all.iter()
+        .find(|(known, _)| *known == name)
+        .and_then(|(_, packed)| packed.as_deref())
+}
+
+/// What tells one content of a file from another. It is weak: the same whether the file is packed or not, here or by a
+/// proxy.
 fn tag(name: &str) -> &'static str {
     static TAGS: OnceLock<Vec<(&'static str, String)>> = OnceLock::new();
     let tags = TAGS.get_or_init(|| {
@@ -156,7 +186,7 @@ fn tag(name: &str) -> &'static str {
             .map(|(name, content)| {
                 let digest = Sha256::digest(content);
                 let short = u64::from_be_bytes(std::array::from_fn(|at| digest[at]));
-                (*name, format!("\"{short:016x}\""))
+                (*name, format!("W/\"{short:016x}\""))
             })
             .collect()
     });
@@ -167,10 +197,16 @@ fn tag(name: &str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
     use super::*;
 
     fn get(path: &str) -> Option<Response> {
-        answer(&Method::GET, path, &HeaderMap::new())
+        get_with(path, &HeaderMap::new(), "127.0.0.1")
+    }
+
+    fn get_with(path: &str, headers: &HeaderMap, client: &str) -> Option<Response> {
+        answer(&Method::GET, path, headers, || client.to_owned())
     }
 
     #[test]
@@ -193,7 +229,8 @@ mod tests {
             get("/page/../page.rs").unwrap().status(),
             StatusCode::NOT_FOUND
         );
-        assert!(answer(&Method::POST, "/", &HeaderMap::new()).is_none());
+        let posted = answer(&Method::POST, "/", &HeaderMap::new(), String::new);
+        assert!(posted.is_none());
     }
 
     #[test]
@@ -201,10 +238,40 @@ mod tests {
         let first = get("/page/main.js").unwrap();
         let mut headers = HeaderMap::new();
         headers.insert(header::IF_NONE_MATCH, first.headers()[header::ETAG].clone());
-        let again = answer(&Method::GET, "/page/main.js", &headers).unwrap();
+        let again = get_with("/page/main.js", &headers, "10.0.0.1").unwrap();
         assert_eq!(again.status(), StatusCode::NOT_MODIFIED);
-        let other = answer(&Method::GET, "/page/dom.js", &headers).unwrap();
+        let other = get_with("/page/dom.js", &headers, "10.0.0.1").unwrap();
         assert_eq!(other.status(), StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn files_go_over_a_network_packed() {
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            header::ACCEPT_ENCODING,
+            HeaderValue::from_static("gzip, br"),
+        );
+        for (name, content) in FILES {
+            let path = format!("{FOLDER}{name}");
+            for (client, far) in [("127.0.0.1", false), ("10.0.0.1", true)] {
+                let response = get_with(&path, &headers, client).unwrap();
+                let is_packed = response.headers().contains_key(header::CONTENT_ENCODING);
+                assert_eq!(is_packed, far && content.len() > 500, "{name} to {client}");
+                assert_eq!(response.headers()[header::VARY], "Accept-Encoding");
+                let sent = axum::body::to_bytes(response.into_body(), usize::MAX).await;
+                let sent = sent.unwrap();
+                let mut shown = Vec::new();
+                if is_packed {
+                    assert!(sent.len() < content.len(), "{name}");
+                    flate2::read::GzDecoder::new(&*sent)
+                        .read_to_end(&mut shown)
+                        .unwrap();
+                } else {
+                    shown.extend_from_slice(&sent);
+                }
+                assert_eq!(shown, *content, "{name} to {client}");
+            }
+        }
     }
 
     /// Everything that the files name must be in the program, and everything in the folder must be named.

@@ -101,7 +101,7 @@ impl Figure {
 
 /// The benches of the executor need no cluster; they bring their package index along.
 const EXECUTOR: &str = "executor";
-/// Those of the server need nothing but the program.
+/// Those of the server need nothing but the program and a browser.
 const SERVER: &str = "server";
 /// Those that set the incumbent beside the controller, on any server.
 const INCUMBENT: &str = "incumbent";
@@ -168,15 +168,20 @@ pub fn main(arguments: &Arguments) -> Result<()> {
         check_given(server)?;
     }
     let kubeconfig = arguments.which.foreign()?;
-    cluster::install_missing(kubeconfig.as_deref())?;
+    let is_of = |part: &str| only.is_some_and(|only| only.starts_with(part));
+    if is_of(SERVER) {
+        cluster::install_for_page(kubeconfig.as_deref())?;
+    } else {
+        cluster::install_missing(kubeconfig.as_deref())?;
+    }
     let filter = format!("bench::{}", only.unwrap_or_default());
     let mut command = test::it();
     command.args([filter.as_str(), "--nocapture", "--test-threads=1"]);
     let index;
-    if only.is_some_and(|only| only.starts_with(EXECUTOR)) {
+    if is_of(EXECUTOR) {
         index = Index::start()?;
         command = with_executor(&index, command)?;
-    } else if only.is_some_and(|only| only.starts_with(SERVER)) {
+    } else if is_of(SERVER) {
         command = with_program(command)?;
     } else {
         command = test::with(&test::prepare(kubeconfig.as_deref())?, command);

@@ -18,6 +18,12 @@ use super::{Answer, Doc, Refusal};
 pub(super) const PAGE_BYTES: usize = 16 << 20;
 /// Lines of one and the same moment that a page holds at most beyond its size.
 const AT_ONCE: usize = 100_000;
+/// Up to so many blocks are sorted with their contents.
+const FEW: i64 = 4;
+/// [`Way::On`] where only few blocks are left, as for whoever follows a log: found from the end of the log. The index
+/// in order would be searched through from its beginning.
+const LAST_BLOCKS: &str = "SELECT id, first, data FROM log_blocks INDEXED BY log_blocks_by_end
+    WHERE log = ?1 AND last > ?2 ORDER BY first, last, id";
 
 /// Which way a log is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,6 +165,16 @@ fn fitting(lines: &[Line], bytes: usize) -> usize {
         .count()
 }
 
+/// Whether a log has no more than a few blocks with lines after a moment.
+fn few_follow(db: &Connection, log: i64, start: i64) -> Result<bool, Refusal> {
+    let sql = "SELECT count(*) FROM (SELECT 1 FROM log_blocks INDEXED BY log_blocks_by_end
+               WHERE log = ?1 AND last > ?2 LIMIT ?3)";
+    let found: i64 = db
+        .prepare_cached(sql)?
+        .query_row([log, start, FEW + 1], |row| row.get(0))?;
+    Ok(found <= FEW)
+}
+
 /// The nearest lines strictly beyond `start`, as many as the page holds, with all of the last one's moment.
 pub(super) fn page(
     db: &Connection,
@@ -179,7 +195,11 @@ pub(super) fn page(
         Way::Back => at < edge,
         Way::On => at > edge,
     };
-    let mut statement = db.prepare_cached(way.blocks())?;
+    let blocks = match way {
+        Way::On if few_follow(db, log, start)? => LAST_BLOCKS,
+        way => way.blocks(),
+    };
+    let mut statement = db.prepare_cached(blocks)?;
     let mut rows = statement.query([log, start])?;
     while let Some(row) = rows.next()? {
         let (id, nearest): (i64, i64) = (row.get(0)?, row.get(1)?);
@@ -220,6 +240,7 @@ pub(super) fn page(
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use rusqlite::StatementStatus;
 
     use super::super::log::Appended;
     use super::*;
@@ -360,5 +381,26 @@ mod tests {
                 "{steps:?}"
             );
         }
+    }
+
+    #[test]
+    fn who_follows_a_log_is_not_made_to_wait_for_all_that_is_known() {
+        let batches: Vec<Batch> = (0..2000).map(|at| vec![(at, 5)]).collect();
+        let db = log(&batches);
+        for start in [1000, 1990, 1997] {
+            let next = page(&db, "t", Size::of_lines(3), Way::On, Some(start)).unwrap();
+            let moments: Vec<i64> = next.lines.iter().map(|line| line.at).collect();
+            let all: Vec<i64> = (start + 1..2000).take(3).collect();
+            assert_eq!(moments, all);
+        }
+        let steps = |sql: &str| {
+            let statement = db.prepare_cached(sql).unwrap();
+            statement.get_status(StatementStatus::VmStep)
+        };
+        let before = steps(Way::On.blocks());
+        assert!(before > 1000, "in the middle the index in order is used");
+        page(&db, "t", Size::of_lines(3), Way::On, Some(1997)).unwrap();
+        assert_eq!(steps(Way::On.blocks()), before);
+        assert!((1..1000).contains(&steps(LAST_BLOCKS)));
     }
 }

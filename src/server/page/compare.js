@@ -6,7 +6,7 @@ import { colour } from './axes.js';
 import { h, keyed, replace } from './dom.js';
 import { number } from './format.js';
 import { to } from './route.js';
-import { empty, failed, poll, state } from './ui.js';
+import { empty, failed, minute, poll, state } from './ui.js';
 
 const FRESH = 6000;
 const MOST = 12;
@@ -28,6 +28,7 @@ export function compareView(container, query, signal) {
     return;
   }
 
+  let read;
   const refresh = poll(async () => {
     try {
       await load();
@@ -39,13 +40,13 @@ export function compareView(container, query, signal) {
   }, FRESH, signal);
 
   async function load() {
-    const [{ tasks }, { metrics }] = await Promise.all([
-      call('tasks.get_all_ex', { id: ids, search_hidden: true, only_fields: ['id', 'name', 'status', 'status_message', 'hyperparams', 'started', 'created', 'last_metrics'] }, { signal }),
-      call('events.multi_task_scalar_metrics_iter_histogram', { tasks: ids, key: axisKey(), samples: 500 }, { signal }),
-    ]);
+    const { tasks } = await call('tasks.get_all_ex', { id: ids, search_hidden: true, only_fields: ['id', 'name', 'status', 'status_message', 'hyperparams', 'started', 'created', 'last_update', 'last_metrics'] }, { signal });
     tasks.sort((a, b) => ids.indexOf(a.id) - ids.indexOf(b.id));
     drawHeads(tasks);
     drawParameters(tasks);
+    const mark = JSON.stringify([chartSettings().axis, minute(), tasks.map(({ id, name, last_update: updated }) => [id, name, updated])]);
+    if (mark === read) return;
+    const { metrics } = await call('events.multi_task_scalar_metrics_iter_histogram', { tasks: ids, key: axisKey(), samples: 500 }, { signal });
     const found = Object.entries(metrics).flatMap(([metric, variants]) => Object.keys(variants).map((variant) => ({ metric, variant })))
       .sort((a, b) => Number(a.metric.startsWith(':')) - Number(b.metric.startsWith(':')));
     keyed(charts, found.slice(0, 200), ({ metric, variant }) => `${metric}\n${variant}`, ({ metric, variant }) => chartCard(`${metric} / ${variant}`, { signal }), (card, { metric, variant }) => {
@@ -55,6 +56,7 @@ export function compareView(container, query, signal) {
       });
       apply(card);
     });
+    read = mark;
   }
 
   function drawHeads(tasks) {

@@ -82,13 +82,14 @@ export function logTab(panel, shown, signal, query) {
   /** Waits for what is being loaded, then does something: the window changes by one thing at a time. */
   const inTurn = (act) => (loading = loading.then(act, act));
 
-  const toEnd = () => inTurn(async () => {
+  async function showEnd() {
     const events = await fetchPage(true);
     atEnd = true;
     atStart = events.ends;
     show(events.length ? [makePage(events)] : []);
     lines.scrollTop = lines.scrollHeight;
-  });
+  }
+  const toEnd = () => inTurn(showEnd);
 
   const toStart = () => inTurn(async () => {
     const events = await fetchPage(false);
@@ -132,8 +133,12 @@ export function logTab(panel, shown, signal, query) {
     // Lines of the last moment may still be arriving: it is read again, and what is shown of it is skipped.
     const last = pages.at(-1);
     const known = last.events.filter(({ timestamp }) => timestamp === last.last).length;
-    const events = await fetchPage(false, last.last - 1);
-    const fresh = events.slice(Math.min(known, events.length));
+    let events = await fetchPage(false, last.last - 1);
+    let fresh = events.slice(Math.min(known, events.length));
+    // A moment that alone fills a page hides what came after it.
+    if (!fresh.length && !events.ends) fresh = events = await fetchPage(false, last.last);
+    // Who follows is not led through all that came while the page was not looking.
+    if (following && fresh.length && !events.ends) return showEnd();
     atEnd = events.ends;
     if (!fresh.length) return;
     append(fresh);

@@ -74,8 +74,11 @@ export function plotsTab(panel, shown, signal) {
     return card;
   }
 
-  poll(async () => {
+  let read;
+  const refresh = poll(async () => {
     try {
+      const mark = shown.mark('plot');
+      if (mark === read) return;
       // Large plots come in several answers.
       const all = [];
       let answer;
@@ -85,11 +88,13 @@ export function plotsTab(panel, shown, signal) {
       } while (answer.plots.length && all.length < Math.min(answer.total, MOST));
       plots = all.sort((a, b) => key(a).localeCompare(key(b)));
       draw();
+      read = mark;
     } catch (error) {
       if (!signal.aborted && error.code > 0 && error.code !== 401) replace(note, failed('The plots could not be read', error));
       throw error;
     }
   }, FRESH, signal);
+  shown.addEventListener('change', refresh, { signal });
 }
 
 /** The figure as it was reported, to read or to copy. */

@@ -103,11 +103,12 @@ function makeQueue(detail, signal, refresh) {
     nothing.hidden = one.entries.length > 0;
     hint.hidden = one.entries.length < 2;
     more.hidden = one.count <= one.entries.length;
+    const places = new Map(one.entries.map((entry, index) => [entry, index + 1]));
     keyed(body, one.entries, (entry) => entry.task.id, make, (row, entry) => {
-      setText(row.place, one.entries.indexOf(entry) + 1);
+      setText(row.place, places.get(entry));
       setText(row.link, entry.task.name || entry.task.id);
       setWhen(row.added, entry.added);
-      setAttribute(row.handle, 'aria-label', `Move ${entry.task.name}, place ${one.entries.indexOf(entry) + 1} of ${one.count}`);
+      setAttribute(row.handle, 'aria-label', `Move ${entry.task.name}, place ${places.get(entry)} of ${one.count}`);
     });
   }
 

@@ -3,7 +3,6 @@
 import { call } from './api.js';
 import { lineChart } from './chart.js';
 import { button, h, icon, keyed, replace, setText } from './dom.js';
-import { many } from './format.js';
 import { bind } from './keys.js';
 import { note } from './route.js';
 import { choice, empty, failed, poll, settled, tick } from './ui.js';
@@ -129,9 +128,10 @@ export function scalarsTab(panel, shown, signal, query) {
   }
 
   async function loadCurves() {
-    const cards = [...near];
-    if (!cards.length) return;
     const key = axisKey();
+    const mark = `${key} ${shown.mark()}`;
+    const cards = [...near].filter((card) => card.mark !== mark);
+    if (!cards.length) return;
     const answer = await call('events.scalar_metrics_iter_histogram', {
       task: id, key, samples: POINTS, metrics: cards.map(({ metric }) => ({ metric })),
     }, { signal });
@@ -140,6 +140,7 @@ export function scalarsTab(panel, shown, signal, query) {
     for (const card of cards) {
       card.curves = Object.entries(answer[card.metric] ?? {}).map(([name, values], index) => ({ name, index, ...values }));
       card.start = start;
+      card.mark = mark;
       apply(card);
     }
   }
@@ -153,16 +154,21 @@ export function scalarsTab(panel, shown, signal, query) {
   search.addEventListener('input', settled(() => { note({ search: search.value }); drawCards(); }));
   panel.append(chartBar(search, (otherAxis) => {
     if (otherAxis) {
-      for (const card of all()) card.curves = undefined;
+      for (const card of all()) card.curves = card.mark = undefined;
       refresh();
     } else for (const card of all()) apply(card);
   }), note_, charts, machineHead, machine);
   machineHead.hidden = true;
 
   let turn = 0;
+  let named;
   const refresh = poll(async () => {
     try {
-      if (turn % 3 === 0 || !metrics.length) await loadNames();
+      const mark = shown.mark();
+      if (mark !== named && (turn % 3 === 0 || !metrics.length)) {
+        await loadNames();
+        named = mark;
+      }
       turn += 1;
       await loadCurves();
     } catch (error) {
@@ -170,6 +176,6 @@ export function scalarsTab(panel, shown, signal, query) {
       throw error;
     }
   }, FRESH, signal);
-  shown.addEventListener('change', () => panel.setAttribute('data-metrics', many(metrics.length, 'metric')), { signal });
+  shown.addEventListener('change', refresh, { signal });
   bind('/', 'Filter metrics', () => search.focus());
 }

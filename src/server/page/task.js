@@ -6,7 +6,7 @@ import { button, h, icon, replace, setAttribute, setText } from './dom.js';
 import { duration, number, ran } from './format.js';
 import { bind } from './keys.js';
 import { go, to } from './route.js';
-import { ask, copyable, failed, field, poll, setState, state, tabs, when } from './ui.js';
+import { ask, copyable, failed, field, minute, poll, setState, state, tabs, when } from './ui.js';
 import { openMenu } from './tasks.js';
 import { overviewTab } from './overview.js';
 import { logTab } from './log.js';
@@ -29,8 +29,13 @@ const TABS = [
   { id: 'execution', text: 'Execution', draw: executionTab },
 ];
 
-/** The task shown last, so that a change of tab draws its head at once. */
+/** The task shown last, so that a change of tab draws its head at once, and its stamp when it was read. */
 let known;
+let stamped;
+
+/** What tells whether a task has changed, the names of others in its document aside. */
+const STAMP = ['status', 'status_message', 'last_update', 'last_change'];
+const stamp = (task) => JSON.stringify([...STAMP.map((member) => task[member]), minute()]);
 
 /**
  * What the tabs share: the task's document, a way to hear of its changes, and a way to have it read again.
@@ -44,12 +49,21 @@ class Shown extends EventTarget {
     this.task = task;
     this.dispatchEvent(new Event('change'));
   }
+  /**
+   * Becomes another one when there may be more to show: with each report and change of the task or, where a `kind` is
+   * named, each report of that kind; and every minute, since reports can be deleted without a trace.
+   */
+  mark(kind) {
+    const { status, started, last_update: updated, metric_stats: stats } = this.task;
+    const reported = Object.values(stats ?? {}).map((one) => one.event_stats_by_type?.[kind]?.last_update).filter(Boolean);
+    return JSON.stringify([status, started, kind ? reported : updated, minute()]);
+  }
 }
 
 export async function taskView(container, id, tab, query, signal) {
   document.title = 'Task · trainyard';
-  const read = async () => {
-    const { tasks } = await call('tasks.get_all_ex', { id: [id], search_hidden: true }, { signal });
+  const read = async (fields) => {
+    const { tasks } = await call('tasks.get_all_ex', { id: [id], search_hidden: true, only_fields: fields }, { signal });
     if (!tasks[0]) throw Object.assign(new Error('it is not there, or no longer'), { code: 404 });
     return tasks[0];
   };
@@ -57,6 +71,7 @@ export async function taskView(container, id, tab, query, signal) {
     container.append(h('p', { class: 'loading' }, 'Loading…'));
     try {
       known = await read();
+      stamped = stamp(known);
     } catch (error) {
       if (!signal.aborted) replace(container, failed(`Task ${id} cannot be shown`, error), h('p', {}, h('a', { href: to(['tasks']) }, 'All tasks')));
       return;
@@ -73,7 +88,10 @@ export async function taskView(container, id, tab, query, signal) {
   shown.refresh = () => refresh();
   const refresh = poll(async () => {
     try {
+      // The document may be large: it is read again only where it has changed.
+      if (stamp(await read(STAMP)) === stamped) return;
       known = await read();
+      stamped = stamp(known);
       shown.take(known);
     } catch (error) {
       if (error.code === 404) {

@@ -172,6 +172,11 @@ export function poll(act, period, signal) {
   return turn;
 }
 
+/** Changes every minute: for what can become another without a trace in what is looked at. */
+export function minute() {
+  return Math.floor(Date.now() / 60_000);
+}
+
 /** `act`, but only once the calls have stopped for `wait` ms. */
 export function settled(act, wait = 200) {
   let timer;

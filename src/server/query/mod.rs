@@ -4,6 +4,8 @@
 
 mod compare;
 mod terms;
+#[cfg(test)]
+mod tests;
 
 use std::cmp::Ordering;
 use std::fmt::Write as _;
@@ -210,6 +212,7 @@ impl<'a> Query<'a> {
     /// As `run`; `complete` adds to each document what is stored elsewhere, before it is ordered.
     ///
     /// Documents are read one by one and only those of the page are kept: a list of ten thousand tasks stays cheap.
+    /// Where an index has the order, what lies behind the page is not looked at.
     pub(crate) fn run_with(
         &self,
         db: &Connection,
@@ -220,20 +223,17 @@ impl<'a> Query<'a> {
     ) -> Result<Vec<Doc>, Refusal> {
         let order = self.order_in_sql(table);
         let (sql, values, rest) = self.statement(table, hidden, columns, order.as_deref());
-        let ids = {
-            let mut statement = db.prepare_cached(&sql)?;
-            let values: Vec<&dyn ToSql> = values.iter().map(|value| value as &dyn ToSql).collect();
-            let rows = statement.query_map(values.as_slice(), |row| row.get(0))?;
-            rows.collect::<Result<Vec<String>, _>>()?
-        };
+        let mut statement = db.prepare_cached(&sql)?;
+        let values: Vec<&dyn ToSql> = values.iter().map(|value| value as &dyn ToSql).collect();
+        let mut rows = statement.query(values.as_slice())?;
         let read = |id: &str| self.one_of(db, table, id, &rest);
         if order.is_some() {
             let mut found = Vec::new();
             let mut skip = self.skip;
-            for id in ids {
-                if found.len() == self.take {
-                    break;
-                }
+            while found.len() < self.take
+                && let Some(row) = rows.next()?
+            {
+                let id: String = row.get(0)?;
                 let Some(mut doc) = read(&id)? else { continue };
                 if skip > 0 {
                     skip -= 1;
@@ -245,7 +245,8 @@ impl<'a> Query<'a> {
             return Ok(found);
         }
         let mut keys = Vec::new();
-        for id in ids {
+        while let Some(row) = rows.next()? {
+            let id: String = row.get(0)?;
             let Some(mut doc) = read(&id)? else { continue };
             complete(&mut doc)?;
             let paths = self.order_by.iter().map(|(path, _)| *path);

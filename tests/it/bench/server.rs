@@ -3,6 +3,7 @@
 //! The load comes from plain threads with one connection each, so that the measuring costs little beside the server.
 
 mod load;
+mod page;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -304,11 +305,8 @@ fn looking_at_full_queues() {
     }
 }
 
-#[test]
-fn reading_a_large_task() {
-    let data = tempfile::tempdir().expect("a folder");
-    let server = start(data.path());
-    let mut line = Line::open(&server);
+/// A task with 1 million lines and 100,000 points, and how many points a second were taken in.
+fn large_task(line: &mut Line) -> (String, f64) {
     let task = line.task("large");
     for batch in 0..1000 {
         line.batch(&lines(&task, 1000, batch * 1000));
@@ -326,7 +324,15 @@ fn reading_a_large_task() {
             .collect();
         line.batch(&points.join("\n"));
     }
-    let points = 100_000.0 / begun.elapsed().as_secs_f64();
+    (task, 100_000.0 / begun.elapsed().as_secs_f64())
+}
+
+#[test]
+fn reading_a_large_task() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start(data.path());
+    let mut line = Line::open(&server);
+    let (task, points) = large_task(&mut line);
     at_least(
         "server: events.add_batch of 1,000 scalars, one caller",
         "points/s",

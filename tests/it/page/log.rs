@@ -74,6 +74,46 @@ fn following_ends_by_scrolling_up_and_begins_again() {
 }
 
 #[test]
+fn who_follows_is_at_the_newest_line_however_many_have_come() {
+    let page = Page::open();
+    let id = page.task_in("talks fast", "in_progress");
+    page.events(&lines(&id, 0, 400));
+    page.at(&format!("tasks/{id}/log"));
+    page.read("line 399 of many");
+    page.events(&lines(&id, 400, 20_000));
+    page.read("line 20399 of many");
+    let held = page.texts(".line").len();
+    assert!(
+        held <= 1000,
+        "all lines on the way were read, {held} are held"
+    );
+    page.wait(
+        "the end in view",
+        "const log = document.querySelector('.log'); return log.scrollHeight - log.scrollTop - log.clientHeight < 5",
+        &[],
+    );
+    page.no_errors();
+}
+
+#[test]
+fn what_comes_after_a_moment_that_fills_a_page_is_shown() {
+    let page = Page::open();
+    let id = page.task_in("talks at once", "in_progress");
+    let mut all = lines(&id, 0, 700);
+    let moment = all[0]["timestamp"].clone();
+    for line in &mut all {
+        line["timestamp"] = moment.clone();
+    }
+    page.events(&all);
+    page.at(&format!("tasks/{id}/log"));
+    page.read("line 699 of many");
+    page.events(&lines(&id, 700, 3));
+    page.read("line 702 of many");
+    assert_eq!(page.texts(".line").len(), 703);
+    page.no_errors();
+}
+
+#[test]
 fn a_long_log_is_read_by_pages_and_never_held_whole() {
     let page = Page::open();
     let id = page.task_in("long", "completed");

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::pool::Lent;
-use crate::server_world::{Client, InProcess, keys, multipart};
+use crate::server_world::{Client, InProcess, multipart};
 
 /// How long anything may take to appear.
 pub const PATIENCE: Duration = Duration::from_secs(40);
@@ -33,46 +33,19 @@ const OPTION: &str = "
         && [one.getAttribute('aria-label'), one.name].includes(arguments[0]));
     return lists.flatMap((one) => [...one.options]).find((one) => one.text === arguments[1]) ?? null;";
 
-pub struct Page {
+/// A browser in front of a server, as a rule one of this process.
+pub struct Page<S = InProcess> {
     pub browser: Lent,
-    pub server: InProcess,
+    pub server: S,
     pub client: Client,
 }
 
 impl Page {
     /// A browser in front of the form for signing in.
     pub fn closed() -> Self {
-        Self::closed_on(InProcess::start())
-    }
-
-    fn closed_on(server: InProcess) -> Self {
+        let server = InProcess::start();
         let client = server.client();
-        let page = Self {
-            browser: Lent::new(&server.url),
-            server,
-            client,
-        };
-        page.load(&page.server.url);
-        page
-    }
-
-    /// Opens an address; again if the browser gave its files up because the machine's network changed meanwhile.
-    pub fn load(&self, url: &str) {
-        let begun = Instant::now();
-        while begun.elapsed() < PATIENCE * 2 {
-            self.browser.go(url);
-            let until = Instant::now() + PATIENCE / 3;
-            while Instant::now() < until {
-                if self.js("return document.querySelector('form.signin, .view') !== null") == true {
-                    return;
-                }
-                std::thread::sleep(Duration::from_millis(50));
-            }
-        }
-        panic!(
-            "{url} does not show the page; its console: {:?}",
-            self.browser.console()
-        );
+        Self::in_front_of(server, client)
     }
 
     /// Signed in, the list of tasks in view.
@@ -82,17 +55,8 @@ impl Page {
 
     /// The same on a server with options of its own.
     pub fn open_on(server: InProcess) -> Self {
-        let page = Self::closed_on(server);
-        let (key, secret) = keys(page.server.data.path());
-        page.sign_in(&key, &secret);
-        page.see(".filters");
-        page
-    }
-
-    pub fn sign_in(&self, key: &str, secret: &str) {
-        self.fill("[name=key]", key);
-        self.fill("[name=secret]", secret);
-        self.press_button("Sign in");
+        let client = server.client();
+        Self::signed_in(server, client)
     }
 
     // ---- the API ----
@@ -172,6 +136,52 @@ impl Page {
             .block_on(async { request.send().await.unwrap().status() });
         assert_eq!(status, 200);
         format!("{}/files/{path}", self.server.url)
+    }
+}
+
+impl<S> Page<S> {
+    fn in_front_of(server: S, client: Client) -> Self {
+        let page = Self {
+            browser: Lent::new(&client.url),
+            server,
+            client,
+        };
+        page.load(&page.client.url);
+        page
+    }
+
+    /// Signed in with the client's keys on the server that it calls, the list of tasks in view.
+    pub fn signed_in(server: S, client: Client) -> Self {
+        let page = Self::in_front_of(server, client);
+        let (key, secret) = page.client.keys.clone().unwrap();
+        page.sign_in(&key, &secret);
+        page.see(".filters");
+        page
+    }
+
+    /// Opens an address; again if the browser gave its files up because the machine's network changed meanwhile.
+    pub fn load(&self, url: &str) {
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE * 2 {
+            self.browser.go(url);
+            let until = Instant::now() + PATIENCE / 3;
+            while Instant::now() < until {
+                if self.js("return document.querySelector('form.signin, .view') !== null") == true {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+        panic!(
+            "{url} does not show the page; its console: {:?}",
+            self.browser.console()
+        );
+    }
+
+    pub fn sign_in(&self, key: &str, secret: &str) {
+        self.fill("[name=key]", key);
+        self.fill("[name=secret]", secret);
+        self.press_button("Sign in");
     }
 
     // ---- looking ----

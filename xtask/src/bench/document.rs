@@ -90,7 +90,8 @@ fn head(part: &str) -> String {
         ),
         SERVER => (
             "The server",
-            "on one machine: server and clients side by side, data on its disk.",
+            "on one machine: server and clients side by side, data on its disk;\n\
+             the page in headless Chromium.",
         ),
         _ => (
             "Beside the incumbent",

@@ -41,7 +41,9 @@ use clap::Subcommand;
 pub use self::daemon::Daemon;
 use self::images::Image;
 use self::layout::{GPUS, NODE, State};
-pub use self::packages::{install_for_programs, install_for_tests, install_missing};
+pub use self::packages::{
+    install_for_page, install_for_programs, install_for_tests, install_missing,
+};
 use crate::{demo, index, sh};
 
 /// `cargo xtask cluster`

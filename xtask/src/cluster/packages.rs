@@ -57,12 +57,15 @@ const CLUSTER: &[Package] = &[
     ("util-linux", Proof::Program("setsid")),
 ];
 
-/// What tests need on top: a browser for the server's page, what drives it, an ssh server with repositories and its
-/// client, a Prometheus for the alerts, and what a client of 2020 is compiled with, since parts of it are published as
-/// source alone.
-const TESTS: &[Package] = &[
+/// A browser for the server's page, and what drives it.
+const BROWSER: &[Package] = &[
     ("chromium", Proof::Program("chromium")),
     ("chromium-driver", Proof::Program("chromedriver")),
+];
+
+/// What tests need on top: an ssh server with repositories and its client, a Prometheus for the alerts, and what a
+/// client of 2020 is compiled with, since parts of it are published as source alone.
+const TESTS: &[Package] = &[
     ("openssh-server", Proof::File("/usr/sbin/sshd")),
     ("openssh-client", Proof::Program("ssh-keygen")),
     ("prometheus", Proof::Program("promtool")),
@@ -106,7 +109,12 @@ pub fn install_missing(kubeconfig: Option<&Path>) -> Result<()> {
 
 /// The same, with what tests need.
 pub fn install_for_tests(kubeconfig: Option<&Path>) -> Result<()> {
-    install_with(kubeconfig, TESTS)
+    install_with(kubeconfig, &[BROWSER, TESTS])
+}
+
+/// The same, with what opens the server's page.
+pub fn install_for_page(kubeconfig: Option<&Path>) -> Result<()> {
+    install_with(kubeconfig, &[BROWSER])
 }
 
 /// What the programs of `dist/` need, for whom packs them by other means.
@@ -114,13 +122,14 @@ pub fn install_for_programs() -> Result<()> {
     install(&missing(&[PROGRAMS]))
 }
 
-fn install_with(kubeconfig: Option<&Path>, more: &[Package]) -> Result<()> {
+fn install_with(kubeconfig: Option<&Path>, more: &[&[Package]]) -> Result<()> {
+    let missing = |lists: &[&[Package]]| missing(&[lists, more].concat());
     if kubeconfig.is_none() {
-        let missing = missing(&[PROGRAMS, PACKAGES, IMAGES, CLUSTER, more]);
+        let missing = missing(&[PROGRAMS, PACKAGES, IMAGES, CLUSTER]);
         return both(install(&missing), go().map(drop));
     }
     if external::task_image().is_some() {
-        return install(&missing(&[PROGRAMS, PACKAGES, more]));
+        return install(&missing(&[PROGRAMS, PACKAGES]));
     }
     if !is_root() {
         bail!(
@@ -129,7 +138,7 @@ fn install_with(kubeconfig: Option<&Path>, more: &[Package]) -> Result<()> {
             external::TASK_IMAGE
         );
     }
-    install(&missing(&[PROGRAMS, PACKAGES, IMAGES, more]))
+    install(&missing(&[PROGRAMS, PACKAGES, IMAGES]))
 }
 
 /// What apt-get brings and what it does not are told at once.
