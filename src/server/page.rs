@@ -162,9 +162,12 @@ fn kind(name: &str) -> &'static str {
     }
 }
 
+/// A file's path, and its bytes by gzip where that makes it smaller.
+type Packed = (&'static str, Option<Vec<u8>>);
+
 /// A file as gzip. All of them are packed once, when the first is asked for.
 fn packed(name: &str) -> Option<&'static [u8]> {
-    static PACKED: OnceLock<Vec<(&'static str, Option<Vec<u8>>)>> = OnceLock::new();
+    static PACKED: OnceLock<Vec<Packed>> = OnceLock::new();
     let all = PACKED.get_or_init(|| {
         FILES
             .iter()
