@@ -77,6 +77,7 @@ impl Adoption {
     ) -> Result<(), api::Error> {
         let read_at = Timestamp::now();
         let found = client.task_facts(std::slice::from_ref(&ward.task)).await?;
+        fault::point!("adopt/task-read");
         if !found.unreadable.is_empty() {
             return Ok(());
         }

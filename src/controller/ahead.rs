@@ -152,6 +152,7 @@ async fn step(scene: &Scene<'_>, memory: &mut Memory, waiting: Waiting<'_>) -> R
         .map(|(_, entry)| entry.task.clone())
         .collect();
     let bodies = scene.client.task_bodies(&ids, true).await?.tasks;
+    fault::point!("ahead/tasks-read");
     for (queue, entry) in waiting {
         let body = bodies.iter().find(|body| body.task.id == entry.task);
         let body = body.filter(|body| body.facts.status == Status::Queued);
@@ -182,6 +183,7 @@ fn is_under_way(job: &JobRow, now: Timestamp) -> bool {
 async fn jobs(scene: &Scene<'_>) -> Result<Vec<JobRow>, cluster::Error> {
     let jobs: Api<JobObject> = Api::namespaced(scene.context.kube.clone(), &namespace(scene));
     let found = call(jobs.list(&ours(scene))).await?.items;
+    fault::point!("ahead/jobs-listed");
     let found = found.into_iter().map(JobRow::of);
     Ok(found
         .filter(|job| observe::is_ours(scene.identity, job))
@@ -216,6 +218,7 @@ async fn learn(
     }
     let pods: Api<Pod> = Api::namespaced(scene.context.kube.clone(), &namespace(scene));
     let pods = call(pods.list(&ours(scene))).await?.items;
+    fault::point!("ahead/pods-listed");
     for job in new {
         known.insert(job.name.clone());
         if job.is_complete() {

@@ -9,6 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 
 use super::cluster::{self, find};
+use super::fault;
 use super::observe::Identity;
 use super::status::Trouble;
 use super::together::{self, Seat};
@@ -51,6 +52,7 @@ impl Connection {
             .api_version()
             .await
             .map_err(|error| Trouble::from(&error))?;
+        fault::point!("connect/version-read");
         if let Some((major, minor)) = version.filter(|version| *version < OLDEST_API) {
             let (needed_major, needed_minor) = OLDEST_API;
             return Err(Trouble::new(
@@ -148,18 +150,7 @@ pub(super) async fn connect(
         .servers
         .seat(whom, || client(&context.settings.worker))?;
     let client = client(&identity.worker.0)?;
-    let mut derived = Derived::of(address.api_url);
-    if address.files_url.is_none()
-        && let Some(files) = client
-            .files_below_api()
-            .await
-            .map_err(|error| Trouble::from(&error))?
-    {
-        derived = Derived {
-            web: address.api_url.trim_end_matches('/').to_owned(),
-            files,
-        };
-    }
+    let derived = derived(&client, &address).await?;
     let server = render::Server {
         api_url: address.api_url.to_owned(),
         web_url: Some(address.web_url.map_or(derived.web, str::to_owned)),
@@ -177,6 +168,22 @@ pub(super) async fn connect(
         version_checked: false,
     });
     Ok(())
+}
+
+/// Web and files addresses for where none are given; the server is asked whether it has files below its own address.
+async fn derived(client: &Client, address: &Address<'_>) -> Result<Derived, Trouble> {
+    if address.files_url.is_some() {
+        return Ok(Derived::of(address.api_url));
+    }
+    let found = client.files_below_api().await;
+    fault::point!("connect/files-read");
+    Ok(match found.map_err(|error| Trouble::from(&error))? {
+        Some(files) => Derived {
+            web: address.api_url.trim_end_matches('/').to_owned(),
+            files,
+        },
+        None => Derived::of(address.api_url),
+    })
 }
 
 /// The server as pods would reach it, as far as the binding says; nobody is asked.
@@ -258,6 +265,7 @@ async fn keys(
         .await
         .map_err(|error| trouble("SecretUnreadable", format!("Secret {name:?} in namespace {namespace:?} could not be read: {error}")))?
         .ok_or_else(|| trouble("SecretMissing", format!("there is no Secret {name:?} in namespace {namespace:?}; create it with the keys {ACCESS_KEY_KEY} and {SECRET_KEY_KEY}")))?;
+    fault::point!("connect/secret-read");
     let value = |key: &str| {
         let bytes = secret.data.as_ref().and_then(|data| data.get(key));
         let text = bytes
@@ -298,6 +306,7 @@ pub(super) async fn file(
                 .await
                 .map_err(unreadable)?
                 .ok_or_else(|| missing("ConfigMap"))?;
+            fault::point!("file/map-read");
             let text = map
                 .data
                 .as_ref()
@@ -312,6 +321,7 @@ pub(super) async fn file(
                 .await
                 .map_err(unreadable)?
                 .ok_or_else(|| missing("Secret"))?;
+            fault::point!("file/secret-read");
             let bytes = secret
                 .data
                 .as_ref()

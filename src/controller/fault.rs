@@ -1,9 +1,12 @@
 //! Fault points: places behind a call at which a test lets the process die. Builds for release have none.
 //!
 //! ```text
-//! call ──▶ done on the other side ──▶ point!("park/parked") ──▶ what would have followed
-//!                                          └─ asked for? the process ends here, as by SIGKILL
+//! call ──▶ done, or answered, on the other side ──▶ point!("park/parked") ──▶ what would have followed
+//!                                                        └─ asked for? the process ends here, as by SIGKILL
 //! ```
+//!
+//! Each call to Kubernetes, to the ClearML server and to an image registry has one, but for watches, which have no single
+//! answer. What one call sends (a log-in before it, pages, the challenge of a registry) has one together.
 //!
 //! A test names a folder (`TRAINYARD_FAULTS`) and puts a file for each point into it, named as the point with a dot
 //! for the slash, that holds how many times the process has still to die there. The list of points is read from these

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use super::apply::{Fault, delete_observed};
 use super::cluster::{self, Once};
+use super::fault;
 use super::finalize;
 use super::row::JobRow;
 use super::scene::Scene;
@@ -143,6 +144,7 @@ async fn of_ended_tasks(client: &Client, mut jobs: Jobs) -> Result<Jobs, api::Er
     let tasks: HashSet<TaskId> = jobs.iter().map(|(task, _)| task.clone()).collect();
     let tasks: Vec<TaskId> = tasks.into_iter().collect();
     let found = client.task_facts(&tasks).await?;
+    fault::point!("history/tasks-read");
     let unreadable = found.unreadable.into_iter().map(|task| task.id);
     let going_on = found.tasks.into_iter().filter(|task| goes_on(task.status));
     let going_on: HashSet<TaskId> = going_on.map(|task| task.id).chain(unreadable).collect();

@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::cluster::{call, find};
+use super::fault;
 use super::scene::Scene;
 use crate::config::RegistrySettings;
 use crate::crd::ImageCheck;
@@ -221,9 +222,11 @@ impl Asker {
             Ok(question) => {
                 let platforms = question.platforms.as_deref();
                 let registry = &question.registry;
-                registry
+                let found = registry
                     .look(&question.reference, &question.keys, platforms)
-                    .await
+                    .await;
+                fault::point!("image/looked");
+                found
             }
             Err(finding) => finding,
         }
@@ -267,7 +270,9 @@ impl Asker {
 
     async fn secrets_of(&self, namespace: &str, account: &str) -> Vec<String> {
         let api: Api<ServiceAccount> = Api::namespaced(self.kube.clone(), namespace);
-        match find(api.get_opt(account)).await {
+        let found = find(api.get_opt(account)).await;
+        fault::point!("image/account-read");
+        match found {
             Ok(found) => found
                 .and_then(|account| account.image_pull_secrets)
                 .unwrap_or_default()
@@ -286,7 +291,9 @@ impl Asker {
         let mut ring = Keyring::default();
         for name in secrets.iter().take(MOST_SECRETS) {
             // The kubelet too goes on without a secret that is not there.
-            let data = match find(api.get_opt(name)).await {
+            let found = find(api.get_opt(name)).await;
+            fault::point!("image/secret-read");
+            let data = match found {
                 Ok(found) => found.and_then(|secret| secret.data).unwrap_or_default(),
                 Err(error) => {
                     tracing::debug!(namespace, secret = name, %error, "pull secret was not read");
@@ -316,7 +323,9 @@ impl Asker {
             return platforms.clone();
         }
         let api: Api<Node> = Api::all(self.kube.clone());
-        let platforms = match call(api.list(&ListParams::default().limit(MOST_NODES))).await {
+        let nodes = call(api.list(&ListParams::default().limit(MOST_NODES))).await;
+        fault::point!("image/nodes-listed");
+        let platforms = match nodes {
             Ok(nodes) => {
                 let mut platforms: Vec<Platform> = nodes
                     .items

@@ -157,7 +157,6 @@ impl Inquiry {
         for (uid, read) in answers {
             match read {
                 Ok(events) => {
-                    fault::point!("inquiry/events-read");
                     lore.events.insert(uid, events);
                 }
                 Err(error) => {
@@ -177,6 +176,7 @@ pub(super) async fn events_about(
         .fields(&format!("involvedObject.uid={uid}"))
         .limit(EVENTS);
     let events = call(api.list(&params)).await?;
+    fault::point!("inquiry/events-read");
     Ok(oldest_first(events.items))
 }
 

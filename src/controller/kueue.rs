@@ -136,7 +136,10 @@ impl Kueue {
     ) -> Result<Vec<String>, Waiting> {
         for version in VERSIONS {
             let api = objects(context, namespace, version, "LocalQueue");
-            match call(api.list_metadata(&ListParams::default().limit(MOST_WORKLOADS))).await {
+            let listed =
+                call(api.list_metadata(&ListParams::default().limit(MOST_WORKLOADS))).await;
+            fault::point!("kueue/queues-listed");
+            match listed {
                 Ok(list) => {
                     self.version = Some(version);
                     return Ok(list.items.iter().map(ResourceExt::name_any).collect());
@@ -188,6 +191,7 @@ impl Kueue {
                 return;
             }
         };
+        fault::point!("kueue/workloads-listed");
         for workload in workloads {
             let by_label = workload.labels().get(JOB_UID).cloned();
             let uids = by_label.into_iter().chain(
@@ -277,9 +281,9 @@ async fn dry_run(context: &Context, namespace: &str, job: &Value) -> Result<Valu
         .header(http::header::CONTENT_TYPE, "application/json")
         .body(job.to_string().into_bytes())
         .map_err(|error| not_seen(&error))?;
-    call(context.kube.request::<Value>(request))
-        .await
-        .map_err(|error| not_seen(&error))
+    let answer = call(context.kube.request::<Value>(request)).await;
+    fault::point!("kueue/dry-run");
+    answer.map_err(|error| not_seen(&error))
 }
 
 /// Whether admission has laid hands on a Job that carries no label of Kueue.

@@ -80,6 +80,7 @@ impl Keeper {
             }
         }
         let current = cluster::find(self.api.get_opt(&self.name)).await?;
+        fault::point!("lease/read");
         match &current {
             None => self.claim(None, begun).await?,
             Some(lease) => match self.turn(lease, begun) {
@@ -167,6 +168,7 @@ impl Keeper {
         let Ok(Some(lease)) = cluster::find(self.api.get_opt(&self.name)).await else {
             return;
         };
+        fault::point!("lease/read-at-end");
         if holder(&lease) == Some(self.shares.identity()) {
             let free = freed(&lease);
             let _ = call(self.api.replace(&self.name, &PostParams::default(), &free)).await;

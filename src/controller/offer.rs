@@ -15,6 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 use super::admit::{Room, Waiting};
+use super::fault;
 use super::hours;
 use super::look::{CANDIDATES, Queues};
 use super::memory::Memory;
@@ -249,6 +250,7 @@ pub(super) async fn learn_project_names<'a>(
     }
     let ids: Vec<String> = unknown.into_iter().map(str::to_owned).collect();
     let names = client.project_names(&ids).await?;
+    fault::point!("look/projects-read");
     // A project that is gone has no name; it is not asked for again.
     memory
         .project_names

@@ -29,6 +29,7 @@ pub(super) async fn refuse(
         };
         let unwritten = |changed: &Option<String>| *changed == seen.facts.stamps.status_changed;
         let found = scene.client.task_facts(std::slice::from_ref(&task)).await?;
+        fault::point!("refuse/task-read");
         let still = found.tasks.first().is_some_and(|facts| {
             facts.status == Status::Queued && unwritten(&facts.status_changed)
         });

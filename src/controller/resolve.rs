@@ -225,17 +225,23 @@ async fn one(
             }))
         }
         // Somebody else has made it meanwhile.
-        Err(error) if error.is(400, 801) => Ok(client
-            .find_queue(&queue.name)
-            .await?
-            .map(named)
-            .ok_or_else(missing)),
+        Err(error) if error.is(400, 801) => {
+            let found = made_meanwhile(client, &queue.name).await?;
+            Ok(found.map(named).ok_or_else(missing))
+        }
         // This name is not accepted: no reason not to serve the others.
         Err(Error::Refused { http: 400, msg, .. }) => {
             Ok(Err(format!("the server refuses to create it: {msg}")))
         }
         Err(error) => Err(error),
     }
+}
+
+/// The queue of this name, which was not there at the look and is when it is to be made.
+async fn made_meanwhile(client: &Client, name: &str) -> Result<Option<QueueInfo>, Error> {
+    let found = client.find_queue(name).await?;
+    fault::point!("resolve/queue-found");
+    Ok(found)
 }
 
 /// Name of a binding's pending queue. A UID is unique beyond the cluster, so no two bindings ever share one.
@@ -270,7 +276,7 @@ async fn pending(
     let answer = client.create_hidden_queue(name).await;
     fault::point!("resolve/pending-created");
     match answer {
-        Err(error) if error.is(400, 801) => match client.find_queue(name).await? {
+        Err(error) if error.is(400, 801) => match made_meanwhile(client, name).await? {
             Some(found) => Ok(found.id),
             None => Err(error),
         },

@@ -256,6 +256,7 @@ impl Shared {
         let ids: HashSet<&QueueId> = wanted.iter().flat_map(|one| &one.queues).collect();
         let ids: Vec<QueueId> = ids.into_iter().cloned().collect();
         let mut queues = by_id(self.client.queue_entries(&ids, few).await?);
+        fault::point!("look/queues-read");
         // Few queues are so long that it matters who wants how much of them.
         let longer: Vec<(&QueueId, u32)> = wanted
             .iter()
@@ -267,13 +268,15 @@ impl Shared {
             let ids: HashSet<QueueId> = longer.into_iter().map(|(id, _)| id.clone()).collect();
             let ids: Vec<QueueId> = ids.into_iter().collect();
             queues.extend(by_id(self.client.queue_entries(&ids, most).await?));
+            fault::point!("look/more-read");
         }
         let every = if wanted.iter().any(|one| one.all) {
-            Some(Arc::new(self.client.every_queue_entries().await?))
+            let every = self.client.every_queue_entries().await?;
+            fault::point!("look/every-queue-read");
+            Some(Arc::new(every))
         } else {
             None
         };
-        fault::point!("look/queues-read");
         Ok(Arc::new(Entries {
             read_at,
             queues,
@@ -285,6 +288,7 @@ impl Shared {
         let ids: HashSet<TaskId> = wanted.into_iter().flatten().collect();
         let ids: Vec<TaskId> = ids.into_iter().collect();
         let found = self.client.task_facts(&ids).await?;
+        fault::point!("look/facts-read");
         let known = found.tasks.into_iter();
         let unreadable = found.unreadable.into_iter();
         Ok(Arc::new(TaskFacts {
@@ -300,6 +304,7 @@ impl Shared {
         const PAGES: usize = 20;
         self.spend(2);
         let running = self.client.task_facts_in(Status::InProgress, PAGES).await?;
+        fault::point!("sweep/running-read");
         let queued = self.client.task_facts_in(Status::Queued, PAGES).await?;
         fault::point!("sweep/read");
         Ok(Arc::new(Census { running, queued }))
@@ -307,7 +312,9 @@ impl Shared {
 
     async fn read_names(&self) -> Result<Arc<Vec<QueueInfo>>, Error> {
         self.spend(1);
-        Ok(Arc::new(self.client.every_queue_name().await?))
+        let names = self.client.every_queue_name().await?;
+        fault::point!("resolve/names-read");
+        Ok(Arc::new(names))
     }
 
     fn spend(&self, requests: u32) {

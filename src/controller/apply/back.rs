@@ -256,6 +256,7 @@ impl Hands<'_> {
         in_time(case)?;
         let pods: Api<Pod> = Api::namespaced(self.context.kube.clone(), self.namespace);
         let pods = call(pods.list(&of_task(&case.task))).await?;
+        fault::point!("step/pods-listed");
         Ok(pods
             .items
             .iter()

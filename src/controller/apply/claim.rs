@@ -87,7 +87,9 @@ impl Hands<'_> {
             }
             // Information: an earlier pass, or another replica, was here. Whose it is and how far it has come counts.
             Err(error) if error.is_conflict() => {
-                match find(self.jobs().get_opt(name.as_str())).await? {
+                let found = find(self.jobs().get_opt(name.as_str())).await?;
+                fault::point!("intend/job-read");
+                match found {
                     Some(job) => job,
                     None => return Ok(Next::Done),
                 }

@@ -118,6 +118,7 @@ impl Hands<'_> {
             .log_tail(&case.task, KNOWN)
             .await
             .map_err(|error| error.to_string())?;
+        fault::point!("tail/known-read");
         let worker = WorkerId::of_attempt(&self.identity.worker, &case.task, attempt);
         Ok(beyond(&sent_by(&worker, &known), shown, open))
     }

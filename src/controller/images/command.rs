@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use super::{Asker, Images, PATIENCE, Puller, waker};
 use crate::controller::admit::Waiting;
+use crate::controller::fault;
 use crate::controller::scene::Scene;
 use crate::image::{Answer, Command, Finding};
 use crate::render::{OwnCommand, Rendered, Runs};
@@ -125,9 +126,11 @@ impl Asker {
             Ok(question) => {
                 let platforms = question.platforms.as_deref();
                 let registry = &question.registry;
-                registry
+                let found = registry
                     .command(&question.reference, &question.keys, platforms)
-                    .await
+                    .await;
+                fault::point!("image/command-read");
+                found
             }
             Err(finding) => finding,
         }

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::api::{self, Client};
+use crate::controller::fault;
 use crate::controller::live::Live;
 use crate::controller::look::Queues;
 use crate::controller::memory::Memory;
@@ -54,6 +55,7 @@ pub(super) async fn learn_lengths(
             .is_some_and(|(_, asked)| asked.elapsed() < LENGTHS);
         if !fresh {
             let length = client.queue_length(id).await?;
+            fault::point!("look/length-read");
             memory.lengths.insert(id.clone(), (length, Instant::now()));
         }
     }

@@ -9,7 +9,7 @@ use super::mutating;
 use super::taken::{nowhere, taken};
 use super::world::{PATIENCE, World, wait};
 
-const LABEL: &str = "kueue.x-k8s.io/queue-name";
+pub(super) const LABEL: &str = "kueue.x-k8s.io/queue-name";
 
 /// The two kinds of Kueue that are read, without Kueue itself.
 pub(super) fn install_kinds(world: &World) {

@@ -20,7 +20,7 @@ async fn read(http: &reqwest::Client, address: &str) -> Value {
 }
 
 /// An image of the layers of `bare` with settings of its own, in the cluster's registry; named after what is in it.
-fn image_with(world: &World, settings: &Value) -> String {
+pub(super) fn image_with(world: &World, settings: &Value) -> String {
     let registry = &world.place.registry;
     let base = format!("http://{registry}/v2/bare");
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -7,6 +7,8 @@
 //! elsewhere they stand on simulated nodes and are played, fence and all (`played`).
 
 mod many;
+mod plans;
+mod reads;
 mod stage;
 mod works;
 
@@ -19,15 +21,15 @@ use std::time::Instant;
 use super::kwok::Kwok;
 use super::world::World;
 use crate::faults::points;
+pub use plans::CLAIM;
+use plans::PLANS;
 use stage::{Outcome, TIMES};
-pub use works::CLAIM;
-use works::PLANS;
 
 /// Stages that are played at once: most of their time is waiting.
 const SIDE_BY_SIDE: usize = 8;
 
 /// Died at on SIGTERM alone.
-const FAREWELL: &str = "lease/released";
+const FAREWELLS: [&str; 2] = ["lease/read-at-end", "lease/released"];
 
 #[test]
 fn every_fault_point_belongs_to_one_stage() {

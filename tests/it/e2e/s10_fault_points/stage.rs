@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::FAREWELL;
+use super::FAREWELLS;
 use crate::e2e::cgroup::kill_whole_container;
 use crate::e2e::kwok::Kwok;
 use crate::e2e::played::{Part, Player};
@@ -171,7 +171,8 @@ impl Stage {
             tasks: BTreeMap::new(),
             number: 0,
         };
-        for point in plan.points.iter().filter(|point| **point != FAREWELL) {
+        let on_its_way = |point: &&&str| !FAREWELLS.contains(*point);
+        for point in plan.points.iter().filter(on_its_way) {
             stage.set(point, TIMES);
         }
         stage.world.start_controller();
@@ -213,20 +214,20 @@ impl Stage {
         self.world.start_controller();
     }
 
-    /// SIGTERM: it gives its Lease back, and dies behind that; or at another of its points, just before it heard.
-    pub fn farewell(&mut self) {
-        self.set(FAREWELL, 1);
+    /// SIGTERM: it gives its Lease back, and dies at this point of that; or at another one, just before it heard.
+    pub fn farewell(&mut self, point: &str) {
+        self.set(point, 1);
         for _ in 0..5 {
             assert!(self.until(60, leads), "the controller leads");
             let before = self.all_left();
             self.world.terminate_controller();
             self.deaths += usize::from(self.all_left() < before);
             self.world.start_controller();
-            if self.left(FAREWELL) == 0 {
+            if self.left(point) == 0 {
                 return;
             }
         }
-        panic!("no Lease was given back on SIGTERM");
+        panic!("it never came to {point} on SIGTERM");
     }
 
     /// How often the controller has still to die at all.
@@ -278,11 +279,16 @@ impl Stage {
         format!("{}-{word}-{}", self.name, self.number)
     }
 
-    /// A binding of this name, made or changed.
-    pub fn set_binding(&self, name: &str, patch: &Value) {
+    /// A binding of this name.
+    pub fn binding(&self, name: &str, patch: &Value) -> Value {
         let mut whole = self.patch.clone();
         merge(&mut whole, patch);
-        self.world.bind(name, &[name], &whole);
+        self.world.binding(name, &[name], &whole)
+    }
+
+    /// The same, made or changed.
+    pub fn set_binding(&self, name: &str, patch: &Value) {
+        self.world.apply(&self.binding(name, patch));
     }
 
     /// A binding with a queue of its own name.

@@ -1,137 +1,15 @@
-//! The work of each stage: what leads the controller past its points. Stages that last longest come first.
+//! The work of stages that lead the controller past its steps.
 
 use serde_json::{Value, json};
 
-use super::FAREWELL;
-use super::stage::{Act, Plan, Stage, TIMES};
+use super::FAREWELLS;
+use super::plans::CLAIM;
+use super::stage::{Act, Stage, TIMES};
 use crate::e2e::taken::nowhere;
 use crate::e2e::world::World;
 
-/// What every task leads past.
-pub const CLAIM: [&str; 7] = [
-    "intend/created",
-    "take/removed",
-    "step/task-read",
-    "park/parked",
-    "release/released",
-    "step/told",
-    "step/job-settled",
-];
-
-pub const PLANS: [Plan; 13] = [
-    Plan {
-        name: "tails",
-        points: &["tail/read", "tail/sent"],
-        is_real: true,
-        work: one_dies,
-    },
-    Plan {
-        name: "ends",
-        points: &["step/job-read", "settle/written"],
-        is_real: false,
-        work: two_die,
-    },
-    Plan {
-        name: "interrupted",
-        points: &["requeue/dequeued"],
-        is_real: false,
-        work: interrupted,
-    },
-    Plan {
-        name: "evicted",
-        points: &["evicted/job-deleted"],
-        is_real: false,
-        work: evicted,
-    },
-    Plan {
-        name: "astray",
-        points: &[
-            "step/jobs-listed",
-            "back/enqueued",
-            "back/moved-to-front",
-            "sweep/queues-read",
-            "dequeue/dequeued",
-        ],
-        is_real: false,
-        work: astray,
-    },
-    Plan {
-        name: "in-order",
-        points: &["back/moved-behind"],
-        is_real: false,
-        work: in_order,
-    },
-    Plan {
-        name: "hopeless",
-        points: &[
-            "refuse/dequeued",
-            "refuse/told",
-            "inquiry/events-read",
-            "explain/written",
-            "give-up/dequeued",
-        ],
-        is_real: false,
-        work: hopeless,
-    },
-    Plan {
-        name: "orphaned",
-        points: &["adopt/written", "adopt/marked"],
-        is_real: false,
-        work: orphaned,
-    },
-    Plan {
-        name: "claims",
-        points: &CLAIM,
-        is_real: false,
-        work: claims,
-    },
-    Plan {
-        name: "ahead",
-        points: &["ahead/created"],
-        is_real: false,
-        work: looked_ahead,
-    },
-    Plan {
-        name: "begins",
-        points: &[
-            "lease/written",
-            "binding/finalizers-written",
-            "template/dry-run",
-            "resolve/queue-created",
-            "resolve/pending-created",
-            "look/queues-read",
-            "look/tasks-read",
-            "sweep/read",
-            "report/registered",
-            "report/reported",
-            "status/written",
-            "status/event-published",
-            FAREWELL,
-        ],
-        is_real: false,
-        work: begins,
-    },
-    Plan {
-        name: "deleted",
-        points: &[
-            "binding/task-stopped",
-            "binding/job-orphaned",
-            "binding/queue-deleted",
-            "report/unregistered",
-        ],
-        is_real: false,
-        work: deleted,
-    },
-    Plan {
-        name: "aborted",
-        points: &["step/job-deleted", "step/entry-taken", "take-entry/taken"],
-        is_real: false,
-        work: aborted,
-    },
-];
-
 /// Tasks that nothing happens to. One comes after the other: what is done for several at once is died behind once.
-fn claims(stage: &mut Stage) {
+pub fn claims(stage: &mut Stage) {
     let name = stage.bind("plain", &json!({}));
     for _ in 0..30 {
         let task = stage.run("plain", Act::Ends, &name);
@@ -145,7 +23,7 @@ fn claims(stage: &mut Stage) {
 
 /// Tasks that wait for room while their environments are made. Each in a binding of its own, which makes one after the
 /// other: none of these ever ends.
-fn looked_ahead(stage: &mut Stage) {
+pub fn looked_ahead(stage: &mut Stage) {
     let cache = json!({"hostPath": "/var/cache/trainyard", "ahead": 1});
     let patch = json!({"limits": {"maxConcurrent": 1}, "environment": {"cache": cache}});
     for left in [1, 0] {
@@ -158,12 +36,32 @@ fn looked_ahead(stage: &mut Stage) {
         let second = stage.run_with("waits", Act::Ends, &name, &other);
         stage.expect(&second, "waits", "completed", 1);
         stage.until_left(120, "ahead/created", left);
+        if left == 0 {
+            make(stage, &second);
+        }
         stage.finish(&first);
     }
 }
 
+/// Lets the pod that makes this task's environment, which nobody plays, come to a good end.
+fn make(stage: &mut Stage, task: &str) {
+    let label = format!("trainyard.dev/ahead={task}");
+    let mut name = None;
+    let runs = |world: &World| {
+        let pod = world.get(&["pods", "-l", &label])["items"][0].clone();
+        name = pod["metadata"]["name"].as_str().map(str::to_owned);
+        pod["status"]["phase"] == "Running"
+    };
+    assert!(stage.until(60, runs), "nothing is made for task {task}");
+    let name = name.expect("a pod has a name");
+    let ended = json!({"status": {"phase": "Succeeded"}}).to_string();
+    let patch = ["patch", "pod", &name, "--subresource=status", "-p", &ended];
+    stage.world.kubectl(&patch);
+    stage.until_spent(60, &["ahead/pods-listed"]);
+}
+
 /// Bindings that come: queues are made, queues are missing, a worker is registered, states are written.
-fn begins(stage: &mut Stage) {
+pub fn begins(stage: &mut Stage) {
     let once_each = [
         "binding/finalizers-written",
         "resolve/queue-created",
@@ -185,6 +83,7 @@ fn begins(stage: &mut Stage) {
             break;
         }
     }
+    made_meanwhile(stage);
     let name = stage.bind("plain", &json!({}));
     for round in 0..=TIMES {
         let task = stage.run("plain", Act::Ends, &name);
@@ -192,14 +91,41 @@ fn begins(stage: &mut Stage) {
         let ends = |world: &World| world.status(&task) == "completed";
         assert!(stage.until(200, ends), "task {task} is run");
         if round < TIMES {
-            stage.farewell();
+            for point in FAREWELLS {
+                stage.farewell(point);
+            }
         }
     }
 }
 
-/// Pods that are deleted under running tasks, which go back to their queue.
-fn interrupted(stage: &mut Stage) {
-    let name = stage.bind("interrupted", &json!({}));
+/// Bindings of one queue that somebody deletes. They look together and make it again at once: all but one find it made.
+fn made_meanwhile(stage: &mut Stage) {
+    let queue = stage.name("shared");
+    let patch = json!({"queues": [{"name": queue, "createIfMissing": true}]});
+    for _ in 0..3 {
+        let name = stage.name("shares");
+        stage.set_binding(&name, &patch);
+    }
+    for _ in 0..20 {
+        let mut id = Value::Null;
+        let is_there = |world: &World| {
+            let named = json!({"name": format!("^{queue}$"), "only_fields": ["id"]});
+            id = world.call("queues.get_all", &named)["queues"][0]["id"].clone();
+            id.is_string()
+        };
+        assert!(stage.until(60, is_there), "queue {queue} is made");
+        let delete = json!({"queue": id, "force": true});
+        stage.world.call("queues.delete", &delete);
+        if stage.until_spent(5, &["resolve/queue-found"]) {
+            break;
+        }
+    }
+}
+
+/// Pods that are deleted under running tasks, which go back to their queue. No Job of theirs is kept that need not be.
+pub fn interrupted(stage: &mut Stage) {
+    let lifecycle = json!({"failedJobsHistoryLimit": 0});
+    let name = stage.bind("interrupted", &json!({"lifecycle": lifecycle}));
     let tasks = [(); 2].map(|()| stage.run("interrupted", Act::StaysOnce, &name));
     stage.until_begun(&tasks);
     for (left, task) in [1, 0].into_iter().zip(tasks) {
@@ -220,7 +146,7 @@ fn interrupted(stage: &mut Stage) {
 }
 
 /// Jobs that somebody suspends while they run, as Kueue does when it takes quota back.
-fn evicted(stage: &mut Stage) {
+pub fn evicted(stage: &mut Stage) {
     let name = stage.bind("evicted", &json!({}));
     let tasks = [(); 2].map(|()| stage.run("evicted", Act::StaysOnce, &name));
     stage.until_begun(&tasks);
@@ -238,11 +164,11 @@ fn evicted(stage: &mut Stage) {
 }
 
 /// A pod that dies as a whole, so that the controller has to write the end.
-fn one_dies(stage: &mut Stage) {
+pub fn one_dies(stage: &mut Stage) {
     die(stage, 1);
 }
 
-fn two_die(stage: &mut Stage) {
+pub fn two_die(stage: &mut Stage) {
     die(stage, 2);
 }
 
@@ -259,18 +185,8 @@ fn die(stage: &mut Stage, count: usize) {
     }
 }
 
-/// Pods that find no node until patience is over, and tasks whose image the registry does not have, which are failed
-/// before anything is made.
-fn hopeless(stage: &mut Stage) {
-    let image = format!("{}/no-such-image:1", stage.world.place.registry);
-    let template = json!({"spec": {"containers": [{"name": "task", "image": image}]}});
-    let refused = json!({"template": template, "imageCheck": "Enforce"});
-    let name = stage.bind("refused", &refused);
-    for _ in 0..4 {
-        let task = stage.run("refused", Act::Ends, &name);
-        stage.expect(&task, "refused", "failed", 0);
-    }
-    stage.until_spent(60, &["refuse/dequeued", "refuse/told"]);
+/// Pods that find no node until patience is over.
+pub fn hopeless(stage: &mut Stage) {
     let lifecycle = json!({"pendingTimeout": "20s", "onPendingTimeout": "Fail"});
     let patch = json!({"template": waits(stage), "lifecycle": lifecycle});
     let name = stage.bind("hopeless", &patch);
@@ -281,6 +197,22 @@ fn hopeless(stage: &mut Stage) {
     }
 }
 
+/// A task whose pod waits, whose entry somebody takes away and whose queue is deleted: nothing leads back to it.
+pub fn forgotten(stage: &mut Stage) {
+    let name = stage.bind("forgotten", &json!({"template": waits(stage)}));
+    let pending = pending_queue(stage, &name);
+    let task = stage.run("forgotten", Act::Ends, &name);
+    stage.expect(&task, "forgotten", "failed", 0);
+    let is_held =
+        |world: &World| world.job_of(&task)["metadata"]["labels"]["trainyard.dev/state"] == "held";
+    assert!(stage.until(60, is_held), "task {task} waits");
+    let queue = stage.world.queue_id(&name);
+    let delete = json!({"queue": queue, "force": true});
+    stage.world.call("queues.delete", &delete);
+    let entry = json!({"queue": pending, "task": task});
+    stage.world.call("queues.remove_task", &entry);
+}
+
 /// A template whose pods wait for ever.
 fn waits(stage: &Stage) -> Value {
     nowhere(&stage.world, &json!({}))
@@ -289,7 +221,7 @@ fn waits(stage: &Stage) -> Value {
 /// Tasks that the user stops while their pod waits, and entries of tasks that are not queued.
 ///
 /// A death between Job and entry leaves such an entry only if the Job is gone before the next start has read it.
-fn aborted(stage: &mut Stage) {
+pub fn aborted(stage: &mut Stage) {
     let name = stage.bind("aborted", &json!({"template": waits(stage)}));
     let pending = pending_queue(stage, &name);
     for _ in 0..6 {
@@ -315,7 +247,7 @@ fn aborted(stage: &mut Stage) {
 ///
 /// A death right behind the entry that a restore takes leaves the one state that nobody has a record of
 /// (`docs/claim.md`, Restore): that point is died at on other ways.
-fn astray(stage: &mut Stage) {
+pub fn astray(stage: &mut Stage) {
     let name = stage.bind("astray", &json!({"suspend": true}));
     let pending = pending_queue(stage, &name);
     let mut tasks = Vec::new();
@@ -355,7 +287,7 @@ fn pending_queue(stage: &mut Stage, binding: &str) -> String {
 
 /// Tasks whose pods wait in vain and that go back one after the other, each behind the one that was taken before it.
 /// What a death has forgotten of that order takes two more tasks to come to again.
-fn in_order(stage: &mut Stage) {
+pub fn in_order(stage: &mut Stage) {
     let lifecycle = json!({"pendingTimeout": "25s", "onPendingTimeout": "Requeue"});
     for left in [1, 0] {
         let patch = json!({"template": waits(stage), "lifecycle": lifecycle});
@@ -377,7 +309,7 @@ fn in_order(stage: &mut Stage) {
 
 /// Bindings that are deleted while their tasks run, in rounds: several loops die at once, so that one of them may pass
 /// its point unseen.
-fn deleted(stage: &mut Stage) {
+pub fn deleted(stage: &mut Stage) {
     for _ in 0..4 {
         let (mut names, mut all, mut orphans) = (Vec::new(), Vec::new(), Vec::new());
         for (policy, status) in [("Orphan", "completed"), ("Delete", "stopped")] {
@@ -416,7 +348,7 @@ fn until_gone(stage: &mut Stage, binding: &str) {
 }
 
 /// Runs that outlive their binding and die without a word; one of the same name writes their end.
-fn orphaned(stage: &mut Stage) {
+pub fn orphaned(stage: &mut Stage) {
     let name = stage.bind("orphaned", &json!({}));
     let tasks = [(); 2].map(|()| stage.run("orphaned", Act::StaysOnce, &name));
     stage.until_begun(&tasks);
