@@ -68,10 +68,13 @@ pub(super) fn delete_of(db: &Connection, task: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// The address in the document of a debug sample. A client may have put anything there.
+const URL: &str = "CAST(json_extract(doc, '$.url') AS TEXT)";
+
 /// Addresses of the debug samples of a task.
 pub(super) fn urls_of(db: &Connection, task: &str) -> Result<Vec<String>, Refusal> {
-    let sql = "SELECT json_extract(doc, '$.url') FROM reports WHERE task = ?1 AND type = ?2";
-    let mut statement = db.prepare_cached(sql)?;
+    let sql = format!("SELECT {URL} FROM reports WHERE task = ?1 AND type = ?2");
+    let mut statement = db.prepare_cached(&sql)?;
     let urls = statement.query_map([task, IMAGE], |row| row.get::<_, Option<String>>(0))?;
     Ok(urls
         .collect::<Result<Vec<_>, _>>()?
