@@ -5,6 +5,8 @@
 //!                                                 ├─▶ points of curves, one row each  points.rs, curves.rs (read)
 //!                                                 │      └─▶ one row per curve        series.rs: last_metrics
 //!                                                 └─▶ plots, images, vectors          charts.rs, samples.rs, room.rs (read)
+//!
+//! watchdog.rs ─▶ what is old: lines in log.rs, the rest in forget.rs
 //! ```
 //!
 //! Log lines are only ever appended; everything else has an identity, and a repeat overwrites.
@@ -12,6 +14,7 @@
 mod block;
 pub(crate) mod charts;
 pub(crate) mod curves;
+pub(crate) mod forget;
 pub(crate) mod ingest;
 pub(crate) mod log;
 mod pages;
