@@ -87,6 +87,12 @@ pub(super) struct Flags {
           value_parser = clap::value_parser!(u32).range(1..))]
     keep_logs: Option<u32>,
 
+    /// Throw scalars, plots and debug samples of a task away once it has not changed for so many days and is neither
+    /// queued, running nor published; default: never. The last values of scalars stay.
+    #[arg(long, value_name = "DAYS", env = env::SERVER_KEEP_METRICS,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    keep_metrics: Option<u32>,
+
     /// The largest file that is taken, in MiB.
     #[arg(long, value_name = "MIB", default_value_t = 64 << 10, env = env::SERVER_LARGEST_FILE,
           value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
@@ -190,6 +196,7 @@ pub(super) fn main(flags: Flags) -> ExitCode {
         watchdog_timeout,
         watchdog_interval,
         keep_logs,
+        keep_metrics,
         largest_file,
         hidden_queue_tags,
         log,
@@ -218,6 +225,7 @@ pub(super) fn main(flags: Flags) -> ExitCode {
         silence: Duration::from_secs(watchdog_timeout),
         watch: Duration::from_secs(watchdog_interval),
         keep_logs,
+        keep_metrics,
         largest_file: largest_file << 20,
         hidden_queue_tags: hidden_queue_tags
             .into_iter()

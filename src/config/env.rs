@@ -101,6 +101,8 @@ variables! {
     SERVER_WATCHDOG_INTERVAL = "TRAINYARD_SERVER_WATCHDOG_INTERVAL";
     /// `trainyard server`: days after which log lines are thrown away. Default: never.
     SERVER_KEEP_LOGS = "TRAINYARD_SERVER_KEEP_LOGS";
+    /// `trainyard server`: days without a change after which scalars, plots and debug samples of a task are thrown away. Default: never.
+    SERVER_KEEP_METRICS = "TRAINYARD_SERVER_KEEP_METRICS";
     /// `trainyard server`: the largest file that is taken, in MiB. Default: `65536`.
     SERVER_LARGEST_FILE = "TRAINYARD_SERVER_LARGEST_FILE";
     /// `trainyard server`: system tags that hide a queue from lists, with commas between them. Default: `k8s-glue`.

@@ -85,6 +85,8 @@ pub struct Options {
     pub watch: Duration,
     /// Log lines older than so many days are thrown away; `None`: never.
     pub keep_logs: Option<u32>,
+    /// Scalars, plots and debug samples of tasks that have not changed for so many days are thrown away; `None`: never.
+    pub keep_metrics: Option<u32>,
     /// The largest file that is taken, in bytes.
     pub largest_file: u64,
     /// System tags that hide a queue from lists (§1.13).
@@ -106,6 +108,7 @@ impl Options {
             silence: Duration::from_secs(7200),
             watch: Duration::from_secs(900),
             keep_logs: None,
+            keep_metrics: None,
             largest_file: 64 << 30,
             hidden_queue_tags: vec!["k8s-glue".to_owned()],
             linger: Duration::from_secs(30),
@@ -157,6 +160,7 @@ pub(crate) struct App {
     secure: bool,
     silence: Duration,
     keep_logs: Option<u32>,
+    keep_metrics: Option<u32>,
     largest_file: u64,
     linger: Duration,
     /// The port for files alone.
@@ -335,6 +339,7 @@ async fn open(options: &Options, public: &Url, files_port: Option<u16>) -> Resul
         secure: public.scheme() == "https",
         silence: options.silence,
         keep_logs: options.keep_logs,
+        keep_metrics: options.keep_metrics,
         largest_file: options.largest_file,
         linger: options.linger,
         files_port,

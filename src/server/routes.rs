@@ -338,7 +338,7 @@ fn config(call: &Call) -> Answer {
     Ok(json!({
         "api_version": app.newest.to_string(),
         "tasks": {"non_responsive_tasks_watchdog": {"threshold_sec": app.silence.as_secs()}},
-        "events": {"keep_logs_days": app.keep_logs},
+        "events": {"keep_logs_days": app.keep_logs, "keep_metrics_days": app.keep_metrics},
         "files": {"largest_bytes": app.largest_file},
     }))
 }

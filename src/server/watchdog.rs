@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::App;
 use super::call::{Call, Request};
-use super::wire::Answer;
+use super::events::forget::{self, Place};
+use super::wire::{Answer, Refusal};
 use super::{doc, events, files, query, rules, tasks, workers};
 
 /// How often users and keys are looked at for a change, and files for their end.
@@ -23,6 +24,7 @@ pub(crate) async fn run(app: Arc<App>, every: Duration, stop: CancellationToken)
     // Not at once: after a pause of the server itself, running tasks get the time to report again.
     let start = tokio::time::Instant::now() + every;
     let mut turns = tokio::time::interval_at(start, every);
+    let mut place = Place::default();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -42,15 +44,31 @@ pub(crate) async fn run(app: Arc<App>, every: Duration, stop: CancellationToken)
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            () = forget_logs(&app) => {}
+            () = forget_old(&app, &mut place) => {}
         }
     }
+}
+
+/// Throws away what is older than it is kept.
+async fn forget_old(app: &Arc<App>, place: &mut Place) {
+    forget_logs(app).await;
+    let Some(days) = app.keep_metrics else { return };
+    match forget_metrics(app, place, days_before_now(days)).await {
+        Ok(0) => {}
+        Ok(tasks) => tracing::info!(tasks, "threw old metrics away"),
+        Err(refusal) => tracing::warn!(error = refusal.text, "old metrics could not be deleted"),
+    }
+}
+
+/// A moment in ms.
+fn days_before_now(days: u32) -> i64 {
+    jiff::Timestamp::now().as_millisecond() - i64::from(days) * 24 * 3600 * 1000
 }
 
 /// Throws log lines away that are older than they are kept, in as many writes as it takes.
 async fn forget_logs(app: &App) {
     let Some(days) = app.keep_logs else { return };
-    let until = jiff::Timestamp::now().as_millisecond() - i64::from(days) * 24 * 3600 * 1000;
+    let until = days_before_now(days);
     loop {
         let answer = app.store.write(move |db| {
             let forgotten = events::log::forget_before(db, until, FORGOTTEN)?;
@@ -63,6 +81,48 @@ async fn forget_logs(app: &App) {
                 tracing::warn!(error = refusal.text, "old log lines could not be deleted");
                 return;
             }
+        }
+    }
+}
+
+/// Throws metrics away of tasks that have not changed since a moment (in ms), one task after the other; of how many. It
+/// goes on behind the place where it ended before: a task that changes comes to stand behind it.
+async fn forget_metrics(app: &Arc<App>, place: &mut Place, until: i64) -> Result<u64, Refusal> {
+    let mut forgotten = 0;
+    loop {
+        let from = place.clone();
+        let found = app.store.read(move |db| forget::due(db, &from, until));
+        let Value::Array(found) = found.await? else {
+            return Ok(forgotten);
+        };
+        if found.is_empty() {
+            return Ok(forgotten);
+        }
+        for row in &found {
+            let text = |column: usize| row[column].as_str().unwrap_or_default().to_owned();
+            if row[2] == true {
+                forget_task(app, &text(0), until).await?;
+                forgotten += 1;
+            }
+            *place = Place {
+                changed: text(1),
+                task: text(0),
+            };
+        }
+    }
+}
+
+/// The same of one task, in as many writes as it takes.
+async fn forget_task(app: &Arc<App>, task: &str, until: i64) -> Result<(), Refusal> {
+    loop {
+        let (looking, task) = (Arc::clone(app), task.to_owned());
+        let forgotten = app.store.write(move |db| {
+            let request = Request::own();
+            let call = Call::new(db, &looking, &request);
+            Ok(json!(forget::some_of(&call, &task, until)?))
+        });
+        if forgotten.await? == json!(0) {
+            return Ok(());
         }
     }
 }

@@ -323,6 +323,29 @@ fn what_is_published_keeps_its_events_unless_the_request_says_otherwise() {
     });
 }
 
+#[test]
+fn a_sample_whose_address_is_no_text_keeps_no_task_from_being_reset() {
+    served(async |client| {
+        let task = client.task("odd addresses").await;
+        let image = |variant: &str, url: Value| {
+            json!({"type": "training_debug_image", "task": task, "metric": "m", "variant": variant, "iter": 1,
+                   "url": url})
+        };
+        client
+            .report(&[
+                image("a", json!(5)),
+                image("b", json!({"x": [1]})),
+                image("c", Value::Null),
+            ])
+            .await;
+        client.call("tasks.reset", json!({"task": task})).await;
+        let left = client
+            .call("events.debug_images", json!({"metrics": [{"task": task}]}))
+            .await;
+        assert_eq!(left["metrics"][0]["iterations"], json!([]));
+    });
+}
+
 fn plot(task: &str, metric: &str, variant: &str, iter: u64, text: &str) -> Value {
     json!({"type": "plot", "task": task, "metric": metric, "variant": variant, "iter": iter, "plot_str": text})
 }

@@ -14,15 +14,16 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use serde_json::{Map, Value, json};
 
-use crate::process::{peak, resident};
+use crate::process::peak;
 use crate::server_world::{Alone, Client, Program};
 
 /// Requests of one run.
 const CASES: u32 = 4000;
 /// Uploads of one run; each file that is stored is written through to the disk.
 const UPLOADS: u32 = 600;
-/// What the server may occupy after all of them, in MiB.
-const MEMORY: f64 = 250.0;
+/// The most that the server may occupy at any moment of them, in MiB: what the benches hold it to. It takes a third of
+/// that, nearly all of it for the program itself, which no optimisation has made small.
+const MEMORY: f64 = 150.0;
 
 /// All endpoints, as the table of routes names them.
 fn endpoints() -> Vec<String> {
@@ -249,11 +250,11 @@ fn no_request_brings_the_server_into_trouble() {
         prop_assert!(status < 500 || is_recorded(&answer), "{endpoint}: {answer}");
         Ok(())
     });
-    let occupied = resident(alone.server.id());
+    let occupied = peak(alone.server.id());
     if let Err(error) = result {
         panic!("{error}");
     }
-    assert!(occupied < MEMORY, "the server occupies {occupied} MiB");
+    assert!(occupied < MEMORY, "the server occupied {occupied} MiB");
     let pong = alone.block_on(client.call("debug.ping", json!({})));
     assert_eq!(pong["msg"], "ClearML server");
 }

@@ -5,6 +5,8 @@
 //!                                                 ├─▶ points of curves, one row each  points.rs, curves.rs (read)
 //!                                                 │      └─▶ one row per curve        series.rs: last_metrics
 //!                                                 └─▶ plots, images, vectors          charts.rs, samples.rs, room.rs (read)
+//!
+//! watchdog.rs ─▶ what is old: lines in log.rs, the rest in forget.rs
 //! ```
 //!
 //! Log lines are only ever appended; everything else has an identity, and a repeat overwrites.
@@ -12,6 +14,7 @@
 mod block;
 pub(crate) mod charts;
 pub(crate) mod curves;
+pub(crate) mod forget;
 pub(crate) mod ingest;
 pub(crate) mod log;
 mod pages;
@@ -68,10 +71,13 @@ pub(super) fn delete_of(db: &Connection, task: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// The address in the document of a debug sample. A client may have put anything there.
+const URL: &str = "CAST(json_extract(doc, '$.url') AS TEXT)";
+
 /// Addresses of the debug samples of a task.
 pub(super) fn urls_of(db: &Connection, task: &str) -> Result<Vec<String>, Refusal> {
-    let sql = "SELECT json_extract(doc, '$.url') FROM reports WHERE task = ?1 AND type = ?2";
-    let mut statement = db.prepare_cached(sql)?;
+    let sql = format!("SELECT {URL} FROM reports WHERE task = ?1 AND type = ?2");
+    let mut statement = db.prepare_cached(&sql)?;
     let urls = statement.query_map([task, IMAGE], |row| row.get::<_, Option<String>>(0))?;
     Ok(urls
         .collect::<Result<Vec<_>, _>>()?

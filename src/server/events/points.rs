@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde_json::{Value, json};
 
-use super::{Call, Doc, Refusal, doc, ingest, int_at};
+use super::{Call, Doc, Refusal, SINGLE, doc, ingest, int_at};
 
 /// A curve while a request adds to it.
 struct Curve {
@@ -159,6 +159,17 @@ pub(super) fn delete_of(db: &Connection, task: &str) -> Result<(), Refusal> {
     db.prepare_cached("DELETE FROM curves WHERE task = ?1")?
         .execute([task])?;
     Ok(())
+}
+
+/// Throws points of a task away, at most so many; how many those were. The curves' own rows stay, and values of the
+/// whole run.
+pub(super) fn forget(db: &Connection, task: &str, most: i64) -> Result<usize, Refusal> {
+    let sql = "DELETE FROM points WHERE (curve, iter) IN (
+                   SELECT points.curve, points.iter FROM curves CROSS JOIN points ON points.curve = curves.id
+                   WHERE curves.task = ?1 AND points.iter <> ?2 LIMIT ?3)";
+    Ok(db
+        .prepare_cached(sql)?
+        .execute(params![task, SINGLE, most])?)
 }
 
 #[cfg(test)]

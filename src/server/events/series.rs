@@ -132,8 +132,10 @@ pub(in super::super) fn names(
     kind: &str,
 ) -> Result<Vec<(String, String)>, Refusal> {
     let sql = if kind == SCALAR {
+        // A curve whose points were thrown away is a row of `last_metrics` alone.
         "SELECT DISTINCT metric, variant FROM curves
-         WHERE task IN (SELECT value FROM json_each(?1)) AND ?2 <> '' ORDER BY metric, variant"
+         WHERE task IN (SELECT value FROM json_each(?1)) AND ?2 <> ''
+             AND EXISTS (SELECT 1 FROM points WHERE points.curve = curves.id) ORDER BY metric, variant"
     } else {
         "SELECT DISTINCT metric, variant FROM reports
          WHERE task IN (SELECT value FROM json_each(?1)) AND type = ?2 ORDER BY metric, variant"

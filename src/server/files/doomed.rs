@@ -1,7 +1,8 @@
-//! Files that go with what named them: artifacts, models and samples of a task that is reset or deleted.
+//! Files that go with what named them: artifacts, models and samples of a task that is reset or deleted, and samples that
+//! are old.
 //!
 //! ```text
-//! reset, delete ──▶ a row per file, in the same transaction ──▶ some time later: file away, then row away
+//! reset, delete, old metrics ──▶ a row per file, in the same transaction ──▶ some time later: file away, then row away
 //! ```
 //!
 //! The rows survive a crash. A file that was written after its row (the task ran again) stays, also below a folder that
@@ -26,10 +27,24 @@ const AT_ONCE: i64 = 500;
 
 /// Notes the files of a task's addresses that lie on this server, in the task's own folder (§2.8).
 pub(crate) fn doom(call: &Call, task: &str, urls: &[String]) -> Result<(), Refusal> {
-    for path in urls
-        .iter()
-        .filter_map(|url| own_path(url, task, call.app.files_port))
-    {
+    note(call, own_paths(call, task, urls))
+}
+
+/// The same of debug samples of a task that stays: what lies elsewhere in its folder may be an artifact as well.
+pub(crate) fn doom_samples(call: &Call, task: &str, urls: &[String]) -> Result<(), Refusal> {
+    note(
+        call,
+        own_paths(call, task, urls).filter(|path| is_sample(path, task)),
+    )
+}
+
+fn own_paths(call: &Call, task: &str, urls: &[String]) -> impl Iterator<Item = String> {
+    let port = call.app.files_port;
+    urls.iter().filter_map(move |url| own_path(url, task, port))
+}
+
+fn note(call: &Call, paths: impl Iterator<Item = String>) -> Result<(), Refusal> {
+    for path in paths {
         call.db
             .prepare_cached("INSERT OR REPLACE INTO doomed_files (path, at) VALUES (?1, ?2)")?
             .execute((path, call.at.as_millisecond()))?;
@@ -56,6 +71,13 @@ fn own_path(url: &str, task: &str, port: Option<u16>) -> Option<String> {
         .skip(1)
         .any(|part| part.ends_with(&folder))
         .then_some(path)
+}
+
+/// Whether a path lies where the SDK puts debug samples: below `metrics` in the task's folder.
+fn is_sample(path: &str, task: &str) -> bool {
+    let folder = format!(".{task}");
+    let mut parts = path.split('/');
+    parts.any(|part| part.ends_with(&folder)) && parts.next() == Some("metrics")
 }
 
 /// Takes away what was noted at least `linger` ago.
@@ -168,6 +190,20 @@ mod tests {
             "file:///files/p/n.TASK/models/m",
         ] {
             assert_eq!(path(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_debug_sample_is_told_from_an_artifact_by_its_place() {
+        for (path, expected) in [
+            ("p/n.TASK/metrics/m/v/v_0.png", true),
+            ("p.metrics/metrics/n.TASK/metrics/x.png", true),
+            ("p/n.TASK/artifacts/x/x.png", false),
+            ("p/n.TASK/artifacts/metrics/x.png", false),
+            ("metrics/n.TASK/x.png", false),
+            ("p/n.OTHER/metrics/x.png", false),
+        ] {
+            assert_eq!(is_sample(path, "TASK"), expected, "{path}");
         }
     }
 

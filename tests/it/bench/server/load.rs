@@ -169,31 +169,66 @@ fn questions(line: &mut Line, tasks: &[String]) {
     );
 }
 
-/// Log pages of the last task while what is older than a day is thrown away, until nothing is left of the first.
-fn forgotten(data: &Path, tasks: &[String]) {
+/// A server that keeps for a day what this variable is about, and looks each second.
+fn keeping(data: &Path, variable: &str) -> Program {
     let mut command = Command::new(program());
     command
-        .env("TRAINYARD_SERVER_KEEP_LOGS", "1")
+        .env(variable, "1")
         .env("TRAINYARD_SERVER_WATCHDOG_INTERVAL", "1");
-    let server = Program::start_by(&mut command, data);
-    let mut line = Line::open(&server);
-    let (first, last) = (&tasks[0], &tasks[tasks.len() - 1]);
-    let graph = json!({"task": last, "key": "iter"});
+    Program::start_by(&mut command, data)
+}
+
+/// Milliseconds that graphs of a task take, one after the other, until something is gone.
+fn graphs(line: &mut Line, task: &str, mut gone: impl FnMut(&mut Line) -> bool) -> Vec<f64> {
+    let graph = json!({"task": task, "key": "iter"});
     let until = Instant::now() + Duration::from_mins(5);
     let mut graphs = Vec::new();
-    loop {
-        let ask = json!({"task": first, "batch_size": 1});
-        let page = line.call("events.get_task_log", &ask);
-        if page["total"] == 0 {
-            break;
-        }
-        assert!(Instant::now() < until, "{} lines are left", page["total"]);
+    while !gone(line) {
+        assert!(Instant::now() < until, "something old is left");
         let call = "events.scalar_metrics_iter_histogram";
-        graphs.extend(each(&mut line, call, [graph.clone()]));
+        graphs.extend(each(line, call, [graph.clone()]));
         thread::sleep(Duration::from_millis(50));
     }
+    graphs
+}
+
+/// Graphs of the last task while lines older than a day are thrown away, until nothing is left of the first.
+fn lines_forgotten(data: &Path, tasks: &[String]) {
+    let server = keeping(data, "TRAINYARD_SERVER_KEEP_LOGS");
+    let mut line = Line::open(&server);
+    let ask = json!({"task": tasks[0], "batch_size": 1});
+    let graphs = graphs(&mut line, &tasks[tasks.len() - 1], |line| {
+        line.call("events.get_task_log", &ask)["total"] == 0
+    });
     figure(
         "server: graph of a task while millions of old lines are thrown away",
+        "ms",
+        50.0,
+        &graphs,
+    );
+}
+
+/// The same while the points of all other tasks are thrown away: from the end of the first until that of the last one.
+fn points_forgotten(data: &Path, tasks: &[String]) {
+    let (last, others) = tasks.split_last().expect("tasks");
+    let db = rusqlite::Connection::open(data.join("trainyard.sqlite")).expect("the database");
+    let sql = "UPDATE tasks SET last_update = '2020-01-01T00:00:00.000000+00:00' WHERE id <> ?1";
+    let rested = db.execute(sql, [last]).expect("tasks that rest");
+    assert_eq!(rested, others.len());
+    drop(db);
+    let server = keeping(data, "TRAINYARD_SERVER_KEEP_METRICS");
+    let mut line = Line::open(&server);
+    let has_none = |line: &mut Line, task: &str| {
+        let ask = json!({"task": task});
+        line.call("events.get_scalar_metrics_and_variants", &ask)["metrics"] == json!({})
+    };
+    // Tasks that changed at one moment go in the order of their ids.
+    let begins = others.iter().min().expect("a task");
+    let ends = others.iter().max().expect("a task");
+    graphs(&mut line, last, |line| has_none(line, begins));
+    let graphs = graphs(&mut line, last, |line| has_none(line, ends));
+    figure(
+        "server: graph of a task while a million old points are thrown away",
         "ms",
         50.0,
         &graphs,
@@ -242,5 +277,6 @@ fn ten_million_lines_and_a_million_points() {
         &seconds,
     );
     figure(&format!("{full}: resident memory"), "MiB", 150.0, &memory);
-    forgotten(data.path(), &tasks);
+    lines_forgotten(data.path(), &tasks);
+    points_forgotten(data.path(), &tasks);
 }
