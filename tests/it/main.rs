@@ -44,4 +44,5 @@ mod server_world;
 mod shared;
 mod silent;
 mod sources;
+mod times;
 mod whole;

@@ -1,9 +1,12 @@
 //! S47: tasks that another consumer popped and dropped are told, and left alone; S28: probes, metrics and the worker
 //! that people see; S44: the same names in two clusters.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use super::s11_rolling_update::FAREWELL;
+use super::s11_shares::{tell_farewell, tell_takeover};
 use super::s28_events::until_told;
 use super::taken::{nowhere, taken, until_taken};
 use super::world::{World, wait};
@@ -143,7 +146,7 @@ fn s28_probes_metrics_and_the_worker_tell_what_goes_on() {
     world.start_server();
     world.until_ready("gpu");
     let took = world.terminate_controller();
-    println!("SIGTERM to end: {:.1} s", took.as_secs_f64());
+    tell_farewell(took);
     assert!(took < FAREWELL, "{took:?}");
     let lease = world.get(&["lease", "trainyard-gpu"]);
     assert!(
@@ -178,7 +181,7 @@ fn s28_logs_in_json_name_task_queue_and_binding_and_sigterm_ends_within_its_time
         world.run(&format!("in flight {i}"), "print(1)\n", "gpu");
     }
     let took = world.terminate_controller();
-    println!("SIGTERM to end: {:.1} s", took.as_secs_f64());
+    tell_farewell(took);
     assert!(took < FAREWELL, "{took:?}");
     let log = std::fs::read_to_string(world.dir.path().join("controller.log")).expect("a log");
     let lines: Vec<Value> = log
@@ -215,16 +218,16 @@ fn s11_a_second_replica_takes_over_and_nothing_runs_twice() {
             world.run(&format!("task {i}"), &source, queue)
         })
         .collect();
-    std::thread::sleep(std::time::Duration::from_secs(2));
+    std::thread::sleep(Duration::from_secs(2));
     world.kill_controller();
-    let killed = std::time::Instant::now();
+    let killed = Instant::now();
     wait("the second replica holds both Leases", 75, || {
         ["trainyard-gpu", "trainyard-other"]
             .iter()
             .all(|lease| world.get(&["lease", lease])["spec"]["holderIdentity"] == "second")
             .then_some(())
     });
-    println!("takeover: {:.1} s", killed.elapsed().as_secs_f64());
+    tell_takeover("kill", killed.elapsed());
     for task in &tasks {
         assert_eq!(world.until_ended(task, 180)["status"], "completed");
     }
