@@ -45,4 +45,5 @@ mod server_world;
 mod shared;
 mod silent;
 mod sources;
+mod times;
 mod whole;

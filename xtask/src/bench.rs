@@ -2,6 +2,7 @@
 
 mod compare;
 mod document;
+pub mod figure;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -16,6 +17,7 @@ use crate::image::programs;
 use crate::{cluster, dirs, index, sh, test, tools};
 use compare::Comparison;
 use document::PARTS;
+use figure::Figure;
 
 /// What to measure.
 #[derive(clap::Args)]
@@ -34,69 +36,6 @@ pub struct Arguments {
     server: Option<String>,
     #[command(flatten)]
     which: cluster::Which,
-}
-
-/// One figure: name, unit, goal, and the values of the runs.
-struct Figure {
-    name: String,
-    unit: String,
-    goal: f64,
-    /// Whether more is better.
-    at_least: bool,
-    values: Vec<f64>,
-}
-
-impl Figure {
-    fn parse(line: &str) -> Option<Self> {
-        let mut cells = line.strip_prefix("figure | ")?.split(" | ");
-        let name = cells.next()?.to_owned();
-        let unit = cells.next()?.to_owned();
-        let goal = cells.next()?;
-        let (goal, at_least) = match goal.strip_prefix(">=") {
-            Some(goal) => (goal, true),
-            None => (goal, false),
-        };
-        let goal = goal.parse().ok()?;
-        let values: Vec<f64> = cells
-            .next()?
-            .split(' ')
-            .filter_map(|value| value.parse().ok())
-            .collect();
-        (!values.is_empty()).then_some(Self {
-            name,
-            unit,
-            goal,
-            at_least,
-            values,
-        })
-    }
-
-    fn sorted(&self) -> Vec<f64> {
-        let mut values = self.values.clone();
-        values.sort_by(f64::total_cmp);
-        values
-    }
-
-    fn row(&self) -> String {
-        let sorted = self.sorted();
-        let (Some(least), Some(most)) = (sorted.first(), sorted.last()) else {
-            return String::new();
-        };
-        let median = compare::median(&sorted);
-        let (reached, sign) = if self.at_least {
-            (median >= self.goal, '≥')
-        } else {
-            (median <= self.goal, '≤')
-        };
-        let held = if reached { "yes" } else { "no" };
-        format!(
-            "| {} | {median:.2} {unit} | {least:.2} – {most:.2} | {} | {sign} {} {unit} | {held} |",
-            self.name,
-            sorted.len(),
-            self.goal,
-            unit = self.unit,
-        )
-    }
 }
 
 /// The benches of the executor need no cluster; they bring their package index along.
@@ -240,14 +179,26 @@ pub fn main(arguments: &Arguments) -> Result<()> {
         println!("figures of {server}: docs/benchmarks.md is left as it is");
         return Ok(());
     }
+    match only {
+        None => rewrite(|before| document::whole(&table, before)),
+        Some(name) if PARTS.contains(&name) => {
+            rewrite(|before| document::with_part(before, name, &table))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// Writes into the document what scenarios took, by this command with so many tests side by side.
+pub fn keep_times(command: &str, threads: u8, table: &str) -> Result<()> {
+    rewrite(|before| document::with_scenarios(before, command, threads, table))
+}
+
+/// Writes the document anew.
+fn rewrite(change: impl FnOnce(&str) -> String) -> Result<()> {
     let path = dirs::repository().join("docs/benchmarks.md");
     let before = fs::read_to_string(&path).unwrap_or_default();
-    let text = match only {
-        None => document::whole(&table, &before),
-        Some(name) if PARTS.contains(&name) => document::with_part(&before, name, &table),
-        Some(_) => return Ok(()),
-    };
-    fs::write(&path, text)?;
+    fs::write(&path, change(&before))
+        .with_context(|| format!("{} could not be written", path.display()))?;
     println!("wrote docs/benchmarks.md");
     Ok(())
 }

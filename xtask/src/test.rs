@@ -1,12 +1,13 @@
 //! `cargo xtask test`: everything that is checked, in one command, and all that the pipeline calls.
 //!
 //! Each check is one line; the tests of Rust are counted as such. A check that cannot run says why and counts as
-//! failed. The output ends with `N passed, N failed`.
+//! failed. What scenarios took is printed as a table. The output ends with `N passed, N failed`.
 
 mod commands;
 mod count;
 mod needs;
 mod place;
+mod times;
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -17,7 +18,8 @@ use anyhow::{Result, anyhow, bail};
 
 use self::count::{Count, Failed, count};
 pub use self::place::{Place, prepare, with};
-use crate::{cluster, dirs, sh, tools};
+use self::times::Times;
+use crate::{bench, cluster, dirs, sh, tools};
 
 /// What to check.
 #[derive(clap::Args)]
@@ -28,6 +30,9 @@ pub struct Arguments {
     /// Long forms too: scenarios that take minutes each, for every change of the claim and for a release
     #[arg(long)]
     long: bool,
+    /// Write what scenarios took into docs/benchmarks.md, if all passes; on the local cluster alone
+    #[arg(long, conflicts_with = "only")]
+    figures: bool,
     /// Leave the cluster running
     #[arg(long)]
     keep: bool,
@@ -47,7 +52,11 @@ struct Tally {
     left: Vec<String>,
     /// What this machine has no device for.
     skipped: Vec<&'static str>,
+    /// What scenarios took.
+    times: Times,
     long: bool,
+    /// Whether what tests print that pass is shown: figures of a long form, say.
+    shows_all: bool,
 }
 
 impl Tally {
@@ -80,10 +89,19 @@ impl Tally {
 
     /// Runs several programs of tests at once, each under its name.
     fn side_by_side<const N: usize>(&mut self, lanes: [(&str, Command); N]) {
-        let lanes = lanes.map(|(name, command)| Lane::start(name, command, self.long));
+        let lanes = lanes.map(|(name, command)| self.lane(name, command));
         for lane in lanes {
             self.ended(lane);
         }
+    }
+
+    fn lane(&self, name: &str, mut command: Command) -> Lane {
+        // The times that tests tell are in what they print.
+        command.arg("--show-output");
+        if self.long {
+            command.arg("--include-ignored");
+        }
+        Lane::start(name, command, self.shows_all)
     }
 
     /// Waits for a program of tests and counts what it ran.
@@ -102,6 +120,7 @@ impl Tally {
         }
         self.failed.extend(told.failed);
         self.left.extend(told.ignored);
+        self.times.add(told.times);
     }
 }
 
@@ -112,15 +131,12 @@ struct Lane {
 }
 
 impl Lane {
-    fn start(name: &str, mut command: Command, long: bool) -> Self {
+    fn start(name: &str, mut command: Command, shows_all: bool) -> Self {
         println!("── {name}");
-        if long {
-            command.arg("--include-ignored");
-        }
         let told = name.to_owned();
         let reader = thread::spawn(move || {
             let begun = Instant::now();
-            let count = count(&mut command)?;
+            let count = count(&mut command, shows_all)?;
             let took = begun.elapsed().as_secs_f64();
             println!("   {told}: {} passed ({took:.0} s)", count.passed);
             Ok(count)
@@ -138,6 +154,7 @@ pub fn main(arguments: &Arguments) -> ExitCode {
     let mut tally = Tally {
         // Who names a test wants it run.
         long: arguments.long || arguments.only.is_some(),
+        shows_all: arguments.only.is_some(),
         ..Tally::default()
     };
     if let Err(error) = run(&mut tally, arguments) {
@@ -153,6 +170,7 @@ pub fn main(arguments: &Arguments) -> ExitCode {
     if !tally.skipped.is_empty() {
         println!("skipped, needs a GPU: {}", tally.skipped.join(", "));
     }
+    tell_times(&mut tally, arguments);
     for failed in &tally.failed {
         println!("FAILED: {}", failed.name);
         for word in &failed.words {
@@ -168,8 +186,34 @@ pub fn main(arguments: &Arguments) -> ExitCode {
     }
 }
 
+/// Prints what scenarios took, which fails nothing, and keeps it if that is asked for.
+fn tell_times(tally: &mut Tally, arguments: &Arguments) {
+    let table = tally.times.table();
+    if !table.is_empty() {
+        println!("{table}");
+    }
+    if !arguments.figures {
+        return;
+    }
+    if table.is_empty() || !tally.failed.is_empty() {
+        println!("docs/benchmarks.md is left as it is: not everything has run and passed");
+        return;
+    }
+    let long = if arguments.long { " --long" } else { "" };
+    let threads = arguments.threads;
+    let command = format!("cargo xtask test --figures{long} --threads {threads}");
+    if let Err(error) = bench::keep_times(&command, threads, &table) {
+        tally.fail("docs/benchmarks.md", &error);
+    }
+}
+
 fn run(tally: &mut Tally, arguments: &Arguments) -> Result<()> {
     let kubeconfig = arguments.which.foreign()?;
+    if arguments.figures && kubeconfig.is_some() {
+        bail!(
+            "--figures keeps times of the local cluster: leave it out, or --kubeconfig and KUBECONFIG"
+        );
+    }
     let kubeconfig = kubeconfig.as_deref();
     cluster::install_for_tests(kubeconfig)?;
     let Some(only) = &arguments.only else {
@@ -182,8 +226,7 @@ fn run(tally: &mut Tally, arguments: &Arguments) -> Result<()> {
         None
     };
     let mut command = cargo(&["test", "--workspace", "--lib", "--test", "it", "--"]);
-    // Figures of a long form, say.
-    command.args([only.as_str(), "--show-output"]);
+    command.arg(only);
     if let Some(place) = &place {
         command = with(place, command);
     }
@@ -263,7 +306,7 @@ fn everything(tally: &mut Tally, arguments: &Arguments, kubeconfig: Option<&Path
             cargo(&["test", "--workspace", "--lib", "--bins", "--"]),
         ),
     );
-    let compute = Lane::start("tests that compute", computing(&place), tally.long);
+    let compute = tally.lane("tests that compute", computing(&place));
     let mut integration = with(&place, it());
     integration.arg(format!("--test-threads={}", arguments.threads));
     for path in ["e2e::", "bench::", OF_A_GPU].into_iter().chain(COMPUTE) {

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::limits::live;
 use super::world::{PATIENCE, World};
+use crate::times;
 
 /// Between two looks once nobody is killed any more.
 const UNDISTURBED: Duration = Duration::from_millis(300);
@@ -89,13 +90,12 @@ pub(super) const LEASE_PERIOD: Duration = Duration::from_secs(10);
 /// How many tasks the binding runs at once.
 const SLOTS: usize = 4;
 
-/// How long after its start a controller takes another task; nothing where none waits.
+/// How soon after its start a controller takes another task, once it could; nothing where none waits.
 fn until_it_goes_on(world: &World) -> Option<Duration> {
-    let begun = Instant::now();
+    // Since when it could take one: for as long as all slots are taken it has to wait for a pod.
+    let mut free = Instant::now();
     let before = world.entries("gpu");
     let first = before.first()?;
-    // Since when it could take one: for as long as all slots are taken it has to wait for a pod.
-    let mut free = begun;
     while world.entries("gpu").contains(first) {
         if live(&world.jobs(), "gpu") >= SLOTS {
             free = Instant::now();
@@ -107,8 +107,14 @@ fn until_it_goes_on(world: &World) -> Option<Duration> {
         }
         std::thread::sleep(Duration::from_millis(100));
     }
-    let took = begun.elapsed();
-    println!("restart to first step: {:.1} s", took.as_secs_f64());
+    let took = free.elapsed();
+    let stated = LEASE_PERIOD.as_secs_f64();
+    times::told(
+        "S10",
+        "work goes on after a restart",
+        took.as_secs_f64(),
+        stated,
+    );
     Some(took)
 }
 

@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::crash::LEASE_PERIOD;
 use super::kwok::Kwok;
 use super::played::{Part, Player, statuses};
+use super::s11_shares::tell_takeover;
 use super::s36_scale::enqueue;
 use super::world::{World, wait};
 
@@ -139,7 +140,7 @@ fn s11_a_leader_whose_network_is_cut_is_followed_and_stands_by_when_it_is_back()
         (holder(&world) == "second").then_some(())
     });
     let takeover = begun.elapsed();
-    println!("takeover: {:.1} s", takeover.as_secs_f64());
+    tell_takeover("cut", takeover);
     assert!(takeover < LEASE_PERIOD * 5, "{takeover:?}");
     let meanwhile = enqueue(&world, 3);
     wait("the second replica takes what is enqueued now", 60, || {

@@ -2,12 +2,14 @@
 //! is replaced, as in a rolling update, loses nothing.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::crash::LEASE_PERIOD;
 use super::s11_rolling_update::FAREWELL;
 use super::world::{World, wait};
+use crate::times;
 
 const BINDINGS: [&str; 6] = ["one", "two", "three", "four", "five", "six"];
 
@@ -26,6 +28,23 @@ pub fn holders(world: &World) -> BTreeMap<String, String> {
             )
         })
         .collect()
+}
+
+/// Tells how soon after the end of its holder by this cause all Leases were another's.
+pub(super) fn tell_takeover(cause: &str, took: Duration) {
+    let what = format!("another replica holds the Leases after a {cause}");
+    times::told("S11", &what, took.as_secs_f64(), LEASE_PERIOD.as_secs_f64());
+}
+
+/// Tells how soon after SIGTERM a replica ended, whose Leases are to be dropped within the same time.
+pub(super) fn tell_farewell(took: Duration) {
+    let stated = LEASE_PERIOD.as_secs_f64();
+    times::told(
+        "S11",
+        "a replica has ended after SIGTERM",
+        took.as_secs_f64(),
+        stated,
+    );
 }
 
 /// Waits until the replicas `first` and `second` hold so many Leases each; gives all holders.
@@ -88,7 +107,7 @@ fn s11_two_replicas_share_the_bindings() {
     second.kill();
     let killed = Instant::now();
     until_held(&world, "the first replica holds all again", 30, (6, 0));
-    println!("takeover: {:.1} s", killed.elapsed().as_secs_f64());
+    tell_takeover("kill", killed.elapsed());
 
     // Its successor is at work before the other one is told to go, with tasks on their way.
     let _successor = world.replica("second");
@@ -97,11 +116,8 @@ fn s11_two_replicas_share_the_bindings() {
     let told = Instant::now();
     let took = world.terminate_controller();
     until_held(&world, "the successor holds all", 30, (0, 6));
-    println!(
-        "rolling update: the old replica ended after {:.1} s, the last Lease was taken over after {:.1} s",
-        took.as_secs_f64(),
-        told.elapsed().as_secs_f64()
-    );
+    tell_takeover("SIGTERM", told.elapsed());
+    tell_farewell(took);
     assert!(took < FAREWELL, "{took:?}");
     for task in &tasks {
         assert_eq!(world.until_ended(task, 180)["status"], "completed");

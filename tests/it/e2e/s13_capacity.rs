@@ -10,6 +10,7 @@ use super::s9_interruptions::own_resource;
 use super::taken::{asking, nowhere, taken, until_taken};
 use super::world::{PATIENCE, World, wait};
 use crate::exec::proxy::{Fate, Proxy};
+use crate::times;
 
 /// Between two looks of a controller that has nothing to do.
 const POLL: Duration = Duration::from_secs(1);
@@ -115,7 +116,12 @@ fn a_project_at_its_limit_holds_up_nobody_else_and_what_waits_is_untouched() {
         taken(&world).contains(&busy_tasks[2]).then_some(())
     });
     let took = free.elapsed();
-    println!("free room was used after {:.1} s", took.as_secs_f64());
+    times::told(
+        "S13",
+        "free room is used",
+        took.as_secs_f64(),
+        POLL.as_secs_f64(),
+    );
     // The Job's end has to reach the controller first.
     assert!(took < POLL * 5 + LATE, "{took:?}");
     assert!(!asked.writes(&busy_tasks[2]).is_empty(), "writes are seen");

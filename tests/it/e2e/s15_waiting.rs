@@ -7,6 +7,12 @@ use trainyard::diagnose::Category;
 
 use super::s41_faults::clock::{Clock, Look};
 use super::world::{World, merge, wait};
+use crate::times;
+
+/// The stated figures, in seconds: a task says why its pod waits, and its place is used at once when it is free, which is
+/// within a poll.
+const TOLD: f64 = 5.0;
+const USED: f64 = 1.0;
 
 /// A task whose pod waits, and when the cluster was first seen to show why, and the task to say so.
 struct Waiting {
@@ -94,7 +100,14 @@ fn s15_a_pod_that_waits_says_why_within_seconds_and_frees_its_place() {
     });
     for one in &waiting {
         let late = one.clock.late().as_secs_f64();
-        println!("{}: told {late:.1} s after the cluster showed it", one.name);
+        if one.clock.was_shown() {
+            times::told(
+                "S15",
+                "a task says why its pod waits once the cluster shows it",
+                late,
+                TOLD,
+            );
+        }
         assert!(
             !one.clock.is_too_late(),
             "{}: told only after {late:.1} s",
@@ -119,8 +132,11 @@ fn s15_a_pod_that_waits_says_why_within_seconds_and_frees_its_place() {
     wait("the next one takes the place at once", 30, || {
         (!world.job_of(&next).is_null()).then_some(())
     });
-    println!(
-        "next: taken {:.1} s after the place was free",
-        failed.elapsed().as_secs_f64()
+    let seconds = failed.elapsed().as_secs_f64();
+    times::told(
+        "S15",
+        "the place of a failed task is the next one's",
+        seconds,
+        USED,
     );
 }

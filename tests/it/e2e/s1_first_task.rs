@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::doors::Doors;
 use super::world::{PATIENCE, World, merge, wait};
+use crate::times;
 
 /// The stated figure: the controller's pod is ready in so many seconds; five times of it are allowed here, on a machine
 /// that others use too.
@@ -170,7 +171,13 @@ fn hello(world: &World, doors: &Doors, name: &str) {
         thread::sleep(Duration::from_millis(50));
     }
     let job_after = job_after.expect("a Job was seen");
-    println!("{name}: Job after {job_after:?}");
+    let seconds = job_after.as_secs_f64();
+    times::told(
+        "S1",
+        "a task that is enqueued has its Job",
+        seconds,
+        JOB.as_secs_f64(),
+    );
     assert!(
         job_after < JOB * 5,
         "the Job of {name} came after {job_after:?}"
@@ -307,6 +314,12 @@ fn s1_a_first_task_runs_after_helm_install() {
     let world = World::new("s1");
     install(&world);
     let ready = ready_after(&world);
+    times::told(
+        "S1",
+        "the controller's pod is ready (in whole seconds)",
+        ready.into(),
+        READY.into(),
+    );
     assert!(
         ready <= READY * 5 * PATIENCE,
         "the controller was ready after {ready} s"

@@ -11,7 +11,7 @@ use super::s32_permits::Jobs;
 use super::s36_scale::{enqueue, processor};
 use super::taken::{nowhere, taken};
 use super::world::{PATIENCE, World, wait};
-use crate::process;
+use crate::{process, times};
 
 const TASKS: usize = 200;
 const SLOTS: usize = 100;
@@ -20,6 +20,10 @@ const USED: Duration = Duration::from_secs(10);
 /// What a controller may hold, in MiB (100 MB), and how many requests it may send in a second when all is over.
 const MEMORY: f64 = 95.3;
 const IDLE: f64 = 1.0;
+
+fn tell(what: &str, took: Duration) {
+    times::told("S20", what, took.as_secs_f64(), USED.as_secs_f64());
+}
 
 #[test]
 fn a_burst_is_taken_at_once_up_to_the_limit_and_freed_slots_are_filled() {
@@ -42,10 +46,7 @@ fn a_burst_is_taken_at_once_up_to_the_limit_and_freed_slots_are_filled() {
         assert!(now.len() <= 40, "{} are taken", now.len());
         (now.len() == 40).then_some(now)
     });
-    println!(
-        "40 of 60 taken after {:.1} s",
-        begun.elapsed().as_secs_f64()
-    );
+    tell("the last of 40 slots is used", begun.elapsed());
     assert!(
         tasks[..40].iter().all(|task| first.contains(task)),
         "in the order of the queue"
@@ -62,9 +63,9 @@ fn a_burst_is_taken_at_once_up_to_the_limit_and_freed_slots_are_filled() {
             .all(|task| now.contains(task))
             .then_some(())
     });
-    println!(
-        "20 more taken {:.1} s after their slots were free",
-        begun.elapsed().as_secs_f64()
+    tell(
+        "the last of 20 slots that become free is used",
+        begun.elapsed(),
     );
 }
 
@@ -125,10 +126,10 @@ fn s20_two_hundred_tasks_pass_a_hundred_slots_and_the_controller_stays_small() {
     let cores = (processor(&mut world) - used) / took;
     let memory = process::peak(world.controller().id());
     println!(
-        "{TASKS} tasks in {SLOTS} slots: {took:.1} s, {most} at once at most, a slot unused for {:.1} s at most; \
-         controller: {memory:.0} MiB at most, {cores:.2} of a core",
-        unused.longest.as_secs_f64()
+        "{TASKS} tasks in {SLOTS} slots: {took:.1} s, {most} at once at most; \
+         controller: {memory:.0} MiB at most, {cores:.2} of a core"
     );
+    tell("a slot stays unused at most", unused.longest);
     assert!(unused.longest < USED * 5, "{:?}", unused.longest);
     assert!(memory < MEMORY, "{memory} MiB");
     assert!(cores < 1.0, "{cores} cores");

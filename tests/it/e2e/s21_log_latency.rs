@@ -17,11 +17,12 @@ use super::doors::Doors;
 use super::experiment::serve_repository;
 use super::world::{PATIENCE, World};
 use crate::clock::{self, now};
-use crate::long;
+use crate::{long, times};
 
 const SECONDS: u64 = 12;
-/// What has to be held, and five times of it, which a shared machine may take.
-const LATE: f64 = 2.0 * 5.0;
+/// The stated figure, in seconds: a line is on the server, p99; and five times of it, which a shared machine may take.
+const STATED: f64 = 2.0;
+const LATE: f64 = STATED * 5.0;
 /// How far an event's time may be from its line's: marks are taken ten times a second.
 const OFF: f64 = 1.0;
 /// How long the setup script stands still between its lines.
@@ -129,9 +130,9 @@ fn ticks_of(read: &Read) -> usize {
     ticks.count()
 }
 
-/// Prints how the values are spread; the 99th percentile, which needs many of them: of the short form, which a busy
-/// machine may hold up once, the median.
-fn percentiles(name: &str, mut values: Vec<f64>) -> f64 {
+/// Prints how the values are spread; gives what is judged, and the 99th percentile. That is judged itself of the long form,
+/// as it needs many values; of the short one, which a busy machine may hold up once, the median.
+fn percentiles(name: &str, mut values: Vec<f64>) -> (f64, f64) {
     values.sort_by(f64::total_cmp);
     let at = |percent: usize| values[(values.len() - 1) * percent / 100];
     println!(
@@ -143,7 +144,7 @@ fn percentiles(name: &str, mut values: Vec<f64>) -> f64 {
     );
     // Ten a second.
     let is_short = values.len() as u64 <= SECONDS * 10;
-    at(if is_short { 50 } else { 99 })
+    (at(if is_short { 50 } else { 99 }), at(99))
 }
 
 #[test]
@@ -212,15 +213,16 @@ fn s21_lines_arrive_soon_with_their_own_times_in_every_phase() {
         .filter_map(|(line, seen)| Some((tick(line)?, seen)))
         .collect();
     assert_eq!(ticks.len() as u64, seconds * 10);
-    let delay = percentiles(
+    let (delay, p99) = percentiles(
         "printed to server",
         ticks
             .iter()
             .map(|(printed, seen)| seen.at - printed)
             .collect(),
     );
+    times::told("S21", "a printed line is on the server, p99", p99, STATED);
     assert!(delay < LATE, "{delay} s");
-    let off = percentiles(
+    let (off, _) = percentiles(
         "printed to the event's time",
         ticks
             .iter()
@@ -233,7 +235,7 @@ fn s21_lines_arrive_soon_with_their_own_times_in_every_phase() {
     let _ = kubectl.kill();
     let _ = kubectl.wait();
     let read = read.lock().expect("lock");
-    let delay = percentiles(
+    let (delay, _) = percentiles(
         "printed to kubectl logs",
         read.iter()
             .filter_map(|(line, at)| Some(at - tick(line)?))

@@ -8,7 +8,10 @@ use serde_json::{Value, json};
 use super::mutating;
 use super::taken::{nowhere, taken};
 use super::world::{PATIENCE, World, wait};
+use crate::times;
 
+/// The stated figure: an abort removes a suspended Job within so many seconds.
+const GONE: f64 = 3.0;
 pub(super) const LABEL: &str = "kueue.x-k8s.io/queue-name";
 
 /// The two kinds of Kueue that are read, without Kueue itself.
@@ -174,9 +177,12 @@ fn the_label_comes_with_the_release_and_an_unsafe_set_up_takes_nothing() {
     wait("an abort removes the suspended Job", 15, || {
         taken(&world).is_empty().then_some(())
     });
-    println!(
-        "the suspended Job was gone {:.1} s after the abort",
-        begun.elapsed().as_secs_f64()
+    let seconds = begun.elapsed().as_secs_f64();
+    times::told(
+        "S34",
+        "the suspended Job of an aborted task is gone",
+        seconds,
+        GONE,
     );
 }
 

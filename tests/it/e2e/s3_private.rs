@@ -7,10 +7,14 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::world::World;
+use super::world::{PATIENCE, World};
 use crate::git::fixture::{Origin, git};
 use crate::git::servers::Server;
 use crate::git::sshd::{Keys, Sshd, USUAL};
+use crate::times;
+
+/// The stated figure: a task whose repository stays shut is failed within so many seconds; five times of it are allowed.
+const FAILED: u32 = 30;
 
 const TOKEN: &str = "canary-of-a-pod-7d21";
 const WRONG: &str = "canary-that-opens-nothing";
@@ -166,9 +170,14 @@ fn s3_secrets_of_the_binding_open_private_repositories_in_pods_or_say_why_not() 
     let secret = keys.private.lines().nth(1).expect("a key has lines");
     let secrets = [TOKEN, WRONG, secret];
     for (task, sentence) in &shut {
-        let ended = world.until_ended(task, 120);
+        let ended = world.until_ended(task, (FAILED * 5 / PATIENCE).into());
         let after = begun.elapsed().as_secs_f64();
-        println!("{sentence}: failed within {after:.1} s");
+        times::told(
+            "S3",
+            "a task whose repository stays shut is failed",
+            after,
+            FAILED.into(),
+        );
         let message = ended["status_message"].as_str().unwrap_or_default();
         assert_eq!(ended["status"], "failed", "{message}");
         assert!(message.contains(sentence), "{sentence:?}: {message}");

@@ -9,9 +9,11 @@ use rand::Rng;
 use serde_json::json;
 
 use super::world::{PATIENCE, World};
+use crate::times;
 
-/// Five times the second that a start may take; so many times as long where others use the machine too.
-const START: Duration = Duration::from_secs(5);
+/// The stated figure: the code begins so soon after the start of its container; five times of it are allowed, and so many
+/// times as long where others use the machine too.
+const START: Duration = Duration::from_secs(1);
 
 /// How long the container is up, for a shell with nothing but `cat`.
 const SINCE: &str =
@@ -140,9 +142,14 @@ fn s5_a_task_runs_in_images_without_python_shell_glibc_or_root() {
             .chain([WRITTEN])
             .collect();
         assert_eq!(rest, wanted, "byte for byte in image {}", kind.image);
-        println!("{}: container start to first line {since:.2} s", kind.image);
+        times::told(
+            "S5",
+            "container start to first line",
+            since,
+            START.as_secs_f64(),
+        );
         assert!(
-            since < (START * PATIENCE).as_secs_f64(),
+            since < (START * 5 * PATIENCE).as_secs_f64(),
             "{since} s in image {}",
             kind.image
         );

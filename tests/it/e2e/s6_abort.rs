@@ -7,8 +7,13 @@ use serde_json::{Value, json};
 use trainyard::claim::QUIET_TIME;
 
 use super::world::{World, wait};
+use crate::times;
 
-/// Five times the stated 3 s: machines are shared.
+/// The stated figures, in seconds: until Job and pod of a task whose code has not begun are gone, and until SIGTERM reaches
+/// code that runs.
+const GONE_STATED: f64 = 3.0;
+const SIGTERM_STATED: f64 = 2.5;
+/// Five times the first: machines are shared.
 const GONE: u64 = 15;
 /// What a pod needs to end by SIGTERM, and the next one to start: one quiet time and this are what a re-run has to wait.
 const POD: Duration = Duration::from_secs(10);
@@ -34,12 +39,20 @@ fn until_pending(world: &World, task: &str) {
     });
 }
 
-pub(super) fn until_gone(world: &World, task: &str, what: &str) {
+/// Waits until neither Job nor pod of the task is there; in how many seconds that was.
+fn until_gone(world: &World, task: &str, what: &str) -> f64 {
     let begun = Instant::now();
     wait(&format!("Job and pod are gone after {what}"), GONE, || {
         (world.job_of(task).is_null() && world.pod_of(task).is_null()).then_some(())
     });
-    println!("{what}: gone after {:.1} s", begun.elapsed().as_secs_f64());
+    begun.elapsed().as_secs_f64()
+}
+
+/// The same of a task whose code has not begun.
+pub(super) fn until_soon_gone(world: &World, task: &str, what: &str) {
+    let seconds = until_gone(world, task, what);
+    let gone = "Job and pod of a task whose code has not begun are gone";
+    times::told("S6", gone, seconds, GONE_STATED);
 }
 
 /// What a user does to a task.
@@ -74,7 +87,7 @@ fn s6_a_pod_that_waits_is_gone_within_seconds_whatever_its_user_does() {
     }
     for ((what, act), task) in act.iter().zip(&tasks) {
         act(&world, task);
-        until_gone(&world, task, what);
+        until_soon_gone(&world, task, what);
     }
     assert_eq!(world.status(&tasks[0]), "stopped");
     assert_eq!(world.status(&tasks[1]), "created");
@@ -177,11 +190,11 @@ fn s6_a_running_task_that_is_reset_or_deleted_gets_sigterm_and_leaves_nothing() 
         wait("SIGTERM reaches its code", 30, || {
             has_said("asked", task).then_some(())
         });
-        println!(
-            "{what}: SIGTERM after {:.1} s",
-            begun.elapsed().as_secs_f64()
-        );
-        until_gone(&world, task, what);
+        let seconds = begun.elapsed().as_secs_f64();
+        let reached = "SIGTERM reaches the code of a task that its user resets or deletes";
+        times::told("S6", reached, seconds, SIGTERM_STATED);
+        let seconds = until_gone(&world, task, what);
+        println!("{what}: gone after {seconds:.1} s");
     }
     // Whatever its pod did last, the end of the run is not written into what its user has made of the task.
     assert_eq!(world.status(&tasks[0]), "created");

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::s6_abort::until_gone;
+use super::s6_abort::until_soon_gone;
 use super::s42_cache::MAKING;
 use super::world::{World, wait};
 use crate::silent;
@@ -77,7 +77,7 @@ fn s6_an_abort_before_the_code_begins_leaves_nothing_in_any_phase() {
         world.enqueue(&task, queue);
         wait(phase, 90, || is_in_it(&world, &task).then_some(()));
         world.call("tasks.stop", &json!({"task": task}));
-        until_gone(&world, &task, &format!("an abort while {phase}"));
+        until_soon_gone(&world, &task, &format!("an abort while {phase}"));
         assert_eq!(world.until_ended(&task, 20)["status"], "stopped", "{phase}");
         world.has_written(&task, written);
     }

@@ -9,6 +9,10 @@ use serde_json::json;
 use super::kwok::Kwok;
 use super::played::{Part, Player, statuses};
 use super::world::{PATIENCE, World, wait};
+use crate::times;
+
+/// The stated figure, in seconds: a task is requeued so soon after the cluster knows.
+const REQUEUED: f64 = 10.0;
 
 /// Until the pod is taken away.
 const STAYS: Part = Part::Completes(600_000);
@@ -107,7 +111,8 @@ fn s9_tasks_of_a_drained_node_go_back_in_order_before_what_waits_and_run_elsewhe
         (!job.is_null()).then_some(job)
     });
     let again = begun.elapsed();
-    println!("drain to attempt 2's Job: {:.1} s", again.as_secs_f64());
+    let drained_to_job = "drain of a node to the second attempt's Job";
+    times::told("S9", drained_to_job, again.as_secs_f64(), REQUEUED);
     assert!(again < Duration::from_secs(30) * PATIENCE, "{again:?}");
     let notes = &job["metadata"]["annotations"];
     assert_eq!(notes["trainyard.dev/requeues"], "1", "{notes}");
@@ -296,9 +301,12 @@ fn s9_tasks_of_a_node_that_stops_reporting_go_back_once_their_pods_are_known_to_
         let reason = task["status_reason"].as_str().unwrap_or_default();
         (task["status"] == "queued").then(|| reason.to_owned())
     });
-    println!(
-        "out of service to queued again: {:.1} s, {reason}",
-        begun.elapsed().as_secs_f64()
+    let seconds = begun.elapsed().as_secs_f64();
+    times::told(
+        "S9",
+        "node out of service to its task queued again",
+        seconds,
+        REQUEUED,
     );
     for words in ["requeued", "unreachable", here.as_str()] {
         assert!(reason.contains(words), "{words:?} is missing in {reason}");

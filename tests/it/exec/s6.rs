@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::pod::{Pod, family};
 use super::server::{Proc, Server, wait};
-use crate::silent;
+use crate::{silent, times};
 
 /// Whether it is there, and not only waiting to be reaped.
 fn lives(pid: Pid) -> bool {
@@ -66,10 +66,13 @@ fn s6_an_abort_while_packages_are_installed_leaves_nothing_of_it() {
             process.signal(Signal::SIGTERM);
         }
         assert_eq!(process.end(60), 213);
-        println!(
-            "told {is_told}: ended {:.1} s after the abort",
-            begun.elapsed().as_secs_f64()
-        );
+        let (how, stated) = if is_told {
+            ("by SIGTERM", 3.0)
+        } else {
+            ("of an abort without a controller", 16.0)
+        };
+        let what = format!("an installation ends {how}");
+        times::told("S6", &what, begun.elapsed().as_secs_f64(), stated);
         are_gone(&processes);
         assert_eq!(server.get(&task)["status"], "stopped");
         assert!(!pod.path("root/code/ran").exists());

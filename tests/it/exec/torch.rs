@@ -11,11 +11,13 @@ use serde_json::json;
 use super::pod::Pod;
 use super::server::Server;
 use crate::clock::now;
+use crate::times;
 
 /// Seconds in which so much is downloaded and unpacked; a third of what is waited for.
 const LONG: u64 = 1200;
-/// Five times the two seconds that the start in an environment which is there may take.
-const AT_ONCE: f64 = 10.0;
+/// The stated figure, in seconds: the start in an environment that is there; five times of it are allowed.
+const WARM: f64 = 2.0;
+const AT_ONCE: f64 = WARM * 5.0;
 
 const SCRIPT: &str = "import time
 open('at', 'w').write(repr(time.time()))
@@ -102,7 +104,13 @@ fn s4_pytorch_itself_is_installed_told_and_found_at_once() {
     }
 
     let second = run(&server, cache.path());
-    println!("second after {:.1} s: {}", second.waited, second.told());
+    println!("second: {}", second.told());
+    times::told(
+        "S42",
+        "start in an environment of PyTorch that is there",
+        second.waited,
+        WARM,
+    );
     assert!(
         second
             .log

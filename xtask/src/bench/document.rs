@@ -38,12 +38,15 @@ fn with_section(document: &str, part: &str, text: &str) -> String {
     format!("{head}{gap}{begin}{text}{end}{tail}")
 }
 
+/// A part that no bench makes, but a run of all tests: what scenarios took.
+const SCENARIOS: &str = "scenarios";
+
 /// A part that is written by hand, and that every run leaves alone: the last outputs of scenarios in their long form.
 const LONG_FORMS: &str = "long forms";
 
 /// The document anew with this table, and with the parts that it has had.
 pub fn whole(table: &str, before: &str) -> String {
-    let parts = PARTS.into_iter().chain([LONG_FORMS]);
+    let parts = PARTS.into_iter().chain([SCENARIOS, LONG_FORMS]);
     parts.fold(document(table), |text, part| {
         with_section(&text, part, section(before, part))
     })
@@ -53,6 +56,33 @@ pub fn whole(table: &str, before: &str) -> String {
 pub fn with_part(before: &str, part: &str, table: &str) -> String {
     with_section(before, part, &format!("{}{table}", head(part)))
 }
+
+/// The document with this table of what scenarios took in a run of this command, so many tests side by side.
+pub fn with_scenarios(before: &str, command: &str, threads: u8, table: &str) -> String {
+    let load = if threads == 1 {
+        "One scenario ran after the other.".to_owned()
+    } else {
+        format!(
+            "All scenarios ran side by side at that time, on {threads} threads, and beside them what only computes, with the\n\
+             least priority: on a machine of its own each takes less."
+        )
+    };
+    let text = format!(
+        "## The scenarios\n\n\
+         Made by `{command}`, on the cluster of `cargo xtask cluster up`.\n\
+         {load}\n\
+         {}.\n\n{STATED}{table}",
+        machine()
+    );
+    with_section(before, SCENARIOS, &text)
+}
+
+/// What the times of scenarios are held to.
+const STATED: &str = "\
+Each time is one that a scenario states. It is held if the median keeps it; the tests themselves allow five times of it
+or more ([scenarios.md](scenarios.md)).
+
+";
 
 /// Why a part has no incumbent beside ours, where it has none.
 fn why_alone(part: &str) -> &'static str {
@@ -197,6 +227,31 @@ mod tests {
             assert_eq!(alone, ["controller", SERVER].contains(&part), "{text}");
         }
         assert!(whole("| figure |\n", "").contains("These are ours alone."));
+    }
+
+    #[test]
+    fn what_scenarios_took_is_a_part_that_tells_command_and_load() {
+        let before = with_section("# Benchmarks\n", LONG_FORMS, "by hand\n");
+        let once = with_scenarios(&before, "cargo xtask test --figures", 6, "| once |\n");
+        for words in [
+            "## The scenarios\n",
+            "Made by `cargo xtask test --figures`, ",
+            "6 threads",
+            "shared cores of",
+            "| once |\n<!-- end of scenarios -->\n",
+        ] {
+            assert!(once.contains(words), "{words:?} in {once}");
+        }
+        let again = with_scenarios(&once, "cargo xtask test --figures", 1, "| again |\n");
+        assert!(!again.contains("| once |"), "{again}");
+        assert!(
+            again.contains("One scenario ran after the other"),
+            "{again}"
+        );
+        for after in [&again, &whole("| a table |\n", &again)] {
+            assert!(section(after, SCENARIOS).contains("| again |"), "{after}");
+            assert_eq!(section(after, LONG_FORMS), "by hand\n");
+        }
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use super::times::Times;
+
 /// A check or test that did not pass, and the end of what it said.
 pub struct Failed {
     pub name: String,
@@ -25,10 +27,12 @@ pub struct Count {
     pub passed: usize,
     pub failed: Vec<Failed>,
     pub ignored: Vec<String>,
+    pub times: Times,
 }
 
-/// Runs `cargo test`, shows its output, and gives what passed, what failed with its words, and what was left out.
-pub fn count(command: &mut Command) -> Result<Count> {
+/// Runs `cargo test`, shows its output, and gives what passed, what failed with its words, what was left out, and the
+/// times that tests told. What tests printed that passed is shown only if `shows_all`.
+pub fn count(command: &mut Command, shows_all: bool) -> Result<Count> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -36,36 +40,72 @@ pub fn count(command: &mut Command) -> Result<Count> {
         .spawn()
         .context("could not start cargo")?;
     let stdout = child.stdout.take().context("cargo has no output")?;
-    let mut told = Count::default();
-    let mut closed = false;
-    let mut words = Words::default();
+    let mut reader = Reader::default();
     for line in BufReader::new(stdout).lines() {
         let line = line.context("cargo's output cannot be read")?;
-        println!("   {line}");
-        words.hear(&line);
+        if reader.hear(&line) || shows_all {
+            println!("   {line}");
+        }
+    }
+    let status = child.wait()?;
+    if !status.success() && reader.told.failed.is_empty() {
+        bail!(
+            "cargo failed ({status}){}",
+            if reader.closed {
+                ""
+            } else {
+                " before any test ran"
+            }
+        );
+    }
+    Ok(reader.end())
+}
+
+/// Reads the lines of test programs that run with `--show-output`.
+#[derive(Default)]
+struct Reader {
+    told: Count,
+    words: Words,
+    /// Whether this is what tests printed that passed: it stands between the results and what failed tests printed.
+    of_passed: bool,
+    /// Whether a program came to its end.
+    closed: bool,
+}
+
+impl Reader {
+    /// Takes in a line; whether it is anything but what tests printed that passed.
+    fn hear(&mut self, line: &str) -> bool {
+        self.words.hear(line);
+        self.told.times.hear(line);
+        let ends = line.starts_with("test result:");
+        if line == "successes:" {
+            self.of_passed = true;
+        } else if ends || line == "failures:" {
+            self.of_passed = false;
+        }
+        if self.of_passed {
+            return false;
+        }
+        self.closed |= ends;
         if let Some(rest) = line.strip_prefix("test ") {
             match rest.rsplit_once(" ... ") {
-                Some((_, "ok")) => told.passed += 1,
-                Some((name, "FAILED")) => told.failed.push(name.to_owned().into()),
+                Some((_, "ok")) => self.told.passed += 1,
+                Some((name, "FAILED")) => self.told.failed.push(name.to_owned().into()),
                 Some((name, why)) if why.starts_with("ignored") => {
-                    told.ignored.push(name.to_owned());
+                    self.told.ignored.push(name.to_owned());
                 }
                 _ => {}
             }
         }
-        closed |= line.starts_with("test result:");
+        true
     }
-    let status = child.wait()?;
-    if !status.success() && told.failed.is_empty() {
-        bail!(
-            "cargo failed ({status}){}",
-            if closed { "" } else { " before any test ran" }
-        );
+
+    fn end(mut self) -> Count {
+        for failed in &mut self.told.failed {
+            failed.words = self.words.of(&failed.name);
+        }
+        self.told
     }
-    for failed in &mut told.failed {
-        failed.words = words.of(&failed.name);
-    }
-    Ok(told)
 }
 
 /// What failed tests have said: cargo shows it before the next hundred lines, and whoever reads wants it at the end.
@@ -97,5 +137,72 @@ impl Words {
 
     fn of(&mut self, test: &str) -> Vec<String> {
         self.by_test.remove(test).unwrap_or_default().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RUN: &str = "
+running 3 tests
+test e2e::passes ... ok
+test e2e::fails ... FAILED
+test e2e::long ... ignored, long form: hours
+
+successes:
+
+---- e2e::passes stdout ----
+time | S6 | a pod is gone | 1.00 | 3
+test of another program ... ok
+
+
+successes:
+    e2e::passes
+
+failures:
+
+---- e2e::fails stdout ----
+time | S6 | a pod is gone | 5.00 | 3
+why it failed
+
+
+failures:
+    e2e::fails
+
+test result: FAILED. 1 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.10s
+";
+
+    #[test]
+    fn what_a_passing_test_printed_is_read_for_its_times_and_not_shown() {
+        let mut reader = Reader::default();
+        let shown: Vec<&str> = RUN.lines().filter(|line| reader.hear(line)).collect();
+        assert!(reader.closed);
+        let told = reader.end();
+        let shown = shown.join("\n");
+        for (words, is_shown) in [
+            ("test e2e::passes ... ok", true),
+            ("another program", false),
+            ("a pod is gone | 1.00", false),
+            ("successes:", false),
+            ("a pod is gone | 5.00", true),
+            ("why it failed", true),
+            ("test result: FAILED", true),
+        ] {
+            assert_eq!(shown.contains(words), is_shown, "{words:?} in {shown}");
+        }
+        assert_eq!(told.passed, 1);
+        assert_eq!(told.ignored, ["e2e::long"]);
+        let [failed] = told.failed.as_slice() else {
+            panic!("one test failed, not {}", told.failed.len());
+        };
+        assert_eq!(failed.name, "e2e::fails");
+        assert_eq!(
+            failed.words.last().map(String::as_str),
+            Some("why it failed")
+        );
+        let table = told.times.table();
+        let row = "| S6: a pod is gone | 3.00 s | 1.00 – 5.00 | 2 | ≤ 3 s | yes |";
+        assert!(table.contains(row), "{table}");
     }
 }

@@ -6,6 +6,7 @@ use serde_json::Value;
 use trainyard::diagnose::Category;
 
 use crate::e2e::world::World;
+use crate::times;
 
 /// The stated figure: a task says what is wrong so soon after the cluster shows it; five times of it are allowed.
 const TOLD: Duration = Duration::from_secs(10);
@@ -78,7 +79,7 @@ impl Clock {
         }
     }
 
-    pub(super) fn was_shown(&self) -> bool {
+    pub(in crate::e2e) fn was_shown(&self) -> bool {
         self.shown.is_some()
     }
 
@@ -87,6 +88,19 @@ impl Clock {
         match (self.shown, self.told) {
             (Some(shown), Some(told)) => told.saturating_duration_since(shown),
             _ => Duration::ZERO,
+        }
+    }
+
+    /// Tells how long it took, where the cluster was seen to show it.
+    pub(super) fn tell(&self) {
+        if self.was_shown() {
+            let late = self.late().as_secs_f64();
+            times::told(
+                "S41",
+                "a task says what is wrong once the cluster shows it",
+                late,
+                TOLD.as_secs_f64(),
+            );
         }
     }
 

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::clock;
 use crate::e2e::world::{World, wait};
+use crate::{clock, times};
 
 /// The stated figure: the task has ended so many seconds after the kernel's kill; five times of it are allowed.
 const TOLD: f64 = 5.0;
@@ -60,7 +60,12 @@ pub(super) fn judge(world: &World, row: &str, task: &str, document: &Value) {
     assert!(message.contains(last), "{row}: {last:?} in {message:?}");
 
     let late = clock::told(&document["status_changed"]) - time_of(last);
-    println!("{row:>30}: ended {late:.2} s after the kill");
+    times::told(
+        "S7",
+        "a task has ended after the kill for memory",
+        late,
+        TOLD,
+    );
     assert!(
         late <= TOLD * 5.0,
         "{row}: ended {late:.1} s after the kill"
