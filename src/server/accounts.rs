@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
 use super::call::iso;
 use super::wire::{Refusal, new_id};
@@ -107,6 +107,12 @@ impl std::fmt::Display for Key {
     }
 }
 
+/// Begins a change. A server may be writing: the change waits for it before it looks at anything, since what it had seen
+/// could no more be written once the server has.
+fn begin(db: &mut Connection) -> rusqlite::Result<Transaction<'_>> {
+    db.transaction_with_behavior(TransactionBehavior::Immediate)
+}
+
 /// Adds a user with a key pair that ends after `days`, or never.
 pub fn add(data: &Path, name: &str, role: Role, days: Option<u32>) -> Result<KeyPair, Error> {
     let length = name.trim().chars().count();
@@ -114,7 +120,7 @@ pub fn add(data: &Path, name: &str, role: Role, days: Option<u32>) -> Result<Key
         return Err(Error::Name(length));
     }
     let mut db = store::open_beside(data)?;
-    let change = db.transaction()?;
+    let change = begin(&mut db)?;
     if id_of(&change, name)?.is_some() {
         return Err(Error::Taken(name.to_owned()));
     }
@@ -132,7 +138,7 @@ pub fn add(data: &Path, name: &str, role: Role, days: Option<u32>) -> Result<Key
 /// Adds a further key pair for a user.
 pub fn add_key(data: &Path, name: &str, days: Option<u32>) -> Result<KeyPair, Error> {
     let mut db = store::open_beside(data)?;
-    let change = db.transaction()?;
+    let change = begin(&mut db)?;
     let id = id_of(&change, name)?.ok_or_else(|| Error::Unknown(name.to_owned()))?;
     let pair = new_pair(&change, &id, days)?;
     change.commit()?;
@@ -185,7 +191,7 @@ pub fn list(data: &Path) -> Result<Vec<User>, Error> {
 /// Takes a user away: keys and tokens count no more, tasks stay.
 pub fn remove(data: &Path, name: &str) -> Result<(), Error> {
     let mut db = store::open_beside(data)?;
-    let change = db.transaction()?;
+    let change = begin(&mut db)?;
     let id = id_of(&change, name)?.ok_or_else(|| Error::Unknown(name.to_owned()))?;
     if id == super::setup::USER {
         return Err(Error::First(name.to_owned()));

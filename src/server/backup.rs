@@ -11,6 +11,7 @@
 
 mod tar;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -19,7 +20,7 @@ use std::path::{Component, Path, PathBuf};
 use rusqlite::Connection;
 
 use super::wire::new_id;
-use super::{setup, store};
+use super::{disk, setup, store};
 
 /// Names in the archive.
 const DATABASE: &str = "trainyard.sqlite";
@@ -96,7 +97,7 @@ pub fn backup(data: &Path, target: &Path) -> Result<Carried, Error> {
         out.flush()?;
         out.get_ref().sync_all()?;
         fs::rename(&new.0, target)?;
-        sync_folder(target)
+        disk::sync_name(target)
     };
     complete().map_err(failed)?;
     Ok(carried)
@@ -175,14 +176,6 @@ fn add_folder(
     Ok(())
 }
 
-/// Makes it last that a file was put into its folder.
-pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
-}
-
 /// Makes `data`, which must not hold a server's data yet, from a backup.
 pub fn restore(source: &Path, data: &Path) -> Result<Carried, Error> {
     let database = store::path(data);
@@ -203,13 +196,14 @@ pub fn restore(source: &Path, data: &Path) -> Result<Carried, Error> {
         path: path.to_owned(),
         source,
     };
-    fs::create_dir_all(data)
+    disk::make(data)
         .and_then(|()| fs::set_permissions(data, fs::Permissions::from_mode(0o700)))
         .map_err(|source| unwritten(data, source))?;
     let new = Temporary(data.join(format!("{DATABASE}.new")));
     let mut archive = tar::Reader::new(BufReader::with_capacity(1 << 20, file));
     let mut carried = Carried::default();
     let mut with_database = false;
+    let mut folders = BTreeSet::new();
     while let Some((name, size)) = archive.next().map_err(|error| damaged(error.to_string()))? {
         let path = match name.as_str() {
             DATABASE => {
@@ -224,6 +218,12 @@ pub fn restore(source: &Path, data: &Path) -> Result<Carried, Error> {
             io::ErrorKind::UnexpectedEof => damaged("it is cut off".to_owned()),
             _ => unwritten(&path, error),
         })?;
+        let above = path.ancestors().skip(1);
+        folders.extend(
+            above
+                .take_while(|above| above.starts_with(data))
+                .map(Path::to_owned),
+        );
         carried.files += 1;
         carried.bytes += size;
     }
@@ -235,8 +235,11 @@ pub fn restore(source: &Path, data: &Path) -> Result<Carried, Error> {
     if let Some(fault) = fault {
         return Err(damaged(fault));
     }
+    for folder in &folders {
+        disk::sync(folder).map_err(|source| unwritten(folder, source))?;
+    }
     fs::rename(&new.0, &database)
-        .and_then(|()| sync_folder(&database))
+        .and_then(|()| disk::sync_name(&database))
         .map_err(|source| unwritten(&database, source))?;
     Ok(carried)
 }

@@ -15,6 +15,7 @@ pub mod accounts;
 mod auth;
 pub mod backup;
 mod call;
+mod disk;
 mod doc;
 mod events;
 mod files;
@@ -152,6 +153,8 @@ pub(crate) struct App {
     /// Folder of the uploaded files, and of those on their way.
     files: PathBuf,
     uploads: PathBuf,
+    /// Which of its folders are on the disk.
+    folders: Arc<files::Folders>,
     bodies: Semaphore,
     entries: queues::cache::Entries,
     /// The version that is played.
@@ -319,8 +322,9 @@ async fn open(options: &Options, public: &Url, files_port: Option<u16>) -> Resul
     let (files, uploads) = (data.join("files"), data.join("uploads"));
     // Uploads that were cut off have no name yet and nobody was told of them.
     let _ = std::fs::remove_dir_all(&uploads);
+    // An upload makes what is below `files` last; the folder itself has to be on the disk before the first.
     for path in [&files, &uploads] {
-        std::fs::create_dir_all(path).map_err(|source| Error::Folder {
+        disk::make(path).map_err(|source| Error::Folder {
             path: path.clone(),
             source,
         })?;
@@ -331,6 +335,7 @@ async fn open(options: &Options, public: &Url, files_port: Option<u16>) -> Resul
     Ok(App {
         store,
         auth,
+        folders: Arc::new(files::Folders::of(files.clone())),
         files,
         uploads,
         bodies: Semaphore::new(front::BODIES_KIB as usize),

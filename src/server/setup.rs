@@ -9,10 +9,9 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use serde_json::json;
 use url::Url;
 
-use super::backup::sync_folder;
 use super::call::iso;
 use super::wire::Refusal;
-use super::{auth, queues};
+use super::{auth, disk, queues};
 
 /// The file with the first key pair in the data folder.
 const KEYS: &str = "keys.json";
@@ -157,7 +156,7 @@ fn write_private(path: &Path, text: &str) -> Result<(), Error> {
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&new, path)?;
-        sync_folder(path)
+        disk::sync_name(path)
     };
     write().map_err(|source| {
         let _ = fs::remove_file(&new);

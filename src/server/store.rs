@@ -20,8 +20,8 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::{Semaphore, oneshot, watch};
 
-use super::schema;
 use super::wire::{Answer, Refusal};
+use super::{disk, schema};
 pub(super) use check::fault;
 use writer::Job;
 
@@ -97,7 +97,7 @@ impl Store {
             path: folder.to_owned(),
             source,
         };
-        fs::create_dir_all(folder).map_err(in_folder)?;
+        disk::make(folder).map_err(in_folder)?;
         restrict(folder, 0o700).map_err(in_folder)?;
         let lock = lock_folder(folder)?;
         let path = folder.join(FILE);

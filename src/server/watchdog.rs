@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::OptionalExtension as _;
+use rusqlite::{Connection, OptionalExtension as _};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -138,25 +138,38 @@ pub(crate) async fn tidy(app: Arc<App>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             _ = turns.tick() => {}
         }
-        let (looking, last) = (Arc::clone(&app), known.clone());
-        let answer = app.store.read(move |db| {
-            let sql = "SELECT value FROM settings WHERE key = 'accounts_changed'";
-            let changed: Option<String> = db
-                .prepare_cached(sql)?
-                .query_row([], |row| row.get(0))
-                .optional()?;
-            let changed = json!(changed);
-            if changed != last {
-                looking.auth.reload(db)?;
-            }
-            Ok(changed)
-        });
-        match answer.await {
-            Ok(changed) => known = changed,
+        match learn_accounts(&app, &known).await {
+            Ok(noted) => known = noted,
             Err(refusal) => tracing::warn!(error = refusal.text, "users could not be read"),
         }
         files::doomed::sweep(&app, app.linger).await;
     }
+}
+
+/// Reads users and keys again if a change is noted that is not `known`; returns what is noted.
+async fn learn_accounts(app: &Arc<App>, known: &Value) -> Answer {
+    let noted = app.store.read(noted_change).await?;
+    if noted == *known {
+        return Ok(noted);
+    }
+    let learning = Arc::clone(app);
+    // In the writer's turn: a snapshot from before a key pair was made or revoked, or a token logged out, would take
+    // that back here although it has been answered.
+    let learn = move |db: &Connection| {
+        learning.auth.reload(db)?;
+        noted_change(db)
+    };
+    app.store.write(learn).await
+}
+
+/// The mark that each change of users and keys leaves.
+fn noted_change(db: &Connection) -> Answer {
+    let sql = "SELECT value FROM settings WHERE key = 'accounts_changed'";
+    let noted: Option<String> = db
+        .prepare_cached(sql)?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    Ok(json!(noted))
 }
 
 /// One look: stops what is silent, returns how many that were.

@@ -125,7 +125,7 @@ pub fn contents(file: &str) -> Vec<u8> {
 }
 
 /// Ids in the queue, in order.
-pub async fn queued(client: &Client, queue: &str) -> Vec<String> {
+async fn queued(client: &Client, queue: &str) -> Vec<String> {
     let answer = client
         .call("queues.get_by_id", json!({"queue": queue}))
         .await;
@@ -135,7 +135,7 @@ pub async fn queued(client: &Client, queue: &str) -> Vec<String> {
 }
 
 /// Whether a task has its lines; some of them alone are none.
-pub async fn has_lines(client: &Client, task: &str) -> bool {
+async fn has_lines(client: &Client, task: &str) -> bool {
     let ask = json!({"task": task, "navigate_earlier": false});
     let log = client.call("events.get_task_log", ask).await;
     let events = log["events"].as_array().unwrap();

@@ -12,7 +12,8 @@ use trainyard::server::{Options, Version};
 
 use crate::server_world::{Client, InProcess, Program, keys_in, served};
 
-fn trainyard(arguments: &[&str], data: &Path) -> Output {
+/// The server's command line on a data folder.
+pub fn trainyard(arguments: &[&str], data: &Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_trainyard"))
         .arg("server")
         .args(arguments)
@@ -27,7 +28,8 @@ fn said(output: &Output) -> String {
     text(&output.stdout) + &text(&output.stderr)
 }
 
-fn keys_of(output: &Output) -> (String, String) {
+/// The key pair that `user add` prints.
+pub fn keys_of(output: &Output) -> (String, String) {
     assert!(output.status.success(), "{}", said(output));
     keys_in(&output.stdout)
 }

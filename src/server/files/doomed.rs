@@ -2,12 +2,13 @@
 //! are old.
 //!
 //! ```text
-//! reset, delete, old metrics ──▶ a row per file, in the same transaction ──▶ some time later: file away, then row away
+//! reset, delete, old metrics ──▶ a row per file, in the same transaction ──▶ some time later: file away for good, then row away
 //! ```
 //!
 //! The rows survive a crash. A file that was written after its row (the task ran again) stays, also below a folder that
 //! was noted.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,11 +17,11 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde_json::{Value, json};
 use url::Url;
 
-use super::super::App;
 use super::super::call::Call;
 use super::super::wire::Refusal;
+use super::super::{App, disk};
 use super::paths::{decoded, safe};
-use super::{PREFIX, is_nowhere};
+use super::{PREFIX, is_nowhere, settle};
 
 /// Files taken away at one go.
 const AT_ONCE: i64 = 500;
@@ -109,6 +110,7 @@ pub(crate) async fn sweep(app: &Arc<App>, linger: Duration) {
         }
     };
     let mut gone = Vec::new();
+    let mut changed = BTreeSet::new();
     let mut stuck = Vec::new();
     for row in due {
         let (Some(name), Some(at)) = (row[0].as_str(), row[1].as_i64()) else {
@@ -118,6 +120,7 @@ pub(crate) async fn sweep(app: &Arc<App>, linger: Duration) {
             gone.push(row);
             continue;
         };
+        changed.insert(disk::folder_of(&path).to_owned());
         let removed = tokio::task::spawn_blocking(move || remove_old(&path, at)).await;
         match removed.map_err(std::io::Error::other).flatten() {
             Ok(()) => gone.push(row),
@@ -129,6 +132,10 @@ pub(crate) async fn sweep(app: &Arc<App>, linger: Duration) {
         tracing::warn!(first, files = stuck.len(), "files could not be deleted");
     }
     if gone.is_empty() {
+        return;
+    }
+    if let Err(error) = settle(changed).await {
+        tracing::warn!(%error, "the deletion of files could not be written to the disk");
         return;
     }
     let forgotten = app.store.write(move |db| {
@@ -145,7 +152,7 @@ pub(crate) async fn sweep(app: &Arc<App>, linger: Duration) {
 }
 
 /// Takes a file away, or of a folder all files below it, unless they were written after `at`: those stay, and the folders
-/// that hold them.
+/// that hold them. What was taken out of those that stay is so for good.
 fn remove_old(path: &Path, at: i64) -> std::io::Result<()> {
     let about = fs::symlink_metadata(path)?;
     if !about.is_dir() {
@@ -160,7 +167,7 @@ fn remove_old(path: &Path, at: i64) -> std::io::Result<()> {
         }
     }
     match fs::remove_dir(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => disk::sync(path),
         removed => removed,
     }
 }

@@ -1,17 +1,20 @@
 //! The file service, under `/files` and on request at the root of a port of its own: uploads, downloads, deletion
 //! (`protocol.md` §2.8).
 //!
-//! Contents stream through; an upload is answered once it is on the disk under its final name. Reading needs no
-//! credentials, as on a stock file server: a link works in a browser, and its path holds the task's id, which nobody
-//! guesses. Writing and deleting need them, and a role that may change things. What a refused client still sends is taken
-//! in before it is answered, within bounds: it reads the answer only after that.
+//! Contents stream through; an upload is answered once it is on the disk under its final name, a deletion once the name
+//! is gone from there: a power loss takes neither back. Reading needs no credentials, as on a stock file server: a link
+//! works in a browser, and its path holds the task's id, which nobody guesses. Writing and deleting need them, and a role
+//! that may change things. What a refused client still sends is taken in before it is answered, within bounds: it reads
+//! the answer only after that.
 
 pub(crate) mod doomed;
+mod folders;
 mod paths;
 mod upload;
 
+use std::collections::BTreeSet;
 use std::io::SeekFrom;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::body::{Body, BodyDataStream};
@@ -24,7 +27,8 @@ use serde_json::{Value, json};
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 
-use super::{App, front};
+use super::{App, disk, front};
+pub(crate) use folders::Folders;
 use paths::{Range, decoded, kind_of, safe};
 
 /// First part of every file's address.
@@ -256,6 +260,10 @@ async fn delete(app: &App, path: &str) -> Result<Response, Failure> {
     remove(&path)
         .await
         .map_err(|error| not_found_or_failed("delete the file", &path, &error))?;
+    let folder = disk::folder_of(&path).to_owned();
+    settle(BTreeSet::from([folder]))
+        .await
+        .map_err(|error| failed("delete the file", &path, &error))?;
     Ok(text(StatusCode::OK, "OK"))
 }
 
@@ -266,6 +274,20 @@ async fn remove(path: &Path) -> std::io::Result<()> {
     } else {
         tokio::fs::remove_file(path).await
     }
+}
+
+/// Makes it last that something was taken out of these folders; of one that is gone itself nothing is left.
+async fn settle(folders: BTreeSet<PathBuf>) -> std::io::Result<()> {
+    let sync = move || {
+        folders
+            .iter()
+            .try_for_each(|folder| match disk::sync(folder) {
+                Err(error) if is_nowhere(&error) => Ok(()),
+                synced => synced,
+            })
+    };
+    let synced = tokio::task::spawn_blocking(sync).await;
+    synced.map_err(std::io::Error::other).flatten()
 }
 
 /// `{"files": [...]}` → `{"deleted": {path: true}, "errors": {why: [path]}}`
@@ -281,6 +303,7 @@ async fn delete_many(app: &App, request: Request) -> Result<Response, Failure> {
         .map_err(|error| (StatusCode::BAD_REQUEST, format!("no JSON: {error}")))?;
     let mut deleted = serde_json::Map::new();
     let mut errors = serde_json::Map::new();
+    let mut changed = BTreeSet::new();
     for name in asked["files"]
         .as_array()
         .into_iter()
@@ -288,9 +311,13 @@ async fn delete_many(app: &App, request: Request) -> Result<Response, Failure> {
         .filter_map(Value::as_str)
     {
         let result = match decoded(name).and_then(|name| safe(&app.files, &name)) {
-            Ok(path) => remove(&path)
-                .await
-                .map_err(|error| not_found_or_failed("delete the file", &path, &error)),
+            Ok(path) => match remove(&path).await {
+                Ok(()) => {
+                    changed.insert(disk::folder_of(&path).to_owned());
+                    Ok(())
+                }
+                Err(error) => Err(not_found_or_failed("delete the file", &path, &error)),
+            },
             Err(failure) => Err(failure),
         };
         match result {
@@ -304,5 +331,8 @@ async fn delete_many(app: &App, request: Request) -> Result<Response, Failure> {
             }
         }
     }
+    settle(changed)
+        .await
+        .map_err(|error| failed("delete files", &app.files, &error))?;
     Ok(json_answer(&json!({"deleted": deleted, "errors": errors})))
 }

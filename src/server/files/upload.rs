@@ -15,8 +15,9 @@ use serde_json::json;
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
 
-use super::super::App;
 use super::super::wire::new_id;
+use super::super::{App, disk};
+use super::folders::Folders;
 use super::paths::safe;
 use super::{Failure, failed, json_answer};
 
@@ -127,8 +128,8 @@ async fn store(
     // What went wrong with the last write is told by this alone.
     file.flush().await.map_err(|error| broken(&error))?;
     file.sync_all().await.map_err(|error| broken(&error))?;
-    let (root, to) = (app.files.clone(), target.to_owned());
-    let placed = tokio::task::spawn_blocking(move || place(&new.0, &to, &root)).await;
+    let (folders, to) = (Arc::clone(&app.folders), target.to_owned());
+    let placed = tokio::task::spawn_blocking(move || place(&new.0, &to, &folders)).await;
     match placed.map_err(std::io::Error::other).flatten() {
         Ok(()) => Ok(()),
         Err(error) if is_in_the_way(&error) => {
@@ -148,28 +149,11 @@ fn is_in_the_way(error: &std::io::Error) -> bool {
 }
 
 /// Renames into place. Folders on the way may be taken away, being empty, before the file is in them: then once more.
-fn place(from: &Path, to: &Path, root: &Path) -> std::io::Result<()> {
-    match place_now(from, to, root) {
+fn place(from: &Path, to: &Path, folders: &Folders) -> std::io::Result<()> {
+    match folders.place(from, to, disk::sync) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && from.exists() => {
-            place_now(from, to, root)
+            folders.place(from, to, disk::sync)
         }
         placed => placed,
     }
-}
-
-/// The names of file and new folders survive a power loss too.
-fn place_now(from: &Path, to: &Path, root: &Path) -> std::io::Result<()> {
-    let folder = to.parent().unwrap_or(root);
-    let mut changed = vec![folder];
-    while let Some(last) = changed
-        .last()
-        .filter(|last| !last.exists() && **last != root)
-    {
-        changed.push(last.parent().unwrap_or(root));
-    }
-    fs::create_dir_all(folder)?;
-    fs::rename(from, to)?;
-    changed
-        .into_iter()
-        .try_for_each(|folder| fs::File::open(folder)?.sync_all())
 }

@@ -111,7 +111,8 @@ impl Asked {
                 .iter()
                 .map(|verb| sent(world, resource, verb, outcome));
             let all: f64 = all.sum();
-            format!("{all:.0}").parse().expect("a count")
+            // The sum of none is -0.
+            format!("{:.0}", all.abs()).parse().expect("a count")
         };
         // Sums after their parts: nothing is missing from them.
         let (created, patched) = (
