@@ -244,6 +244,7 @@ fn s33_random_traces_go_in_the_order_of_the_model() {
         weights: vec![1; QUEUES],
         lookahead: 0,
         room: ROOM,
+        most: None,
         each_user: Some(2),
     };
     let by_room = Spec {
@@ -251,6 +252,7 @@ fn s33_random_traces_go_in_the_order_of_the_model() {
         weights: (0..QUEUES).map(|_| draw.random_range(1..5)).collect(),
         lookahead: 2,
         room: ROOM,
+        most: None,
         each_user: None,
     };
     let mut traces = [
