@@ -15,6 +15,7 @@ use crate::pod::label;
 use crate::task::TaskId;
 
 /// Jobs and pods of the binding's namespace, as the mirrors have them now.
+#[derive(Default)]
 pub(super) struct Live {
     pub objects: HashMap<TaskId, Objects>,
     /// This binding's Jobs that have not ended: what its limits are summed up from.

@@ -20,7 +20,7 @@ use crate::task::{QueueId, TaskId};
 
 /// Entries read of each queue in an ordinary look, at least; a binding without limits starts this many in a pass.
 const ENTRIES: u32 = 100;
-/// Tasks whose bodies are read in one pass: about as many as can be claimed before it is time to look again.
+/// Tasks whose bodies are read at once: about as many as can be claimed before it is time to look again.
 pub(super) const CANDIDATES: usize = 256;
 
 /// What was read of one task.
@@ -53,6 +53,14 @@ pub(super) struct Tasks {
     pub read: HashMap<TaskId, Read>,
     /// Bodies of the candidates that could be read.
     pub bodies: HashMap<TaskId, Body>,
+}
+
+impl Tasks {
+    /// The same with what was read after it.
+    pub fn extend(&mut self, more: Self) {
+        self.read.extend(more.read);
+        self.bodies.extend(more.bodies);
+    }
 }
 
 /// How many entries of each queue an ordinary look reads, where so many tasks may run at the same time and so many be

@@ -1,6 +1,7 @@
 //! What a binding's loop remembers from pass to pass. All of it may be lost: waits only start again.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -45,7 +46,8 @@ pub(super) struct Memory {
     pub adoption: Adoption,
     pub history: History,
     pub every_queue: EveryQueue,
-    /// What tasks ask for that were read and did not go: they are not read again.
+    /// What tasks ask for that were read and did not go: they are not read again before they fit. No more than stand
+    /// among the entries of a look.
     pub asks: HashMap<TaskId, Known>,
     pub refused: HashMap<TaskId, Instant>,
     /// Lengths of queues that are longer than what a look reads, and when they were asked for.
@@ -66,7 +68,8 @@ pub(super) struct Known {
     pub added: Option<String>,
     /// What it was rendered from: generation of the binding and hash of the template.
     pub made_from: String,
-    pub ask: Ask,
+    /// Nothing if it would be made from something else by now.
+    pub ask: Option<Arc<Ask>>,
     /// How often tasks behind it went before it.
     pub overtaken: usize,
 }

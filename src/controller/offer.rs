@@ -1,47 +1,53 @@
-//! The offer: which heads of the served queues are read in a pass; and the selection of those that go.
+//! The offer: who stands in the served queues, and who of them is read in a pass; and the selection of those that go.
 //!
 //! ```text
-//! Offer       entries ──hold, room──▶ candidates ──bodies──┐
-//! Selection      ┌─────────────────────────────────────────┘
-//!                └──▶ render ──requests──▶ admit ──▶ the Jobs to create
+//! Offer       entries, what earlier passes know ──wanted──▶ bodies ◀──────────┐
+//! Selection                                      ┌────────────┘               │
+//!                                                └──▶ render ──▶ admit ──wanted, a few times
+//!                                                                  └──▶ the Jobs to create
 //! ```
 
 mod image;
 mod selection;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
-use super::admit::{Room, Waiting};
+use super::admit::{Admitted, Course, Head, Room, Rules, Waiting};
 use super::fault;
 use super::hours;
-use super::look::{CANDIDATES, Queues};
-use super::memory::Memory;
+use super::look::Queues;
+use super::memory::{Known, Memory};
 use super::scene::Scene;
 use crate::api::{self, Client, QueueEntries};
+use crate::claim::order;
+use crate::crd::Strategy;
 use crate::task::{QueueId, TaskId};
 
-pub(super) use selection::{Readings, Selection, admit, nodes_of};
+pub(super) use selection::{Judged, Readings, admit, nodes_of, remember};
 
-/// Heads that may go, and why the others wait.
+/// Who may go, who of them has to be read, and why the others wait.
 #[derive(Debug, Default)]
 pub(super) struct Offer {
     /// Tasks by served queue, in their order.
-    pub candidates: HashMap<QueueId, VecDeque<TaskId>>,
-    /// Those of them that have to be read.
+    lines: HashMap<QueueId, Vec<TaskId>>,
+    /// Those of them that have to be read before more can be decided.
+    unread: Vec<TaskId>,
+    /// Those that were read in this pass, and in how many rounds.
     read: HashSet<TaskId>,
+    rounds: u32,
     /// Those that have waited beyond `spec.aging`, and since when.
-    pub aged: HashMap<TaskId, Timestamp>,
+    aged: HashMap<TaskId, Timestamp>,
     /// Why nothing at all is taken, not even what is intended already.
     pub hold: Option<Waiting>,
-    /// Why the first of those who wait has to.
+    /// Why nobody new is taken.
     pub waiting: Option<Waiting>,
 }
 
 impl Offer {
-    /// Heads of the served queues, as many as there is room for.
+    /// The tasks of the served queues, and those of them that have to be read by what is known of them before.
     pub fn of(scene: &Scene<'_>, memory: &mut Memory, queues: &Queues, room: &Room) -> Self {
         let spec = &scene.binding.spec;
         let closed = hours::is_closed(spec.suspend, &spec.schedule, Timestamp::now());
@@ -61,71 +67,99 @@ impl Offer {
         }
         let now = Instant::now();
         memory.refused.retain(|_, until| now < *until);
-        let free = room.free().unwrap_or(CANDIDATES);
-        let each = free.min((CANDIDATES / queues.served.len().max(1)).max(1));
+        let made_from: Vec<(&QueueEntries, Option<String>)> = queues
+            .served
+            .iter()
+            .map(|queue| (queue, made_from(scene, &queue.id)))
+            .collect();
+        forget(&mut memory.asks, &made_from);
+        let lines = made_from
+            .iter()
+            .filter(|(_, made_from)| made_from.is_some())
+            .map(|(queue, _)| (queue.id.clone(), line(queue, &memory.refused)))
+            .collect();
         let mut offer = Self {
+            lines,
             aged: aged(scene, queues),
             ..Self::default()
         };
-        let mut standing = HashSet::new();
-        for queue in &queues.served {
-            standing.extend(queue.entries.iter().map(|entry| &entry.task));
-            let Some(made_from) = made_from(scene, &queue.id) else {
-                continue;
-            };
-            let within = Within {
-                room,
-                aged: &offer.aged,
-                lookahead: scene.lookahead(),
-                most: each,
-            };
-            let line = line(queue, &made_from, memory, &within);
-            if let Some(reason) = line.holds_all {
-                // The room that gets free is kept for it.
-                return Self {
-                    waiting: Some(reason),
-                    ..Self::default()
-                };
-            }
-            offer.read.extend(line.read);
-            match offer.waiting.take() {
-                // What holds up more than one user's tasks is told first.
-                Some(known) if !known.own => offer.waiting = Some(known),
-                known => offer.waiting = line.waiting.or(known),
-            }
-            offer.candidates.insert(queue.id.clone(), line.tasks);
-        }
-        memory.asks.retain(|task, _| standing.contains(task));
-        if offer.read.is_empty() {
-            // Nobody new to ask for: those that are known do not fit.
-            offer.candidates.clear();
-        }
+        let rules = rules(scene, &offer.aged);
+        let course = Course::of(rules, &offer.lines, memory.turns.clone(), room.clone());
+        let nobody = Admitted::default();
+        offer.unread = course.wanted(&nobody, 0, |task| remembered(&memory.asks, task));
         offer
     }
 
-    /// All candidates that have to be read.
-    pub fn tasks(&self) -> HashSet<TaskId> {
-        self.read.clone()
+    /// Whether more have to be read before all is decided.
+    pub fn wants_more(&self) -> bool {
+        !self.unread.is_empty()
+    }
+
+    /// Those that are read now.
+    pub fn next_round(&mut self) -> HashSet<TaskId> {
+        let unread: HashSet<TaskId> = std::mem::take(&mut self.unread).into_iter().collect();
+        self.read.extend(unread.iter().cloned());
+        self.rounds += 1;
+        unread
     }
 }
 
-/// The candidates of one queue.
-#[derive(Default)]
-struct Line {
-    /// In their order, those that are known not to fit among them.
-    tasks: VecDeque<TaskId>,
-    read: Vec<TaskId>,
-    waiting: Option<Waiting>,
-    /// Why its first task has to wait, which has waited so long that nobody goes before it.
-    holds_all: Option<Waiting>,
+/// The tasks of a queue that may go, in their order.
+fn line(queue: &QueueEntries, refused: &HashMap<TaskId, Instant>) -> Vec<TaskId> {
+    let tasks = queue.entries.iter().map(|entry| &entry.task);
+    tasks
+        .filter(|task| !refused.contains_key(*task))
+        .cloned()
+        .collect()
 }
 
-/// Within what a queue is gone through.
-struct Within<'a> {
-    room: &'a Room,
-    aged: &'a HashMap<TaskId, Timestamp>,
-    lookahead: usize,
-    most: usize,
+/// Forgets entries that are gone, and what tasks ask for whose Jobs would be made from something else by now.
+fn forget(asks: &mut HashMap<TaskId, Known>, queues: &[(&QueueEntries, Option<String>)]) {
+    if asks.is_empty() {
+        return;
+    }
+    let mut standing = HashMap::new();
+    for (queue, made_from) in queues {
+        for entry in &queue.entries {
+            // Of several entries the first is the one that is observed.
+            let place = (entry.added.as_deref(), made_from.as_deref());
+            standing.entry(&entry.task).or_insert(place);
+        }
+    }
+    asks.retain(|task, known| {
+        let Some((added, made_from)) = standing.get(task) else {
+            return false;
+        };
+        if *made_from != Some(known.made_from.as_str()) {
+            known.ask = None;
+        }
+        known.added.as_deref() == *added
+    });
+}
+
+/// What earlier passes know of a task.
+fn remembered(asks: &HashMap<TaskId, Known>, task: &TaskId) -> Head {
+    let known = asks
+        .get(task)
+        .and_then(|known| Some((known.ask.clone()?, known.overtaken)));
+    known.map_or(Head::Unread, |(ask, overtaken)| Head::Known {
+        ask,
+        overtaken,
+    })
+}
+
+/// By what the tasks of a binding are picked.
+fn rules<'a>(scene: &Scene<'a>, aged: &'a HashMap<TaskId, Timestamp>) -> Rules<'a> {
+    Rules {
+        strategy: match scene.binding.spec.strategy {
+            Strategy::Priority => order::Strategy::Priority,
+            Strategy::RoundRobin => order::Strategy::RoundRobin,
+            Strategy::Weighted => order::Strategy::Weighted,
+        },
+        lanes: &scene.resolved.lanes,
+        lookahead: scene.lookahead(),
+        aged,
+    }
 }
 
 /// Tasks at the queues' heads that have waited beyond `spec.aging`, by the server's clock at their entry and ours at the
@@ -143,60 +177,6 @@ fn aged(scene: &Scene<'_>, queues: &Queues) -> HashMap<TaskId, Timestamp> {
             (waited >= bound).then(|| (entry.task.clone(), added))
         })
         .collect()
-}
-
-/// Goes through a queue until as many have to be read as may go, or nobody may overtake those who stay.
-fn line(queue: &QueueEntries, made_from: &str, memory: &Memory, within: &Within<'_>) -> Line {
-    let Within {
-        room,
-        aged,
-        lookahead,
-        most,
-    } = *within;
-    let mut line = Line::default();
-    let mut behind_a_blocked = None;
-    let offered = queue
-        .entries
-        .iter()
-        .filter(|entry| !memory.refused.contains_key(&entry.task));
-    for entry in offered {
-        let known = memory
-            .asks
-            .get(&entry.task)
-            .filter(|known| known.added == entry.added && known.made_from == made_from);
-        let fits = known.map(|known| (known.overtaken, room.fits(&known.ask)));
-        match fits {
-            Some((_, Err(reason))) if reason.own => {
-                line.waiting.get_or_insert(reason);
-                continue;
-            }
-            Some((overtaken, Err(reason))) => {
-                let aged = aged.contains_key(&entry.task);
-                if aged && line.tasks.is_empty() && reason.is_of_limits() {
-                    line.holds_all = Some(reason);
-                    return line;
-                }
-                if line.waiting.as_ref().is_none_or(|known| known.own) {
-                    line.waiting = Some(reason);
-                }
-                line.tasks.push_back(entry.task.clone());
-                if aged || overtaken >= lookahead {
-                    break;
-                }
-                behind_a_blocked = Some(behind_a_blocked.map_or(0, |tried: usize| tried + 1));
-            }
-            // What fits by now may have been edited meanwhile: it is read again.
-            Some((_, Ok(()))) | None => {
-                line.tasks.push_back(entry.task.clone());
-                line.read.push(entry.task.clone());
-                behind_a_blocked = behind_a_blocked.map(|tried| tried + 1);
-            }
-        }
-        if line.read.len() >= most || behind_a_blocked.is_some_and(|tried| tried >= lookahead) {
-            break;
-        }
-    }
-    line
 }
 
 /// What tasks of a queue are rendered from; nothing if its template was refused.
@@ -257,4 +237,42 @@ pub(super) async fn learn_project_names<'a>(
         .extend(ids.into_iter().map(|id| (id, String::new())));
     memory.project_names.extend(names);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn what_a_task_asks_for_is_forgotten_with_its_template_and_all_of_it_with_its_entry() {
+        let task: TaskId = "a".repeat(32).parse().unwrap();
+        let after = |added: &str, made_from: &str| {
+            let entry = api::Entry {
+                task: task.clone(),
+                added: Some(added.to_owned()),
+            };
+            let queue = QueueEntries {
+                id: "b".repeat(32).parse().unwrap(),
+                entries: vec![entry],
+                cut: false,
+            };
+            let known = Known {
+                added: Some("noon".to_owned()),
+                made_from: "1/template".to_owned(),
+                ask: Some(Arc::default()),
+                overtaken: 2,
+            };
+            let mut asks = HashMap::from([(task.clone(), known)]);
+            forget(&mut asks, &[(&queue, Some(made_from.to_owned()))]);
+            asks
+        };
+        let same = remembered(&after("noon", "1/template"), &task);
+        assert!(matches!(same, Head::Known { overtaken: 2, .. }), "{same:?}");
+        let edited = after("noon", "2/template");
+        assert_eq!(remembered(&edited, &task), Head::Unread);
+        assert_eq!(edited[&task].overtaken, 2);
+        assert!(after("night", "1/template").is_empty());
+    }
 }

@@ -1,7 +1,8 @@
 //! One pass over a binding: look, observe, admit, apply.
 //!
 //! What it costs does not grow with the length of the queues: one request for entries, one for live tasks if there are
-//! any, one for the bodies of tasks that may go if there is room for them.
+//! any, one for the bodies of tasks that may go if there is room for them; a few more for bodies where the order of those
+//! that go rests on tasks that were not read.
 
 mod cases;
 mod counters;
@@ -12,7 +13,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use futures::StreamExt;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use tokio::time::Instant;
 
@@ -27,12 +28,12 @@ use super::live::Live;
 use super::look::{Index, Tasks};
 use super::memory::Memory;
 use super::observe::Sight;
-use super::offer::{self, Readings, Selection};
+use super::offer::{self, Judged, Readings};
 use super::refuse;
 use super::scene::Scene;
 use super::verdict;
 use crate::api;
-use crate::claim::{Observed, Policy, decide};
+use crate::claim::{Admission, Observed, Policy, decide};
 use crate::crd::QueueStatus;
 use crate::task::TaskId;
 
@@ -40,6 +41,9 @@ use crate::task::TaskId;
 const HANDS: usize = 96;
 /// A Job that the API server refused is not tried again for this long.
 const REFUSED: Duration = Duration::from_mins(1);
+
+/// Once its look is so old a pass reads no more tasks: its steps have to begin within their deadline.
+const READS: SignedDuration = SignedDuration::from_secs(3);
 
 /// What a pass leads to.
 #[derive(Default)]
@@ -76,12 +80,11 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
     let namespace = scene.binding.namespace().unwrap_or_default();
     let mut laps = Laps::start();
     let mut looked = looked::look(scene, memory, &namespace, &mut laps).await?;
-    let observed = observe(scene, memory, &looked);
     let Chosen {
         mut admitted,
         rejected,
         cases,
-    } = admit(scene, memory, &mut looked, observed).await?;
+    } = admit(scene, memory, &namespace, &mut looked).await?;
     // What was read of them is in the Jobs now.
     looked.tasks = Tasks::default();
     laps.end("admit");
@@ -107,7 +110,7 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
     let at_once = if scene.retiring { 1 } else { HANDS };
     let reports = apply(&hands, cases, at_once, &mut laps).await;
     laps.tell(&binding, looked.live.own_unended.len(), passed.admitted);
-    give_back_turns(memory, &admitted, &reports);
+    note_order(memory, &admitted, &reports);
     take_in(memory, reports, wants_all, &mut passed);
     let short = looked.offer.hold.is_none() && passed.waiting.is_some();
     let seen = (&looked.queues, &looked.live);
@@ -165,32 +168,34 @@ struct Chosen {
 async fn admit(
     scene: &Scene<'_>,
     memory: &mut Memory,
+    namespace: &str,
     looked: &mut Looked,
-    observed: HashMap<TaskId, Observed>,
 ) -> Result<Chosen, api::Error> {
     let spec = &scene.binding.spec;
     let policy = Policy {
         restore_orphans: scene.binding.restores_stranded() && !scene.retiring,
         ..cases::policy(spec, scene.retiring)
     };
-    let candidates = std::mem::take(&mut looked.offer.candidates);
-    let readings = Readings {
-        observed: &observed,
-        bodies: &looked.tasks.bodies,
-        live: &looked.live,
-        policy: &policy,
+    let admitting = policy.admitting(Admission::Yes);
+    let mut judged = Judged::default();
+    let (observed, admitted) = loop {
+        let observed = observe(scene, memory, looked);
+        let readings = Readings {
+            observed: &observed,
+            bodies: &looked.tasks.bodies,
+            live: &looked.live,
+            policy: &admitting,
+        };
+        let (offer, room) = (&mut looked.offer, &looked.room);
+        let admitted = offer::admit(scene, memory, offer, &readings, room, &mut judged);
+        let age = Timestamp::now().duration_since(looked.queues.read_at);
+        if !looked.offer.wants_more() || age > READS {
+            offer::remember(scene, memory, &readings, &judged);
+            break (observed, admitted);
+        }
+        looked.read_on(scene, memory, namespace).await?;
     };
-    let Selection {
-        admitted,
-        jobs,
-        refused,
-    } = offer::admit(
-        scene,
-        memory,
-        (candidates, &looked.offer.aged),
-        &readings,
-        &mut looked.room,
-    );
+    let Judged { jobs, refused, .. } = judged;
     let rejected = match &scene.dry {
         Some(_) => refused
             .into_iter()
@@ -279,11 +284,8 @@ async fn apply(
 /// Keeps the room of admitted tasks until their pods are seen.
 fn reserve(scene: &Scene<'_>, memory: &Memory, admitted: &Admitted) {
     for task in &admitted.tasks {
-        let placement = memory
-            .asks
-            .get(task)
-            .and_then(|known| known.ask.placement.clone());
-        if let Some(placement) = placement {
+        let ask = memory.asks.get(task).and_then(|known| known.ask.as_ref());
+        if let Some(placement) = ask.and_then(|ask| ask.placement.clone()) {
             scene.context.nodes.reserve(task, placement);
         }
     }
@@ -297,15 +299,18 @@ fn first_of(one: Option<Waiting>, other: Option<Waiting>) -> Option<Waiting> {
     }
 }
 
-/// The turns of tasks that were admitted and did not begin.
-fn give_back_turns(memory: &mut Memory, admitted: &Admitted, reports: &[(TaskId, Report)]) {
+/// Whose turn it is now, and who was overtaken. Tasks that were admitted and did not begin count when they do.
+fn note_order(memory: &mut Memory, admitted: &Admitted, reports: &[(TaskId, Report)]) {
     let left: HashSet<&TaskId> = reports
         .iter()
         .filter(|(_, report)| report.was_left())
         .map(|(task, _)| task)
         .collect();
-    if let Some(turns) = admitted.turns_before(|task| left.contains(task)) {
-        memory.turns = turns.clone();
+    memory.turns = admitted.turns_after(|task| left.contains(task)).clone();
+    for (task, times) in admitted.overtaken(|task| !left.contains(task)) {
+        if let Some(known) = memory.asks.get_mut(task) {
+            known.overtaken += times;
+        }
     }
 }
 

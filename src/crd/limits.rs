@@ -31,6 +31,13 @@ pub struct LimitsSpec {
     pub per_project: Option<Limits>,
 }
 
+impl LimitsSpec {
+    /// Whether users or projects have limits of their own.
+    pub fn has_groups(&self) -> bool {
+        self.per_user.is_some() || self.per_project.is_some()
+    }
+}
+
 /// A bound on number and resources of tasks.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -74,7 +74,8 @@ pub struct Spec {
     pub lookahead: usize,
     /// All that its tasks may have at the same time.
     pub room: i64,
-    /// How many tasks of one user may run at the same time.
+    /// How many of its tasks may run at the same time, and how many of one user.
+    pub most: Option<usize>,
     pub each_user: Option<usize>,
 }
 
@@ -185,9 +186,13 @@ impl Model {
         let is_theirs = |other: &&Task| other.user == task.user;
         let of_user = self.running.iter().filter(is_theirs).count();
         let used: i64 = self.running.iter().map(|other| other.size).sum();
+        let is_full = self
+            .spec
+            .most
+            .is_some_and(|most| self.running.len() >= most);
         if self.spec.each_user.is_some_and(|most| of_user >= most) {
             Fate::IsPassedOver
-        } else if used + task.size > self.spec.room {
+        } else if is_full || used + task.size > self.spec.room {
             Fate::Stays
         } else {
             Fate::Goes

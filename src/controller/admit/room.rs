@@ -57,6 +57,8 @@ pub(in crate::controller) struct Room {
     limits: Result<Limits, Waiting>,
     in_use: InUse,
     most: Option<usize>,
+    /// Whether each user or project has limits of its own.
+    grouped: bool,
     /// With `capacity: FreeResources`: what is free on the nodes, or why that is not known.
     nodes: Option<Result<Free, Waiting>>,
 }
@@ -70,6 +72,7 @@ impl Room {
         }
         Self {
             in_use,
+            grouped: limits.has_groups(),
             most: limits
                 .max_concurrent
                 .map(|most| usize::try_from(most).unwrap_or(0)),
@@ -97,6 +100,11 @@ impl Room {
     pub fn free(&self) -> Option<usize> {
         self.most
             .map(|most| most.saturating_sub(self.in_use.tasks()))
+    }
+
+    /// Whether the limits of a user or project may hold a task up.
+    pub fn is_grouped(&self) -> bool {
+        self.grouped
     }
 
     /// Whether one more task that asks for this fits; else the reason to wait.

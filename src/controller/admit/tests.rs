@@ -1,7 +1,5 @@
 mod traces;
 
-use std::sync::Arc;
-
 use proptest::collection::vec as many;
 use serde_json::json;
 
@@ -35,7 +33,10 @@ fn need(gpus: i64) -> Ask {
 }
 
 fn ready(ask: Ask) -> Head {
-    Head::Ready { ask, overtaken: 0 }
+    Head::Ready {
+        ask: Arc::new(ask),
+        overtaken: 0,
+    }
 }
 
 fn job(gpus: u32) -> Arc<JobRow> {
@@ -78,21 +79,17 @@ fn with_aged(limits: &LimitsSpec, asks: [i64; 4], lookahead: usize) -> Admitted 
         queue: queue(number),
         weight: 1,
     });
-    let queues = HashMap::from([0, 1].map(|number| {
+    let queues: HashMap<QueueId, Vec<TaskId>> = HashMap::from([0, 1].map(|number| {
         let tasks = (0..2).map(|place| task(number * 2 + place)).collect();
         (queue(number), tasks)
     }));
     let since = Timestamp::from_second(5).unwrap();
     let aged = HashMap::from([(task(2), since), (task(3), since)]);
-    let mut room = Room::of(limits, [].iter());
+    let rules = by_priority(&lanes, lookahead, &aged);
+    let room = Room::of(limits, [].iter());
     let asked = |id: &TaskId| (0..4).find(|number| task(*number) == *id).unwrap();
-    admit(
-        &by_priority(&lanes, lookahead, &aged),
-        &mut Turns::default(),
-        queues,
-        &mut room,
-        |id| ready(need(asks[asked(id) as usize])),
-    )
+    Course::of(rules, &queues, Turns::default(), room)
+        .admit(|id| ready(need(asks[asked(id) as usize])))
 }
 
 #[test]
@@ -115,7 +112,7 @@ fn nobody_goes_before_an_aged_task_that_a_limit_of_the_binding_holds_up() {
     );
 }
 
-fn run(lengths: &[u32], room: &mut Room, head: impl FnMut(&TaskId) -> Head) -> Admitted {
+fn run(lengths: &[u32], room: Room, head: impl FnMut(&TaskId) -> Head) -> Admitted {
     let lanes: Vec<Lane> = (0..)
         .zip(lengths)
         .map(|(i, _)| Lane {
@@ -123,23 +120,19 @@ fn run(lengths: &[u32], room: &mut Room, head: impl FnMut(&TaskId) -> Head) -> A
             weight: 1,
         })
         .collect();
-    let queues = (0..)
+    let queues: HashMap<QueueId, Vec<TaskId>> = (0..)
         .zip(lengths)
         .map(|(i, n)| (queue(i), (0..*n).map(|k| task(i * 100 + k)).collect()))
         .collect();
-    admit(
-        &by_priority(&lanes, 0, &HashMap::new()),
-        &mut Turns::default(),
-        queues,
-        room,
-        head,
-    )
+    let aged = HashMap::new();
+    let rules = by_priority(&lanes, 0, &aged);
+    Course::of(rules, &queues, Turns::default(), room).admit(head)
 }
 
 #[test]
 fn tasks_go_in_order_until_the_room_is_used_up() {
-    let mut room = Room::of(&limits(Some(2), None), [].iter());
-    let admitted = run(&[1, 5], &mut room, |_| ready(Ask::default()));
+    let room = Room::of(&limits(Some(2), None), [].iter());
+    let admitted = run(&[1, 5], room, |_| ready(Ask::default()));
     assert_eq!(admitted.tasks, [task(0), task(100)]);
     assert!(
         admitted
@@ -152,8 +145,8 @@ fn tasks_go_in_order_until_the_room_is_used_up() {
 
 #[test]
 fn a_head_that_does_not_fit_holds_its_own_queue_alone() {
-    let mut room = Room::of(&limits(None, Some("2")), [].iter());
-    let admitted = run(&[2, 2], &mut room, |id| {
+    let room = Room::of(&limits(None, Some("2")), [].iter());
+    let admitted = run(&[2, 2], room, |id| {
         ready(need(if *id == task(0) { 8 } else { 1 }))
     });
     assert_eq!(admitted.tasks, [task(100), task(101)]);
@@ -161,8 +154,8 @@ fn a_head_that_does_not_fit_holds_its_own_queue_alone() {
 
 #[test]
 fn an_entry_that_is_not_on_offer_holds_nobody() {
-    let mut room = Room::of(&limits(Some(1), None), [].iter());
-    let admitted = run(&[3], &mut room, |id| {
+    let room = Room::of(&limits(Some(1), None), [].iter());
+    let admitted = run(&[3], room, |id| {
         if *id == task(0) {
             Head::Skip
         } else {
@@ -175,8 +168,8 @@ fn an_entry_that_is_not_on_offer_holds_nobody() {
 #[test]
 fn a_task_that_waits_for_something_of_its_own_holds_nobody_and_says_why() {
     let waits = |all: u32| {
-        let mut room = Room::of(&limits(None, None), [].iter());
-        run(&[3], &mut room, move |id| {
+        let room = Room::of(&limits(None, None), [].iter());
+        run(&[3], room, move |id| {
             if (0..all).any(|number| *id == task(number)) {
                 Head::Waits(Waiting::new("ImageCommandUnknown", "it is down"))
             } else {
@@ -197,23 +190,18 @@ fn one_queue(asks: &[(i64, &str)], limits: &LimitsSpec, lookahead: usize) -> (Ve
         queue: queue(0),
         weight: 1,
     }];
-    let tasks: VecDeque<TaskId> = (0..).zip(asks).map(|(number, _)| task(number)).collect();
-    let all = tasks.clone();
-    let mut room = Room::of(limits, [].iter());
-    let queues = HashMap::from([(queue(0), tasks)]);
-    let admitted = admit(
-        &by_priority(&lanes, lookahead, &HashMap::new()),
-        &mut Turns::default(),
-        queues,
-        &mut room,
-        |id| {
-            let (gpus, user) = asks[all.iter().position(|task| task == id).unwrap()];
-            ready(Ask {
-                user: user.into(),
-                ..need(gpus)
-            })
-        },
-    );
+    let all: Vec<TaskId> = (0..).zip(asks).map(|(number, _)| task(number)).collect();
+    let queues = HashMap::from([(queue(0), all.clone())]);
+    let aged = HashMap::new();
+    let rules = by_priority(&lanes, lookahead, &aged);
+    let room = Room::of(limits, [].iter());
+    let admitted = Course::of(rules, &queues, Turns::default(), room).admit(|id| {
+        let (gpus, user) = asks[all.iter().position(|task| task == id).unwrap()];
+        ready(Ask {
+            user: user.into(),
+            ..need(gpus)
+        })
+    });
     let number =
         |id: &TaskId| u32::try_from(all.iter().position(|task| task == id).unwrap()).unwrap();
     (admitted.tasks.iter().map(number).collect(), admitted)
@@ -227,8 +215,18 @@ fn lookahead_tries_so_many_behind_a_head_that_cannot_fit() {
     assert_eq!(one_queue(&asks, &four, 1).0, [0, 2]);
     let (order, admitted) = one_queue(&asks, &four, 2);
     assert_eq!(order, [0, 2, 3]);
-    assert_eq!(admitted.overtaken, HashMap::from([(task(1), 2)]));
+    let overtaken: Vec<_> = admitted.overtaken(|_| true).collect();
+    assert_eq!(overtaken, [(&task(1), 2)]);
     assert_eq!(one_queue(&asks, &four, 9).0, [0, 2, 3, 4]);
+}
+
+#[test]
+fn who_is_left_to_the_next_pass_has_overtaken_nobody() {
+    let four = limits(None, Some("4"));
+    let (order, admitted) = one_queue(&[(8, ""), (1, ""), (1, "")], &four, 2);
+    assert_eq!(order, [1, 2]);
+    let overtaken: Vec<_> = admitted.overtaken(|id| *id != task(2)).collect();
+    assert_eq!(overtaken, [(&task(0), 1)]);
 }
 
 #[test]
@@ -237,20 +235,16 @@ fn who_was_overtaken_often_enough_is_overtaken_no_more() {
         queue: queue(0),
         weight: 1,
     }];
-    let queues = HashMap::from([(queue(0), (0..3).map(task).collect())]);
-    let mut room = Room::of(&limits(None, Some("4")), [].iter());
-    let admitted = admit(
-        &by_priority(&lanes, 2, &HashMap::new()),
-        &mut Turns::default(),
-        queues,
-        &mut room,
-        |id| Head::Ready {
-            ask: need(if *id == task(0) { 8 } else { 1 }),
-            overtaken: usize::from(*id == task(0)),
-        },
-    );
+    let tasks: Vec<TaskId> = (0..3).map(task).collect();
+    let queues = HashMap::from([(queue(0), tasks)]);
+    let aged = HashMap::new();
+    let rules = by_priority(&lanes, 2, &aged);
+    let room = Room::of(&limits(None, Some("4")), [].iter());
+    let admitted = Course::of(rules, &queues, Turns::default(), room).admit(|id| Head::Ready {
+        ask: Arc::new(need(if *id == task(0) { 8 } else { 1 })),
+        overtaken: usize::from(*id == task(0)),
+    });
     assert_eq!(admitted.tasks, [task(1)]);
-    assert_eq!(admitted.overtaken[&task(0)], 2);
 }
 
 #[test]
@@ -269,8 +263,8 @@ fn a_user_at_the_limit_holds_up_nobody_else() {
 
 #[test]
 fn a_head_that_is_not_judged_yet_holds_its_queue() {
-    let mut room = Room::of(&limits(None, None), [].iter());
-    let admitted = run(&[2, 1], &mut room, |id| {
+    let room = Room::of(&limits(None, None), [].iter());
+    let admitted = run(&[2, 1], room, |id| {
         if *id == task(0) {
             Head::Hold
         } else {
@@ -294,22 +288,21 @@ fn one_begins_in_each_pass(strategy: Strategy, weights: &[u32], passes: usize) -
         strategy,
         ..by_priority(&lanes, 0, &aged)
     };
+    let queues: HashMap<QueueId, Vec<TaskId>> = (0..)
+        .zip(weights)
+        .map(|(number, _)| {
+            let tasks = (0..4).map(|place| task(number * 4 + place)).collect();
+            (queue(number), tasks)
+        })
+        .collect();
     let mut turns = Turns::default();
     let one_pass = |_| {
-        let queues = (0..)
-            .zip(weights)
-            .map(|(number, _)| {
-                let tasks = (0..4).map(|place| task(number * 4 + place)).collect();
-                (queue(number), tasks)
-            })
-            .collect();
-        let mut room = Room::of(&limits(None, None), [].iter());
-        let head = |_: &TaskId| ready(Ask::default());
-        let admitted = admit(&rules, &mut turns, queues, &mut room, head);
+        let room = Room::of(&limits(None, None), [].iter());
+        let mut course = Course::of(rules, &queues, turns.clone(), room);
+        let admitted = course.admit(|_| ready(Ask::default()));
         assert_eq!(admitted.tasks.len(), weights.len() * 4);
         let first = &admitted.tasks[0];
-        let before = admitted.turns_before(|task| task != first);
-        turns = before.unwrap().clone();
+        turns = admitted.turns_after(|task| task != first).clone();
         u32::from_str_radix(first.as_str(), 16).unwrap() / 4
     };
     (0..passes).map(one_pass).collect()
@@ -330,7 +323,7 @@ proptest::proptest! {
     ) {
         let limits = limits(None, Some(&free.to_string()));
         let with_user: Vec<(i64, &str)> = asks.iter().map(|asked| (*asked, "")).collect();
-        let spec = Spec { by: By::List, weights: vec![1], lookahead, room: free, each_user: None };
+        let spec = Spec { by: By::List, weights: vec![1], lookahead, room: free, most: None, each_user: None };
         let tasks = (0..).zip(&asks).map(|(number, size)| Task { number, size: *size, user: 0 });
         let mut model = Model::new(spec, vec![tasks.collect()]);
         proptest::prop_assert_eq!(one_queue(&with_user, &limits, lookahead).0, model.pass());

@@ -1,25 +1,24 @@
 //! Which candidates go: each is rendered, looked at for its image, and admitted while there is room.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::image::{self, OfImage, Stays};
-use super::made_from;
+use super::{Offer, made_from, remembered, rules};
 use crate::api;
 use crate::capacity::{Ask, Placement};
-use crate::claim::order;
-use crate::claim::{Admission, Entry, Observed, Policy, Step, decide};
-use crate::controller::admit::{self, Admitted, Head, Room};
+use crate::claim::{Entry, Observed, Policy, Step, decide};
+use crate::controller::admit::{Admitted, Course, Head, Room};
 use crate::controller::apply::Draft;
-use crate::controller::environments::Environments;
 use crate::controller::images::{self, Refusal};
 use crate::controller::live::Live;
 use crate::controller::memory::{Known, Memory};
 use crate::controller::observe::Objects;
 use crate::controller::rendered_binding;
 use crate::controller::scene::Scene;
-use crate::crd::{Capacity, Strategy};
+use crate::crd::Capacity;
 use crate::pod::annotation;
 use crate::render::{self, Rendered};
 use crate::task::{QueueId, TaskId, WorkerId};
@@ -29,103 +28,122 @@ pub(in crate::controller) struct Readings<'a> {
     pub observed: &'a HashMap<TaskId, Observed>,
     pub bodies: &'a HashMap<TaskId, api::Body>,
     pub live: &'a Live,
+    /// With everybody admitted.
     pub policy: &'a Policy,
 }
 
-/// Who goes, their Jobs, and who is refused because of its image.
-pub(in crate::controller) struct Selection {
-    pub admitted: Admitted,
+/// What was found out about candidates whose turn came: their Jobs, and who is refused because of its image.
+#[derive(Default)]
+pub(in crate::controller) struct Judged {
+    heads: HashMap<TaskId, Head>,
     pub jobs: HashMap<TaskId, Draft>,
     pub refused: Vec<(TaskId, Refusal)>,
 }
 
-/// Renders and admits candidates while there is room.
+impl Judged {
+    /// What is known of a task without a closer look at what was read of it.
+    fn glance(&self, offer: &Offer, asks: &HashMap<TaskId, Known>, task: &TaskId) -> Head {
+        match self.heads.get(task) {
+            Some(head) => head.clone(),
+            None if offer.read.contains(task) => Head::Skip,
+            None => remembered(asks, task),
+        }
+    }
+}
+
+/// Renders and admits candidates while there is room, as far as they were read; `offer` then knows who has to be read
+/// before more can be decided.
 pub(in crate::controller) fn admit(
     scene: &Scene<'_>,
     memory: &mut Memory,
-    (candidates, aged): (
-        HashMap<QueueId, VecDeque<TaskId>>,
-        &HashMap<TaskId, Timestamp>,
-    ),
+    offer: &mut Offer,
     readings: &Readings<'_>,
-    room: &mut Room,
-) -> Selection {
-    let (mut jobs, mut refused) = (HashMap::new(), Vec::new());
-    let policy = readings.policy.admitting(Admission::Yes);
-    let strategy = match scene.binding.spec.strategy {
-        Strategy::Priority => order::Strategy::Priority,
-        Strategy::RoundRobin => order::Strategy::RoundRobin,
-        Strategy::Weighted => order::Strategy::Weighted,
+    room: &Room,
+    judged: &mut Judged,
+) -> Admitted {
+    let rules = rules(scene, &offer.aged);
+    let turns = memory.turns.clone();
+    let mut course = Course::of(rules, &offer.lines, turns, room.clone());
+    let admitted = course.admit(|task| match readings.bodies.get(task) {
+        Some(body) if !judged.heads.contains_key(task) => {
+            let head = judge(scene, memory, readings, judged, body);
+            judged.heads.insert(task.clone(), head.clone());
+            head
+        }
+        _ => judged.glance(offer, &memory.asks, task),
+    });
+    offer.unread = course.wanted(&admitted, offer.rounds, |task| {
+        judged.glance(offer, &memory.asks, task)
+    });
+    admitted
+}
+
+/// Whether a task that was read may go; with the Job that it would get.
+fn judge(
+    scene: &Scene<'_>,
+    memory: &mut Memory,
+    readings: &Readings<'_>,
+    judged: &mut Judged,
+    body: &api::Body,
+) -> Head {
+    let task = &body.task.id;
+    let rendered = |image: OfImage<'_>| render(scene, memory, readings, body, image);
+    let Some((queue, mut job)) = rendered(OfImage::default()) else {
+        return Head::Skip;
     };
-    let Memory {
-        asks,
-        project_names,
-        turns,
-        environments,
-        ..
-    } = memory;
-    let head = |task: &TaskId| {
-        let overtaken = asks.get(task).map_or(0, |known| known.overtaken);
-        let Some(body) = readings.bodies.get(task) else {
-            // Not read: it is known and did not fit before.
-            return asks.get(task).map_or(Head::Skip, |known| Head::Ready {
-                ask: known.ask.clone(),
-                overtaken,
-            });
-        };
-        let rendered = |image: OfImage<'_>| {
-            let known = (&*project_names, &*environments);
-            render(scene, known, readings, &policy, body, image)
-        };
-        let Some((queue, mut job)) = rendered(OfImage::default()) else {
+    match image::look(scene, queue, &mut job, rendered) {
+        Ok(()) => {}
+        Err(Stays::Skip) => return Head::Skip,
+        Err(Stays::Hold) => return Head::Hold,
+        Err(Stays::Waits(reason)) => return Head::Waits(reason),
+        Err(Stays::Refused(refusal)) => {
+            judged.refused.push((task.clone(), refusal));
             return Head::Skip;
-        };
-        match image::look(scene, queue, &mut job, rendered) {
-            Ok(()) => {}
-            Err(Stays::Skip) => return Head::Skip,
-            Err(Stays::Hold) => return Head::Hold,
-            Err(Stays::Waits(reason)) => return Head::Waits(reason),
-            Err(Stays::Refused(refusal)) => {
-                refused.push((task.clone(), refusal));
-                return Head::Skip;
-            }
-        }
-        let ask = ask(scene, body, &job);
-        let added = readings
-            .observed
-            .get(task)
-            .and_then(|observed| observed.facts.stamps.entry_added.clone());
-        let known = Known {
-            overtaken: asks
-                .get(task)
-                .filter(|known| known.added == added)
-                .map_or(0, |known| known.overtaken),
-            added,
-            made_from: made_from(scene, queue).unwrap_or_default(),
-            ask: ask.clone(),
-        };
-        let overtaken = known.overtaken;
-        asks.insert(task.clone(), known);
-        jobs.insert(task.clone(), Draft::from(job));
-        Head::Ready { ask, overtaken }
-    };
-    let rules = admit::Rules {
-        strategy,
-        lanes: &scene.resolved.lanes,
-        lookahead: scene.lookahead(),
-        aged,
-    };
-    let admitted = admit::admit(&rules, turns, candidates, room, head);
-    for (task, times) in &admitted.overtaken {
-        if let Some(known) = asks.get_mut(task) {
-            known.overtaken = *times;
         }
     }
-    Selection {
-        admitted,
-        jobs,
-        refused,
+    let (ask, overtaken) = keep(scene, memory, readings, (queue, body), &job);
+    judged.jobs.insert(task.clone(), Draft::from(job));
+    Head::Ready { ask, overtaken }
+}
+
+/// Keeps what those ask for that were read and whose turn did not come: else they would be read again.
+pub(in crate::controller) fn remember(
+    scene: &Scene<'_>,
+    memory: &mut Memory,
+    readings: &Readings<'_>,
+    judged: &Judged,
+) {
+    let is_judged = |body: &&api::Body| judged.heads.contains_key(&body.task.id);
+    for body in readings.bodies.values().filter(|body| !is_judged(body)) {
+        let rendered = render(scene, memory, readings, body, OfImage::default());
+        if let Some((queue, job)) = rendered {
+            keep(scene, memory, readings, (queue, body), &job);
+        }
     }
+}
+
+/// Keeps what a task asks for; answers it, and how often it was overtaken.
+fn keep(
+    scene: &Scene<'_>,
+    memory: &mut Memory,
+    readings: &Readings<'_>,
+    (queue, body): (&QueueId, &api::Body),
+    job: &Rendered,
+) -> (Arc<Ask>, usize) {
+    let task = &body.task.id;
+    let ask = Arc::new(ask(scene, body, job));
+    let observed = readings.observed.get(task);
+    let added = observed.and_then(|observed| observed.facts.stamps.entry_added.clone());
+    let before = memory.asks.get(task).filter(|known| known.added == added);
+    let overtaken = before.map_or(0, |known| known.overtaken);
+    let known = Known {
+        added,
+        made_from: made_from(scene, queue).unwrap_or_default(),
+        ask: Some(ask.clone()),
+        overtaken,
+    };
+    memory.asks.insert(task.clone(), known);
+    (ask, overtaken)
 }
 
 /// What a task asks for, and whose it is.
@@ -144,9 +162,8 @@ fn ask(scene: &Scene<'_>, body: &api::Body, job: &Rendered) -> Ask {
 /// The Job of a task that is on offer, and its queue; nothing if something else has to happen to it first.
 fn render<'a>(
     scene: &Scene<'_>,
-    (project_names, environments): (&HashMap<String, String>, &Environments),
+    memory: &Memory,
     readings: &Readings<'a>,
-    policy: &Policy,
     body: &api::Body,
     image: OfImage<'_>,
 ) -> Option<(&'a QueueId, Rendered)> {
@@ -157,7 +174,7 @@ fn render<'a>(
         returned,
         failures,
         ..
-    } = decide(observed, policy, Timestamp::now())
+    } = decide(observed, readings.policy, Timestamp::now())
     else {
         return None;
     };
@@ -174,7 +191,8 @@ fn render<'a>(
         attempt,
         queue: scene.resolved.queue(queue)?,
         pending_queue: &scene.resolved.pending,
-        project_name: project_names
+        project_name: memory
+            .project_names
             .get(&body.task.project)
             .map_or("", String::as_str),
         worker: &WorkerId::of_attempt(&scene.identity.worker, task, attempt),
@@ -183,7 +201,7 @@ fn render<'a>(
         returned,
         failures,
         avoid_nodes: &nodes_of(readings.live.objects.get(task)),
-        holding_nodes: &environments.nodes_for(template, spec, &body.task),
+        holding_nodes: &memory.environments.nodes_for(template, spec, &body.task),
         remark: image.remark,
         runs: images::runs(scene.uses_entrypoint(queue), image.own),
     });

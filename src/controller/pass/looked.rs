@@ -1,5 +1,5 @@
 //! The look of a pass: entries first, then statuses, then Jobs. What was done since the entries were read is in the
-//! latter.
+//! latter. Where more tasks have to be read, Jobs are looked at anew after them.
 
 use std::collections::HashSet;
 
@@ -40,7 +40,7 @@ pub(super) async fn look(
     namespace: &str,
     laps: &mut Laps,
 ) -> Result<Looked, api::Error> {
-    let (context, identity, client) = (scene.context, scene.identity, scene.client);
+    let (context, identity) = (scene.context, scene.identity);
     let spec = &scene.binding.spec;
     let about = scene.dry.as_ref().and_then(|dry| dry.about.as_ref());
     let all = about.is_some() || memory.every_queue.due(Instant::now());
@@ -64,22 +64,14 @@ pub(super) async fn look(
     laps.end("sweep");
     let nodes = (spec.capacity == Capacity::FreeResources).then(|| free_nodes(scene, &before));
     let room = Room::of(&spec.limits, before.own_unended.iter()).on(nodes);
-    let offer = Offer::of(scene, memory, &queues, &room);
+    let mut offer = Offer::of(scene, memory, &queues, &room);
     let mut asked = live_tasks(memory, &queues, &before);
     asked.extend(about.cloned());
     // The mirrors are looked at again below: with thousands of live Jobs two such views at once are much memory.
     drop(before);
-    let packages = spec.environment.cache.tells_environments_apart();
-    let tasks = look::tasks(client, scene.seat, &asked, &offer.tasks(), packages).await?;
-    let projects = tasks.bodies.values().map(|body| body.task.project.as_str());
-    offer::learn_project_names(client, memory, projects).await?;
+    let tasks = read(scene, memory, &asked, &mut offer).await?;
     laps.end("tasks");
-    let live = Live::of(context, identity, namespace);
-    let binding_label = render::LabelValue::of(&scene.binding.name_any());
-    let whose = (namespace, binding_label.as_str());
-    live::learn(context, memory, whose, &live, scene.dry.is_some()).await;
-    let cache = &spec.environment.cache;
-    memory.environments.learn(cache, identity, &live);
+    let live = live_now(scene, memory, namespace).await;
     laps.end("live");
     Ok(Looked {
         queues,
@@ -89,6 +81,54 @@ pub(super) async fn look(
         room,
         offer,
     })
+}
+
+impl Looked {
+    /// Reads those that have to be read before more can be decided.
+    pub async fn read_on(
+        &mut self,
+        scene: &Scene<'_>,
+        memory: &mut Memory,
+        namespace: &str,
+    ) -> Result<(), api::Error> {
+        self.live = Live::default();
+        let more = read(scene, memory, &HashSet::new(), &mut self.offer).await?;
+        self.tasks.extend(more);
+        self.live = live_now(scene, memory, namespace).await;
+        Ok(())
+    }
+}
+
+/// The facts of these tasks, and the bodies of those on offer that have to be read.
+async fn read(
+    scene: &Scene<'_>,
+    memory: &mut Memory,
+    asked: &HashSet<TaskId>,
+    offer: &mut Offer,
+) -> Result<Tasks, api::Error> {
+    let client = scene.client;
+    let packages = scene
+        .binding
+        .spec
+        .environment
+        .cache
+        .tells_environments_apart();
+    let tasks = look::tasks(client, scene.seat, asked, &offer.next_round(), packages).await?;
+    let projects = tasks.bodies.values().map(|body| body.task.project.as_str());
+    offer::learn_project_names(client, memory, projects).await?;
+    Ok(tasks)
+}
+
+/// Jobs and pods as the mirrors have them now, and what is learnt from them.
+async fn live_now(scene: &Scene<'_>, memory: &mut Memory, namespace: &str) -> Live {
+    let (context, identity) = (scene.context, scene.identity);
+    let live = Live::of(context, identity, namespace);
+    let binding_label = render::LabelValue::of(&scene.binding.name_any());
+    let whose = (namespace, binding_label.as_str());
+    live::learn(context, memory, whose, &live, scene.dry.is_some()).await;
+    let cache = &scene.binding.spec.environment.cache;
+    memory.environments.learn(cache, identity, &live);
+    live
 }
 
 /// The slow sweep, if it is due, for tasks that neither an entry nor a Job leads to.
@@ -127,12 +167,11 @@ async fn ask_kueue(scene: &Scene<'_>, memory: &mut Memory, namespace: &str, befo
 /// Entries to read of each queue: as many as may be looked past, and some.
 fn entries_wanted(spec: &QueueBindingSpec) -> u32 {
     let limits = &spec.limits;
-    let grouped = limits.per_user.is_some() || limits.per_project.is_some();
     let most = limits
         .max_concurrent
         .and_then(|most| u32::try_from(most).ok());
     let lookahead = u32::try_from(spec.lookahead.unwrap_or(0)).unwrap_or(0);
-    look::entries(most.filter(|_| !grouped), lookahead)
+    look::entries(most.filter(|_| !limits.has_groups()), lookahead)
 }
 
 /// What is free on the nodes, less what this binding's Jobs will take whose pods are not there yet.

@@ -1,8 +1,8 @@
 //! S33 on the cluster with random traces: tasks of several queues, sizes and users come to their ends one by one, and
 //! after each the Jobs are those that the reference model lets go, in its order.
 //!
-//! One binding has a limit for each user, and room for all that these limits let through; the other has tasks that wait
-//! for room. With both in one binding the order would rest on what it has read of a queue so far.
+//! Both bindings have a limit for each user, lookahead, and tasks that wait for room; one of them has few slots too, so
+//! that it reads its queues bit by bit.
 
 #[path = "../../../src/claim/order/model.rs"]
 mod model;
@@ -27,13 +27,15 @@ const GPU: &str = "nvidia.com/gpu";
 /// All that the tasks of a binding may have at the same time; a larger task can never go.
 const ROOM: i64 = 8;
 const TOO_LARGE: i64 = ROOM + 1;
+/// What the others ask for, some more often.
+const SIZES: [i64; 5] = [1, 2, 2, 3, 4];
 /// Tasks and queues of a binding.
 const TASKS: u32 = 20;
 const QUEUES: usize = 3;
 /// So many ends, and what still waits then stands where the model has it.
 const ENDS: usize = 10;
 
-/// Whose tasks they are; the last one's are those that are too large.
+/// Whose tasks they are.
 const USERS: [&str; 3] = ["ann", "bob", "cem"];
 
 /// What bindings and their tasks are made of.
@@ -66,8 +68,8 @@ enum Event {
 }
 
 impl Stage<'_> {
-    /// A suspended binding with random tasks of these sizes in its queues.
-    fn trace(&self, binding: &'static str, spec: Spec, sizes: &[i64], draw: &mut StdRng) -> Trace {
+    /// A suspended binding with random tasks in its queues.
+    fn trace(&self, binding: &'static str, spec: Spec, draw: &mut StdRng) -> Trace {
         let names: Vec<String> = (0..QUEUES).map(|i| format!("{binding}-{i}")).collect();
         let queues: Vec<String> = names.iter().map(|name| self.world.queue(name)).collect();
         let patch = self.patch(&spec, &names);
@@ -75,12 +77,12 @@ impl Stage<'_> {
         let (mut waiting, mut tasks) = (vec![Vec::new(); QUEUES], Vec::new());
         for number in 0..TASKS {
             let is_too_large = draw.random_ratio(1, 8);
-            let (size, user) = if is_too_large {
-                (TOO_LARGE, USERS.len() - 1)
+            let size = if is_too_large {
+                TOO_LARGE
             } else {
-                let size = sizes[draw.random_range(0..sizes.len())];
-                (size, draw.random_range(0..USERS.len() - 1))
+                SIZES[draw.random_range(0..SIZES.len())]
             };
+            let user = draw.random_range(0..USERS.len());
             let queue = draw.random_range(0..QUEUES);
             tasks.push(self.enqueue(size, user, &queues[queue]));
             waiting[queue].push(Task { number, size, user });
@@ -117,6 +119,9 @@ impl Stage<'_> {
                 "overrides": {"resources": {"max": {GPU: TOO_LARGE}}},
             }),
         );
+        if let Some(most) = spec.most {
+            patch["limits"]["maxConcurrent"] = json!(most);
+        }
         if let Some(most) = spec.each_user {
             patch["limits"]["perUser"] = json!({"maxConcurrent": most});
         }
@@ -238,24 +243,25 @@ fn s33_random_traces_go_in_the_order_of_the_model() {
         world: &world,
         kwok: &kwok,
     };
-    // The two users' limits leave no task without room but those that are too large.
-    let by_users = Spec {
+    let few_slots = Spec {
         by: *[By::List, By::Ring].choose(&mut draw).expect("one of two"),
         weights: vec![1; QUEUES],
-        lookahead: 0,
+        lookahead: draw.random_range(0..3),
         room: ROOM,
+        most: Some(4),
         each_user: Some(2),
     };
-    let by_room = Spec {
+    let by_weights = Spec {
         by: By::Weights,
         weights: (0..QUEUES).map(|_| draw.random_range(1..5)).collect(),
         lookahead: 2,
         room: ROOM,
-        each_user: None,
+        most: None,
+        each_user: Some(2),
     };
     let mut traces = [
-        stage.trace("users", by_users, &[1, 2], &mut draw),
-        stage.trace("room", by_room, &[1, 2, 2, 3, 4], &mut draw),
+        stage.trace("slots", few_slots, &mut draw),
+        stage.trace("weights", by_weights, &mut draw),
     ];
     let player = Player::start(&world, &world.place.kubeconfig, |_, _| Part::Held);
     for trace in &traces {
