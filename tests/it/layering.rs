@@ -28,7 +28,7 @@ const PURE: [&str; 14] = [
     "diagnose/",
     "exec/plan",
     "exec/output.rs",
-    "exec/outcome.rs",
+    "exec/outcome",
     "stats/report.rs",
     "server/rules",
 ];
