@@ -38,6 +38,7 @@ mod server_http;
 mod server_kills;
 mod server_pipelines;
 mod server_retention;
+mod server_tags;
 mod server_traffic;
 mod server_trains;
 mod server_workers;

@@ -1,4 +1,4 @@
-//! The server's edges over HTTP: methods and bodies, who may do what, files, pages, sizes.
+//! The server's edges over HTTP: methods and bodies, who may do what, files, pages, sizes, packed answers.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
@@ -357,5 +357,41 @@ fn the_page_is_given_to_all_holds_no_data_and_lets_no_foreign_script_in() {
         assert_eq!(missing.0, 404);
         let other = status_and_text(open.request(Method::POST, "")).await;
         assert_eq!(other.0, 400, "{}", other.1);
+    });
+}
+
+#[test]
+fn answers_are_packed_for_clients_from_elsewhere_that_accept_it() {
+    let server = InProcess::start();
+    let client = server.client();
+    server.block_on(async {
+        for i in 0..20 {
+            client
+                .call("queues.create", json!({"name": format!("queue {i}")}))
+                .await;
+        }
+        // The test's own client unpacks nothing: what the wire carries is seen.
+        let http = reqwest::Client::builder().no_gzip().build().unwrap();
+        let ask = |from: &str, accept: &str| {
+            http.get(format!("{}/queues.get_all", server.url))
+                .basic_auth(
+                    &client.keys.as_ref().unwrap().0,
+                    Some(&client.keys.as_ref().unwrap().1),
+                )
+                .header("Accept-Encoding", accept)
+                .header("X-Forwarded-For", from)
+                .send()
+        };
+        let packed = ask("192.0.2.1", "gzip, deflate").await.unwrap();
+        assert_eq!(packed.headers()["content-encoding"], "gzip");
+        let packed = packed.bytes().await.unwrap();
+        let plain = ask("192.0.2.1", "identity").await.unwrap();
+        assert!(!plain.headers().contains_key("content-encoding"));
+        assert!(packed.len() * 3 < plain.bytes().await.unwrap().len());
+        let unpacked = client
+            .request(Method::GET, "queues.get_all")
+            .header("X-Forwarded-For", "192.0.2.1");
+        let answer: Value = unpacked.send().await.unwrap().json().await.unwrap();
+        assert_eq!(answer["data"]["queues"].as_array().unwrap().len(), 21);
     });
 }

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::process::Command;
 
 use super::rig::{Flow, Server, python};
-use crate::server_admin::certificate;
+use crate::server_admin::tls::certificate;
 use crate::server_world::Program;
 
 const SDK: &str = "TRAINYARD_E2E_SDK_PYTHON";
