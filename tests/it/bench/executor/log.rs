@@ -187,7 +187,7 @@ fn log_throughput() {
         &mine,
     );
     let agent = Agent::new(&place, Packages::Skip);
-    let theirs = times(2, || {
+    let theirs = times(3, || {
         let run = agent.start(&place.task(&printing(&note, false), ""));
         run.end(&place, 600);
         let ended = now();
@@ -252,7 +252,7 @@ fn script_slowed_down_at_a_hundred_thousand_lines_a_second() {
         &by_clock,
     );
     let agent = Agent::new(&place, Packages::Skip);
-    let theirs = times(2, || {
+    let theirs = times(3, || {
         let source = format!(
             "import os\nos.environ['ROUNDS'] = '{rounds}'\n{}",
             printing(&note, true)
