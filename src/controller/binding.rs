@@ -31,8 +31,8 @@ use crate::render::LabelValue;
 use crate::task::WorkerId;
 use pace::IDLE;
 
-/// Another replica has the Lease: look again.
-const STAND_BY: Duration = Duration::from_secs(2);
+/// A wait that is no shorter is one that no look of another binding ends.
+const LONG: Duration = Duration::from_secs(2);
 /// Longest wait between attempts while something fails.
 const LONGEST: Duration = Duration::from_secs(30);
 
@@ -125,7 +125,8 @@ impl Loop {
     /// with; for an event not before [`pace::woken_at`].
     async fn rest(&self, begun: Instant, wait: Duration, alarm: &Notify) {
         let at = pace::woken_at(begun, Instant::now());
-        let Some(connection) = self.connection.as_ref().filter(|_| wait < STAND_BY) else {
+        let passes = self.leads && wait < LONG;
+        let Some(connection) = self.connection.as_ref().filter(|_| passes) else {
             self.away();
             return sleep_or(at, wait, alarm).await;
         };
@@ -157,7 +158,8 @@ impl Loop {
             Ok(true) => self.leads = true,
             Ok(false) => {
                 self.stand_by();
-                return STAND_BY;
+                // Another replica has the Lease.
+                return self.lease.rest();
             }
             Err(error) => {
                 tracing::warn!(namespace = self.namespace, binding = self.name, %error, "lease could not be held");

@@ -25,7 +25,7 @@ pub(super) use self::shares::Shares;
 const DURATION: Duration = Duration::from_secs(10);
 /// The holder renews this often.
 const RENEW: Duration = Duration::from_secs(3);
-/// Others look this often whether it has become free.
+/// Others look this often whether it has become free, and once more at the moment at which it may be taken over.
 const WATCH: Duration = Duration::from_secs(2);
 /// Annotation that names the replica which would like to have the Lease.
 const WANTED_BY: &str = "trainyard.dev/wanted-by";
@@ -85,13 +85,13 @@ impl Keeper {
             None => self.claim(None, begun).await?,
             Some(lease) => match self.turn(lease, begun) {
                 Turn::Take => self.claim(Some(lease), begun).await?,
-                Turn::Leave => self.lost(begun),
+                Turn::Leave => self.lost(),
                 Turn::Ask => {
-                    self.lost(begun);
+                    self.lost();
                     self.ask(lease).await;
                 }
                 Turn::Give(other) => {
-                    self.lost(begun);
+                    self.lost();
                     self.give(lease, other).await?;
                 }
             },
@@ -104,7 +104,7 @@ impl Keeper {
         match self.write(&self.claimed(current)).await {
             Ok(lease) => self.hold_from(lease, begun),
             // Somebody else was faster: that is the answer.
-            Err(error) if error.is_conflict() => self.lost(begun),
+            Err(error) if error.is_conflict() => self.lost(),
             Err(error) => return Err(error),
         }
         Ok(())
@@ -180,9 +180,23 @@ impl Keeper {
         self.held_until.is_some_and(|until| now < until)
     }
 
-    fn lost(&mut self, now: Instant) {
+    fn lost(&mut self) {
+        let now = Instant::now();
         self.held_until = None;
-        self.next_call = Some(now + WATCH);
+        let expires = self.seen.as_ref().map(|(_, since)| *since + DURATION);
+        let next = now + WATCH;
+        self.next_call = Some(
+            expires
+                .filter(|at| *at > now)
+                .map_or(next, |at| at.min(next)),
+        );
+    }
+
+    /// How long until the Lease is looked at or renewed again.
+    pub fn rest(&self) -> Duration {
+        let now = Instant::now();
+        self.next_call
+            .map_or(WATCH, |at| at.saturating_duration_since(now))
     }
 
     fn note(&mut self, lease: &Lease, now: Instant) {

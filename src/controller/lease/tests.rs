@@ -139,6 +139,19 @@ async fn a_lease_that_nobody_renews_is_taken_over_and_its_holder_notices() {
 }
 
 #[tokio::test]
+async fn who_stands_by_looks_again_just_when_it_may_take_over() {
+    let ([mut a, mut b, _], _) = replicas(1);
+    assert!(holds(&mut a[0]).await);
+    assert!(!holds(&mut b[0]).await);
+    assert!(b[0].rest() <= WATCH);
+    let left = WATCH * 3 / 4;
+    wait(&mut b[0], DURATION - left);
+    assert!(!holds(&mut b[0]).await);
+    let rest = b[0].rest();
+    assert!(rest <= left, "{rest:?}");
+}
+
+#[tokio::test]
 async fn who_holds_too_many_hands_one_over_when_it_would_have_renewed_it() {
     let ([mut a, mut b, mut c], server) = replicas(3);
     assert_eq!(hold(&mut a).await, [true; 3]);

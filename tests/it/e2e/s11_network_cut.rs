@@ -15,9 +15,10 @@ use serde_json::Value;
 use super::crash::LEASE_PERIOD;
 use super::kwok::Kwok;
 use super::played::{Part, Player, statuses};
-use super::s11_shares::tell_takeover;
+use super::s11_shares::{taken_over, tell_takeover};
 use super::s36_scale::enqueue;
 use super::world::{World, wait};
+use crate::clock;
 
 /// A way to the API server that can be cut.
 struct Wire {
@@ -134,12 +135,12 @@ fn s11_a_leader_whose_network_is_cut_is_followed_and_stands_by_when_it_is_back()
 
     // These are anywhere between their queue and their pod when it happens.
     tasks.extend(enqueue(&world, 6));
+    let (begun, cut) = (Instant::now(), clock::now());
     wire.cut();
-    let begun = Instant::now();
     wait("the second replica holds the Lease", 30, || {
         (holder(&world) == "second").then_some(())
     });
-    let takeover = begun.elapsed();
+    let takeover = taken_over(&world, cut);
     tell_takeover("cut", takeover);
     assert!(takeover < LEASE_PERIOD * 5, "{takeover:?}");
     let meanwhile = enqueue(&world, 3);

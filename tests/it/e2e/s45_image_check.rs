@@ -13,12 +13,16 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::s17_closed_network::certificates;
-use super::taken::{nowhere, taken};
+use super::taken::{nowhere, taken, taken_at};
 use super::world::{Proc, World, wait};
 use crate::git::servers::free_port;
+use crate::{clock, times};
 
 /// `user:canary-secret`, by bcrypt.
 const HTPASSWD: &str = "user:$2y$05$abcdefghijklmnopqrstuu3PYrq6m/qxbNlTuN4B34JSamOsjZkKu\n";
+
+/// The stated figure, in seconds: a good task is delayed by no more.
+const DELAYED: f64 = 1.0;
 
 /// A registry of its own that asks for a password, and images that were pushed to it.
 struct Registry {
@@ -194,6 +198,12 @@ fn with_image(world: &World, image: &str) -> String {
     task
 }
 
+/// The same, and when it stood in its queue.
+fn timed(world: &World, image: &str) -> (String, f64) {
+    let task = with_image(world, image);
+    (task, clock::now())
+}
+
 fn bind(world: &World, check: &str, secrets: &Value) {
     let mut template = nowhere(world, &json!({}));
     template["spec"]["imagePullSecrets"] = secrets.clone();
@@ -306,12 +316,25 @@ fn enforce_fails_bad_images_at_once_and_holds_up_nobody_else() {
         created.as_str().expect("a Job has a time").to_owned()
     };
     let overtakes = |number: usize| {
+        let (alone, without) = timed(&world, &of("team/good:1"));
+        wait("it goes", 60, || {
+            taken(&world).contains(&alone).then_some(())
+        });
         let slow = with_image(&world, &format!("{silent}/x{number}:1"));
-        let behind = with_image(&world, &of("team/good:1"));
+        with_image(&world, &of(&format!("team/missing{number}:1")));
+        let (behind, with) = timed(&world, &of("team/good:1"));
         wait("both go, the slow one unchecked", 60, || {
             let now = taken(&world);
             (now.contains(&slow) && now.contains(&behind)).then_some(())
         });
+        let waited = |task: &str, since: f64| taken_at(&world.job_of(task)) - since;
+        let delay = waited(&behind, with) - waited(&alone, without);
+        times::told(
+            "S45",
+            "delay of a good task by bad ones before it",
+            delay.max(0.0),
+            DELAYED,
+        );
         made(&behind) < made(&slow)
     };
     assert!(

@@ -1,16 +1,17 @@
 //! S47: tasks that another consumer popped and dropped are told, and left alone; S28: probes, metrics and the worker
 //! that people see; S44: the same names in two clusters.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use trainyard::claim::QUIET_TIME;
 
 use super::s11_rolling_update::FAREWELL;
-use super::s11_shares::{tell_farewell, tell_takeover};
+use super::s11_shares::{taken_over, tell_farewell, tell_takeover};
 use super::s28_events::until_told;
 use super::taken::{nowhere, taken, until_taken};
 use super::world::{World, wait};
+use crate::clock;
 
 /// So soon another replica follows one that died without a word (`docs/operations.md`).
 const TAKEOVER: Duration = Duration::from_secs(15);
@@ -223,15 +224,15 @@ fn s11_a_second_replica_takes_over_and_nothing_runs_twice() {
         })
         .collect();
     std::thread::sleep(Duration::from_secs(2));
+    let killed = clock::now();
     world.kill_controller();
-    let killed = Instant::now();
     wait("the second replica holds both Leases", 60, || {
         ["trainyard-gpu", "trainyard-other"]
             .iter()
             .all(|lease| world.get(&["lease", lease])["spec"]["holderIdentity"] == "second")
             .then_some(())
     });
-    let takeover = killed.elapsed();
+    let takeover = taken_over(&world, killed);
     tell_takeover("kill", takeover);
     // The second may have been started only just before: a quiet time on top of five times as long.
     let most = TAKEOVER * 5 + Duration::try_from(QUIET_TIME).expect("a quiet time is positive");

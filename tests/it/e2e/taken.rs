@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::limits::task_of;
 use super::world::{World, wait};
+use crate::clock;
 
 /// A template whose pods find no node; `resources` are those of the task's container.
 pub fn nowhere(world: &World, resources: &Value) -> Value {
@@ -48,6 +49,13 @@ pub fn by_turn(world: &World) -> Vec<Value> {
         turn.as_str().expect("a Job has its turn").to_owned()
     });
     jobs
+}
+
+/// When the Job's task was taken, in seconds since 1970: its turn begins with that.
+pub fn taken_at(job: &Value) -> f64 {
+    let turn = job["metadata"]["annotations"]["trainyard.dev/turn"].as_str();
+    let pass = turn.and_then(|turn| turn.split('/').next());
+    clock::told(&json!(pass))
 }
 
 /// Waits until so many tasks are taken, and then that it stays so for a while; answers them.
