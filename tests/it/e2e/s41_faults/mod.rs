@@ -319,9 +319,10 @@ fn s41_each_way_to_fail_is_told_in_the_task() {
             };
             faults.extend(judge(&world, &one, &document));
             let (name, after) = (one.row.name, begun.elapsed().as_secs());
-            one.clock.tell();
+            one.clock.tell(&document);
+            let late = one.clock.late().as_secs_f64();
             println!(
-                "{name:>30}: {after:>3} s, {:9} {}",
+                "{name:>30}: {after:>3} s, told after {late:4.1} s, {:9} {}",
                 document["status"].as_str().unwrap_or_default(),
                 document["status_reason"].as_str().unwrap_or_default()
             );
