@@ -3,11 +3,10 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use trainyard::claim::QUIET_TIME;
 use trainyard::diagnose::Category;
 
 use crate::e2e::world::World;
-use crate::{clock, times};
+use crate::times;
 
 /// The stated figure: a task says what is wrong so soon after the cluster shows it; five times of it are allowed.
 const TOLD: Duration = Duration::from_secs(10);
@@ -17,19 +16,16 @@ const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
 /// What the cluster showed at one moment.
 pub(in crate::e2e) struct Look {
     at: Instant,
-    /// The same in seconds since 1970.
-    time: f64,
     objects: Vec<Value>,
 }
 
 impl Look {
     pub(in crate::e2e) fn new(world: &World) -> Self {
         // What it shows was there before the answer came.
-        let (at, time) = (Instant::now(), clock::now());
+        let at = Instant::now();
         let all = world.get(&["jobs,pods,events"]);
         Self {
             at,
-            time,
             objects: list(&all["items"]).to_vec(),
         }
     }
@@ -64,7 +60,7 @@ impl Look {
 /// When the cluster was first seen to show what is wrong with a task, and the task to say so.
 #[derive(Default)]
 pub(in crate::e2e) struct Clock {
-    shown: Option<(Instant, f64)>,
+    shown: Option<Instant>,
     told: Option<Instant>,
 }
 
@@ -85,7 +81,7 @@ impl Clock {
             }
         }
         if self.shown.is_none() && look.shows(task, category) {
-            self.shown = Some((look.at, look.time));
+            self.shown = Some(look.at);
         }
     }
 
@@ -96,16 +92,18 @@ impl Clock {
     /// How long the task took to say it; nothing if nobody could have seen it before the task said it.
     pub(in crate::e2e) fn late(&self) -> Duration {
         match (self.shown, self.told) {
-            (Some((shown, _)), Some(told)) => told.saturating_duration_since(shown),
+            (Some(shown), Some(told)) => told.saturating_duration_since(shown),
             _ => Duration::ZERO,
         }
     }
 
     /// Tells how long the task took that has come to this, where the cluster was seen to show it.
     pub(super) fn tell(&self, task: &Value) {
-        let Some((_, shown)) = self.shown else { return };
-        let what = if is_young(task, shown) {
-            "the same of a run younger than the quiet time, whose pod could not say it"
+        if !self.was_shown() {
+            return;
+        }
+        let what = if is_told_for_its_pod(task) {
+            "the same of a run whose pod could not say it, where the quiet time comes first"
         } else {
             "a task says what is wrong once the cluster shows it"
         };
@@ -118,13 +116,11 @@ impl Clock {
     }
 }
 
-/// Whether the controller itself said how a run ended that had only just begun: before the quiet time has passed it cannot
-/// tell one of its own from a plain agent's (`docs/claim.md`).
-fn is_young(task: &Value, shown: f64) -> bool {
+/// Whether the controller itself said how a run ended: before the quiet time has passed it cannot tell one of its own
+/// from a plain agent's (`docs/claim.md`).
+fn is_told_for_its_pod(task: &Value) -> bool {
     let reason = task["status_reason"].as_str().unwrap_or_default();
-    let ran = !task["started"].is_null();
-    ran && reason.starts_with("trainyard: ")
-        && shown - clock::told(&task["started"]) < QUIET_TIME.as_secs_f64()
+    !task["started"].is_null() && reason.starts_with("trainyard: ")
 }
 
 fn list(value: &Value) -> &[Value] {
