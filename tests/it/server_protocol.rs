@@ -194,6 +194,35 @@ fn blanks_make_no_other_name_of_a_project() {
 }
 
 #[test]
+fn the_next_task_of_a_queue_has_no_name_once_it_is_deleted() {
+    served(async |client| {
+        let project = client
+            .call("projects.create", json!({"name": "short-lived"}))
+            .await["id"]
+            .clone();
+        let new = json!({"name": "next", "type": "training", "project": project});
+        let task = client.call("tasks.create", new).await["id"].clone();
+        let queue = client
+            .call("queues.create", json!({"name": "served"}))
+            .await["id"]
+            .clone();
+        let ask = json!({"task": task, "queue": queue});
+        client.call("tasks.enqueue", ask).await;
+        let ask = json!({"worker": "host:0", "queues": [queue]});
+        client.call("workers.register", ask).await;
+        let next = async || {
+            let all = client.call("workers.get_all", json!({})).await;
+            all["workers"][0]["queues"][0]["next_task"].clone()
+        };
+        assert_eq!(next().await, json!({"id": task, "name": "next"}));
+        // Entries outlive tasks that go with their project.
+        let ask = json!({"project": project, "force": true, "delete_contents": true});
+        client.call("projects.delete", ask).await;
+        assert_eq!(next().await, json!({"id": task}));
+    });
+}
+
+#[test]
 fn an_administrator_asks_for_no_longer_tokens_than_others_and_for_parts_of_the_settings() {
     let server = InProcess::start();
     let added = trainyard(
