@@ -278,15 +278,18 @@ pub(crate) fn get_all(call: &Call) -> Answer {
     } else {
         Hidden::LeftOut
     };
-    let mut found = query.run(call.db, "models", hidden, &["task", "project", "uri"])?;
-    if let Some(ready) = call.value("ready").and_then(Value::as_bool) {
-        found.retain(|model| model["ready"] == ready);
+    match call.value("ready").and_then(Value::as_bool) {
+        Some(true) => query.only(|model| model.get("ready") == Some(&Value::Bool(true))),
+        Some(false) => query.only(|model| model.get("ready") == Some(&Value::Bool(false))),
+        None => {}
     }
+    let found = query.run(call.db, "models", hidden, &["task", "project", "uri"])?;
     let models: Vec<Doc> = found
         .into_iter()
         .map(|model| query.cut_with_id(shown(call, model)))
         .collect();
-    Ok(json!({"models": models}))
+    let returned = models.len();
+    Ok(query.paged(json!({"models": models}), returned))
 }
 
 /// `models.edit`

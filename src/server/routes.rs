@@ -10,7 +10,7 @@ use super::events::{self, charts, curves, ingest, log, samples, series};
 use super::projects::{self, facets, tree};
 use super::queues::{self, change, moves};
 use super::tasks::{self, attached, clone, edit, params, read, status};
-use super::wire::{Answer, Version};
+use super::wire::{Answer, Refusal, Version};
 use super::{auth, models, pipelines, tags, users, workers};
 
 /// What an endpoint needs of the database.
@@ -335,12 +335,18 @@ fn info(call: &Call) -> Answer {
 fn config(call: &Call) -> Answer {
     call.administer()?;
     let app = call.app;
-    Ok(json!({
+    let mut all = json!({
         "api_version": app.newest.to_string(),
         "tasks": {"non_responsive_tasks_watchdog": {"threshold_sec": app.silence.as_secs()}},
         "events": {"keep_logs_days": app.keep_logs, "keep_metrics_days": app.keep_metrics},
         "files": {"largest_bytes": app.largest_file},
-    }))
+    });
+    let Some(path) = call.text_or_none("path")?.filter(|path| !path.is_empty()) else {
+        return Ok(all);
+    };
+    let part = all.pointer_mut(&format!("/{}", path.replace('.', "/")));
+    let part = part.filter(|part| part.is_object()).map(Value::take);
+    part.ok_or_else(|| Refusal::invalid(format_args!("path {path:?} names no section")))
 }
 
 /// `server.endpoints`: name and first version of each.

@@ -9,12 +9,7 @@ use super::wire::{Answer, Doc, Refusal, new_id};
 
 /// `auth.login`
 pub(crate) fn login(call: &Call) -> Answer {
-    let lifetime = call.int("expiration_sec")?.unwrap_or(LIFETIME);
-    if !(1..=LONGEST).contains(&lifetime) {
-        return Err(Refusal::invalid(format_args!(
-            "expiration_sec must be between 1 and {LONGEST}"
-        )));
-    }
+    let lifetime = lifetime(call)?;
     let caller = &call.request.caller;
     if let Some(key) = &caller.access_key {
         let from = call.request.worker.as_deref().unwrap_or(&call.request.ip);
@@ -23,6 +18,17 @@ pub(crate) fn login(call: &Call) -> Answer {
         call.db.execute(sql, params![key, call.now, from])?;
     }
     Ok(json!({"token": call.app.auth.token(caller, call.at.as_second(), lifetime)?}))
+}
+
+/// How many seconds a new token is to live.
+fn lifetime(call: &Call) -> Result<i64, Refusal> {
+    let lifetime = call.int("expiration_sec")?.unwrap_or(LIFETIME);
+    if (1..=LONGEST).contains(&lifetime) {
+        return Ok(lifetime);
+    }
+    Err(Refusal::invalid(format_args!(
+        "expiration_sec must be between 1 and {LONGEST}"
+    )))
 }
 
 /// `auth.logout`, `login.logout`
@@ -67,10 +73,7 @@ pub(crate) fn token_for_user(call: &Call) -> Answer {
         .auth
         .user(user)
         .ok_or_else(|| Refusal::bad(6, "Unknown user"))?;
-    let lifetime = call
-        .int("expiration_sec")?
-        .unwrap_or(LIFETIME)
-        .clamp(1, LONGEST);
+    let lifetime = lifetime(call)?;
     Ok(json!({"token": call.app.auth.token(&target, call.at.as_second(), lifetime)?}))
 }
 

@@ -91,13 +91,18 @@ pub(crate) fn take_models(task: &mut Doc, now: &str) -> bool {
     taken
 }
 
-/// `execution.docker_cmd` of an older client becomes the container; true if there was one.
+/// `execution.docker_cmd` of an older client becomes the container, an empty one takes its image away; true if the
+/// container is another one now.
 pub(crate) fn take_docker_command(task: &mut Doc) -> bool {
-    let command = doc::text(task, "execution.docker_cmd").to_owned();
+    let command = match doc::get(task, "execution.docker_cmd") {
+        Some(Value::String(command)) => Some(command.clone()),
+        _ => None,
+    };
     doc::unset(task, "execution.docker_cmd");
-    if command.is_empty() {
+    let had_image = !doc::text(task, "container.image").is_empty();
+    let Some(command) = command.filter(|command| had_image || !command.is_empty()) else {
         return false;
-    }
+    };
     let (image, arguments) = command.split_once(' ').unwrap_or((&command, ""));
     doc::set(task, "container.image", image.into());
     doc::set(task, "container.arguments", arguments.into());
@@ -120,6 +125,15 @@ mod tests {
         task_for(Version(2, 5), &mut task);
         assert_eq!(doc::text(&task, "execution.docker_cmd"), "image:1 -e A=b");
         assert!(!take_docker_command(&mut Doc::new()));
+
+        doc::set(&mut task, "execution.docker_cmd", "".into());
+        assert!(take_docker_command(&mut task));
+        assert_eq!(
+            Value::Object(task.clone())["container"],
+            json!({"image": "", "arguments": ""})
+        );
+        doc::set(&mut task, "execution.docker_cmd", "".into());
+        assert!(!take_docker_command(&mut task));
     }
 
     #[test]

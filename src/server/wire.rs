@@ -183,7 +183,8 @@ pub(crate) struct Content {
     pub(crate) lines: Option<Vec<Line>>,
 }
 
-/// Reads body, then query string; the body's type matters only for batches and forms (§1.2, §1.9).
+/// Reads a JSON body, then the query string, then a form; the body's type matters only for batches and forms (§1.2,
+/// §1.9).
 pub(crate) fn content(
     body: &Bytes,
     content_type: &str,
@@ -196,11 +197,10 @@ pub(crate) fn content(
         .unwrap_or_default()
         .trim()
         .to_ascii_lowercase();
+    let is_form = kind == "application/x-www-form-urlencoded";
     if kind == "application/json-lines" {
         content.lines = Some(line::lines(body)?);
-    } else if kind == "application/x-www-form-urlencoded" {
-        merge_pairs(&mut content.members, body);
-    } else if !body.trim_ascii().is_empty() {
+    } else if !is_form && !body.trim_ascii().is_empty() {
         match serde_json::from_slice(body) {
             Ok(Value::Object(members)) => content.members = members,
             Ok(_) => return Err(Refusal::new(500, 0, "Data should be a dict")),
@@ -209,6 +209,9 @@ pub(crate) fn content(
     }
     if let Some(query) = query {
         merge_pairs(&mut content.members, query.as_bytes());
+    }
+    if is_form {
+        merge_pairs(&mut content.members, body);
     }
     Ok(content)
 }
@@ -417,6 +420,17 @@ mod tests {
         assert_eq!(
             Value::Object(content.members),
             json!({"a": 2, "method": "get", "f": 1.5, "ok": true, "l": ["x"], "r": [1, 2], "d": {"e": "t"}})
+        );
+    }
+
+    #[test]
+    fn a_form_is_merged_over_the_query() {
+        let body = Bytes::from_static(b"a=2&b=x");
+        let kind = "application/x-www-form-urlencoded";
+        let content = content(&body, kind, Some("a=1&c=3")).unwrap();
+        assert_eq!(
+            Value::Object(content.members),
+            json!({"a": 2, "c": 3, "b": "x"})
         );
     }
 

@@ -37,6 +37,7 @@ mod server_fuzz;
 mod server_http;
 mod server_kills;
 mod server_pipelines;
+mod server_protocol;
 mod server_retention;
 mod server_tags;
 mod server_traffic;

@@ -115,7 +115,7 @@ fn event_of(row: &rusqlite::Row<'_>) -> Result<Doc, Refusal> {
 }
 
 /// A number that continues a list: the position from which on.
-fn scroll(call: &Call) -> Result<i64, Refusal> {
+pub(super) fn scroll(call: &Call) -> Result<i64, Refusal> {
     match call.text_or_none("scroll_id")? {
         None | Some("") => Ok(0),
         Some(text) => text

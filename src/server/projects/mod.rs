@@ -51,20 +51,26 @@ fn id_of(db: &Connection, name: &str) -> Result<Option<String>, Refusal> {
 
 /// The project of that name, made with its parents if there is none.
 pub(super) fn named(call: &Call, name: &str) -> Result<String, Refusal> {
-    match id_of(call.db, name)? {
+    let name = plain(name)?;
+    match id_of(call.db, &name)? {
         Some(id) => Ok(id),
-        None => insert(call, name, Doc::new()),
+        None => insert(call, &name, Doc::new()),
     }
 }
 
-fn insert(call: &Call, name: &str, members: Doc) -> Result<String, Refusal> {
+/// A name as it is stored: its parts without blanks around them.
+fn plain(name: &str) -> Result<String, Refusal> {
     let parts: Vec<&str> = name.split('/').map(str::trim).collect();
     if parts.iter().any(|part| part.is_empty()) || parts.len() > DEEPEST {
         return Err(Refusal::invalid(format_args!(
             "project name {name:?} must have 1 to {DEEPEST} parts, none of them empty"
         )));
     }
-    let name = parts.join("/");
+    Ok(parts.join("/"))
+}
+
+/// Makes a project; the name is plain and free.
+fn insert(call: &Call, name: &str, members: Doc) -> Result<String, Refusal> {
     let mut path = Vec::new();
     if let Some((parent, _)) = name.rsplit_once('/') {
         let id = named(call, parent)?;
@@ -74,7 +80,7 @@ fn insert(call: &Call, name: &str, members: Doc) -> Result<String, Refusal> {
         path.push(id);
     }
     let id = new_id();
-    let basename = parts.last().copied().unwrap_or_default();
+    let basename = name.rsplit('/').next().unwrap_or(name);
     let mut project = Doc::new();
     for (key, value) in [
         ("id", json!(id)),
@@ -130,11 +136,11 @@ fn members(call: &Call) -> Result<Doc, Refusal> {
 
 /// `projects.create`
 pub(crate) fn create(call: &Call) -> Answer {
-    let name = call.text("name")?;
-    if id_of(call.db, name)?.is_some() {
-        return Err(queues::name_taken(name));
+    let name = plain(call.text("name")?)?;
+    if id_of(call.db, &name)?.is_some() {
+        return Err(queues::name_taken(&name));
     }
-    Ok(json!({"id": insert(call, name, members(call)?)?}))
+    Ok(json!({"id": insert(call, &name, members(call)?)?}))
 }
 
 /// `projects.get_by_id`
@@ -149,7 +155,8 @@ pub(crate) fn get_all(call: &Call) -> Answer {
         .into_iter()
         .map(|project| query.cut(project))
         .collect();
-    Ok(json!({"projects": projects}))
+    let returned = projects.len();
+    Ok(query.paged(json!({"projects": projects}), returned))
 }
 
 /// `projects.get_all_ex`: with the id in any case, and numbers of tasks if asked for.
@@ -165,20 +172,21 @@ pub(crate) fn get_all_ex(call: &Call) -> Answer {
         project.insert("company".into(), json!({"id": COMPANY}));
         projects.push(query.cut_with_id(project));
     }
-    Ok(json!({"projects": projects}))
+    let returned = projects.len();
+    Ok(query.paged(json!({"projects": projects}), returned))
 }
 
 fn select<'a>(call: &Call<'a>) -> Result<(Query<'a>, Vec<Doc>), Refusal> {
-    let query = Query::read(call, &["tags", "system_tags", "parent"])?;
+    let mut query = Query::read(call, &["tags", "system_tags", "parent"])?;
+    if call.flag("shallow_search")? {
+        query.only(|project| !project.contains_key("parent"));
+    }
     let hidden = if query.search_hidden || !query.ids.is_empty() {
         Hidden::Shown
     } else {
         Hidden::LeftOut
     };
-    let mut found = query.run(call.db, "projects", hidden, &[])?;
-    if call.flag("shallow_search")? {
-        found.retain(|project| !project.contains_key("parent"));
-    }
+    let found = query.run(call.db, "projects", hidden, &[])?;
     Ok((query, found))
 }
 
@@ -200,10 +208,11 @@ pub(crate) fn update(call: &Call) -> Answer {
     let mut project = known(call)?;
     let mut fields = members(call)?;
     if let Some(name) = call.text_or_none("name")? {
-        rename(call, &project, name)?;
-        let basename = name.rsplit('/').next().unwrap_or(name);
-        fields.insert("name".into(), name.into());
+        let name = plain(name)?;
+        rename(call, &project, &name)?;
+        let basename = name.rsplit('/').next().unwrap_or(&name);
         fields.insert("basename".into(), basename.into());
+        fields.insert("name".into(), name.into());
     }
     project.extend(fields.clone());
     project.insert("last_update".into(), call.now.clone().into());

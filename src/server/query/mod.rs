@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use super::call::{Call, integer, wrong};
 use super::doc;
+use super::events::scroll;
 use super::wire::{Doc, Refusal};
 use compare::{Comparison, compare_dates, compare_values, comparison, in_range, regex, texts_at};
 use terms::Terms;
@@ -43,10 +44,13 @@ pub(crate) struct Query<'a> {
     order_by: Vec<(&'a str, bool)>,
     skip: usize,
     take: usize,
+    /// Whether the answer says where the next request goes on.
+    scrolls: bool,
     lists: Vec<(&'a str, Terms)>,
     dates: Vec<(&'static str, Vec<(Comparison, String)>)>,
     ranges: Vec<(&'static str, Value, Value)>,
     patterns: Vec<Pattern<'a>>,
+    further: Vec<fn(&Doc) -> bool>,
 }
 
 #[derive(Debug)]
@@ -140,8 +144,11 @@ impl<'a> Query<'a> {
             }
         };
         let (start, size) = (number("start")?, number("size")?);
-        if start.is_some() || size.is_some() {
-            self.skip = start.unwrap_or(0);
+        // A scroll begins with an id that is null or empty, and goes on with the one that was answered: a position.
+        self.scrolls = call.request.body.contains_key("scroll_id");
+        if start.is_some() || size.is_some() || call.value("scroll_id").is_some() {
+            let position = usize::try_from(scroll(call)?).unwrap_or(usize::MAX);
+            self.skip = start.unwrap_or(position);
             self.take = size.unwrap_or(PAGE).min(LARGEST);
         } else {
             self.take = number("page_size")?.unwrap_or(PAGE).min(PAGE);
@@ -160,6 +167,11 @@ impl<'a> Query<'a> {
                 ..Terms::default()
             },
         ));
+    }
+
+    /// A filter of one service alone. It counts before the page is cut: a page that is not full is the last one.
+    pub(crate) fn only(&mut self, filter: fn(&Doc) -> bool) {
+        self.further.push(filter);
     }
 
     /// Whether a field takes part in the order.
@@ -195,6 +207,20 @@ impl<'a> Query<'a> {
             cut.insert("id".into(), id);
         }
         cut
+    }
+
+    /// Where a scroll goes on after so many documents, if the request is one.
+    pub(crate) fn next(&self, returned: usize) -> Option<String> {
+        self.scrolls
+            .then(|| self.skip.saturating_add(returned).to_string())
+    }
+
+    /// An answer with so many documents, and with that place.
+    pub(crate) fn paged(&self, mut answer: Value, returned: usize) -> Value {
+        if let Some(next) = self.next(returned) {
+            answer["scroll_id"] = next.into();
+        }
+        answer
     }
 
     /// The documents of one table that match, in order, one page of them. `columns` are the filters that the table
@@ -356,7 +382,8 @@ impl<'a> Query<'a> {
             && self.name.is_none()
             && self.dates.is_empty()
             && self.ranges.is_empty()
-            && self.patterns.is_empty();
+            && self.patterns.is_empty()
+            && self.further.is_empty();
         if ours {
             let limit = i64::try_from(self.skip.saturating_add(self.take)).unwrap_or(i64::MAX);
             let _ = write!(sql, " LIMIT {limit}");
@@ -380,6 +407,7 @@ impl<'a> Query<'a> {
                 .iter()
                 .all(|(field, low, high)| in_range(doc::get(doc, field), low, high))
             && self.patterns.iter().all(|pattern| pattern.holds(doc))
+            && self.further.iter().all(|filter| filter(doc))
     }
 
     fn compare(&self, a: &Doc, b: &Doc) -> Ordering {

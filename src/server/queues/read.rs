@@ -54,7 +54,8 @@ pub(crate) fn get_all(call: &Call) -> Answer {
         }
     }
     let entries: usize = lists.iter().map(|list| list.len()).sum();
-    let mut text = String::with_capacity(entries + found.len() * 500 + 20);
+    let returned = found.len();
+    let mut text = String::with_capacity(entries + returned * 500 + 50);
     text += "{\"queues\":[";
     for (i, mut queue) in found.into_iter().enumerate() {
         if i > 0 {
@@ -79,7 +80,13 @@ pub(crate) fn get_all(call: &Call) -> Answer {
             text.push('}');
         }
     }
-    text += "]}";
+    text.push(']');
+    if let Some(next) = query.next(returned) {
+        text += ",\"scroll_id\":\"";
+        text += &next;
+        text.push('"');
+    }
+    text.push('}');
     Ok(text.into())
 }
 
@@ -105,7 +112,8 @@ pub(crate) fn get_all_ex(call: &Call) -> Answer {
         };
         queues.push(cut);
     }
-    Ok(json!({"queues": queues}))
+    let returned = queues.len();
+    Ok(query.paged(json!({"queues": queues}), returned))
 }
 
 /// Entries name their tasks: `{task: {id, name}}`.

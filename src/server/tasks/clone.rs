@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::super::wire::{Refusal, new_id};
-use super::super::{projects, query};
+use super::super::wire::{Refusal, Version, new_id};
+use super::super::{projects, query, versions};
 use super::{
     Answer, Call, Doc, asked, attached, check_project, checked_name, doc, params, save, touch,
 };
@@ -137,6 +137,10 @@ fn overrides(call: &Call, task: &mut Doc) -> Result<Option<Value>, Refusal> {
             );
         }
         doc::object_at(task, "execution").extend(execution);
+        if call.request.version < Version(2, 13) {
+            versions::take_docker_command(task);
+            versions::take_models(task, &call.now);
+        }
     }
     project(call, task)
 }

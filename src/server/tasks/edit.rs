@@ -15,6 +15,14 @@ pub(crate) fn edit(call: &Call) -> Answer {
     let mut task = asked(call)?;
     rules::editable(&task, &[], call.flag("force")?)?;
     let mut fields = write_members(call, &mut task)?;
+    // A new task knows no such member: it is `created` (§2.3).
+    if let Some(word) = call.text_or_none("status")? {
+        let status = rules::parse_status(word);
+        let status =
+            status.ok_or_else(|| Refusal::invalid(format_args!("Invalid task status: {word}")))?;
+        task.insert("status".into(), status.as_str().into());
+        fields.insert("status".into(), status.as_str().into());
+    }
     if fields.is_empty() {
         return Ok(json!({"updated": 0, "fields": {}}));
     }
@@ -54,9 +62,14 @@ fn updated(call: &Call, task: &mut Doc, ask: &Doc) -> Result<Doc, Refusal> {
         }
     }
     for key in ["tags", "system_tags"] {
-        if ask.get(key).is_some_and(Value::is_array) {
-            fields.insert(key.into(), query::tags(&doc::strings(ask, key)));
-        }
+        let tags: Option<Vec<&str>> = match ask.get(key) {
+            None | Some(Value::Null) => continue,
+            Some(Value::String(tag)) => Some(vec![tag]),
+            Some(Value::Array(tags)) => tags.iter().map(Value::as_str).collect(),
+            Some(_) => None,
+        };
+        let tags = tags.ok_or_else(|| super::wrong(key, "a list of strings"))?;
+        fields.insert(key.into(), query::tags(&tags));
     }
     if !fields.is_empty() {
         task.extend(fields.clone());

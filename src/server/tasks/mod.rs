@@ -216,13 +216,6 @@ fn write_members(call: &Call, task: &mut Doc) -> Result<Doc, Refusal> {
         }
         edited.push("output");
     }
-    if let Some(word) = call.text_or_none("status")? {
-        let status = rules::parse_status(word);
-        let status =
-            status.ok_or_else(|| Refusal::invalid(format_args!("Invalid task status: {word}")))?;
-        task.insert("status".into(), status.as_str().into());
-        edited.push("status");
-    }
     Ok(doc::project(task, &edited))
 }
 

@@ -63,10 +63,9 @@ fn parameter(item: &Doc) -> Doc {
 
 /// The section `properties` may be edited in any status (§2.3).
 fn check_sections(task: &Doc, items: &[&Doc], force: bool) -> Result<(), Refusal> {
-    if items
-        .iter()
-        .all(|item| doc::text(item, "section") == "properties")
-    {
+    let of_properties = |item: &&Doc| doc::text(item, "section") == "properties";
+    // No item at all may still say that everything is replaced.
+    if !items.is_empty() && items.iter().all(of_properties) {
         return Ok(());
     }
     rules::editable(task, if force { &RUNNING } else { &[] }, false)

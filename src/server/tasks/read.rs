@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension as _};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::super::auth::{COMPANY, COMPANY_NAME};
 use super::super::query::{Hidden, Query};
@@ -49,7 +49,8 @@ fn complete(call: &Call, task: &mut Doc) -> Result<(), Refusal> {
 pub(crate) fn get_all(call: &Call) -> Answer {
     let (query, tasks) = select(call)?;
     let tasks: Vec<Doc> = tasks.into_iter().map(|task| query.cut(task)).collect();
-    Ok(paged(call, json!({"tasks": tasks})))
+    let returned = tasks.len();
+    Ok(query.paged(json!({"tasks": tasks}), returned))
 }
 
 /// `tasks.get_all_ex`, `tasks.get_by_id_ex`: the id in any case, and objects in place of ids.
@@ -78,7 +79,8 @@ pub(crate) fn get_all_ex(call: &Call) -> Answer {
         join(call, &mut task, &mut names)?;
         shown.push(query.cut_with_id(task));
     }
-    Ok(paged(call, json!({"tasks": shown})))
+    let returned = shown.len();
+    Ok(query.paged(json!({"tasks": shown}), returned))
 }
 
 fn select<'a>(call: &Call<'a>) -> Result<(Query<'a>, Vec<Doc>), Refusal> {
@@ -113,14 +115,6 @@ fn select<'a>(call: &Call<'a>) -> Result<(Query<'a>, Vec<Doc>), Refusal> {
         }
     }
     Ok((query, tasks))
-}
-
-/// A scroll in use is answered with its id; the position travels in `start`.
-fn paged(call: &Call, mut answer: Value) -> Value {
-    if let Some(scroll) = call.value("scroll_id").and_then(Value::as_str) {
-        answer["scroll_id"] = scroll.into();
-    }
-    answer
 }
 
 fn join(

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::super::auth::COMPANY;
 use super::super::rules::{Ask, StatusChange, TakeOut};
 use super::super::wire::{Refusal, Version};
 use super::super::{models, queues, workers};
@@ -187,7 +188,9 @@ fn dequeued(mut answer: Doc) -> Doc {
 }
 
 fn started_one(call: &Call, id: &str) -> Result<Doc, Refusal> {
-    let mut task = known(call.db, id)?;
+    // This call alone has a code of its own for a task that is not there (§1.8).
+    let mut task = find(call.db, id)?
+        .ok_or_else(|| Refusal::unknown_id(10, "Invalid object id", id, COMPANY))?;
     let change = rules::started(&task, &call.status_ask()?, &call.now)?;
     let mut result = written(call, &mut task, &change)?;
     result.insert("started".into(), 1.into());

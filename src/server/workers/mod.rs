@@ -354,7 +354,10 @@ fn queue_of(call: &Call, id: &str) -> Result<Option<Value>, Refusal> {
         .query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
     if let Some((task, name)) = next {
-        shown["next_task"] = json!({"id": task, "name": name});
+        shown["next_task"] = json!({"id": task});
+        if let Some(name) = name {
+            shown["next_task"]["name"] = name.into();
+        }
     }
     Ok(Some(shown))
 }
