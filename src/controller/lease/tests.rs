@@ -145,7 +145,7 @@ async fn who_stands_by_looks_again_just_when_it_may_take_over() {
     assert!(!holds(&mut b[0]).await);
     assert!(b[0].rest() <= WATCH);
     let left = WATCH * 3 / 4;
-    wait(&mut b[0], DURATION - left);
+    wait(&mut b[0], DURATION.saturating_sub(left));
     assert!(!holds(&mut b[0]).await);
     let rest = b[0].rest();
     assert!(rest <= left, "{rest:?}");
