@@ -179,12 +179,15 @@ struct Copy<W> {
 impl<W: Write> Copy<W> {
     /// Copies one chunk; whether there may be more at once.
     fn turn(&mut self, last: bool) -> bool {
+        let read = self.spool.read(self.at, CHUNK, &mut self.buffer);
+        // Looked at after the read: what was read may be of a log that the task has begun anew just before.
         if self.begun_anew() {
             self.at = 0;
             self.freed = 0;
+            return true;
         }
         self.tell();
-        if self.spool.read(self.at, CHUNK, &mut self.buffer).is_err() {
+        if read.is_err() {
             return false;
         }
         self.stamp();
@@ -204,7 +207,11 @@ impl<W: Write> Copy<W> {
             self.write(whole);
             self.keep(whole);
             self.at += whole as u64;
-            self.trace = self.spool.trace(self.at).unwrap_or_default();
+            let trace = self.spool.trace(self.at).unwrap_or_default();
+            // Else the next turn sees by the old one that the task has begun it anew meanwhile.
+            if self.spool.goes_on_from(&self.trace).unwrap_or(true) {
+                self.trace = trace;
+            }
         } else if self.buffer.is_empty() {
             self.waiting = Instant::now();
         }

@@ -249,8 +249,13 @@ impl<'a> Uplink<'a> {
             let marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
             self.reader.next(&mut self.state, &marks, tail)?
         };
+        // The task may have begun it anew since: then this does not continue what was sent.
+        if !self.spool.goes_on_from(&self.trace)? {
+            self.state.at = before;
+            return Ok(true);
+        }
         if batch.pieces.is_empty() {
-            self.trace = self.spool.trace(self.state.at.offset)?;
+            self.retrace()?;
             return Ok(self.state.at != before);
         }
         self.deliver(batch).await?;
@@ -293,12 +298,22 @@ impl<'a> Uplink<'a> {
             self.state.at = last.to;
         }
         self.state.sending.clear();
-        self.trace = self.spool.trace(self.state.at.offset)?;
+        self.retrace()?;
         self.spool.acknowledge(&self.state)?;
         self.marks
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .forget_before(self.state.at.offset);
+        Ok(())
+    }
+
+    /// Remembers what stands before the place that was reached. If the task has begun its output anew meanwhile, the old
+    /// trace stays, by which that is seen.
+    fn retrace(&mut self) -> io::Result<()> {
+        let trace = self.spool.trace(self.state.at.offset)?;
+        if self.spool.goes_on_from(&self.trace)? {
+            self.trace = trace;
+        }
         Ok(())
     }
 
