@@ -39,6 +39,7 @@ mod server_kills;
 mod server_pipelines;
 mod server_retention;
 mod server_tags;
+mod server_tasks;
 mod server_traffic;
 mod server_trains;
 mod server_workers;
