@@ -12,7 +12,7 @@ pub(crate) fn of_tasks(call: &Call) -> Answer {
         call,
         |id| tasks::find(call.db, id),
         |task| {
-            tasks::touch(call, task);
+            tasks::note_change(call, task);
             tasks::save(call.db, task)
         },
     )

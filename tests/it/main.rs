@@ -40,6 +40,7 @@ mod server_pipelines;
 mod server_protocol;
 mod server_retention;
 mod server_tags;
+mod server_tasks;
 mod server_traffic;
 mod server_trains;
 mod server_workers;

@@ -50,6 +50,8 @@ fn statistics_are_aggregated_by_worker_and_by_step() {
         });
         let stats = client.call("workers.get_stats", ask).await;
         let metrics = stats["workers"][0]["metrics"].as_array().unwrap();
+        assert_eq!(metrics.len(), 1, "one metric, with both aggregations");
+        assert_eq!(metrics[0]["stats"][1]["aggregation"], "max");
         let dates = json!([begin * 1000, (begin + 100) * 1000]);
         assert_eq!(
             metrics[0]["stats"][0]["dates"], dates,
@@ -61,7 +63,7 @@ fn statistics_are_aggregated_by_worker_and_by_step() {
             metrics[0]["stats"][0]["resource_series"],
             json!([{"name": "0", "values": [15.0, 50.0]}, {"name": "1", "values": [35.0, 0.0]}])
         );
-        assert_eq!(metrics[1]["stats"][0]["values"], json!([40.0, 50.0]));
+        assert_eq!(metrics[0]["stats"][1]["values"], json!([40.0, 50.0]));
 
         let ask = json!({"from_date": begin, "to_date": begin + 210, "interval": 100});
         let activity = client.call("workers.get_activity_report", ask).await;

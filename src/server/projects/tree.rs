@@ -125,7 +125,7 @@ pub(crate) fn merge(call: &Call) -> Answer {
     for task in entities(call, "tasks", &id)? {
         if let Some(mut task) = tasks::find(call.db, &task)? {
             place(&mut task, into);
-            tasks::touch(call, &mut task);
+            tasks::note_change(call, &mut task);
             tasks::save(call.db, &task)?;
             moved += 1;
         }
@@ -180,7 +180,7 @@ pub(crate) fn move_tasks(call: &Call) -> Answer {
     for id in call.texts_required("ids")? {
         let mut task = tasks::known(call.db, id)?;
         place(&mut task, into.as_deref());
-        tasks::touch(call, &mut task);
+        tasks::note_change(call, &mut task);
         tasks::save(call.db, &task)?;
     }
     Ok(json!({"project_id": into}))

@@ -10,7 +10,7 @@ use crate::task::Status;
 
 const RUNNING: [Status; 2] = [Status::Queued, Status::InProgress];
 
-/// An artifact as it is stored: key and type are required, the mode is `output` unless said otherwise.
+/// An artifact as it is stored: key and type are required, the mode is `output` unless it is said to be `input`.
 pub(super) fn artifact(item: &Doc) -> Result<Doc, Refusal> {
     for key in ["key", "type"] {
         if doc::text(item, key).is_empty() {
@@ -19,7 +19,12 @@ pub(super) fn artifact(item: &Doc) -> Result<Doc, Refusal> {
     }
     let mut artifact = item.clone();
     artifact.retain(|_, value| !value.is_null());
-    artifact.entry("mode").or_insert_with(|| "output".into());
+    let mode = artifact.entry("mode").or_insert_with(|| "output".into());
+    if *mode != "input" && *mode != "output" {
+        return Err(Refusal::invalid(format_args!(
+            "Invalid artifact mode: {mode}"
+        )));
+    }
     Ok(artifact)
 }
 

@@ -6,9 +6,12 @@ use super::super::line::Line;
 use super::super::query;
 use super::super::wire::Refusal;
 use super::{
-    Answer, Call, Doc, asked, check_project, checked_name, doc, known, refresh, rules, save, touch,
-    write_members,
+    Answer, Call, Doc, asked, check_project, checked_name, doc, known, note_change, refresh, rules,
+    save, touch, write_members,
 };
+
+/// What an edit may say without being a sign of life of the run (§3.1): what `tasks.update` writes too.
+const COSMETIC: [&str; 5] = ["name", "comment", "project", "tags", "system_tags"];
 
 /// `tasks.edit`
 pub(crate) fn edit(call: &Call) -> Answer {
@@ -26,7 +29,11 @@ pub(crate) fn edit(call: &Call) -> Answer {
     if fields.is_empty() {
         return Ok(json!({"updated": 0, "fields": {}}));
     }
-    touch(call, &mut task);
+    if fields.keys().all(|key| COSMETIC.contains(&key.as_str())) {
+        note_change(call, &mut task);
+    } else {
+        touch(call, &mut task);
+    }
     for key in ["last_change", "last_changed_by", "last_update"] {
         fields.insert(key.into(), task[key].clone());
     }
@@ -73,7 +80,7 @@ fn updated(call: &Call, task: &mut Doc, ask: &Doc) -> Result<Doc, Refusal> {
     }
     if !fields.is_empty() {
         task.extend(fields.clone());
-        touch(call, task);
+        note_change(call, task);
     }
     Ok(fields)
 }

@@ -98,16 +98,21 @@ pub(super) fn asked(call: &Call) -> Result<Doc, Refusal> {
     known(call.db, call.text("task")?)
 }
 
-/// Notes a change that is no status call (§3.1).
-pub(super) fn touch(call: &Call, task: &mut Doc) {
+/// Notes a change of what a task is called or filed under: that is no sign of life of its run (§3.1).
+pub(super) fn note_change(call: &Call, task: &mut Doc) {
     task.insert("last_change".into(), call.now.clone().into());
     task.insert("last_changed_by".into(), call.user().into());
+}
+
+/// Notes any other change that is no status call (§3.1).
+pub(super) fn touch(call: &Call, task: &mut Doc) {
+    note_change(call, task);
     task.insert("last_update".into(), call.now.clone().into());
 }
 
 /// Notes a sign of life of the run.
 pub(super) fn refresh(call: &Call, task: &mut Doc) {
-    task.insert("last_update".into(), call.now.clone().into());
+    touch(call, task);
     if let Some(seconds) = rules::active_duration(task, call.at) {
         task.insert("active_duration".into(), seconds.into());
     }

@@ -9,7 +9,7 @@ use crate::task::Status;
 
 const RUNNING: [Status; 2] = [Status::Queued, Status::InProgress];
 
-/// Items of `{section: {name: item}}` know their own section and name.
+/// Items of `{section: {name: item}}` know their own section and name; values are strings (§3.1).
 pub(super) fn complete_sections(sections: &mut Doc) -> Result<(), Refusal> {
     for (section, items) in sections.iter_mut() {
         let items = items
@@ -23,6 +23,7 @@ pub(super) fn complete_sections(sections: &mut Doc) -> Result<(), Refusal> {
                 .or_insert_with(|| section.as_str().into());
             item.entry("name").or_insert_with(|| name.as_str().into());
             item.retain(|_, value| !value.is_null());
+            value_as_text(item);
         }
     }
     Ok(())
@@ -47,18 +48,20 @@ fn member<'d>(item: &'d Doc, key: &str) -> Result<&'d str, Refusal> {
         .ok_or_else(|| required(key))
 }
 
-/// A hyperparameter as it is stored; values are strings (§3.1).
+/// A hyperparameter as it is stored.
 fn parameter(item: &Doc) -> Doc {
     let mut kept = doc::project(item, &["section", "name", "value", "type", "description"]);
     kept.retain(|_, value| !value.is_null());
-    match kept.get("value") {
-        None | Some(Value::String(_)) => {}
-        Some(other) => {
-            let text = other.to_string();
-            kept.insert("value".into(), text.into());
-        }
-    }
+    value_as_text(&mut kept);
     kept
+}
+
+fn value_as_text(item: &mut Doc) {
+    if let Some(value) = item.get_mut("value")
+        && !value.is_string()
+    {
+        *value = value.to_string().into();
+    }
 }
 
 /// The section `properties` may be edited in any status (§2.3).

@@ -310,7 +310,7 @@ fn unarchive_one(call: &Call, id: &str) -> Result<Doc, Refusal> {
     let steps = steps::asked_for(call, &task)?;
     for mut task in steps.into_iter().chain([task]) {
         set_archived(&mut task, false);
-        super::touch(call, &mut task);
+        super::note_change(call, &mut task);
         save(call.db, &task)?;
     }
     let mut answer = Doc::new();

@@ -74,11 +74,7 @@ pub(crate) fn get_stats(call: &Call) -> Answer {
             }
         }
         for (worker, _, stats) in shown {
-            let shown = json!({"metric": metric, "stats": [stats]});
-            match by_worker.iter_mut().find(|(known, _)| *known == worker) {
-                Some((_, metrics)) => metrics.push(shown),
-                None => by_worker.push((worker, vec![shown])),
-            }
+            add(&mut by_worker, worker, metric, stats);
         }
     }
     let workers: Vec<Value> = by_worker
@@ -86,6 +82,20 @@ pub(crate) fn get_stats(call: &Call) -> Answer {
         .map(|(worker, metrics)| json!({"worker": worker, "metrics": metrics}))
         .collect();
     Ok(json!({"workers": workers}))
+}
+
+/// Adds a curve to those of its worker: a metric stands there once, with all aggregations that were asked for.
+fn add(by_worker: &mut Vec<(String, Vec<Value>)>, worker: String, metric: &str, stats: Value) {
+    let shown = |stats: Value| json!({"metric": metric, "stats": [stats]});
+    let Some((_, metrics)) = by_worker.iter_mut().find(|(known, _)| *known == worker) else {
+        by_worker.push((worker, vec![shown(stats)]));
+        return;
+    };
+    let known = metrics.iter_mut().find(|known| known["metric"] == metric);
+    match known.and_then(|known| known["stats"].as_array_mut()) {
+        Some(all) => all.push(stats),
+        None => metrics.push(shown(stats)),
+    }
 }
 
 fn curves(call: &Call, sql: &str, values: &[&dyn rusqlite::ToSql]) -> Result<Vec<Curve>, Refusal> {
