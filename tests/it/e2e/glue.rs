@@ -103,14 +103,23 @@ impl Glue {
         if packages == Packages::Skip {
             env.push(json!({"name": "CLEARML_AGENT_SKIP_PYTHON_ENV_INSTALL", "value": "1"}));
         }
+        let mut mounts = vec![
+            json!({"name": "agent", "mountPath": "/opt/agent", "readOnly": true}),
+            json!({"name": "caches", "mountPath": "/caches"}),
+        ];
+        if packages == Packages::Uv {
+            // With uv it asks the image's own Python for pip all the same, and fails where there is none.
+            let python = agent.parent().and_then(Path::file_name);
+            let python = python.expect("the folder of a Python").to_string_lossy();
+            let pip = format!("/usr/local/lib/{python}/dist-packages/pip");
+            mounts.push(
+                json!({"name": "agent", "mountPath": pip, "subPath": "pip", "readOnly": true}),
+            );
+        }
         json!({"apiVersion": "v1", "kind": "Pod", "spec": {
             "automountServiceAccountToken": false,
             "containers": [{
-                "name": "task", "image": world.place.task_image, "env": env,
-                "volumeMounts": [
-                    {"name": "agent", "mountPath": "/opt/agent", "readOnly": true},
-                    {"name": "caches", "mountPath": "/caches"},
-                ],
+                "name": "task", "image": world.place.task_image, "env": env, "volumeMounts": mounts,
             }],
             "volumes": [
                 {"name": "agent", "hostPath": {"path": agent.display().to_string()}},
