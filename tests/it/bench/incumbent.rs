@@ -140,16 +140,17 @@ fn environment(world: &World, queue: &str) -> f64 {
 fn glue_environments() {
     let (cache, patch) = kept_cache();
     let world = bound(World::compared("bench-env"), &patch);
-    let environments = |folder: &std::path::Path, name: &str| {
-        for part in fs::read_dir(folder).expect("cache").flatten() {
-            let _ = fs::remove_dir_all(part.path().join(name));
+    let forget = || {
+        let users = fs::read_dir(cache.path().join("environments")).expect("environments");
+        for user in users.flatten() {
+            fs::remove_dir_all(user.path().join("env")).expect("environments are removed");
         }
     };
     // The first fills the download cache; then each of three is made anew from it; then each is found made.
     environment(&world, "gpu");
     let (mut cold, mut warm) = (Vec::new(), Vec::new());
     for _ in 0..3 {
-        environments(cache.path(), "env");
+        forget();
         cold.push(environment(&world, "gpu"));
         warm.push(environment(&world, "gpu"));
     }
