@@ -51,6 +51,7 @@ mod s42_ahead;
 mod s42_cache;
 mod s44_identity;
 mod s45_image_check;
+mod s45_tokens;
 mod s47_stranded;
 mod s4_conda;
 mod s54_build;
