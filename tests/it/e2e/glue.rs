@@ -135,6 +135,15 @@ impl Glue {
     pub fn pid(&self) -> u32 {
         self.proc.id()
     }
+
+    /// It stands still, whatever it is at, until it is let go on.
+    pub fn pause(&self) {
+        self.proc.signal("STOP");
+    }
+
+    pub fn go_on(&self) {
+        self.proc.signal("CONT");
+    }
 }
 
 impl Drop for Glue {

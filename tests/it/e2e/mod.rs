@@ -35,6 +35,7 @@ mod s27_suspend_and_delete;
 mod s28_alerts;
 mod s28_events;
 mod s29_render_and_explain;
+mod s30_shadow;
 mod s31_foreign;
 mod s32_permits;
 mod s33_order;

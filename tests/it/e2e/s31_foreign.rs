@@ -28,7 +28,7 @@ fn number() -> usize {
 }
 
 /// Reports who runs it; the glue's pods have their agent on a volume.
-fn source(world: &World) -> String {
+pub(super) fn source(world: &World) -> String {
     let (host, port) = world.counter.address.rsplit_once(':').expect("a port");
     format!(
         "import os, socket\n\
