@@ -17,10 +17,11 @@ fn s6_without_a_controller_who_does_not_listen_is_killed_after_the_grace_period(
     let task = server.script("deaf and alone", source);
     let mut pod = Pod::parked(&server, &task);
     pod.grace = 1;
-    let (_uplink, mut process) = pod.begun(&["ready"]);
+    let (mut uplink, mut process) = pod.begun(&["ready"]);
     server.call("tasks.stop", &json!({"task": task}));
     assert_eq!(process.end(60), 213);
     assert_eq!(server.get(&task)["status"], "stopped");
+    pod.drain(&mut uplink);
     let log = server.log(&task);
     assert!(log.contains("killed after its grace period"), "{log}");
     assert_eq!(server.output(&task), "deaf\n");
@@ -38,7 +39,7 @@ fn s6_without_a_controller_a_registered_callback_ends_before_sigterm_comes() {
     let task = server.script("callback and alone", source);
     let mut pod = Pod::parked(&server, &task);
     pod.api.clone_from(&proxy.url);
-    let (_uplink, mut process) = pod.begun(&["ready"]);
+    let (mut uplink, mut process) = pod.begun(&["ready"]);
     let set = |values: Value| {
         server.call(
             "tasks.edit_runtime",
@@ -58,6 +59,7 @@ fn s6_without_a_controller_a_registered_callback_ends_before_sigterm_comes() {
     assert_eq!(process.end(30), 213);
     assert!(pod.path("root/code/told").exists());
     assert_eq!(server.get(&task)["status"], "stopped");
+    pod.drain(&mut uplink);
 }
 
 /// A training whose callback takes longer than the executor needs to find out.

@@ -209,8 +209,7 @@ fn an_abort_is_sigterm_to_the_group_then_stopped() {
     let pod = Pod::parked(&server, &task);
     let (mut uplink, mut process) = pod.begun(&["parent", "child"]);
     abort(&pod, &mut process);
-    uplink.signal(Signal::SIGTERM);
-    assert_eq!(uplink.end(30), 0);
+    pod.drain(&mut uplink);
     let log = server.log(&task);
     for line in [
         "saved by parent\n",
@@ -226,10 +225,11 @@ fn an_abort_is_seen_without_a_controller() {
     let server = Server::start();
     let task = server.script("abort alone", POLITE);
     let pod = Pod::parked(&server, &task);
-    let (_uplink, mut process) = pod.begun(&["parent", "child"]);
+    let (mut uplink, mut process) = pod.begun(&["parent", "child"]);
     server.call("tasks.stop", &json!({"task": task}));
     assert_eq!(process.end(60), 213);
     assert_eq!(server.get(&task)["status"], "stopped");
+    pod.drain(&mut uplink);
     assert!(server.log(&task).contains("saved by child"));
 }
 
@@ -248,8 +248,7 @@ fn an_abort_during_the_setup_script_leaves_nothing_of_it() {
     assert_eq!(begun.split_whitespace().count(), 2, "{begun}");
     are_gone(&begun);
     assert!(!pod.path("root/code/ran").exists());
-    uplink.signal(Signal::SIGTERM);
-    assert_eq!(uplink.end(30), 0);
+    pod.drain(&mut uplink);
     let log = server.log(&task);
     assert!(
         log.contains("trainyard: the task was aborted before its code was started"),
@@ -268,7 +267,7 @@ fn a_callback_that_the_sdk_has_registered_ends_before_sigterm_comes() {
     let task = server.script("callback", source);
     let mut pod = Pod::parked(&server, &task);
     pod.grace = 60;
-    let (_uplink, mut process) = pod.begun(&["ready"]);
+    let (mut uplink, mut process) = pod.begun(&["ready"]);
     let set = |values: Value| {
         server.call(
             "tasks.edit_runtime",
@@ -290,6 +289,7 @@ fn a_callback_that_the_sdk_has_registered_ends_before_sigterm_comes() {
     assert_eq!(process.end(20), 213);
     assert!(told.exists());
     assert_eq!(server.get(&task)["status"], "stopped");
+    pod.drain(&mut uplink);
 }
 
 #[test]
@@ -300,11 +300,12 @@ fn who_does_not_listen_is_killed_after_the_grace_period_and_the_log_says_so() {
     let task = server.script("deaf", source);
     let mut pod = Pod::parked(&server, &task);
     pod.grace = 1;
-    let (_uplink, mut process) = pod.begun(&["ready"]);
+    let (mut uplink, mut process) = pod.begun(&["ready"]);
     server.call("tasks.stop", &json!({"task": task}));
     process.signal(Signal::SIGTERM);
     assert_eq!(process.end(30), 213);
     assert_eq!(server.get(&task)["status"], "stopped");
+    pod.drain(&mut uplink);
     assert!(
         server.log(&task).contains("killed after its grace period"),
         "{}",
@@ -329,8 +330,7 @@ fn s46_an_interruption_tells_the_training_its_deadline() {
     process.signal(Signal::SIGTERM);
     assert_eq!(process.end(30), 213);
     let after = jiff::Timestamp::now().as_second();
-    uplink.signal(Signal::SIGTERM);
-    uplink.end(30);
+    pod.drain(&mut uplink);
     let log = server.output(&task);
     let told = log.split_once("told ").expect("the training was told").1;
     let (until, why) = told.split_once(' ').unwrap();
@@ -345,11 +345,12 @@ fn an_interruption_leaves_the_task_to_the_controller() {
     let server = Server::start();
     let task = server.script("drained", POLITE);
     let pod = Pod::parked(&server, &task);
-    let (_uplink, mut process) = pod.begun(&["child", "parent"]);
+    let (mut uplink, mut process) = pod.begun(&["child", "parent"]);
     process.signal(Signal::SIGTERM);
     assert_eq!(process.end(30), 213);
     assert_eq!(server.get(&task)["status"], "in_progress");
     tells(&pod, "interrupted", false);
+    pod.drain(&mut uplink);
     assert!(server.log(&task).contains("saved by parent"));
 }
 

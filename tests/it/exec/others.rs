@@ -1,6 +1,5 @@
 //! A status that somebody else writes while the task runs is respected, however its script then ends.
 
-use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::pod::Pod;
@@ -32,8 +31,7 @@ fn a_status_that_somebody_else_has_written_stays_and_the_log_is_whole() {
         assert_eq!(before["status"], status);
         std::fs::write(pod.path("root/code/go"), "").unwrap();
         assert_eq!(process.end(60), 3, "{status}");
-        uplink.signal(Signal::SIGTERM);
-        assert_eq!(uplink.end(30), 0);
+        pod.drain(&mut uplink);
         let after = server.get(&task);
         for field in [
             "status",
@@ -56,7 +54,7 @@ fn a_script_whose_task_was_published_under_it_is_told_to_end() {
         open('began', 'w').close()\ntime.sleep(1000)\n";
     let task = server.script("published", source);
     let pod = Pod::parked(&server, &task);
-    let (_uplink, mut process) = pod.begun(&["began"]);
+    let (mut uplink, mut process) = pod.begun(&["began"]);
     for action in ["tasks.completed", "tasks.publish"] {
         server.call(action, &json!({"task": task}));
     }
@@ -66,4 +64,5 @@ fn a_script_whose_task_was_published_under_it_is_told_to_end() {
     wait("its last words are on the server", 20, || {
         server.output(&task).contains("told\n").then_some(())
     });
+    pod.drain(&mut uplink);
 }

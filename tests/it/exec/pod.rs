@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use trainyard::diagnose::{self, Diagnosis};
 
+use super::s22::judge::folded;
 use super::server::{Proc, Server, wait};
 use crate::python::fixture::uv;
 use crate::whole::assert_same;
@@ -176,6 +177,13 @@ impl<'a> Pod<'a> {
     pub fn run_prepared(&self) -> i32 {
         let mut uplink = self.uplink();
         let code = self.start().end(120);
+        self.drain(&mut uplink);
+        code
+    }
+
+    /// Ends the sidecar as Kubernetes does once the task's container has ended, of a run whose task was its own until
+    /// then; after that the server has all of its log.
+    pub fn drain(&self, uplink: &mut Proc) {
         uplink.signal(Signal::SIGTERM);
         assert_eq!(
             uplink.end(30),
@@ -184,26 +192,21 @@ impl<'a> Pod<'a> {
             self.stream("uplink.stderr")
         );
         self.has_sent_all();
-        code
     }
 
-    /// Of a run that came to its own end the server has what the container has printed, byte for byte. Left out: what is
-    /// shown otherwise than it was printed (carriage returns, bytes that are no text), output that was opened anew, and what
-    /// a busy machine has printed too late.
+    /// Of a run that came to its end, by itself, by an abort or by an interruption, the server has what the container has
+    /// printed, byte for byte after the rule for carriage returns. Left out: output that was opened anew, and what a busy
+    /// machine has printed too late.
     fn has_sent_all(&self) {
         let ended: Value = serde_json::from_str(&self.stream("termination")).unwrap_or_default();
-        let by_itself = ["completed", "failed"]
+        let has_run = ["completed", "failed", "stopped", "interrupted"]
             .iter()
             .any(|outcome| ended["outcome"] == *outcome);
-        let Ok(printed) = fs::read_to_string(self.path("task.stdout")) else {
-            return;
-        };
+        let printed = folded(&fs::read(self.path("task.stdout")).unwrap());
         let is_cut = self
             .stream("task.stderr")
             .contains("does not take the rest");
-        let otherwise =
-            is_cut || printed.contains('\r') || printed.contains("overwritten its own output");
-        if !by_itself || otherwise {
+        if !has_run || is_cut || printed.contains("overwritten its own output") {
             return;
         }
         let events = self.server.events(&self.task);

@@ -76,8 +76,7 @@ fn s6_an_abort_while_packages_are_installed_leaves_nothing_of_it() {
         are_gone(&processes);
         assert_eq!(server.get(&task)["status"], "stopped");
         assert!(!pod.path("root/code/ran").exists());
-        uplink.signal(Signal::SIGTERM);
-        assert_eq!(uplink.end(30), 0);
+        pod.drain(&mut uplink);
         let log = server.log(&task);
         let sentence = "trainyard: the task was aborted before its code was started";
         assert!(log.contains(sentence), "{log}");

@@ -125,8 +125,7 @@ fn a_post_script_follows_an_abort() {
     );
     let (mut uplink, mut process) = pod.begun(&["ready"]);
     abort(&pod, &mut process);
-    uplink.signal(Signal::SIGTERM);
-    assert_eq!(uplink.end(30), 0);
+    pod.drain(&mut uplink);
     assert_eq!(server.output(&task), "after 143\nin time\n");
 }
 
@@ -145,8 +144,7 @@ fn an_abort_during_the_post_script_leaves_nothing_of_it_and_the_codes_own_end() 
     assert_eq!(process.end(30), 0, "{}", pod.stream("task.stderr"));
     are_gone(&pod.stream("root/code/begun"));
     assert_eq!(server.get(&task)["status"], "completed");
-    uplink.signal(Signal::SIGTERM);
-    assert_eq!(uplink.end(30), 0);
+    pod.drain(&mut uplink);
     let log = server.log(&task);
     let told = "the post script of the binding was ended before it was done: the task was aborted";
     assert!(log.starts_with("done\n") && log.contains(told), "{log}");

@@ -25,7 +25,7 @@ fn signals_that_end_nothing_reach_the_whole_group_and_the_script_goes_on() {
     let mut pod = Pod::parked(&server, &task);
     // They are none of the pod's end, which would have come by now.
     pod.set("TRAINYARD_POD_GRACE_SECONDS", "0");
-    let (_uplink, mut process) = pod.begun(&["parent", "child"]);
+    let (mut uplink, mut process) = pod.begun(&["parent", "child"]);
     for signal in [
         Signal::SIGUSR1,
         Signal::SIGUSR2,
@@ -42,6 +42,7 @@ fn signals_that_end_nothing_reach_the_whole_group_and_the_script_goes_on() {
     fs::write(pod.path("root/code/go"), "").unwrap();
     assert_eq!(process.end(30), 0, "{}", pod.stream("task.stderr"));
     assert_eq!(server.get(&task)["status"], "completed");
+    pod.drain(&mut uplink);
     assert_eq!(server.output(&task), "went on\n");
 }
 
@@ -52,11 +53,12 @@ fn an_abort_by_the_images_own_stop_signal_is_an_abort() {
     let source = "import time\nopen('begun', 'w').close()\ntime.sleep(1000)\n";
     let task = server.script("stop signal", source);
     let pod = Pod::parked(&server, &task);
-    let (_uplink, mut process) = pod.begun(&["begun"]);
+    let (mut uplink, mut process) = pod.begun(&["begun"]);
     server.call("tasks.stop", &json!({"task": task}));
     process.signal(Signal::SIGHUP);
     assert_eq!(process.end(30), 213);
     assert_eq!(server.get(&task)["status"], "stopped");
+    pod.drain(&mut uplink);
 }
 
 /// Such a signal may be the image's own stop signal, in a drain, or sent by hand: the pod tells.
@@ -77,7 +79,7 @@ fn an_end_after_a_signal_is_an_interruption_only_where_the_pod_was_being_ended()
     ] {
         let task = server.script(category, &source);
         let pod = Pod::parked(&server, &task);
-        let (_uplink, mut process) = pod.begun(&["begun"]);
+        let (mut uplink, mut process) = pod.begun(&["begun"]);
         process.signal(signal);
         assert_eq!(process.end(60), code, "{}", pod.stream("task.stderr"));
         let status = server.get(&task)["status"].clone();
@@ -85,6 +87,7 @@ fn an_end_after_a_signal_is_an_interruption_only_where_the_pod_was_being_ended()
             status, "in_progress",
             "{category}: left to who sees the pod"
         );
+        pod.drain(&mut uplink);
         let log = server.log(&task);
         assert!(log.contains(", after a signal to its container: "), "{log}");
         assert_eq!(pod.category(code), category);

@@ -4,6 +4,7 @@
 use std::fmt::Write;
 
 use serde_json::{Value, json};
+use trainyard::exec::plan::Manager;
 
 use super::fixture::{Image, Run, wheel};
 
@@ -26,13 +27,17 @@ print(*sorted(packages), *modules)",
     )
 }
 
-/// Runs what `wanted` makes of alpha 1.0 twice, then of alpha 1.1 once. Beside alpha there is beta, and gamma for alpha
-/// 1.0 alone.
-async fn only_the_difference(image: &Image, wanted: impl Fn(&Image, &str) -> Value) {
+/// Two versions of alpha, beta beside it, and gamma for alpha 1.0 alone.
+fn bring_packages(image: &Image) {
     wheel(&image.index(), "alpha", "1.0", &["gamma"]);
     for (name, version) in [("alpha", "1.1"), ("beta", "2.0"), ("gamma", "3.0")] {
         wheel(&image.index(), name, version, &[]);
     }
+}
+
+/// Runs what `wanted` makes of alpha 1.0 twice, then of alpha 1.1 once.
+async fn only_the_difference(image: &Image, wanted: impl Fn(&Image, &str) -> Value) {
+    bring_packages(image);
     let script = wanted(image, "1.0");
     let first = image.make_script(script.clone()).await.unwrap();
     assert_eq!(unpacked(&first), ["3 packages"], "{}", first.log);
@@ -136,4 +141,42 @@ async fn s4_of_a_changed_project_without_a_lock_only_the_difference_is_unpacked(
 #[tokio::test]
 async fn s4_of_a_changed_poetry_lock_only_the_difference_is_unpacked() {
     only_the_difference(&Image::new(), poetry).await;
+}
+
+/// pip itself begins with an empty environment, whatever lies in the cache.
+#[tokio::test]
+async fn s4_of_a_changed_list_pip_itself_takes_nothing_of_the_first() {
+    let mut image = Image::new();
+    image.manager = Manager::Pip;
+    image.bring_pip();
+    bring_packages(&image);
+    let list = |alpha: &str| json!(format!("alpha=={alpha}\nbeta\n"));
+    let first = image.make(list("1.0")).await.unwrap();
+    let again = image.make(list("1.0")).await.unwrap();
+    assert!(
+        again.python.reused && again.python.shared == first.python.shared,
+        "{}",
+        again.log
+    );
+    let changed = image.make(list("1.1")).await.unwrap();
+    for (run, said, wanted) in [
+        (
+            &first,
+            "Successfully installed alpha-1.0 beta-2.0 gamma-3.0",
+            "alpha==1.0 beta==2.0 gamma==3.0 alpha beta gamma",
+        ),
+        (
+            &changed,
+            "Successfully installed alpha-1.1 beta-2.0",
+            "alpha==1.1 beta==2.0 alpha beta",
+        ),
+    ] {
+        assert!(run.log.contains(said), "{}", run.log);
+        let found = found_beside_beta(run);
+        let beside_pip: Vec<&str> = found
+            .split(' ')
+            .filter(|word| !word.starts_with("pip=="))
+            .collect();
+        assert_eq!(beside_pip.join(" "), wanted);
+    }
 }

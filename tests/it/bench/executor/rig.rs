@@ -42,6 +42,21 @@ impl Place {
         }
     }
 
+    /// The same with another package index.
+    pub fn with_index(self, url: &str) -> Self {
+        Self {
+            index: url.to_owned(),
+            ..self
+        }
+    }
+
+    /// Takes the environments out of our cache, and leaves what was downloaded there.
+    pub fn forget_environments(&self) {
+        for user in fs::read_dir(self.cache.path()).expect("cache").flatten() {
+            let _ = fs::remove_dir_all(user.path().join("env"));
+        }
+    }
+
     /// A task of this Python source that needs these packages.
     pub fn task(&self, source: &str, requirements: &str) -> String {
         self.server.task(

@@ -1,9 +1,10 @@
-# Follows MEMORY_AFTER and MORE. Writes 2,000 lines a second, each into a record outside of the pod before it is
-# printed: who is killed has printed all that is recorded but, perhaps, the last line or a part of it. After
-# MEMORY_AFTER lines a child takes memory until the kernel kills; after SIGTERM come MORE lines and the end.
+# Follows MEMORY_AFTER, MEMORY_STEP and MORE. Writes 2,000 lines a second, each into a record outside of the pod before
+# it is printed: who is killed has printed all that is recorded but, perhaps, the last line or a part of it. After
+# MEMORY_AFTER lines a child takes memory, MEMORY_STEP MiB at a time, until the kernel kills; after SIGTERM come MORE
+# lines and the end.
 import contextlib, os, signal, time
 
-record = os.open('/record/lines', os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
+record = os.open('/record/' + os.environ['CLEARML_TASK_ID'], os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
 count = 0
 last = None
 
@@ -57,7 +58,7 @@ def take_memory():
     if os.fork() == 0:
         memory = os.memfd_create('memory')
         while True:
-            os.write(memory, bytes(8 << 20))
+            os.write(memory, bytes(MEMORY_STEP << 20))
             time.sleep(0.02)
 
 

@@ -44,19 +44,11 @@ pub(super) fn judge(world: &World, row: &str, task: &str, document: &Value) {
         assert!(message.contains(words), "{row}: {words:?} in {message:?}");
     }
 
-    let name = pod["metadata"]["name"]
-        .as_str()
-        .expect("the pod has a name");
-    let printed = world.kubectl(&["logs", name, "-c", "task"]);
-    let printed: Vec<&str> = printed.lines().filter(|l| l.starts_with(MARK)).collect();
-    let log = world.log(task);
-    let sent: Vec<&str> = log
-        .iter()
-        .map(String::as_str)
-        .filter(|l| l.starts_with(MARK))
-        .collect();
-    assert_eq!(sent, printed, "{row}: each line is on the server");
-    let last = sent.last().expect("the script has written");
+    world.has_sent_all(task);
+    let output = world.output(task);
+    let is_all = output.lines().all(|line| line.starts_with(MARK));
+    assert!(is_all, "{row}: the script has written {output}");
+    let last = output.lines().last().expect("the script has written");
     assert!(message.contains(last), "{row}: {last:?} in {message:?}");
 
     let late = clock::told(&document["status_changed"]) - time_of(last);

@@ -46,6 +46,9 @@ struct Row {
     words: &'static [&'static str],
     /// What its log has to hold.
     evidence: &'static [&'static str],
+    /// What its script has printed: the server has this of the task's own output and no byte more. Nothing where only the
+    /// container knows it, as times and tracebacks; then `more` compares the two.
+    written: Option<&'static str>,
     /// What else has to hold of the task that has ended, by the row's name; it is judged at the end.
     more: Option<fn(&World, &str, &str, &Value)>,
 }
@@ -80,6 +83,7 @@ fn row(name: &'static str, category: Category) -> Row {
         reason: "",
         words: &[],
         evidence: &[],
+        written: Some(""),
         more: None,
     }
 }
@@ -213,6 +217,10 @@ fn the_table_has_a_row_for_each_category() {
     assert!(rows.len() >= 25, "only {} rows", rows.len());
     let names: BTreeSet<&str> = rows.iter().map(|row| row.name).collect();
     assert_eq!(names.len(), rows.len(), "a name for each row");
+    for row in &rows {
+        let is_compared = row.written.is_some() || row.more.is_some();
+        assert!(is_compared, "{}: nobody compares its log", row.name);
+    }
     // No failures, or told to nobody: the task is another's by then.
     let others = [
         Category::Completed,
@@ -340,6 +348,7 @@ fn s41_each_way_to_fail_is_told_in_the_task() {
         faults.push(format!("{}: has not ended", one.row.name));
     }
     faults.extend(rows.map(|row| format!("{}: has not begun", row.name)));
+    faults.extend(ended.iter().filter_map(|(one, _)| difference(&world, one)));
     assert!(faults.is_empty(), "{}", faults.join("\n"));
     // The rest of them told themselves what they came to.
     let shown = ended.iter().filter(|(one, _)| one.clock.was_shown());
@@ -349,6 +358,14 @@ fn s41_each_way_to_fail_is_told_in_the_task() {
             judge(&world, one.row.name, &one.task, document);
         }
     }
+}
+
+/// What the server has of the task's own output, where that is not what its script has printed.
+fn difference(world: &World, one: &Open) -> Option<String> {
+    let written = one.row.written?;
+    let found = world.output_once(&one.task, |found| found == written);
+    let name = one.row.name;
+    (found != written).then(|| format!("{name}: the log has {found:?}, not {written:?}"))
 }
 
 /// What the task does not say of its row.

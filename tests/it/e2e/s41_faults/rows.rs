@@ -48,6 +48,7 @@ pub(super) fn own_ends() -> Vec<Row> {
             reason: "SIGKILL",
             // And not a word of memory.
             words: &["ended by signal SIGKILL; last lines:"],
+            written: Some("begins\n"),
             ..row("signal-kill", Category::Signal)
         },
         Row {
@@ -58,6 +59,7 @@ pub(super) fn own_ends() -> Vec<Row> {
             words: &["out of memory", "256 MiB"],
             evidence: &["memory: holds 0 MiB"],
             more: Some(memory::judge),
+            written: None,
             ..row("memory", Category::OutOfMemory)
         },
         Row {
@@ -68,6 +70,7 @@ pub(super) fn own_ends() -> Vec<Row> {
             words: &["after a child ran out of memory", "256 MiB"],
             evidence: &["the child ended with -9"],
             more: Some(memory::judge),
+            written: None,
             ..row("memory-of-a-child", Category::OutOfMemory)
         },
         // The driver's double reports what a GPU reports that is lost.
@@ -86,6 +89,7 @@ pub(super) fn own_ends() -> Vec<Row> {
             ],
             evidence: &["trainyard: GPU 0 reported XID 79"],
             more: Some(is_settled_as_a_fault_of_the_gpu),
+            written: None,
             ..row("gpu-fault", Category::GpuFault)
         },
         // A disk of its own, so that nobody else's is full.
@@ -96,12 +100,15 @@ pub(super) fn own_ends() -> Vec<Row> {
                 open('/small/y', 'wb', buffering=0).write(b'more')\n",
             reason: "exit code 1",
             words: &["exit code 1", "No space left on device"],
+            written: None,
+            more: Some(is_sent_as_printed),
             ..row("disk-full", Category::ExitCode)
         },
         Row {
             // It counts from the Job's start: the pod has to have begun by then.
             spec: json!({"job": {"activeDeadlineSeconds": 60}}),
             words: &["longer than its limit of 60 s", "job.activeDeadlineSeconds"],
+            written: Some("begun\n"),
             ..row("deadline", Category::Deadline)
         },
         Row {
@@ -125,6 +132,7 @@ pub(super) fn own_ends() -> Vec<Row> {
             reason: "preparation failed",
             words: &["the setup script of the binding", "exit code 7"],
             evidence: &["no such mirror"],
+            written: Some("no such mirror\n"),
             ..row("setup-script", Category::NotPrepared)
         },
         // uv waits half a minute, and tries again three times, where nothing else is set.
@@ -333,8 +341,14 @@ pub(super) fn finds_no_place() -> Vec<Row> {
     ]
 }
 
+/// A traceback is that of the image's Python.
+fn is_sent_as_printed(world: &World, _: &str, task: &str, _: &Value) {
+    world.has_sent_all(task);
+}
+
 /// The Job says so too: what dashboards count by.
 fn is_settled_as_a_fault_of_the_gpu(world: &World, row: &str, task: &str, _: &Value) {
+    world.has_sent_all(task);
     let job = wait(&format!("the Job of {row} is settled"), 60, || {
         let job = world.job_of(task);
         (job["metadata"]["labels"]["trainyard.dev/state"] == "settled").then_some(job)
@@ -354,6 +368,7 @@ pub(super) fn taken_away() -> Vec<Row> {
                 world.kubectl(&["delete", "pod", &pod, "--wait=false"]);
             }),
             words: &["was deleted"],
+            written: Some("begun\n"),
             ..row("pod-deleted", Category::PodDeleted)
         },
         Row {
@@ -361,6 +376,7 @@ pub(super) fn taken_away() -> Vec<Row> {
             act: Act::Begun(evict),
             words: &["evicted"],
             evidence: &["DisruptionTarget: EvictionByEvictionAPI"],
+            written: Some("begun\n"),
             ..row("evicted", Category::Evicted)
         },
         Row {
@@ -368,6 +384,7 @@ pub(super) fn taken_away() -> Vec<Row> {
             act: Act::Begun(evict),
             status: "stopped",
             words: &["evicted"],
+            written: Some("begun\n"),
             ..row("evicted-and-stopped", Category::Evicted)
         },
         Row {
@@ -380,12 +397,14 @@ pub(super) fn taken_away() -> Vec<Row> {
                 "raise its sizeLimit in the template",
             ],
             evidence: &["begun", "pod reason: Evicted"],
+            written: Some("begun\n"),
             ..row("storage-limit-of-a-volume", Category::StorageLimit)
         },
         Row {
             act: Act::Begun(|world, task| kill_whole_container(&world.running_pod(task), "task")),
             words: &["SIGKILL"],
             evidence: &["begun", "exit code 137"],
+            written: Some("begun\n"),
             ..row("killed", Category::Killed)
         },
     ]
