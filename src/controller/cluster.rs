@@ -39,9 +39,15 @@ impl Error {
         self.code() == Some(409)
     }
 
-    /// The object itself was judged and refused: malformed, invalid or against a policy.
+    /// The object itself was judged and refused: malformed, invalid, too large or against a policy.
     pub fn is_verdict(&self) -> bool {
-        matches!(self.code(), Some(400 | 403 | 422))
+        match self {
+            // What only the store behind the API server finds too large is told as an error of the server's own.
+            Self::Refused(status) if status.code == 500 => {
+                status.message.contains("request is too large")
+            }
+            other => matches!(other.code(), Some(400 | 403 | 413 | 422)),
+        }
     }
 
     /// The namespace's quota is used up: a matter of time, not of the object.
@@ -139,4 +145,29 @@ pub(super) fn bounded(text: &str) -> String {
         .take(1000)
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_that_is_too_large_is_judged_and_not_tried_for_ever() {
+        let is_verdict = |code: u16, message: &str| {
+            let status = Status {
+                code,
+                message: message.to_owned(),
+                ..Status::default()
+            };
+            Error::Refused(Box::new(status)).is_verdict()
+        };
+        assert!(is_verdict(
+            413,
+            "Request entity too large: limit is 3145728"
+        ));
+        assert!(is_verdict(500, "etcdserver: request is too large"));
+        assert!(!is_verdict(500, "etcdserver: leader changed"));
+        assert!(!is_verdict(409, "the object is being deleted"));
+        assert!(!Error::Timeout.is_verdict());
+    }
 }

@@ -11,17 +11,19 @@
 //! bindings that are due at about the same time wake together. While nothing is on its way one request for each second
 //! is the budget of them all: what else is asked meanwhile puts the next look off.
 
+mod desk;
+
 use std::collections::{HashMap, HashSet};
-use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use futures::FutureExt;
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use self::desk::{Desk, answered};
 use super::fault;
 use crate::api::{Client, Error, Facts, Found, QueueEntries, QueueInfo};
 use crate::task::{QueueId, Status, TaskId};
@@ -150,60 +152,6 @@ pub(super) struct TaskFacts {
 pub(super) struct Census {
     pub running: Found<Facts>,
     pub queued: Found<Facts>,
-}
-
-/// Questions that wait to be asked together.
-struct Desk<Q, A> {
-    waiting: Mutex<Vec<Laid<Q, A>>>,
-}
-
-/// A question, and where its answer goes.
-type Laid<Q, A> = (Q, oneshot::Sender<Result<A, Error>>);
-
-impl<Q, A> Default for Desk<Q, A> {
-    fn default() -> Self {
-        Self {
-            waiting: Mutex::new(Vec::new()),
-        }
-    }
-}
-
-impl<Q, A: Clone> Desk<Q, A> {
-    /// Lays a question down; whether it is the first, so that somebody has to be sent with it.
-    fn lay(&self, question: Q) -> (bool, oneshot::Receiver<Result<A, Error>>) {
-        let (answer, receiver) = oneshot::channel();
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.push((question, answer));
-        (waiting.len() == 1, receiver)
-    }
-
-    /// Takes all questions that wait, asks them together and hands the answer out.
-    async fn carry<F>(&self, ask: impl FnOnce(Vec<Q>) -> F)
-    where
-        F: Future<Output = Result<A, Error>>,
-    {
-        let waiting = {
-            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *waiting)
-        };
-        let (questions, askers): (Vec<Q>, Vec<_>) = waiting.into_iter().unzip();
-        let answer = ask(questions).await;
-        for asker in askers {
-            // Who has gone meanwhile wants no answer.
-            let _ = asker.send(answer.clone());
-        }
-    }
-}
-
-async fn answered<A>(receiver: oneshot::Receiver<Result<A, Error>>) -> Result<A, Error> {
-    receiver.await.unwrap_or_else(|_| {
-        Err(Error::Transient {
-            action: "a look".to_owned(),
-            cause: "the task that made it has ended".to_owned(),
-            retry_after: None,
-            maybe_done: true,
-        })
-    })
 }
 
 impl Shared {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 use super::failure::Failure;
+use super::small;
 use super::tool::{self, Log};
 
 /// Time for `git apply`; it reads and writes local files alone.
@@ -126,7 +127,9 @@ pub fn write_script(path: &Path, text: &str, root: &Path) -> Result<Option<Strin
             Ok(None)
         }
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            let same = std::fs::read(path).is_ok_and(|held| held == text.as_bytes());
+            // A link of the repository may lead to what never ends.
+            let held = small::plain_bytes(path, text.len() as u64);
+            let same = held.is_ok_and(|held| held == text.as_bytes());
             Ok((!same).then(|| {
                 format!("{name} is in the repository with other content: that file is run")
             }))
@@ -181,6 +184,20 @@ mod tests {
                 .starts_with("a/train.py is in")
         );
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "print(1)");
+    }
+
+    #[test]
+    fn what_stands_in_a_scripts_place_is_not_read_beyond_its_length() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().to_owned();
+        let path = folder.join("train.py");
+        // A pipe that nobody writes to is as endless as /dev/zero, and takes no memory.
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let (told, outcome) = std::sync::mpsc::channel();
+        // If it waits, it waits in a thread that the test leaves behind.
+        std::thread::spawn(move || told.send(write_script(&path, "print(1)", &folder)));
+        let remark = outcome.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert!(remark.unwrap().is_some());
     }
 
     #[test]

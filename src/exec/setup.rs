@@ -20,6 +20,7 @@ use super::plan::Plan;
 use super::process::{Ended, Runner};
 use super::script::Script;
 use super::settings::{OWN_PREFIX, Settings};
+use super::small;
 use super::spool::write_shared;
 use super::start::{self, DEFAULT_PATH};
 use crate::config::agent::Agent;
@@ -161,10 +162,7 @@ pub async fn run(
             )));
         }
     }
-    let small = exports.metadata().is_ok_and(|found| found.len() <= MOST);
-    let after = fs::read(&exports).ok().filter(|_| small);
-    let _ = fs::remove_file(&exports);
-    let Some(after) = after else {
+    let Some(after) = left(&exports) else {
         // A script may end its shell in a way that no trap sees, as with `exec`.
         return Ok(Some(settings.inherited.clone()));
     };
@@ -173,6 +171,13 @@ pub async fn run(
         &given,
         &variables(&after),
     )))
+}
+
+/// What a script has left, which may have put other things than a file there; it is taken away.
+fn left(exports: &Path) -> Option<Vec<u8>> {
+    let after = small::plain_bytes(exports, MOST).ok();
+    let _ = fs::remove_file(exports);
+    after
 }
 
 /// The container's variables with what the script has changed of those that it was given.
@@ -250,5 +255,17 @@ mod tests {
             variables(b"A=1\nb\0B=c=d\0junk\0"),
             map(&[("A", "1\nb"), ("B", "c=d")])
         );
+    }
+
+    #[test]
+    fn what_a_script_leaves_is_read_from_a_file_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let exports = folder.path().join("exports");
+        fs::write(&exports, "A=1\0").unwrap();
+        assert_eq!(left(&exports).unwrap(), b"A=1\0");
+        // As a link to /dev/zero, or a pipe, of which no end is ever read.
+        std::os::unix::fs::symlink("/dev/null", &exports).unwrap();
+        assert_eq!(left(&exports), None);
+        assert!(exports.symlink_metadata().is_err());
     }
 }

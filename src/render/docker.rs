@@ -27,6 +27,12 @@ const AS_IT_IS: &[&str] = &[
     "pull",
 ];
 
+/// The longest variable with its name, in bytes: Linux starts no process with a longer one.
+const LONGEST_VARIABLE: usize = (128 << 10) - 1;
+
+/// The longest name of a host or a domain (RFC 1123).
+const LONGEST_NAME: usize = 253;
+
 /// What the reading of one task's arguments needs.
 pub(super) struct Reader<'a> {
     pub(super) overrides: &'a OverridesSpec,
@@ -157,7 +163,7 @@ impl Reader<'_> {
                 wishes.nameservers.push(address.to_string());
             }
             "dns-search" => {
-                if value.is_empty() || !value.split('.').all(|part| dns_label(part).is_some()) {
+                if !is_dns_name(value) {
                     return Err("its value is no domain".into());
                 }
                 wishes.searches.push(value.to_owned());
@@ -251,7 +257,8 @@ impl Reader<'_> {
     }
 
     fn user(&self, value: &str, wishes: &mut Wishes) -> Result<(), Refusal> {
-        let number = |text: &str| text.parse::<u32>().ok();
+        // Kubernetes takes no number beyond that of 31 bits.
+        let number = |text: &str| text.parse::<i32>().ok().filter(|number| *number >= 0);
         let (user, group) = match value.split_once(':') {
             Some((user, group)) => (number(user), Some(number(group))),
             None => (number(value), None),
@@ -260,10 +267,11 @@ impl Reader<'_> {
         if user == 0 && self.non_root() {
             return Err("the template asks for a user other than root (runAsNonRoot)".into());
         }
+        if group == Some(None) {
+            return Err("names cannot be looked up here; give the number of the group".into());
+        }
         wishes.security.insert("runAsUser".into(), json!(user));
-        if let Some(group) = group {
-            let group =
-                group.ok_or("names cannot be looked up here; give the number of the group")?;
+        if let Some(group) = group.flatten() {
             wishes.security.insert("runAsGroup".into(), json!(group));
         }
         Ok(())
@@ -282,7 +290,7 @@ impl Reader<'_> {
             .trim_matches(['[', ']'])
             .parse()
             .map_err(|_| "its value names no address")?;
-        if !name.split('.').all(|part| dns_label(part).is_some()) {
+        if !is_dns_name(name) {
             return Err("its value is no name of a host".into());
         }
         let known = |alias: &Value| alias["ip"] == json!(address.to_string());
@@ -317,6 +325,11 @@ fn variable(assignment: &str, wishes: &mut Wishes) -> Result<(), Refusal> {
     };
     if name.is_empty() || !name.bytes().all(|b| b.is_ascii_graphic()) {
         return Err("its name is no name of an environment variable".into());
+    }
+    if assignment.len() > LONGEST_VARIABLE {
+        return Err(format!(
+            "{name} is longer than {LONGEST_VARIABLE} bytes, and no process is started with it"
+        ));
     }
     if name.starts_with("TRAINYARD_") {
         return Err(format!("{name}: TRAINYARD_ is the executor's own prefix"));
@@ -353,6 +366,11 @@ fn dns_label(text: &str) -> Option<&str> {
         && !text.starts_with('-')
         && !text.ends_with('-');
     good.then_some(text)
+}
+
+/// Labels with dots between them.
+fn is_dns_name(text: &str) -> bool {
+    text.len() <= LONGEST_NAME && text.split('.').all(|part| dns_label(part).is_some())
 }
 
 /// A size as docker reads it: `8g`, `512m`, `1.5g`, `64k`, `1073741824b`; powers of 1024.

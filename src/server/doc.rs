@@ -28,6 +28,16 @@ pub(crate) fn strings<'a>(doc: &'a Doc, path: &str) -> Vec<&'a str> {
     list.iter().filter_map(Value::as_str).collect()
 }
 
+/// Whether lists and objects of a value lie in each other on more levels than these.
+pub(crate) fn is_deeper(value: &Value, levels: usize) -> bool {
+    let deeper = |inner: &Value| is_deeper(inner, levels - 1);
+    match value {
+        Value::Array(items) => levels == 0 || items.iter().any(deeper),
+        Value::Object(members) => levels == 0 || members.values().any(deeper),
+        _ => false,
+    }
+}
+
 /// Writes a value at a dotted path; objects on the way are made as needed.
 pub(crate) fn set(doc: &mut Doc, path: &str, value: Value) {
     match path.split_once('.') {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
-use super::wire::{Doc, Refusal};
+use super::wire::{Doc, Refusal, not_too_deep};
 
 /// One line.
 #[derive(Debug, Clone, PartialEq)]
@@ -139,7 +139,7 @@ fn line(text: &[u8]) -> Result<Line, Refusal> {
         }));
     }
     match serde_json::from_slice(text) {
-        Ok(Value::Object(members)) => Ok(Line::Other(members)),
+        Ok(Value::Object(members)) => not_too_deep(members).map(Line::Other),
         Ok(_) => Err(Refusal::bad(0, "A line of the batch is not an object")),
         Err(error) => Err(Refusal::bad(
             0,

@@ -202,7 +202,7 @@ pub(crate) fn content(
         content.lines = Some(line::lines(body)?);
     } else if !is_form && !body.trim_ascii().is_empty() {
         match serde_json::from_slice(body) {
-            Ok(Value::Object(members)) => content.members = members,
+            Ok(Value::Object(members)) => content.members = not_too_deep(members)?,
             Ok(_) => return Err(Refusal::new(500, 0, "Data should be a dict")),
             Err(error) => return Err(Refusal::bad(0, format!("The body is not JSON: {error}"))),
         }
@@ -214,6 +214,20 @@ pub(crate) fn content(
         merge_pairs(&mut content.members, body);
     }
     Ok(content)
+}
+
+/// How deep the members of a request may nest. Some are stored a few levels deeper than they came, and JSON that nests
+/// deeper than 127 levels is never read again: one such document would spoil every list that it is part of.
+const DEEPEST: usize = 100;
+
+/// The members of a request, unless they nest too deep to be stored.
+pub(super) fn not_too_deep(members: Doc) -> Result<Doc, Refusal> {
+    let too_deep = |value: &Value| super::doc::is_deeper(value, DEEPEST);
+    if members.values().any(too_deep) {
+        let text = format!("The body nests deeper than {DEEPEST} levels");
+        return Err(Refusal::bad(0, text));
+    }
+    Ok(members)
 }
 
 /// How deep the dots of a query's key may nest; no parameter needs more than a few.
@@ -467,5 +481,23 @@ mod tests {
         assert_eq!(refused(b"", "application/json-lines"), (400, 17));
         assert_eq!(refused(b"{\"type\"\n", "application/json-lines"), (400, 0));
         assert_eq!(refused(b"[]", "application/json-lines"), (400, 0));
+    }
+
+    #[test]
+    fn what_is_taken_in_can_be_read_again_from_where_it_is_stored() {
+        let nested = |levels: usize| {
+            let text = format!("{{\"a\":{}{}}}", "[".repeat(levels), "]".repeat(levels));
+            Bytes::from(text)
+        };
+        let taken = content(&nested(DEEPEST), "", None).unwrap().members;
+        let stored = json!({"execution": {"artifacts": [{"type_data": taken}]}}).to_string();
+        assert!(serde_json::from_str::<Doc>(&stored).is_ok());
+        for levels in [DEEPEST + 1, 126] {
+            for kind in ["application/json", "application/json-lines"] {
+                let refusal = content(&nested(levels), kind, None).unwrap_err();
+                assert_eq!((refusal.code, refusal.subcode), (400, 0), "{levels} {kind}");
+                assert!(refusal.text.contains("deeper than 100"), "{}", refusal.text);
+            }
+        }
     }
 }

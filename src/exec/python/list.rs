@@ -11,6 +11,7 @@ use self::line::{Line, absolute, logical_lines, plain_git, there};
 use crate::exec::digest::hex;
 use crate::exec::failure::Failure;
 use crate::exec::plan::{Requirements, effective_lines};
+use crate::exec::small;
 
 /// Largest `requirements.txt`.
 const MAX_FILE: u64 = 1 << 20;
@@ -18,6 +19,8 @@ const MAX_FILE: u64 = 1 << 20;
 const FORMAT: u32 = 2;
 /// How deep requirement files may name others.
 const MOST_FILES: usize = 16;
+/// How many files are read for one list: two that name the next one twice, and so on, are soon more than memory holds.
+const MOST_READ: usize = 100;
 
 /// Requirements of one task.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,6 +37,8 @@ pub(super) struct List {
     pub exact: bool,
     /// What else decides on the content: the CUDA version that PyTorch was chosen for.
     pub beside: String,
+    /// How many files were read because a line names them.
+    pub read: usize,
 }
 
 impl List {
@@ -75,11 +80,12 @@ impl List {
             match Line::of(&line) {
                 Line::File(name) => {
                     let file = folder.join(name);
-                    let of_file = read(&file)?;
+                    let of_file = self.named(&file)?;
                     self.take(&of_file, file.parent().unwrap_or(folder), depth + 1)?;
                 }
                 Line::Constraints(name) => {
-                    self.constraints.push_str(&read(&folder.join(name))?);
+                    let of_file = self.named(&folder.join(name))?;
+                    self.constraints.push_str(&of_file);
                     self.constraints.push('\n');
                 }
                 Line::Editable(path) | Line::Path(path) if !there(folder, path) => {
@@ -103,6 +109,17 @@ impl List {
             }
         }
         Ok(())
+    }
+
+    /// The text of a file that a line names.
+    fn named(&mut self, file: &Path) -> Result<String, Failure> {
+        self.read += 1;
+        if self.read > MOST_READ {
+            return Err(Failure::new(format!(
+                "the requirement files name more than {MOST_READ} others"
+            )));
+        }
+        read(file)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -178,16 +195,8 @@ fn read(file: &Path) -> Result<String, Failure> {
         ))
         .hint("is it committed to the repository?")
     };
-    let size = file
-        .metadata()
-        .map_err(|error| failed(error.to_string()))?
-        .len();
-    if size > MAX_FILE {
-        return Err(failed(format!(
-            "it has {size} bytes, at most {MAX_FILE} are accepted"
-        )));
-    }
-    let bytes = std::fs::read(file).map_err(|error| failed(error.to_string()))?;
+    // A link of the repository may lead to what never ends.
+    let bytes = small::plain_bytes(file, MAX_FILE).map_err(|error| failed(error.to_string()))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -311,6 +320,27 @@ mod tests {
                 .sentence
                 .contains("circle")
         );
+    }
+
+    #[test]
+    fn files_that_are_none_or_too_many_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        // As a link to /dev/zero, which would fill the memory.
+        std::os::unix::fs::symlink("/dev/null", root.join("device.txt")).unwrap();
+        let sentence = |text: &str| listed(text, root).unwrap_err().sentence;
+        let told = sentence("-r device.txt\n-c limits.txt");
+        assert!(told.contains("it is no regular file"), "{told}");
+        std::fs::write(root.join("long.txt"), "#".repeat((1 << 20) + 1)).unwrap();
+        let told = sentence("-c long.txt");
+        assert!(told.contains("longer than 1048576 bytes"), "{told}");
+        for depth in 0..10 {
+            let next = format!("-r {}.txt\n", depth + 1).repeat(2);
+            std::fs::write(root.join(format!("{depth}.txt")), next).unwrap();
+        }
+        std::fs::write(root.join("10.txt"), "six\n").unwrap();
+        let told = sentence("-r 0.txt");
+        assert!(told.contains("more than 100 others"), "{told}");
     }
 
     #[test]

@@ -22,6 +22,7 @@ use super::remote::{self, Remote};
 use super::sync;
 use crate::exec::failure::{Failure, masked};
 use crate::exec::plan::{Environment, Manager, Requirements};
+use crate::exec::small;
 use crate::exec::tool::{self, Log};
 
 /// Largest lock that is read.
@@ -301,16 +302,8 @@ fn registries(lock: &str) -> Vec<&str> {
 /// A file of the repository, unless it is too long.
 pub(super) fn text(file: &Path) -> Result<String, Failure> {
     let failed = |why: String| Failure::new(format!("{} cannot be read: {why}", file.display()));
-    let size = file
-        .metadata()
-        .map_err(|error| failed(error.to_string()))?
-        .len();
-    if size > MAX_LOCK {
-        return Err(failed(format!(
-            "it has {size} bytes, at most {MAX_LOCK} are accepted"
-        )));
-    }
-    std::fs::read_to_string(file).map_err(|error| failed(error.to_string()))
+    let bytes = small::plain_bytes(file, MAX_LOCK).map_err(|error| failed(error.to_string()))?;
+    String::from_utf8(bytes).map_err(|_| failed("it is not UTF-8".to_owned()))
 }
 
 #[cfg(test)]

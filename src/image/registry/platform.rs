@@ -17,16 +17,23 @@ pub struct Platform {
 impl Platform {
     /// As an index, or the configuration of an image, has it.
     pub(super) fn of(value: &Value) -> Option<Self> {
-        let text = |name: &str| {
-            value[name]
-                .as_str()
-                .filter(|text| !["", "unknown"].contains(text))
-        };
+        let text = |name: &str| value[name].as_str().filter(|text| is_word(text));
         Some(Self {
             os: text("os")?.to_owned(),
             architecture: text("architecture")?.to_owned(),
         })
     }
+}
+
+/// The longest word for an operating system or an architecture, and how many platforms are named in a message: both come
+/// from a registry, and people read them.
+const LONGEST: usize = 32;
+const NAMED: usize = 8;
+
+/// Whether an operating system or an architecture is called so; no other word is taken for one.
+fn is_word(text: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    (1..=LONGEST).contains(&text.len()) && text.bytes().all(inner) && text != "unknown"
 }
 
 impl fmt::Display for Platform {
@@ -53,7 +60,14 @@ pub(super) fn elsewhere(image: &Reference, offered: &[Platform], nodes: &[Platfo
         let mut names: Vec<String> = platforms.iter().map(ToString::to_string).collect();
         names.sort();
         names.dedup();
-        names.join(", ")
+        let more = names.len().saturating_sub(NAMED);
+        names.truncate(NAMED);
+        let names = names.join(", ");
+        if more == 0 {
+            names
+        } else {
+            format!("{names} and {more} more")
+        }
     };
     Fault::Refused(format!(
         "image {image} is for {}, and the nodes of this cluster are {}",

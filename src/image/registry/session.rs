@@ -10,8 +10,10 @@ use crate::image::Reference;
 use crate::image::challenge::{self, Challenge};
 use crate::image::keyring::Key;
 
-/// Answers are not read beyond this: manifests and configurations have at most 4 MiB by convention.
-const LARGEST: usize = 4 << 20;
+/// Answers are not read beyond this: manifests and configurations of real images have some hundred KiB at most.
+const LARGEST: usize = 2 << 20;
+/// Nor are they taken apart with more values than these: each takes some hundred bytes of memory and two of the answer.
+const MOST_VALUES: usize = 10_000;
 
 /// Requests about one image with one key.
 pub(super) struct Session<'a> {
@@ -192,15 +194,34 @@ impl Session<'_> {
 
 /// The body as JSON, within bounds.
 async fn body(mut answer: Response) -> Result<Value, Fault> {
+    let too_large = || Fault::Unknown("the registry's answer is too large".into());
     let mut bytes = Vec::new();
     while let Some(chunk) = answer.chunk().await? {
         if bytes.len() + chunk.len() > LARGEST {
-            return Err(Fault::Unknown("the registry's answer is too large".into()));
+            return Err(too_large());
         }
         bytes.extend_from_slice(&chunk);
     }
+    if values(&bytes) > MOST_VALUES {
+        return Err(too_large());
+    }
     serde_json::from_slice(&bytes)
         .map_err(|_| Fault::Unknown("the registry's answer is no JSON".into()))
+}
+
+/// About how many values a JSON text has: what begins one outside of texts.
+fn values(json: &[u8]) -> usize {
+    let (mut count, mut quoted, mut escaped) = (0, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b',' | b'[' | b'{' if !quoted => count += 1,
+            _ => {}
+        }
+    }
+    count
 }
 
 #[cfg(test)]

@@ -126,6 +126,54 @@ async fn an_index_without_the_nodes_platform_is_refused() {
 }
 
 #[tokio::test]
+async fn what_a_registry_calls_platforms_is_told_in_few_words() {
+    let of =
+        |architecture: &str| json!({ "platform": { "os": "linux", "architecture": architecture } });
+    let long = [of(&"x".repeat(10_000)), of("a\nb"), of("arm64")];
+    let many: Vec<Value> = (0..500).map(|number| of(&format!("a{number}"))).collect();
+    for (manifests, told) in [
+        (json!(long), "is for linux/arm64, and the nodes"),
+        (json!(many), " and 492 more, and the nodes"),
+    ] {
+        let server = registry().await;
+        let body = json!({ "manifests": manifests });
+        for verb in ["HEAD", "GET"] {
+            let answer = document(INDEX, &body);
+            answers(&server, verb, "/v2/team/x/manifests/1", answer).await;
+        }
+        let finding = client()
+            .look(&image(&server), &Keyring::default(), Some(&amd64()))
+            .await;
+        let Finding::Refused(why) = finding else {
+            panic!("{finding:?}")
+        };
+        assert!(why.contains(told) && why.len() < 400, "{why}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_with_too_many_values_is_not_taken_apart() {
+    let server = registry().await;
+    serves(&server, MANIFEST, &json!({ "x": vec![0; 20_000] }), &[]).await;
+    let found = command_of(&server, None).await;
+    assert!(
+        matches!(&found, Finding::Unknown(why) if why.contains("is too large")),
+        "{found:?}"
+    );
+    // What stands in a text is none, as in a label that holds JSON itself.
+    let server = registry().await;
+    let label = r#"{"a":[1,2]},\"#.repeat(10_000);
+    let manifest = json!({ "config": { "digest": "sha256:abc" } });
+    let config = json!({ "config": { "Cmd": ["run"], "Labels": { "x": label } } });
+    let others = [("blobs/sha256:abc", config)];
+    serves(&server, MANIFEST, &manifest, &others).await;
+    assert_eq!(
+        command_of(&server, None).await,
+        Finding::There(command(&[], &["run"]))
+    );
+}
+
+#[tokio::test]
 async fn a_single_manifest_says_its_platform_in_its_configuration() {
     let server = registry().await;
     let body = json!({ "config": { "digest": "sha256:abc" } });

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Reader, Refusal, as_quantity, bytes, dns_label};
+use super::{Reader, Refusal, as_quantity, bytes, is_dns_name};
 use crate::render::check::OWN_PATHS;
 use crate::render::fields::{items, text};
 use crate::render::wishes::{Extra, Wishes};
@@ -70,8 +70,7 @@ fn from(source: &str) -> Result<Value, Refusal> {
         }
         return Ok(json!({ "hostPath": { "path": source } }));
     }
-    let named = source.len() <= 253 && source.split('.').all(|part| dns_label(part).is_some());
-    if named {
+    if is_dns_name(source) {
         Ok(json!({ "persistentVolumeClaim": { "claimName": source } }))
     } else {
         Err("its source is neither an absolute path nor the name of a claim".into())
@@ -85,10 +84,13 @@ fn add(
     reader: &Reader<'_>,
     wishes: &mut Wishes,
 ) -> Result<(), Refusal> {
-    let path = target.trim_end_matches('/');
-    if !target.starts_with('/') || path.is_empty() || path.split('/').any(|part| part == "..") {
+    // `//data` and `/./data` are `/data` to who mounts it: so it is compared, and so it is written.
+    let parts = target.split('/');
+    let parts: Vec<&str> = parts.filter(|part| !["", "."].contains(part)).collect();
+    if !target.starts_with('/') || parts.is_empty() || parts.contains(&"..") {
         return Err("its target is no absolute path of a folder".into());
     }
+    let path = format!("/{}", parts.join("/"));
     if path.contains(':') {
         return Err("its target has a colon".into());
     }
@@ -106,7 +108,7 @@ fn add(
     }
     wishes.volumes.push(Extra {
         source,
-        path: path.to_owned(),
+        path,
         read_only,
     });
     Ok(())

@@ -208,6 +208,10 @@ fn no_volume_takes_the_executors_place_or_one_that_is_taken() {
     let overrides = json!({ "containerArguments": ["volume"] });
     for (arguments, reason) in [
         ("-v /x:/trainyard/bin", "the executor's own"),
+        ("-v /x://trainyard", "the executor's own"),
+        ("-v /x:/./trainyard/bin", "the executor's own"),
+        ("-v /x:/./data", "mounted at its target already"),
+        ("-v /x:/.", "no absolute path"),
         ("-v /x:/data/", "mounted at its target already"),
         ("-v /x:relative", "no absolute path"),
         ("-v /x/../y:/z", "leads out of a folder"),
@@ -246,6 +250,12 @@ fn the_user_and_its_rights_are_fields_of_the_container() {
     assert_eq!(wishes.capabilities_dropped, ["NET_RAW"]);
     assert_eq!(wishes.working_dir.as_deref(), Some("/here"));
     assert!(read_with(&flags, "--user jane").1[0].contains("give the number"));
+    let beyond = ["2147483648", "1:4294967295", "-1"];
+    for user in beyond {
+        let (wishes, notes) = read_with(&flags, &format!("--user={user}"));
+        assert_eq!(wishes, Wishes::default(), "{user}");
+        assert!(notes[0].contains("give the number"), "{notes:?}");
+    }
     let rootless = json!({ "securityContext": { "runAsNonRoot": true }, "containers": [{}] });
     let (wishes, notes) = read_on(&rootless, &json!({ "containerArguments": flags }), "-u 0");
     assert_eq!(wishes, Wishes::default());
@@ -272,6 +282,20 @@ fn names_and_addresses_are_fields_of_the_pod() {
         "-h Bad_Name --add-host db --dns x --dns-search -a --entrypoint bash",
     );
     assert_eq!(notes.len(), 5, "{notes:?}");
+}
+
+#[test]
+fn what_is_longer_than_kubernetes_or_linux_takes_is_refused() {
+    let label = "a".repeat(63);
+    let name = [label.as_str(); 4].join(".");
+    let arguments = format!("--add-host {name}:10.0.0.7 --dns-search {name} -v {name}:/data");
+    let (wishes, notes) = read_with(&["add-host", "dns-search", "volume"], &arguments);
+    assert_eq!((wishes, notes.len()), (Wishes::default(), 3), "{notes:?}");
+    let value = |length: usize| format!("-e A={}", "x".repeat(length - "A=".len()));
+    let (wishes, notes) = read_with(&["env"], &value(LONGEST_VARIABLE));
+    assert_eq!((wishes.env.len(), notes.len()), (1, 0), "{notes:?}");
+    let (wishes, notes) = read_with(&["env"], &value(LONGEST_VARIABLE + 1));
+    assert_eq!((wishes.env.len(), notes.len()), (0, 1), "{notes:?}");
 }
 
 #[test]

@@ -222,26 +222,26 @@ pub(crate) fn download_task_log(call: &Call) -> Answer {
         )?)
     };
     let (mut text, mut start) = (String::new(), None);
-    loop {
+    'all: loop {
         let page = page(call.db, task, Size::of_lines(LARGEST), Way::On, start)?;
         let Some(last) = page.lines.last() else { break };
         start = Some(last.at);
         for line in &page.lines {
+            if text.len() > DOWNLOAD {
+                text += "... cut here: read the rest by events.get_task_log\n";
+                break 'all;
+            }
             let mut event = line.event();
             let at = event.get("timestamp").cloned().unwrap_or_default();
             if let Some(format) = format {
                 event.insert("asctime".into(), at);
-                text += &formatted(format, &event);
+                add_formatted(&mut text, format, &event);
             } else {
                 event.retain(|key, _| !["timestamp", "type", "task"].contains(&key.as_str()));
                 event.insert("asctime".into(), at);
                 text += &Value::Object(event).to_string();
             }
             text.push('\n');
-        }
-        if text.len() > DOWNLOAD {
-            text += "... cut here: read the rest by events.get_task_log\n";
-            break;
         }
     }
     Ok(text.into())
@@ -272,23 +272,26 @@ fn line_format(format: &str) -> Result<&str, Refusal> {
     Ok(format)
 }
 
-/// A line in the form asked for: `{member}` stands for a member of the event.
-fn formatted(format: &str, event: &super::Doc) -> String {
-    let mut line = String::with_capacity(format.len() + 100);
+/// Adds a line in the form asked for: `{member}` stands for a member of the event. A form may name a long member any
+/// number of times: once the text is longer than may be downloaded, the rest of its line is left out.
+fn add_formatted(line: &mut String, format: &str, event: &super::Doc) {
     let mut rest = format;
     while let Some((before, after)) = rest.split_once('{') {
-        line += before;
+        if line.len() > DOWNLOAD {
+            return;
+        }
+        *line += before;
         let Some((name, after)) = after.split_once('}') else {
             break;
         };
         match event.get(name) {
-            Some(Value::String(text)) => line += text.trim_end_matches('\n'),
-            Some(other) => line += &other.to_string(),
+            Some(Value::String(text)) => *line += text.trim_end_matches('\n'),
+            Some(other) => *line += &other.to_string(),
             None => {}
         }
         rest = after;
     }
-    line + rest
+    *line += rest;
 }
 
 /// `events.clear_task_log`: all lines, or those older than `threshold_sec`.
@@ -368,5 +371,15 @@ mod tests {
         assert_eq!(left(), (2, 0));
         assert_eq!(forget_before(&db, 5, 2).unwrap(), 0);
         assert_eq!(newest(&db, "a", 10).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_form_that_repeats_a_long_line_is_cut_where_the_download_is() {
+        let mut event = super::super::Doc::new();
+        event.insert("msg".into(), "x".repeat(1 << 20).into());
+        let mut text = String::new();
+        add_formatted(&mut text, &"{msg}".repeat(200), &event);
+        assert!(text.len() > DOWNLOAD);
+        assert!(text.len() <= DOWNLOAD + (1 << 20), "{}", text.len());
     }
 }

@@ -3,11 +3,11 @@
 //! What columns can answer is asked of SQLite; the rest is decided here, on the documents.
 
 mod compare;
+mod order;
 mod terms;
 #[cfg(test)]
 mod tests;
 
-use std::cmp::Ordering;
 use std::fmt::Write as _;
 
 use regex::Regex;
@@ -18,7 +18,8 @@ use super::call::{Call, integer, wrong};
 use super::doc;
 use super::events::scroll;
 use super::wire::{Doc, Refusal};
-use compare::{Comparison, compare_dates, compare_values, comparison, in_range, regex, texts_at};
+use compare::{Comparison, compare_dates, comparison, in_range, regex, texts_at};
+use order::Order;
 use terms::Terms;
 
 /// The most documents that `page` and `page_size` give at once.
@@ -41,7 +42,7 @@ pub(crate) struct Query<'a> {
     pub(crate) name: Option<Regex>,
     pub(crate) only_fields: Vec<&'a str>,
     pub(crate) search_hidden: bool,
-    order_by: Vec<(&'a str, bool)>,
+    order: Order<'a>,
     skip: usize,
     take: usize,
     /// Whether the answer says where the next request goes on.
@@ -67,17 +68,11 @@ impl<'a> Query<'a> {
             ids: call.texts("id")?,
             only_fields: call.texts("only_fields")?,
             search_hidden: call.flag("search_hidden")?,
+            order: Order::read(&call.texts("order_by")?)?,
             ..Query::default()
         };
         if let Some(pattern) = call.text_or_none("name")? {
             query.name = Some(regex(pattern)?);
-        }
-        for field in call.texts("order_by")? {
-            query.order_by.push(
-                field
-                    .strip_prefix('-')
-                    .map_or((field, false), |field| (field, true)),
-            );
         }
         query.read_paging(call)?;
         for &key in lists {
@@ -176,9 +171,7 @@ impl<'a> Query<'a> {
 
     /// Whether a field takes part in the order.
     pub(crate) fn sorts_by(&self, field: &str) -> bool {
-        self.order_by
-            .iter()
-            .any(|(path, _)| path.split('.').next() == Some(field))
+        self.order.names(field)
     }
 
     /// Whether a field is part of the answer.
@@ -247,7 +240,7 @@ impl<'a> Query<'a> {
         columns: &[&str],
         complete: impl Fn(&mut Doc) -> Result<(), Refusal>,
     ) -> Result<Vec<Doc>, Refusal> {
-        let order = self.order_in_sql(table);
+        let order = self.order.in_sql(table);
         let (sql, values, rest) = self.statement(table, hidden, columns, order.as_deref());
         let mut statement = db.prepare_cached(&sql)?;
         let values: Vec<&dyn ToSql> = values.iter().map(|value| value as &dyn ToSql).collect();
@@ -270,15 +263,17 @@ impl<'a> Query<'a> {
             }
             return Ok(found);
         }
-        let mut keys = Vec::new();
+        let (mut keys, paths) = (Vec::new(), self.order.paths());
         while let Some(row) = rows.next()? {
             let id: String = row.get(0)?;
             let Some(mut doc) = read(&id)? else { continue };
             complete(&mut doc)?;
-            let paths = self.order_by.iter().map(|(path, _)| *path);
-            keys.push((doc::project(&doc, &paths.collect::<Vec<_>>()), id));
+            keys.push((doc::project(&doc, &paths), id));
         }
-        keys.sort_by(|(a, a_id), (b, b_id)| self.compare(a, b).then_with(|| a_id.cmp(b_id)));
+        keys.sort_by(|(a, a_id), (b, b_id)| {
+            let order = self.order.compare(a, b);
+            order.then_with(|| a_id.cmp(b_id))
+        });
         let mut found = Vec::new();
         for (_, id) in keys.into_iter().skip(self.skip).take(self.take) {
             if let Some(mut doc) = read(&id)? {
@@ -314,33 +309,6 @@ impl<'a> Query<'a> {
         let text = row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?;
         let doc: Doc = serde_json::from_str(text)?;
         Ok(self.matches(&doc, lists).then_some(doc))
-    }
-
-    /// The order as SQL: by columns, or by members of the documents; nothing for members of members, which may be
-    /// stored elsewhere.
-    fn order_in_sql(&self, table: &str) -> Option<String> {
-        let columns: &[&str] = match table {
-            "tasks" => &["name", "status", "type", "created", "last_update"],
-            "models" => &["name", "created"],
-            _ => &["name"],
-        };
-        if self.order_by.is_empty() {
-            return Some("rowid".to_owned());
-        }
-        let mut sql = String::new();
-        for (path, descending) in &self.order_by {
-            if !path.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') || *path == "last_metrics"
-            {
-                return None;
-            }
-            if columns.contains(path) || *path == "id" {
-                sql += path;
-            } else {
-                let _ = write!(sql, "json_extract(doc, '$.{path}')");
-            }
-            sql += if *descending { " DESC, " } else { ", " };
-        }
-        Some(sql + "id")
     }
 
     /// The SQL for the ids, its values, and the list filters that it leaves to us.
@@ -408,17 +376,6 @@ impl<'a> Query<'a> {
                 .all(|(field, low, high)| in_range(doc::get(doc, field), low, high))
             && self.patterns.iter().all(|pattern| pattern.holds(doc))
             && self.further.iter().all(|filter| filter(doc))
-    }
-
-    fn compare(&self, a: &Doc, b: &Doc) -> Ordering {
-        for (path, descending) in &self.order_by {
-            let order = compare_values(doc::get(a, path), doc::get(b, path));
-            let order = if *descending { order.reverse() } else { order };
-            if order != Ordering::Equal {
-                return order;
-            }
-        }
-        Ordering::Equal
     }
 }
 

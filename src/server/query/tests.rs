@@ -25,13 +25,13 @@ fn tasks(count: usize) -> Connection {
 #[test]
 fn a_page_of_the_newest_tasks_costs_no_more_where_there_are_many() {
     let query = Query {
-        order_by: vec![("last_update", true)],
+        order: Order::read(&["-last_update"]).unwrap(),
         take: 51,
         // A filter that is no column: SQLite cannot know where the page ends.
         lists: vec![("system_tags", Terms::read(&[json!("-archived")]).unwrap())],
         ..Query::default()
     };
-    let order = query.order_in_sql("tasks");
+    let order = query.order.in_sql("tasks");
     let (sql, ..) = query.statement("tasks", Hidden::LeftOut, &[], order.as_deref());
     let steps = |count: usize| {
         let db = tasks(count);
@@ -44,4 +44,27 @@ fn a_page_of_the_newest_tasks_costs_no_more_where_there_are_many() {
     let few = steps(100);
     assert!(few > 0, "the statement was not run under this text");
     assert!(steps(2000) < few * 2);
+}
+
+#[test]
+fn an_order_by_what_is_no_field_is_one_by_ids_and_no_error_of_the_database() {
+    let db = tasks(3);
+    for field in ["", "-", "a..b", "'"] {
+        let query = Query {
+            order: Order::read(&[field]).unwrap(),
+            take: 10,
+            ..Query::default()
+        };
+        let found = query.run(&db, "tasks", Hidden::LeftOut, &[]).unwrap();
+        let ids: Vec<&str> = found.iter().map(|doc| doc::text(doc, "id")).collect();
+        let all: Vec<String> = (0..3).map(|number| format!("{number:032x}")).collect();
+        assert_eq!(ids, all, "{field:?}");
+    }
+}
+
+#[test]
+fn an_order_by_more_fields_than_the_database_takes_is_refused() {
+    assert!(Order::read(&["name"; 64]).is_ok());
+    let refusal = Order::read(&["name"; 65]).unwrap_err();
+    assert_eq!((refusal.code, refusal.subcode), (400, 16));
 }

@@ -2,6 +2,20 @@
 
 use super::*;
 
+impl Stage {
+    /// The server takes the entry out of its queue and puts the task to the front of another.
+    async fn takes_back(&self) {
+        for action in [
+            "queues.remove_task",
+            "tasks.enqueue",
+            "queues.move_task_to_front",
+        ] {
+            self.answers(action, &json!({"removed": 1, "queued": 1, "position": 0}))
+                .await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_task_that_goes_back_stands_behind_those_that_were_taken_before_it() {
     for (other, moved) in [
@@ -9,15 +23,7 @@ async fn a_task_that_goes_back_stands_behind_those_that_were_taken_before_it() {
         ("2025-12-31T23:59:59Z", true),
     ] {
         let stage = Stage::new().await;
-        for action in [
-            "queues.remove_task",
-            "tasks.enqueue",
-            "queues.move_task_to_front",
-        ] {
-            stage
-                .answers(action, &json!({"removed": 1, "queued": 1, "position": 0}))
-                .await;
-        }
+        stage.takes_back().await;
         stage
             .answers("queues.move_task_backward", &json!({"position": 1}))
             .await;
@@ -67,15 +73,7 @@ async fn a_requeue_ends_where_the_entry_was_not_ours_to_take() {
 #[tokio::test]
 async fn the_job_of_an_attempt_that_another_follows_is_settled_without_an_outcome() {
     let stage = Stage::new().await;
-    for action in [
-        "queues.remove_task",
-        "tasks.enqueue",
-        "queues.move_task_to_front",
-    ] {
-        stage
-            .answers(action, &json!({"removed": 1, "queued": 1, "position": 0}))
-            .await;
-    }
+    stage.takes_back().await;
     stage
         .answers("tasks.get_all", &json!({"tasks": [document("queued")]}))
         .await;
