@@ -100,7 +100,7 @@ fn two_clusters_that_may_be_full_are_clean() {
 #[ignore = "long form: minutes each"]
 fn two_clusters_that_may_be_full_and_whose_pods_may_stick_are_clean() {
     clean_alone(&Setup {
-        name: "two clusters that may admit no task and whose pods may never start, one attempt each, crashes and deaths",
+        name: "two clusters that may admit no task and whose pods may never start, one attempt each",
         stuck: true,
         not_admitted: true,
         patience: true,
