@@ -13,6 +13,8 @@ mod controller;
 mod explore;
 #[path = "claim_model/index.rs"]
 mod index;
+#[path = "claim_model/neighbours.rs"]
+mod neighbours;
 #[path = "claim_model/people.rs"]
 mod people;
 #[path = "claim_model/pods.rs"]

@@ -7,6 +7,9 @@ use super::steps;
 use super::view::{Begin, Memo, NO_JOB, View};
 use super::world::{Controller, IDLE, Pc, State, USER, bit, pending};
 
+/// An enqueue of ours has added its entry and is cut off.
+pub const SERVER_DIES: &str = "server dies inside an enqueue of ours";
+
 /// The cluster of a controller.
 pub fn cluster_of(setup: &Setup, controller: usize) -> usize {
     if setup.clusters == 2 { controller } else { 0 }
@@ -19,18 +22,34 @@ pub fn steps(setup: &Setup, memo: &mut Memo, state: &State, me: usize, out: &mut
     if setup.crashes && now.pc != Pc::Idle && now.pc != Pc::Looked {
         let mut next = *state;
         // The server goes on with a call that it has begun.
-        match now.pc {
-            Pc::ParkRest => next.leave_others(pending(cluster)),
-            Pc::ReturnRest => next.leave_others(USER),
-            _ => {}
+        if let Some(queue) = half_enqueued(now.pc, cluster) {
+            next.leave_others(queue);
         }
         next.controllers[me] = IDLE;
         out.push(Next::by_chance(next, "controller drops its step"));
+    }
+    if setup.server_dies
+        && let Some(queue) = half_enqueued(now.pc, cluster)
+        && state.entries & !queue != 0
+    {
+        // The entries elsewhere stay; the call fails, and the step with it.
+        let mut next = *state;
+        next.controllers[me] = IDLE;
+        out.push(Next::by_chance(next, SERVER_DIES));
     }
     match now.pc {
         Pc::Idle => look(setup, state, me, cluster, out),
         Pc::Looked => begin(setup, memo, state, me, cluster, out),
         _ => steps::call(setup, memo, state, me, cluster, out),
+    }
+}
+
+/// The queue of an enqueue that has added its entry and not yet removed the others.
+fn half_enqueued(pc: Pc, cluster: usize) -> Option<u8> {
+    match pc {
+        Pc::ParkRest => Some(pending(cluster)),
+        Pc::ReturnRest => Some(USER),
+        _ => None,
     }
 }
 

@@ -144,7 +144,7 @@ fn is_end(setup: &Setup, state: &State) -> bool {
     match state.status {
         S::InProgress => false,
         S::Queued => {
-            state.entries == USER
+            is_offered(setup, state)
                 && state.jobs.iter().all(|&j| !job::there(j) || job::ended(j))
                 && (0..setup.clusters).all(|cluster| !has_room(setup, state, cluster))
         }
@@ -153,6 +153,12 @@ fn is_end(setup: &Setup, state: &State) -> bool {
             state.entries & !USER == 0 && state.jobs.iter().all(|&j| settled(j))
         }
     }
+}
+
+/// Whether its entry stands in the user's queue: alone, but for one that a server which died has left elsewhere. The
+/// attempt that the model has no room for would find that one in its own pending queue, and use it.
+fn is_offered(setup: &Setup, state: &State) -> bool {
+    state.entries == USER || (setup.server_dies && state.entries & USER != 0)
 }
 
 /// Whether a cluster could still intend: one attempt more than the highest of Jobs, mark and last worker.

@@ -6,18 +6,26 @@ use super::pods::delete_job;
 use super::setup::{Action, Fault, Next, Setup};
 use super::world::{AGENT, Agent, JOBS, Pc, Pod, PodSlot, S, State, USER, User, bit, job};
 
+/// A plain agent is gone with what it popped.
+pub const AGENT_DIES: &str = "agent dies between its pop and its start";
+
+/// A user's enqueue has added its entry and is cut off.
+pub const SERVER_DIES: &str = "server dies inside a user's enqueue";
+
 /// Whether the agent's user code runs.
 pub fn agent_runs(state: &State) -> bool {
     matches!(state.agent, Agent::Started | Agent::Running)
 }
 
-/// A plain agent's run begins while controllers are between a live read and the write that rests on it.
-fn foreign_start(next: &mut State) {
-    for controller in &mut next.controllers {
-        if matches!(
+/// A run begins while controllers are between a live read and the write that rests on it. `own`: the controller, if
+/// there is one, that has made the run.
+pub fn foreign_start(next: &mut State, own: Option<usize>) {
+    for (me, controller) in next.controllers.iter_mut().enumerate() {
+        let writes = matches!(
             controller.pc,
             Pc::SettleWrite | Pc::ReturnDequeue | Pc::GiveUpDequeue | Pc::Dequeue
-        ) {
+        );
+        if writes && own != Some(me) {
             controller.bits |= bit::FOREIGN_START;
         }
     }
@@ -30,7 +38,12 @@ pub fn agent_steps(setup: &Setup, state: &State, out: &mut Vec<Next>) {
     }
     match state.agent {
         Agent::Idle => agent_pops(state, out),
-        Agent::Popped => agent_starts(state, out),
+        Agent::Popped => {
+            if setup.agent_dies {
+                out.push(agent_dies(state));
+            }
+            agent_starts(state, out);
+        }
         Agent::Started => {
             let mut next = *state;
             next.report(AGENT);
@@ -67,6 +80,14 @@ fn agent_pops(state: &State, out: &mut Vec<Next>) {
     });
 }
 
+/// What it leaves behind: the task is queued, in no queue, and nobody has a record of it.
+fn agent_dies(state: &State) -> Next {
+    let mut next = *state;
+    next.agent = Agent::Idle;
+    next.agent_bits = 0;
+    Next::by_chance(next, AGENT_DIES)
+}
+
 fn agent_starts(state: &State, out: &mut Vec<Next>) {
     let mut next = *state;
     let mut fault = None;
@@ -79,7 +100,7 @@ fn agent_starts(state: &State, out: &mut Vec<Next>) {
         next.limit_double |= state.agent_bits & bit::USER_ENQUEUED != 0;
         // It asks nobody: an abort since its pop is undone.
         next.taken_back = false;
-        foreign_start(&mut next);
+        foreign_start(&mut next, None);
         let runs = |pod: &PodSlot| pod.life == Pod::Running && pod.bits & bit::REVOKED == 0;
         let double = state.pods.iter().any(runs) && !next.limit_double;
         fault = double.then_some(Fault::DoubleRun);
@@ -120,6 +141,9 @@ pub fn user_steps(setup: &Setup, state: &State, out: &mut Vec<Next>) {
             "user's enqueue adds the entry",
         )),
         User::Rest => {
+            if setup.server_dies && state.entries & !USER != 0 {
+                out.push(enqueue_is_cut_off(setup, state));
+            }
             let mut next = *state;
             next.leave_others(USER);
             next.user = User::Idle;
@@ -135,6 +159,16 @@ pub fn user_steps(setup: &Setup, state: &State, out: &mut Vec<Next>) {
         }
         User::Idle => {}
     }
+}
+
+/// The server dies before it has removed the entries elsewhere: they stay, beside the user's.
+fn enqueue_is_cut_off(setup: &Setup, state: &State) -> Next {
+    let mut next = *state;
+    next.user = User::Idle;
+    next.user_bits = 0;
+    // Each of them lets somebody run the task: a known limit, where there is somebody else.
+    next.limit_double |= setup.agent || setup.controllers > 1;
+    Next::by_chance(next, SERVER_DIES)
 }
 
 fn watchdog(state: &State, out: &mut Vec<Next>) {

@@ -4,7 +4,7 @@
 
 use trainyard::claim::Reason;
 
-use super::people::agent_runs;
+use super::people::{agent_runs, foreign_start};
 use super::setup::{Fault, Next, Setup, Variant};
 use super::world::{Controller, NO_POD, Pc, Pod, PodSlot, S, State, User, bit, job, pending};
 
@@ -258,6 +258,10 @@ fn pod_runs(setup: &Setup, state: &State, next: &mut State, slot: usize) -> Opti
         fault = Some(Fault::RanTakenBack);
     }
     let cluster = job_of(setup, slot) / 2;
+    // Only with a user's enqueue can this be a known limit; without a user the bit would tell equal states apart.
+    if setup.clusters == 2 && setup.budget > 0 {
+        foreign_start(next, Some(cluster));
+    }
     let other_pod = state.pods.iter().enumerate().any(|(other, pod)| {
         let same_cluster = job_of(setup, other) / 2 == cluster;
         other != slot && pod.life == Pod::Running && (same_cluster || pod.bits & bit::REVOKED == 0)

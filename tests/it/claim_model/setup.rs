@@ -71,6 +71,10 @@ pub struct Setup {
     /// Room for attempts in each cluster, 2 at most: a task that waits for a further one is at an end.
     pub attempts: usize,
     pub agent: bool,
+    /// The plain agent may die between its pop and its start.
+    pub agent_dies: bool,
+    /// The server may die between the two halves of an enqueue: the entry is added, those elsewhere stay.
+    pub server_dies: bool,
     pub actions: &'static [Action],
     pub budget: u8,
     /// Kubernetes starts two pods for one Job.
@@ -108,6 +112,8 @@ impl Setup {
         controllers: 1,
         attempts: 2,
         agent: false,
+        agent_dies: false,
+        server_dies: false,
         actions: ALL,
         budget: 1,
         two_pods: false,

@@ -426,8 +426,9 @@ impl Call<'_> {
         }
     }
 
-    /// A write of ours that ends a run which is not the step's own. A known limit is an agent's run that began between
-    /// the step's live read and this write, after a user's enqueue in the same step, or beside another replica.
+    /// A write of ours that ends a run which is not the step's own. A known limit is a run of an agent or another
+    /// cluster that began between the step's live read and this write, after a user's enqueue in the same step, or an
+    /// agent's beside another replica.
     fn check_foreign(&mut self) {
         let state = self.state;
         if state.status != S::InProgress || state.limit_double {

@@ -211,7 +211,7 @@ pub mod bit {
     pub const REQUEUED: u16 = 8192;
     /// A look of one faulty variant: quiet since a Job ended.
     pub const QUIET_END: u16 = 16384;
-    /// A plain agent's run started between a step's live read and its write.
+    /// A run of a plain agent, or of another cluster, started between a step's live read and its write.
     pub const FOREIGN_START: u16 = 32768;
     /// A requeue of a task that was in progress.
     pub const RUNNING: u16 = 8192;
