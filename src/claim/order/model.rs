@@ -55,6 +55,13 @@ impl Rota {
         }
         self.last = Some(queue);
     }
+
+    /// The same before its turn, which stays whose it was.
+    pub fn goes_early(&mut self, queue: usize, waiting: &[usize]) {
+        let last = self.last;
+        self.goes(queue, waiting);
+        self.last = last;
+    }
 }
 
 /// A task: how much it asks for of the one resource that there is, and whose it is.
@@ -99,6 +106,8 @@ pub struct Model {
     rota: Rota,
     pub waiting: Vec<Vec<Task>>,
     pub running: Vec<Task>,
+    /// Those that have waited beyond the bound of aging, the oldest first.
+    pub aged: Vec<u32>,
     /// How often tasks were overtaken in passes before.
     overtaken: HashMap<u32, usize>,
 }
@@ -110,12 +119,14 @@ impl Model {
             spec,
             waiting,
             running: Vec::new(),
+            aged: Vec::new(),
             overtaken: HashMap::new(),
         }
     }
 
     /// One pass: who goes, in order. Each queue is gone through once; a task goes if it fits what is left and everybody
-    /// before it who stays may still be overtaken.
+    /// before it who stays may still be overtaken. One that is aged is next, whoever's turn it is; nobody goes before it
+    /// while the tasks that run take its room, and nobody of its queue where it can never go.
     pub fn pass(&mut self) -> Vec<u32> {
         let mut tried: Vec<Tried> = vec![Vec::new(); self.waiting.len()];
         let mut gone = Vec::new();
@@ -125,16 +136,26 @@ impl Model {
                 tried.len() < self.waiting[*queue].len() && self.may_try_more(tried)
             };
             let open: Vec<usize> = (0..tried.len()).filter(is_open).collect();
-            let Some(queue) = self.rota.next_of(&open) else {
+            let oldest = self.oldest(&open, &tried);
+            let Some(queue) = oldest.or_else(|| self.rota.next_of(&open)) else {
                 break;
             };
             let task = self.waiting[queue][tried[queue].len()];
             let fate = self.fate(task);
             tried[queue].push((task, fate));
-            if fate == Fate::Goes {
-                self.rota.goes(queue, &open);
-                self.running.push(task);
-                gone.push(task.number);
+            match fate {
+                Fate::Goes => {
+                    if oldest.is_some() {
+                        self.rota.goes_early(queue, &open);
+                    } else {
+                        self.rota.goes(queue, &open);
+                    }
+                    self.running.push(task);
+                    gone.push(task.number);
+                }
+                // The room that gets free is kept for it.
+                Fate::Stays if self.is_aged(task) && task.size <= self.spec.room => break,
+                Fate::Stays | Fate::IsPassedOver => {}
             }
         }
         for tried in &tried {
@@ -167,7 +188,21 @@ impl Model {
         }
     }
 
-    /// Whether another one may be tried behind these.
+    fn is_aged(&self, task: Task) -> bool {
+        self.aged.contains(&task.number)
+    }
+
+    /// Of these queues the one whose next task has waited longest, of those whose next task is aged.
+    fn oldest(&self, open: &[usize], tried: &[Tried]) -> Option<usize> {
+        let age = |queue: usize| {
+            let next = self.waiting[queue][tried[queue].len()];
+            self.aged.iter().position(|number| *number == next.number)
+        };
+        let aged = open.iter().filter_map(|queue| Some((age(*queue)?, *queue)));
+        aged.min().map(|(_, queue)| queue)
+    }
+
+    /// Whether another one may be tried behind these: behind an aged one that stays nobody.
     fn may_try_more(&self, tried: &[(Task, Fate)]) -> bool {
         let lookahead = self.spec.lookahead;
         let Some((first, _)) = stayed(tried).next() else {
@@ -179,7 +214,8 @@ impl Model {
             let before = self.overtaken.get(&task.number).copied();
             before.unwrap_or_default() + goers(&tried[place..])
         };
-        behind < lookahead && stayed(tried).all(|one| often(one) < lookahead)
+        let is_open = |one: (usize, Task)| often(one) < lookahead && !self.is_aged(one.1);
+        behind < lookahead && stayed(tried).all(is_open)
     }
 
     fn fate(&self, task: Task) -> Fate {

@@ -14,8 +14,6 @@ use crate::times;
 
 /// Between two looks of a controller that has nothing to do.
 const POLL: Duration = Duration::from_secs(1);
-/// How long a busy machine may keep what has happened to itself, several times over.
-const LATE: Duration = Duration::from_secs(30);
 
 /// What a controller asked of the server: action and body of each request.
 #[derive(Clone, Default)]
@@ -122,8 +120,8 @@ fn a_project_at_its_limit_holds_up_nobody_else_and_what_waits_is_untouched() {
         took.as_secs_f64(),
         POLL.as_secs_f64(),
     );
-    // The Job's end has to reach the controller first.
-    assert!(took < POLL * 5 + LATE, "{took:?}");
+    // Five times, because machines are shared; the Job's end has to reach the controller first.
+    assert!(took < POLL * 5, "{took:?}");
     assert!(!asked.writes(&busy_tasks[2]).is_empty(), "writes are seen");
     let more = of(&idle, "one too many for the user");
     let before = asked.looks();

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::gate::{Asked, Fate, Gate};
 use super::taken::nowhere;
 use super::world::{Proc, World, wait};
 use crate::alerts;
@@ -13,9 +15,16 @@ use crate::git::servers::free_port;
 
 /// How long a cause lasts until its alert fires here. (How long on a real day: `promtool`, in `crate::alerts`.)
 const SOON: &str = "3s";
+/// How long the first task of a queue waits until that counts, in seconds: on a real day, and here.
+const WAITS: [&str; 2] = ["> 1800", "> 5"];
 
 /// The alerts whose causes are made here; what a busy machine brings about beside them is not judged.
-const KINDS: [&str; 2] = ["TrainyardBindingNotReady", "TrainyardPodsDoNotStart"];
+const KINDS: [&str; 4] = [
+    "TrainyardBindingNotReady",
+    "TrainyardPodsDoNotStart",
+    "TrainyardQueueStandsStill",
+    "TrainyardTasksStranded",
+];
 
 /// Scrapes the world's controller until the value goes; a busy machine may keep an answer for some seconds.
 struct Prometheus {
@@ -30,6 +39,8 @@ impl Prometheus {
         let mut groups = alerts::groups();
         for rule in alerts::rules(&mut groups) {
             rule["for"] = json!(SOON);
+            let expression = rule["expr"].as_str().expect("an alert has an expression");
+            rule["expr"] = json!(expression.replace(WAITS[0], WAITS[1]));
         }
         let settings = json!({
             "global": {"scrape_interval": "10s", "scrape_timeout": "10s", "evaluation_interval": "1s"},
@@ -74,6 +85,14 @@ impl Prometheus {
         all
     }
 
+    /// Whether this alert fires, for whatever.
+    fn fires(&self, world: &World, alert: &str) -> bool {
+        let firing = self.firing(world);
+        firing
+            .iter()
+            .any(|known| known["labels"]["alertname"] == alert)
+    }
+
     /// Waits until these alerts fire for these bindings, and none for another; gives them.
     fn until(&self, world: &World, what: &str, wanted: &[(&str, &str)]) -> Vec<Value> {
         let wanted: BTreeSet<(String, String)> = wanted
@@ -103,24 +122,49 @@ impl Prometheus {
     }
 }
 
+/// Throttles a call about a Lease from time to time: so seldom that it is a moment and no state (`controller::throttle`).
+fn now_and_then() -> impl FnMut(&Asked) -> Fate + Send + 'static {
+    let mut last = Instant::now();
+    move |asked| {
+        if !asked.path.contains("/leases") || last.elapsed() < Duration::from_secs(12) {
+            return Fate::Pass;
+        }
+        last = Instant::now();
+        Fate::Throttle(1)
+    }
+}
+
 #[test]
 fn s28_alerts_fire_in_a_prometheus_and_end_when_their_cause_does() {
     let mut world = World::new("s28alerts");
+    let gate = Gate::start(&world.place.kubeconfig, world.dir.path(), now_and_then());
+    let kubeconfig = gate.kubeconfig.display().to_string();
+    let variable = ("KUBECONFIG".to_owned(), kubeconfig);
+    world.environment.push(variable);
     world.start_controller();
-    for name in ["well", "gpu"] {
+    for name in ["well", "gpu", "still", "dropped"] {
         world.queue(name);
     }
     world.bind("well", &["well"], &json!({}));
+    // What an old glue does first, before it dies.
+    let popped = world.run("popped", "print('never')\n", "dropped");
+    let queue = world.queue_id("dropped");
+    world.call("queues.get_next_task", &json!({"queue": queue}));
+    world.bind("dropped", &["dropped"], &json!({}));
+    let stands = world.run("stands", "print('never')\n", "still");
+    world.bind("still", &["still"], &json!({"suspend": true}));
     let template = nowhere(&world, &json!({}));
     world.bind("gpu", &["gpu"], &json!({"template": template}));
     world.bind("lost", &["lost"], &json!({}));
     let prometheus = Prometheus::start(&world);
     let waits = world.run("waits", "print('never')\n", "gpu");
-    let both = [
+    let all = [
         ("TrainyardBindingNotReady", "lost"),
         ("TrainyardPodsDoNotStart", "gpu"),
+        ("TrainyardQueueStandsStill", "still"),
+        ("TrainyardTasksStranded", "dropped"),
     ];
-    let firing = prometheus.until(&world, "two bindings are in trouble", &both);
+    let firing = prometheus.until(&world, "four bindings are in trouble", &all);
     let told = |alert: &str, field: &str| {
         let found = firing
             .iter()
@@ -142,16 +186,26 @@ fn s28_alerts_fire_in_a_prometheus_and_end_when_their_cause_does() {
         "docs/operations.md#trainyardpodsdonotstart"
     );
 
+    assert_eq!(
+        told("TrainyardQueueStandsStill", "runbook_url"),
+        "docs/operations.md#trainyardqueuestandsstill"
+    );
+    assert_eq!(
+        told("TrainyardTasksStranded", "summary"),
+        format!("Tasks for the queues of binding {namespace}/dropped stand in no queue.")
+    );
+
     world.queue("lost");
     world.call("tasks.stop", &json!({"task": waits}));
-    prometheus.until(&world, "both alerts are over", &[]);
+    for task in [&stands, &popped] {
+        world.call("tasks.dequeue", &json!({"task": task}));
+    }
+    prometheus.until(&world, "all alerts are over", &[]);
+    wait("it is told that the API server throttles", 60, || {
+        prometheus.fires(&world, "TrainyardThrottled").then_some(())
+    });
 
-    let is_down = |world: &World| {
-        let firing = prometheus.firing(world);
-        firing
-            .iter()
-            .any(|alert| alert["labels"]["alertname"] == "TrainyardDown")
-    };
+    let is_down = |world: &World| prometheus.fires(world, "TrainyardDown");
     wait("the controller is scraped", 60, || {
         (!is_down(&world)).then_some(())
     });

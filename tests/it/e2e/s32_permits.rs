@@ -1,7 +1,12 @@
 //! S32: a binding's permits never leak. Calls to both servers fail at random, done or not done; pods die before their
 //! fence, after it, and by hand; users abort. `TRAINYARD_S32_TASKS` says how many tasks pass; 5,000 are the long form.
+//! Then some more end [one at a time](alone).
+
+mod alone;
 
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use http::Method;
@@ -22,7 +27,7 @@ use crate::long;
 const PERMITS: usize = 5;
 
 /// Those of the short form.
-const TASKS: usize = 120;
+const TASKS: usize = 100;
 
 fn number() -> usize {
     long::size("TRAINYARD_S32_TASKS", TASKS)
@@ -206,7 +211,16 @@ fn s32_permits_never_leak_whatever_fails() {
     let half = number() / 2;
     let mut world = World::new("s32");
     let kwok = Kwok::start(&world, 1);
-    let player = Player::start(&world, &world.place.kubeconfig, part);
+    // Tasks that begin while this is set run until they are ended one by one.
+    let held = Arc::new(AtomicBool::new(false));
+    let hold = Arc::clone(&held);
+    let player = Player::start(&world, &world.place.kubeconfig, move |task, attempt| {
+        if hold.load(Ordering::SeqCst) {
+            Part::Held
+        } else {
+            part(task, attempt)
+        }
+    });
     let gate = Gate::start(&world.place.kubeconfig, world.dir.path(), cluster_fails);
     let proxy = Proxy::start(&world.url, server_fails);
     let kubeconfig = gate.kubeconfig.display().to_string();
@@ -240,8 +254,11 @@ fn s32_permits_never_leak_whatever_fails() {
         jobs.holders().is_empty().then_some(())
     });
     until_they_agree(&world, &jobs);
-    gate.set(|_| Fate::Pass);
     let doubled = player.doubled();
+    held.store(true, Ordering::SeqCst);
+    let alone = alone::pass(&world, &jobs, &player);
+    println!("{alone} runs ended one by one, and each time both counted the same");
+    gate.set(|_| Fate::Pass);
     drop(player);
     let stays = enqueue(&world, PERMITS + 3);
     wait("every permit is used", 120, || {

@@ -13,7 +13,7 @@ use crate::times;
 /// code that runs.
 const GONE_STATED: f64 = 3.0;
 const SIGTERM_STATED: f64 = 2.5;
-/// Five times the first: machines are shared.
+/// Five times the first is allowed: machines are shared.
 const GONE: u64 = 15;
 /// What a pod needs to end by SIGTERM, and the next one to start: one quiet time and this are what a re-run has to wait.
 const POD: Duration = Duration::from_secs(10);
@@ -53,6 +53,10 @@ pub(super) fn until_soon_gone(world: &World, task: &str, what: &str) {
     let seconds = until_gone(world, task, what);
     let gone = "Job and pod of a task whose code has not begun are gone";
     times::told("S6", gone, seconds, GONE_STATED);
+    assert!(
+        seconds < GONE_STATED * 5.0,
+        "gone {seconds:.1} s after {what}"
+    );
 }
 
 /// What a user does to a task.

@@ -16,6 +16,8 @@ struct Binding {
     running: Vec<Task>,
     turns: Turns,
     overtaken: HashMap<TaskId, usize>,
+    /// Those that have waited beyond the bound of aging.
+    aged: HashMap<TaskId, Timestamp>,
     /// Tasks that were read in some pass.
     known: HashSet<TaskId>,
 }
@@ -49,6 +51,7 @@ impl Binding {
             running: Vec::new(),
             turns: Turns::default(),
             overtaken: HashMap::new(),
+            aged: HashMap::new(),
             known: known.iter().copied().map(task).collect(),
         }
     }
@@ -96,7 +99,7 @@ impl Binding {
 
     /// Who is admitted, and in how many rounds those were read of whom that has to be known.
     fn admit(&mut self, time: Time) -> (Admitted, u32) {
-        let (lanes, aged) = (self.lanes(), HashMap::new());
+        let (lanes, aged) = (self.lanes(), self.aged.clone());
         let strategy = match self.spec.by {
             By::List => Strategy::Priority,
             By::Ring => Strategy::RoundRobin,
@@ -172,6 +175,16 @@ fn asked(task: Task) -> Ask {
     }
 }
 
+/// Since when these have waited beyond the bound of aging: each for a second less than the one before it.
+fn since(aged: &[u32]) -> HashMap<TaskId, Timestamp> {
+    let mut all = HashMap::new();
+    for (second, number) in (0_i64..).zip(aged) {
+        let since = Timestamp::from_second(second).unwrap();
+        all.entry(task(*number)).or_insert(since);
+    }
+    all
+}
+
 /// A queue's weight, and the size and user of each of its tasks.
 type Queue = (i64, Vec<(i64, usize)>);
 
@@ -198,12 +211,13 @@ proptest::proptest! {
         by in select(vec![By::List, By::Ring, By::Weights]),
         queues in many((1_i64..5, many((1_i64..7, 0_usize..3), 0..8)), 1..4),
         lookahead in 0_usize..4, room in 3_i64..9, most in maybe(1_usize..5), each_user in maybe(1_usize..3),
-        known in many(0_u32..24, 0..12), ends in many(0_u32..24, 0..40),
+        known in many(0_u32..24, 0..12), aged in many(0_u32..24, 0..12), ends in many(0_u32..24, 0..40),
     ) {
         let waiting = tasks(&queues);
         let spec = Spec { by, weights: weights(&queues), lookahead, room, most, each_user };
-        let mut binding = Binding::of(&spec, &waiting, &known);
+        let mut binding = Binding { aged: since(&aged), ..Binding::of(&spec, &waiting, &known) };
         let mut model = Model::new(spec, waiting);
+        model.aged = aged;
         proptest::prop_assert_eq!(binding.settle(ENDLESS), model.settle());
         for number in ends {
             binding.end(number);
