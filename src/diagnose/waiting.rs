@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::{ContainerStateWaiting, ContainerStatus, Pod};
 
+use super::announced::announced;
 use super::facts::{condition, containers, image, init_containers};
 use super::image::pull_failure;
 use super::{Category, Event, one_line, quoting, with_remedy};
@@ -63,15 +64,31 @@ pub fn waiting(pod: Option<&Pod>, events: &[Event]) -> Option<Waiting> {
         .iter()
         .any(|status| status.started == Some(true));
     if started {
-        None
-    } else {
+        return None;
+    }
+    ahead_of_status(pod, events).or_else(|| {
         // What the node went on with is over.
         events
             .iter()
             .rev()
             .take_while(|event| !went_on(event))
             .find_map(trouble_on_the_node)
-    }
+    })
+}
+
+/// What the Events say of a container that is still on its way by its status, which may follow only 15 s later.
+fn ahead_of_status(pod: &Pod, events: &[Event]) -> Option<Waiting> {
+    let mut all = init_containers(pod).iter().chain(containers(pod));
+    all.find_map(|status| {
+        status.state.as_ref()?.waiting.as_ref()?;
+        let name = Some(status.name.as_str());
+        let newest_first = events.iter().rev();
+        let told = newest_first
+            .filter(|event| event.container.as_deref() == name)
+            .take_while(|event| !went_on(event))
+            .find_map(announced)?;
+        container(pod, status, &told)
+    })
 }
 
 /// The pod is not on a node yet.
@@ -327,6 +344,15 @@ mod tests {
             reason: reason.into(),
             message: message.into(),
             warning: true,
+            container: None,
+        }
+    }
+
+    /// The same of a container.
+    fn event_of(container: &str, reason: &str, message: &str) -> Event {
+        Event {
+            container: Some(container.into()),
+            ..event(reason, message)
         }
     }
 
@@ -451,6 +477,52 @@ mod tests {
             waiting(None, &[event("SuccessfulCreate", "Created pod: p")]),
             None
         );
+    }
+
+    #[test]
+    fn what_the_kubelet_posts_of_a_container_is_told_before_the_status_says_it() {
+        let on_its_way = container_waits("PodInitializing", "");
+        for (status, message, posted) in [
+            (
+                "ErrImagePull",
+                "rpc error: code = NotFound desc = r/i:t: not found",
+                "Failed to pull image \"r/i:t\": rpc error: code = NotFound desc = r/i:t: not found",
+            ),
+            (
+                "CreateContainerConfigError",
+                "secret \"keys\" not found",
+                "Error: secret \"keys\" not found",
+            ),
+        ] {
+            let by_status = waiting(Some(&container_waits(status, message)), &[]);
+            assert!(by_status.is_some(), "{status}");
+            let events = [
+                event_of("prepare", "Started", "Container started"),
+                event_of("task", "Pulling", "Pulling image"),
+                event_of("task", "Failed", posted),
+                event_of("task", "Failed", &format!("Error: {status}")),
+                // Another container that goes on says nothing of this one.
+                event_of("other", "Started", "Container started"),
+            ];
+            assert_eq!(waiting(Some(&on_its_way), &events), by_status, "{status}");
+            let again = [event_of("task", "Pulling", "Pulling image")];
+            let tried_again = [events.as_slice(), &again].concat();
+            assert_eq!(waiting(Some(&on_its_way), &tried_again), None, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_container_that_runs_is_not_held_up_by_what_was_posted_before() {
+        let runs = pod(&json!({ "containerStatuses": [{
+            "name": "task", "image": "r/i:t", "imageID": "", "ready": false, "restartCount": 0,
+            "state": { "running": { "startedAt": null } },
+        }] }));
+        let posted = [event_of(
+            "task",
+            "Failed",
+            "Error: secret \"keys\" not found",
+        )];
+        assert_eq!(waiting(Some(&runs), &posted), None);
     }
 
     #[test]
