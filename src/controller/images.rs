@@ -1,8 +1,9 @@
 //! The image check of a binding: which registry is asked with which credentials, and what its answer means for a task.
 //! What an image runs by itself is asked in the same way (`command`).
 //!
-//! A lookup runs in the background. For a second the queue waits for it, so that nobody overtakes; after that others
-//! go, and a lookup that takes longer than its own limit ends as "not known", which holds up nobody.
+//! A lookup runs in the background. For half a second the queue waits for it, so that nobody overtakes; after that
+//! others go, and a lookup that takes longer than its own limit ends as "not known", which holds up nobody. The images
+//! of those behind are looked up meanwhile: several slow registries hold the queue up no longer than one.
 
 mod command;
 
@@ -21,13 +22,13 @@ use super::fault;
 use super::scene::Scene;
 use crate::config::RegistrySettings;
 use crate::crd::ImageCheck;
-use crate::image::{Answer, Answers, Command, Finding, Keyring, Platform, Reference, Registry};
+use crate::image::{
+    Answer, Answers, Command, Finding, Keyring, PATIENCE, Platform, Reference, Registry,
+};
 use crate::render::{LabelValue, Rendered};
 
 pub(super) use command::{Asked, own_command, runs, without_command};
 
-/// So long a queue waits for the answer about its first task.
-const PATIENCE: Duration = Duration::from_secs(1);
 /// What nodes there are is asked no more often.
 const NODES: Duration = Duration::from_mins(1);
 /// Pull secrets that are read for one pod, and nodes that are read.
@@ -179,6 +180,11 @@ pub(super) fn judge(scene: &Scene<'_>, job: &Rendered) -> Judged {
             .images
             .answer(&namespace, pod, &job.image, &told),
     )
+}
+
+/// Begins the lookup of the image of a task whose turn has not come, if its image is to be checked.
+pub(super) fn look_ahead(scene: &Scene<'_>, job: &Rendered) {
+    let _asked: Judged = judge(scene, job);
 }
 
 /// The binding's namespace, and who is told when more is known.

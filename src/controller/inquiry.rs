@@ -2,7 +2,8 @@
 //! policy), or what its node is busy with.
 //!
 //! The API server looks through all Events of the namespace for each answer, which is slow just when much is started at
-//! once. So no pass waits for one: they are read beside it, few at a time, and the next pass takes the answers in.
+//! once. So no pass waits for one: they are read beside it, few at a time, and the next pass takes the answers in. They
+//! are read soon after the pod has changed, since what the node fails at then is told by an Event alone for 10 s and more.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -29,8 +30,12 @@ use crate::diagnose;
 const WAITED_S: i64 = 2;
 const CROWD: usize = 50;
 const LONGEST_S: i64 = 30;
-/// It is asked about again after this long at first, then less and less often, up to [`SELDOM`].
-const SOON: Duration = Duration::from_secs(3);
+/// It is asked about again so soon after its pod has changed: an Event of the same moment may come a little later.
+const AFTER: Duration = Duration::from_millis(500);
+/// And again after this part of the time since then, from [`SOON`] to [`SELDOM`]: what an image that is pulled for a
+/// minute ends with is read late by a quarter of a minute at most.
+const PART: u32 = 4;
+const SOON: Duration = Duration::from_secs(1);
 const SELDOM: Duration = Duration::from_secs(60);
 /// Jobs asked about in one round, how many at once, and Events read of each.
 const MOST: usize = 16;
@@ -44,14 +49,57 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// What was read about each Job, by its UID.
 type Answers = Vec<(String, Result<Vec<diagnose::Event>, cluster::Error>)>;
 
-/// When the Events of a Job are read next, and the wait after that, by the Job's UID.
+/// The questions about Jobs.
 #[derive(Debug, Default)]
 pub(super) struct Inquiry {
-    next: HashMap<String, (Instant, Duration)>,
+    /// By the Job's UID.
+    plans: HashMap<String, Plan>,
     /// The round that is under way, with the time that it took.
     round: JoinSet<(Answers, Duration)>,
     /// The next one begins no earlier.
     rested: Option<Instant>,
+}
+
+/// When the Events of a Job are read next.
+#[derive(Debug, Clone, Copy)]
+struct Plan {
+    stage: Option<u64>,
+    /// Since when it has been at this stage.
+    since: Instant,
+    at: Instant,
+}
+
+impl Plan {
+    fn new(stage: Option<u64>, now: Instant) -> Self {
+        Self {
+            stage,
+            since: now,
+            at: now,
+        }
+    }
+
+    /// Takes in how far the pod is. That is never a reason to ask later: what changes all the time would never be asked.
+    fn look(&mut self, stage: Option<u64>, now: Instant) {
+        if self.stage != stage {
+            *self = Self {
+                stage,
+                since: now,
+                at: self.at.min(now + AFTER),
+            };
+        }
+    }
+
+    /// It is asked now.
+    fn ask(&mut self, now: Instant) {
+        let stood = now.duration_since(self.since);
+        self.at = now + (stood / PART).clamp(SOON, SELDOM);
+    }
+}
+
+/// How far a pod is: none yet, without a node, or on one, where each change of it may be followed by an Event. What the
+/// scheduler says is in the pod itself.
+fn stage(pod: Option<&PodRow>) -> Option<u64> {
+    pod.map(|pod| pod.node().map_or(0, |_| pod.version()))
 }
 
 /// Whom an inquiry is for.
@@ -73,7 +121,7 @@ impl Inquiry {
         lore: &mut Lore,
     ) {
         let uids: HashSet<&str> = waiting.iter().map(|(job, _)| &*job.uid).collect();
-        self.next.retain(|uid, _| uids.contains(uid.as_str()));
+        self.plans.retain(|uid, _| uids.contains(uid.as_str()));
         self.take_in(lore);
         let now = Instant::now();
         if self.round.is_empty() && self.rested.is_none_or(|at| at <= now) {
@@ -98,22 +146,23 @@ impl Inquiry {
         now: Instant,
     ) -> Vec<(String, String)> {
         let seconds = wait_of(waiting.len());
-        let mut due: Vec<(Instant, String, String)> = waiting
-            .iter()
-            .filter(|(job, _)| has_waited(job, seconds))
-            .filter_map(|(job, pod)| {
-                let uid = job.uid.to_string();
+        let mut due: Vec<(Instant, String, String)> = Vec::new();
+        for (job, pod) in waiting.iter().filter(|(job, _)| has_waited(job, seconds)) {
+            let (uid, stage) = (job.uid.to_string(), stage(pod.as_deref()));
+            let new = Plan::new(stage, now);
+            let plan = self.plans.entry(uid.clone()).or_insert(new);
+            plan.look(stage, now);
+            if plan.at <= now {
                 let about = pod.as_ref().map_or(&job.uid, |pod| &pod.uid).to_string();
-                let at = self.next.get(&uid).map_or(now, |(at, _)| *at);
-                (at <= now).then_some((at, uid, about))
-            })
-            .collect();
+                due.push((plan.at, uid, about));
+            }
+        }
         due.sort();
         due.truncate(MOST);
         for (_, uid, _) in &due {
-            let (_, wait) = self.next.get(uid).copied().unwrap_or((now, SOON));
-            let after = (now + wait, (wait * 2).min(SELDOM));
-            self.next.insert(uid.clone(), after);
+            if let Some(plan) = self.plans.get_mut(uid) {
+                plan.ask(now);
+            }
         }
         due.into_iter()
             .map(|(_, uid, about)| (uid, about))
@@ -204,13 +253,91 @@ fn oldest_first(mut events: Vec<Event>) -> Vec<diagnose::Event> {
             reason: event.reason.unwrap_or_default(),
             message: cluster::bounded(&event.message.unwrap_or_default()),
             warning: event.type_.as_deref() == Some("Warning"),
+            container: event
+                .involved_object
+                .field_path
+                .as_deref()
+                .and_then(diagnose::container_of)
+                .map(str::to_owned),
         })
         .collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::controller::row::Row;
+
+    fn pod(version: &str, node: Option<&str>) -> PodRow {
+        let pod = json!({"metadata": {"resourceVersion": version}, "spec": {"nodeName": node, "containers": []}});
+        PodRow::of(serde_json::from_value(pod).unwrap())
+    }
+
+    #[test]
+    fn a_change_of_a_pod_on_its_node_is_asked_about_at_once_and_one_without_a_node_is_not() {
+        let start = Instant::now();
+        let after = |millis| start + Duration::from_millis(millis);
+        let mut plan = Plan::new(stage(None), start);
+        assert_eq!(plan.at, start);
+        plan.ask(start);
+        let mut asked_after = |pod: PodRow| {
+            // It has stood still for long, and is asked about seldom.
+            plan = Plan {
+                at: after(100_000),
+                ..plan
+            };
+            plan.look(stage(Some(&pod)), after(60_000));
+            plan.at
+        };
+        assert_eq!(asked_after(pod("1", None)), after(60_500), "it is there");
+        assert_eq!(asked_after(pod("2", None)), after(100_000), "it waits");
+        assert_eq!(asked_after(pod("3", Some("n"))), after(60_500));
+        assert_eq!(asked_after(pod("3", Some("n"))), after(100_000), "the same");
+        assert_eq!(asked_after(pod("4", Some("n"))), after(60_500));
+    }
+
+    #[test]
+    fn what_changes_all_the_time_is_asked_about_all_the_same() {
+        let start = Instant::now();
+        let mut plan = Plan::new(Some(1), start);
+        plan.ask(start);
+        assert_eq!(plan.at, start + SOON);
+        for version in 2..20 {
+            plan.look(Some(version), start + Duration::from_millis(50 * version));
+        }
+        assert_eq!(plan.at, start + AFTER + Duration::from_millis(100));
+    }
+
+    #[test]
+    fn a_pod_that_stands_still_is_asked_about_each_second_and_then_less_and_less_often() {
+        let start = Instant::now();
+        let mut plan = Plan::new(Some(1), start);
+        let mut waits = Vec::new();
+        while plan.at < start + Duration::from_secs(600) {
+            let now = plan.at;
+            plan.ask(now);
+            waits.push((plan.at - now).as_secs());
+        }
+        assert_eq!(waits[..5], [1; 5]);
+        assert!(waits.is_sorted(), "{waits:?}");
+        assert_eq!(waits.last(), Some(&60));
+        assert!(waits.len() < 35, "{} questions", waits.len());
+    }
+
+    #[test]
+    fn the_container_that_an_event_speaks_of_is_known() {
+        let event = |field_path: &str| {
+            let event = json!({"metadata": {}, "involvedObject": {"fieldPath": field_path}});
+            let events = oldest_first(vec![serde_json::from_value(event).unwrap()]);
+            events[0].container.clone()
+        };
+        let named = |name: &str| Some(name.to_owned());
+        assert_eq!(event("spec.containers{task}"), named("task"));
+        assert_eq!(event("spec.initContainers{prepare}"), named("prepare"));
+        assert_eq!(event("spec"), None);
+    }
 
     #[test]
     fn a_crowd_is_asked_about_later_and_never_later_than_half_a_minute() {

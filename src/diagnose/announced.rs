@@ -1,9 +1,10 @@
-//! What Events about a pod are to be expected.
+//! What Events about a pod are to be expected, and what they say before the pod's status does.
 //!
 //! The kubelet posts them beside the pod's status, so that one may come a little later than the status that goes with
-//! it, or a little earlier.
+//! it. Or earlier: a container that cannot be made is written into the status at the kubelet's next visit to the pod,
+//! which is 10 to 15 s after one that has failed, unless another container of the pod changes.
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerStateWaiting, ContainerStatus, Pod};
 
 use super::Event;
 use super::facts::{containers, init_containers};
@@ -25,6 +26,45 @@ pub fn warning_is_missing(pod: &Pod, events: &[Event]) -> bool {
     let of_container = |event: &Event| event.warning && !BEFORE.contains(&event.reason.as_str());
     let mut all = init_containers(pod).iter().chain(containers(pod));
     all.any(is_held_up) && !events.iter().any(of_container)
+}
+
+/// For what a container waits by this Event, in the words that its status will have; nothing where the Event leaves open
+/// which of several reasons that will be.
+///
+/// Source: Kubernetes, `pkg/kubelet/images/image_manager.go`, `pkg/kubelet/kuberuntime/kuberuntime_container.go`.
+pub(super) fn announced(event: &Event) -> Option<ContainerStateWaiting> {
+    if !event.warning {
+        return None;
+    }
+    let message = event.message.as_str();
+    let (reason, words) = match event.reason.as_str() {
+        "Failed" => match message.strip_prefix("Failed to pull image ") {
+            Some(pull) => {
+                let (_image, words) = pull.split_once("\": ")?;
+                ("ErrImagePull", words)
+            }
+            None => ("CreateContainerConfigError", unconfigured(message)?),
+        },
+        "ErrImageNeverPull" => ("ErrImageNeverPull", message),
+        "InspectFailed" if message.starts_with("Failed to apply default image tag") => {
+            ("InvalidImageName", message)
+        }
+        _ => return None,
+    };
+    Some(ContainerStateWaiting {
+        reason: Some(reason.to_owned()),
+        message: Some(words.to_owned()),
+    })
+}
+
+/// What a container lacks that its template names. Whatever the runtime refuses is posted in the same way.
+fn unconfigured(message: &str) -> Option<&str> {
+    let words = message.strip_prefix("Error: ")?;
+    let is_named = words.starts_with("secret \"") || words.starts_with("configmap \"");
+    let is_missing = is_named && words.ends_with("not found");
+    let others = ["couldn't find key ", "container has runAsNonRoot "];
+    let is_other = others.iter().any(|begin| words.starts_with(begin));
+    (is_missing || is_other).then_some(words)
 }
 
 fn is_held_up(status: &ContainerStatus) -> bool {
@@ -59,7 +99,63 @@ mod tests {
             reason: reason.into(),
             message: String::new(),
             warning,
+            container: None,
         }
+    }
+
+    #[test]
+    fn what_the_kubelet_posts_first_is_told_in_the_words_of_the_status_that_follows() {
+        let said = |reason: &str, message: &str, warning| {
+            let event = Event {
+                message: message.into(),
+                ..event(reason, warning)
+            };
+            announced(&event).map(|waiting| (waiting.reason.unwrap(), waiting.message.unwrap()))
+        };
+        for (posted, message, reason, words) in [
+            (
+                "Failed",
+                "Failed to pull image \"r:5000/i:t\": rpc error: code = NotFound desc = r:5000/i:t: not found",
+                "ErrImagePull",
+                "rpc error: code = NotFound desc = r:5000/i:t: not found",
+            ),
+            (
+                "Failed",
+                "Error: secret \"keys\" not found",
+                "CreateContainerConfigError",
+                "secret \"keys\" not found",
+            ),
+            (
+                "Failed",
+                "Error: couldn't find key x in ConfigMap ml/settings",
+                "CreateContainerConfigError",
+                "couldn't find key x in ConfigMap ml/settings",
+            ),
+            (
+                "ErrImageNeverPull",
+                "Container image \"r/i:t\" is not present with pull policy of Never",
+                "ErrImageNeverPull",
+                "Container image \"r/i:t\" is not present with pull policy of Never",
+            ),
+            (
+                "InspectFailed",
+                "Failed to apply default image tag \"r/I:t\": couldn't parse image name",
+                "InvalidImageName",
+                "Failed to apply default image tag \"r/I:t\": couldn't parse image name",
+            ),
+        ] {
+            let wanted = Some((reason.to_owned(), words.to_owned()));
+            assert_eq!(said(posted, message, true), wanted, "{message}");
+        }
+        // The runtime's words, and what is only repeated, may have another reason in the status.
+        for message in [
+            "Error: ErrImagePull",
+            "Error: failed to create containerd task: exec: \"/secret\": not found",
+        ] {
+            assert_eq!(said("Failed", message, true), None, "{message}");
+        }
+        let normal = said("Failed", "Error: secret \"keys\" not found", false);
+        assert_eq!(normal, None, "no warning");
     }
 
     #[test]

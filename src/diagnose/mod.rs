@@ -29,6 +29,14 @@ pub struct Event {
     pub message: String,
     /// Of type `Warning`.
     pub warning: bool,
+    /// Name of the container that it speaks of, if it speaks of one.
+    pub container: Option<String>,
+}
+
+/// Name of the container in the field path of an Event's object, such as `spec.containers{task}`.
+pub fn container_of(field_path: &str) -> Option<&str> {
+    let (_, name) = field_path.split_once('{')?;
+    name.strip_suffix('}')
 }
 
 /// A sentence and the words of others behind it, if there are any; without their full stop.

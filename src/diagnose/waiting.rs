@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::{ContainerStateWaiting, ContainerStatus, Pod};
 
+use super::announced::announced;
 use super::facts::{condition, containers, image, init_containers};
 use super::image::pull_failure;
 use super::{Category, Event, one_line, quoting, with_remedy};
@@ -63,15 +64,31 @@ pub fn waiting(pod: Option<&Pod>, events: &[Event]) -> Option<Waiting> {
         .iter()
         .any(|status| status.started == Some(true));
     if started {
-        None
-    } else {
+        return None;
+    }
+    ahead_of_status(pod, events).or_else(|| {
         // What the node went on with is over.
         events
             .iter()
             .rev()
             .take_while(|event| !went_on(event))
             .find_map(trouble_on_the_node)
-    }
+    })
+}
+
+/// What the Events say of a container that is still on its way by its status, which may follow only 15 s later.
+fn ahead_of_status(pod: &Pod, events: &[Event]) -> Option<Waiting> {
+    let mut all = init_containers(pod).iter().chain(containers(pod));
+    all.find_map(|status| {
+        status.state.as_ref()?.waiting.as_ref()?;
+        let name = Some(status.name.as_str());
+        let newest_first = events.iter().rev();
+        let told = newest_first
+            .filter(|event| event.container.as_deref() == name)
+            .take_while(|event| !went_on(event))
+            .find_map(announced)?;
+        container(pod, status, &told)
+    })
 }
 
 /// The pod is not on a node yet.

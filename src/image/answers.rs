@@ -16,14 +16,20 @@ struct Times {
     there: Duration,
     missing: Duration,
     unknown: Duration,
+    /// Who asked is told when a lookup has taken so long, so that others need not wait for it any longer.
+    patience: Duration,
     /// No lookup takes longer, whatever the registry does.
     longest: Duration,
 }
+
+/// So long others wait for the answer to a question: a lookup that takes longer is told to be late when that is over.
+pub const PATIENCE: Duration = Duration::from_millis(500);
 
 const TIMES: Times = Times {
     there: Duration::from_mins(5),
     missing: Duration::from_secs(30),
     unknown: Duration::from_secs(15),
+    patience: PATIENCE,
     longest: Duration::from_secs(5),
 };
 /// Lookups at once.
@@ -63,7 +69,8 @@ impl<T> Default for Answers<T> {
 }
 
 impl<T: Clone + Send + 'static> Answers<T> {
-    /// What is known of `question`; if nothing is, `look` is begun, and `told` notified once it has an answer.
+    /// What is known of `question`; if nothing is, `look` is begun, and `told` notified once it has an answer, and before
+    /// that if it takes longer than [`PATIENCE`].
     pub fn ask<F>(&self, question: &str, told: &Arc<Notify>, look: impl FnOnce() -> F) -> Answer<T>
     where
         F: Future<Output = Finding<T>> + Send + 'static,
@@ -97,14 +104,20 @@ impl<T: Clone + Send + 'static> Answers<T> {
                 look.await
             };
             let times = answers.times;
-            let finding = tokio::time::timeout(times.longest, limited)
-                .await
-                .unwrap_or_else(|_| {
-                    Finding::Unknown(format!(
-                        "the registry did not answer within {} s",
-                        times.longest.as_secs()
-                    ))
-                });
+            let mut lookup = std::pin::pin!(tokio::time::timeout(times.longest, limited));
+            let in_time = tokio::time::timeout(times.patience, lookup.as_mut()).await;
+            let ended = if let Ok(ended) = in_time {
+                ended
+            } else {
+                told.notify_one();
+                lookup.await
+            };
+            let finding = ended.unwrap_or_else(|_| {
+                Finding::Unknown(format!(
+                    "the registry did not answer within {} s",
+                    times.longest.as_secs()
+                ))
+            });
             let holds = match &finding {
                 Finding::There(_) => times.there,
                 Finding::Refused(_) => times.missing,
@@ -188,6 +201,37 @@ mod tests {
             );
         }
         assert_eq!(asked.load(Ordering::SeqCst), 2);
+    }
+
+    /// Else who waits for it would see only at the next look that it need not wait any longer.
+    #[tokio::test]
+    async fn a_registry_that_is_late_is_told_of_before_it_answers() {
+        let times = Times {
+            patience: Duration::from_millis(20),
+            longest: Duration::from_secs(60),
+            ..TIMES
+        };
+        let (answers, told) = (
+            Answers {
+                times,
+                ..Answers::default()
+            },
+            Arc::new(Notify::new()),
+        );
+        let (answer, receiver) = tokio::sync::oneshot::channel::<Finding>();
+        let look = || async move { receiver.await.unwrap() };
+        let first = answers.ask("image", &told, look);
+        assert_eq!(first, Answer::Pending(Duration::ZERO));
+        told.notified().await;
+        let late = answers.ask("image", &told, std::future::pending);
+        assert!(
+            matches!(late, Answer::Pending(asked) if asked >= times.patience),
+            "{late:?}"
+        );
+        answer.send(Finding::There(())).unwrap();
+        told.notified().await;
+        let known = answers.ask("image", &told, std::future::pending);
+        assert_eq!(known, Answer::Known(Finding::There(())));
     }
 
     #[tokio::test]

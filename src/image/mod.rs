@@ -16,7 +16,7 @@ mod keyring;
 mod reference;
 mod registry;
 
-pub use answers::{Answer, Answers};
+pub use answers::{Answer, Answers, PATIENCE};
 pub use keyring::Keyring;
 pub use reference::Reference;
 pub use registry::{Command, Finding, Platform, Registry, SetupError};

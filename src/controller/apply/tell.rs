@@ -267,6 +267,7 @@ mod tests {
             reason: reason.into(),
             message: "m".into(),
             warning,
+            container: None,
         };
         let told = Told::default();
         let events = [event("Failed", true), event("Pulling", false)];

@@ -130,6 +130,9 @@ fn events(all: &[&Value], uids: &[String]) -> Vec<diagnose::Event> {
         .filter(|&object| object["kind"] == "Event" && is_about(object))
         .map(|event| {
             let message = text(&event["message"]);
+            let field_path = ["involvedObject", "regarding"]
+                .iter()
+                .find_map(|about| event[*about]["fieldPath"].as_str());
             let told = diagnose::Event {
                 reason: text(&event["reason"]),
                 message: if message.is_empty() {
@@ -138,6 +141,9 @@ fn events(all: &[&Value], uids: &[String]) -> Vec<diagnose::Event> {
                     message
                 },
                 warning: event["type"] == "Warning",
+                container: field_path
+                    .and_then(diagnose::container_of)
+                    .map(str::to_owned),
             };
             (when(event), told)
         })

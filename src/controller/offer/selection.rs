@@ -106,7 +106,8 @@ fn judge(
     Head::Ready { ask, overtaken }
 }
 
-/// Keeps what those ask for that were read and whose turn did not come: else they would be read again.
+/// Keeps what those ask for that were read and whose turn did not come: else they would be read again. Where one before
+/// them waits for the answer of a registry, their images are looked up meanwhile.
 pub(in crate::controller) fn remember(
     scene: &Scene<'_>,
     memory: &mut Memory,
@@ -114,10 +115,14 @@ pub(in crate::controller) fn remember(
     judged: &Judged,
 ) {
     let is_judged = |body: &&api::Body| judged.heads.contains_key(&body.task.id);
+    let is_held_up = judged.heads.values().any(|head| *head == Head::Hold);
     for body in readings.bodies.values().filter(|body| !is_judged(body)) {
         let rendered = render(scene, memory, readings, body, OfImage::default());
         if let Some((queue, job)) = rendered {
             keep(scene, memory, readings, (queue, body), &job);
+            if is_held_up {
+                images::look_ahead(scene, &job);
+            }
         }
     }
 }

@@ -23,6 +23,15 @@ fn event(reason: &str, message: &str) -> Event {
         reason: reason.into(),
         message: message.into(),
         warning: true,
+        container: None,
+    }
+}
+
+/// The same of a container.
+fn event_of(container: &str, reason: &str, message: &str) -> Event {
+    Event {
+        container: Some(container.into()),
+        ..event(reason, message)
     }
 }
 
@@ -147,6 +156,52 @@ fn a_pod_on_its_way_waits_for_nothing() {
         waiting(None, &[event("SuccessfulCreate", "Created pod: p")]),
         None
     );
+}
+
+#[test]
+fn what_the_kubelet_posts_of_a_container_is_told_before_the_status_says_it() {
+    let on_its_way = container_waits("PodInitializing", "");
+    for (status, message, posted) in [
+        (
+            "ErrImagePull",
+            "rpc error: code = NotFound desc = r/i:t: not found",
+            "Failed to pull image \"r/i:t\": rpc error: code = NotFound desc = r/i:t: not found",
+        ),
+        (
+            "CreateContainerConfigError",
+            "secret \"keys\" not found",
+            "Error: secret \"keys\" not found",
+        ),
+    ] {
+        let by_status = waiting(Some(&container_waits(status, message)), &[]);
+        assert!(by_status.is_some(), "{status}");
+        let events = [
+            event_of("prepare", "Started", "Container started"),
+            event_of("task", "Pulling", "Pulling image"),
+            event_of("task", "Failed", posted),
+            event_of("task", "Failed", &format!("Error: {status}")),
+            // Another container that goes on says nothing of this one.
+            event_of("other", "Started", "Container started"),
+        ];
+        assert_eq!(waiting(Some(&on_its_way), &events), by_status, "{status}");
+        let again = [event_of("task", "Pulling", "Pulling image")];
+        let tried_again = [events.as_slice(), &again].concat();
+        assert_eq!(waiting(Some(&on_its_way), &tried_again), None, "{status}");
+    }
+}
+
+#[test]
+fn a_container_that_runs_is_not_held_up_by_what_was_posted_before() {
+    let runs = pod(&json!({ "containerStatuses": [{
+        "name": "task", "image": "r/i:t", "imageID": "", "ready": false, "restartCount": 0,
+        "state": { "running": { "startedAt": null } },
+    }] }));
+    let posted = [event_of(
+        "task",
+        "Failed",
+        "Error: secret \"keys\" not found",
+    )];
+    assert_eq!(waiting(Some(&runs), &posted), None);
 }
 
 #[test]

@@ -1,11 +1,15 @@
 //! S15: a task whose pod waits says why, and frees its place when its patience is over.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 use trainyard::diagnose::Category;
 
+use super::s32_permits::Jobs;
 use super::s41_faults::clock::{Clock, Look};
 use super::taken::taken_at;
-use super::world::{World, merge, wait};
+use super::world::{PATIENCE, World, merge, wait};
 use crate::{clock, times};
 
 /// The stated figures, in seconds: a task says why its pod waits, and its place is used at once when it is free, which is
@@ -38,6 +42,23 @@ impl Waiting {
             self.clock.note(world, look, of, self.is_told);
         }
         self.is_told && world.log(&self.task).join("\n").contains("Kubernetes: ")
+    }
+}
+
+/// When this Job was last seen to hold its place, in seconds since 1970, once it does no more: the cluster has taken the pod
+/// from its node then, and the Job with it.
+fn held_until(jobs: &Jobs, job: &str) -> f64 {
+    let deadline = Instant::now() + Duration::from_secs(90) * PATIENCE;
+    let mut held = 0.0;
+    loop {
+        let now = clock::now();
+        if !jobs.holders().contains(job) {
+            return held;
+        }
+        held = now;
+        assert!(Instant::now() < deadline, "Job {job} does not go");
+        // Often, because what follows does not take long.
+        thread::sleep(Duration::from_millis(50));
     }
 }
 
@@ -116,6 +137,8 @@ fn s15_a_pod_that_waits_says_why_within_seconds_and_frees_its_place() {
     let [bad_image, unicorn, _] = &waiting[..] else {
         unreachable!("three were made");
     };
+    let (jobs, job) = (Jobs::of(&world), format!("ty-{}-1", bad_image.task));
+    let held = thread::spawn(move || held_until(&jobs, &job));
     // Where there is no room it goes back to its queue when patience is over, and others may go.
     wait("the one without room is given back", 90, || {
         let reason = world.task(&unicorn.task)["status_reason"].to_string();
@@ -128,17 +151,21 @@ fn s15_a_pod_that_waits_says_why_within_seconds_and_frees_its_place() {
         assert!(over || is_free, "one place, two tasks");
         over.then_some(())
     });
+    let failed = clock::told(&world.task(&bad_image.task)["status_changed"]);
+    let free = held.join().expect("its Job goes").max(failed);
     let job = wait("the next one takes the place at once", 30, || {
         let job = world.job_of(&next);
         (!job.is_null()).then_some(job)
     });
     // By what server and controller wrote: to look from outside takes longer than what is looked for.
-    let failed = clock::told(&world.task(&bad_image.task)["status_changed"]);
-    let seconds = taken_at(&job) - failed;
-    times::told(
-        "S15",
-        "the place of a failed task is the next one's",
-        seconds,
-        USED,
-    );
+    let taken = taken_at(&job);
+    for (what, since) in [
+        ("the place of a failed task is the next one's", failed),
+        (
+            "the same from when the cluster has taken its pod away",
+            free,
+        ),
+    ] {
+        times::told("S15", what, taken - since, USED);
+    }
 }

@@ -192,24 +192,27 @@ fn pull_secret(world: &World, addresses: &[&str]) {
         "type": "kubernetes.io/dockerconfigjson", "stringData": {".dockerconfigjson": config.to_string()}}));
 }
 
+/// A task with this image, not yet enqueued.
+fn created(world: &World, image: &str) -> String {
+    world.create(image, "print(1)\n", &json!({"container": {"image": image}}))
+}
+
 fn with_image(world: &World, image: &str) -> String {
-    let task = world.create(image, "print(1)\n", &json!({"container": {"image": image}}));
+    let task = created(world, image);
     world.enqueue(&task, "gpu");
     task
 }
 
-/// The same, and when it stood in its queue.
-fn timed(world: &World, image: &str) -> (String, f64) {
-    let task = with_image(world, image);
-    (task, clock::now())
+fn bind(world: &World, check: &str, secrets: &Value) {
+    bind_queues(world, &["gpu"], check, secrets);
 }
 
-fn bind(world: &World, check: &str, secrets: &Value) {
+fn bind_queues(world: &World, queues: &[&str], check: &str, secrets: &Value) {
     let mut template = nowhere(world, &json!({}));
     template["spec"]["imagePullSecrets"] = secrets.clone();
     world.bind(
         "gpu",
-        &["gpu"],
+        queues,
         &json!({
             "imageCheck": check, "limits": {"maxConcurrent": 20}, "template": template,
             "overrides": {"image": {"allow": ["127.0.0.1:*", format!("{}:*", world.place.gateway)]}},
@@ -233,7 +236,9 @@ fn enforce_fails_bad_images_at_once_and_holds_up_nobody_else() {
     let limit = Limit::before(&registry);
     pull_secret(&world, &[&registry.address, &limit.address]);
     world.start_controller();
-    world.queue("gpu");
+    for queue in ["gpu", "beside"] {
+        world.queue(queue);
+    }
     let of = |name: &str| format!("{}/{name}", registry.address);
     // One that listens and never answers, and one where nobody listens.
     let silent = TcpListener::bind(("127.0.0.1", 0)).expect("binds");
@@ -247,7 +252,8 @@ fn enforce_fails_bad_images_at_once_and_holds_up_nobody_else() {
     let limited = [beyond_limit("team/good:1"), beyond_limit("team/good:1")];
     let good_last = with_image(&world, &of("team/good:1"));
     let begun = Instant::now();
-    bind(&world, "Enforce", &json!([{"name": "pull"}]));
+    let secrets = json!([{"name": "pull"}]);
+    bind_queues(&world, &["gpu", "beside"], "Enforce", &secrets);
     for (task, cause) in [
         (&missing, "does not exist in its registry"),
         (&forbidden, "is not allowed here"),
@@ -310,22 +316,30 @@ fn enforce_fails_bad_images_at_once_and_holds_up_nobody_else() {
     let told = message(&world, &missing);
     assert!(told.contains("does not exist in its registry"), "{told}");
     // A registry that never answers delays its own task by five seconds and a good one behind it by one at most, so that
-    // it is overtaken. A machine that stood still for as long says nothing: then another pair is looked at.
+    // it is overtaken; two of them no longer than one. How long a good one waits for the next look is no delay: one that
+    // nothing bad stands before, in another queue, waits for the same. A machine that stood still for as long says nothing:
+    // then others are looked at.
     let made = |task: &str| {
         let created = world.job_of(task)["metadata"]["creationTimestamp"].clone();
         created.as_str().expect("a Job has a time").to_owned()
     };
     let overtakes = |number: usize| {
-        let (alone, without) = timed(&world, &of("team/good:1"));
-        wait("it goes", 60, || {
-            taken(&world).contains(&alone).then_some(())
-        });
-        let slow = with_image(&world, &format!("{silent}/x{number}:1"));
-        with_image(&world, &of(&format!("team/missing{number}:1")));
-        let (behind, with) = timed(&world, &of("team/good:1"));
-        wait("both go, the slow one unchecked", 60, || {
+        let [slow, slower] =
+            ["x", "y"].map(|name| created(&world, &format!("{silent}/{name}{number}:1")));
+        let missing = created(&world, &of(&format!("team/missing{number}:1")));
+        let [behind, alone] = [(); 2].map(|()| created(&world, &of("team/good:1")));
+        for task in [&slow, &slower, &missing, &behind] {
+            world.enqueue(task, "gpu");
+        }
+        let with = clock::now();
+        world.enqueue(&alone, "beside");
+        let without = clock::now();
+        wait("all go, the slow ones unchecked", 60, || {
             let now = taken(&world);
-            (now.contains(&slow) && now.contains(&behind)).then_some(())
+            [&slow, &slower, &behind, &alone]
+                .into_iter()
+                .all(|task| now.contains(task))
+                .then_some(())
         });
         let waited = |task: &str, since: f64| taken_at(&world.job_of(task)) - since;
         let delay = waited(&behind, with) - waited(&alone, without);
