@@ -1,6 +1,7 @@
 //! The user's `clearml.conf` and its variables, as far as they concern one run.
 
 mod of_git;
+mod of_torch;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,10 +9,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use self::of_torch::torch_index;
 use super::failure::Failure;
 use super::git;
 use super::plan::{Manager, Plan};
-use super::python::{Options, TORCH_INDEX};
+use super::python::Options;
 use super::settings::{Layout, Settings};
 use super::small;
 use super::tool::Log;
@@ -239,12 +241,17 @@ pub fn options_with(
         },
         legacy_resolver: flags("pip_legacy_resolver"),
         record_conda: agent.flag(&of("conda_full_env_update")),
+        priority_packages: flags("priority_packages"),
+        priority_optional_packages: flags("priority_optional_packages"),
         post_packages: flags("post_packages"),
         post_optional_packages: flags("post_optional_packages"),
         poetry_arguments: flags("poetry_install_extra_args"),
         uv_sync_arguments: flags("uv_sync_extra_args"),
+        uv_run_arguments: flags("uv_run_extra_args"),
+        uv_locked: agent.flag(&of("uv_sync_locked_if_lock_file")),
         conda_channels: flags("conda_channels"),
         torch_index: torch_index(agent, variables, indexed),
+        torch_page: of_torch::is_page(agent),
         cuda: cuda(agent),
         cudnn: cudnn(agent, variables),
         cache_limit,
@@ -300,6 +307,22 @@ pub fn choose_python(plan: &mut Plan, agent: &Agent) {
     if agent.flag("agent.force_git_root_python_path") {
         plan.python_root = plan.checkout.as_ref().map(|_| plan.code_root.clone());
     }
+}
+
+/// Locks and projects are looked for in the working directory alone where the configuration says so.
+pub fn choose_folders(plan: &mut Plan, agent: &Agent) {
+    let Some(environment) = plan.environment.as_mut() else {
+        return;
+    };
+    // Without a repository there are none.
+    let of = |key: &str| {
+        let alone = agent.flag(key) && !environment.folders.is_empty();
+        alone.then(|| plan.working_dir.clone())
+    };
+    let uv = of("agent.package_manager.uv_files_from_repo_working_dir");
+    let poetry = of("agent.package_manager.poetry_files_from_repo_working_dir");
+    environment.uv_folder = uv;
+    environment.poetry_folder = poetry;
 }
 
 /// What the configuration changes of the container's variables before a Python is looked for.
@@ -358,43 +381,6 @@ pub fn shell_script(agent: &Agent, key: &str) -> Option<String> {
 /// What the configuration says about git; read where code is checked out.
 pub fn git(agent: &Agent) -> git::Options {
     of_git::options(agent)
-}
-
-/// Where PyTorch's builds are. Where packages come from an index of one's own, no other is asked unless it is named.
-fn torch_index(
-    agent: &Agent,
-    variables: &BTreeMap<String, String>,
-    indexed: bool,
-) -> Option<String> {
-    if agent
-        .text("agent.package_manager.pytorch_resolve")
-        .as_deref()
-        == Some("none")
-    {
-        return None;
-    }
-    if let Some(template) = agent.text("agent.package_manager.extra_index_url_template") {
-        // The agent puts the number alone there, and knows no build for the CPU.
-        return Some(template.replace("cu{}", "{}"));
-    }
-    let own = [
-        "PIP_INDEX_URL",
-        "PIP_NO_INDEX",
-        "UV_INDEX_URL",
-        "UV_DEFAULT_INDEX",
-        "UV_OFFLINE",
-    ]
-    .iter()
-    .any(|name| variables.get(*name).is_some_and(|value| !value.is_empty()));
-    if own || indexed {
-        return None;
-    }
-    let nightly = agent.flag("agent.package_manager.torch_nightly");
-    Some(if nightly {
-        TORCH_INDEX.replace("{}", "nightly/{}")
-    } else {
-        TORCH_INDEX.to_owned()
-    })
 }
 
 /// The requirements that the configuration prefers: those of the repository, or those that the user wrote first (§7.6).

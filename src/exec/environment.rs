@@ -55,6 +55,7 @@ pub fn planned_with(
     let mut plan = plan(&wanted, &PlanSettings { manager, code_root })
         .map_err(|error| Failure::new(error.to_string()))?;
     configuration::choose_python(&mut plan, agent);
+    configuration::choose_folders(&mut plan, agent);
     Ok(plan)
 }
 

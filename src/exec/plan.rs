@@ -133,6 +133,10 @@ pub struct Environment {
     pub manager: Manager,
     /// Where locks and project files are looked for: the root of the checkout, down to the entry point's folder.
     pub folders: Vec<PathBuf>,
+    /// The only one of them where what uv reads is looked for (`uv.lock`, `pyproject.toml`); absent: all.
+    pub uv_folder: Option<PathBuf>,
+    /// The same of Poetry (`poetry.lock`, `pyproject.toml`).
+    pub poetry_folder: Option<PathBuf>,
     /// The task's own list for conda.
     pub conda: Option<String>,
 }
@@ -350,6 +354,8 @@ fn environment(
         requirements,
         manager: settings.manager,
         folders: folders.unwrap_or_default(),
+        uv_folder: None,
+        poetry_folder: None,
         conda,
     })
 }

@@ -33,6 +33,7 @@ mod version;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::process::Command;
@@ -269,6 +270,7 @@ impl PythonSettings {
             working_dir,
             cuda: cuda.as_ref(),
             cudnn,
+            aided: Mutex::default(),
         };
         maker.make(log).await
     }

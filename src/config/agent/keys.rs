@@ -59,8 +59,6 @@ const CACHE: &str = "the cache is environment.cache of the binding";
 const HTTP: &str = "requests are repeated and limited as each of them needs";
 const TRUST: &str = "certificates are always checked; server.caBundleRef of the binding adds to those that are trusted";
 const WORKER: &str = "a pod's worker id names its attempt";
-const LINKS: &str = "builds are taken from an index, not from a page of links";
-const NEAREST: &str = "the nearest lock counts, from the working directory up";
 const MASKED: &str = "secrets are always masked";
 const NO_LOSS: &str = "text stays on the volume until the server has it";
 
@@ -173,8 +171,8 @@ pub const ALL: &[Key] = &[
     ),
     key("agent.package_manager.torch_nightly", "false"),
     key("agent.package_manager.extra_index_url_template", "null"),
-    idle("agent.package_manager.torch_page", "null", LINKS),
-    idle("agent.package_manager.torch_nightly_page", "null", LINKS),
+    key("agent.package_manager.torch_page", "null"),
+    key("agent.package_manager.torch_nightly_page", "null"),
     key(
         "agent.package_manager.conda_channels",
         "[\"pytorch\", \"conda-forge\", \"nvidia\", \"defaults\"]",
@@ -187,28 +185,25 @@ pub const ALL: &[Key] = &[
     ),
     key("agent.package_manager.force_repo_requirements_txt", "false"),
     key("agent.package_manager.force_original_requirements", "false"),
-    idle(
+    key(
         "agent.package_manager.priority_packages",
         "[\"cython\", \"numpy\", \"setuptools\", \"pip\", \"uv\"]",
-        "all are resolved together; what a build needs is installed for the build",
     ),
-    idle(
+    key(
         "agent.package_manager.priority_optional_packages",
         "[\"pygobject\"]",
-        "all are resolved together",
     ),
     key("agent.package_manager.post_packages", "[\"horovod\"]"),
     key("agent.package_manager.post_optional_packages", "[]"),
     idle(
         "agent.package_manager.poetry_version",
         "null",
-        "the lock is read without poetry",
+        "the lock of any version is read without poetry",
     ),
     key("agent.package_manager.poetry_install_extra_args", "null"),
-    idle(
+    key(
         "agent.package_manager.poetry_files_from_repo_working_dir",
         "false",
-        NEAREST,
     ),
     idle(
         "agent.package_manager.uv_version",
@@ -216,22 +211,13 @@ pub const ALL: &[Key] = &[
         "uv comes with the executor",
     ),
     key("agent.package_manager.uv_sync_extra_args", "null"),
-    idle(
-        "agent.package_manager.uv_run_extra_args",
-        "null",
-        "the task is started without uv",
-    ),
+    key("agent.package_manager.uv_run_extra_args", "null"),
     key("agent.package_manager.uv_replace_pip", "null"),
-    idle(
-        "agent.package_manager.uv_sync_locked_if_lock_file",
-        "true",
-        "a lock is never changed",
-    ),
+    key("agent.package_manager.uv_sync_locked_if_lock_file", "true"),
     key("agent.package_manager.uv_unsafe_best_match", "false"),
-    idle(
+    key(
         "agent.package_manager.uv_files_from_repo_working_dir",
         "false",
-        NEAREST,
     ),
     idle("agent.venvs_dir", "\"~/.clearml/venvs-builds\"", CACHE),
     idle("agent.venvs_cache.max_entries", "10", CACHE),

@@ -156,6 +156,7 @@ fn keys_without_effect_are_those_that_nobody_reads() {
     let sources = [
         include_str!("../../exec/configuration.rs"),
         include_str!("../../exec/configuration/of_git.rs"),
+        include_str!("../../exec/configuration/of_torch.rs"),
         include_str!("../../exec/sections.rs"),
         include_str!("../../exec/post.rs"),
         include_str!("../../exec/setup.rs"),

@@ -1,11 +1,14 @@
 mod packages;
 mod repositories;
+mod torch;
 
 use serde_json::json;
 
 use super::*;
 use crate::exec::plan::{PlanSettings, plan};
 
+/// PyTorch's own index.
+const PUBLIC: &str = "https://download.pytorch.org/whl/{}";
 const REPLACED_VARIABLE: &str = "CLEARML_AGENT__AGENT__PACKAGE_MANAGER__UV_REPLACE_PIP";
 
 fn agent(keys: &[(&str, Value)]) -> Agent {
@@ -205,4 +208,34 @@ fn the_interpreter_that_is_named_where_the_making_is_skipped_runs_the_task() {
         assert_eq!(found.as_deref(), Some("python3.8"), "{says_yes_or_no:?}");
         assert_eq!(local(&[(SKIP_VENV, says_yes_or_no)]), None);
     }
+}
+
+#[test]
+fn locks_are_looked_for_in_the_working_directory_alone_on_request() {
+    let chosen = |repository: &str, text: &str| {
+        let script = json!({
+            "repository": repository, "entry_point": "x.py", "working_dir": "sub", "diff": "",
+            "requirements": {"pip": "six"},
+        });
+        let task = json!({"id": "0123456789abcdef0123456789abcdef", "script": script});
+        let settings = PlanSettings {
+            manager: Manager::Auto,
+            code_root: "/trainyard/code".into(),
+        };
+        let mut plan = plan(&serde_json::from_value(task).unwrap(), &settings).unwrap();
+        choose_folders(&mut plan, &configured(text, &[]));
+        let environment = plan.environment.unwrap();
+        (environment.uv_folder, environment.poetry_folder)
+    };
+    let of_uv = "agent.package_manager.uv_files_from_repo_working_dir: true";
+    let of_poetry = "agent.package_manager.poetry_files_from_repo_working_dir: true";
+    let sub = || Some(PathBuf::from("/trainyard/code/sub"));
+    assert_eq!(chosen("/r", ""), (None, None));
+    assert_eq!(chosen("/r", of_uv), (sub(), None));
+    assert_eq!(chosen("/r", of_poetry), (None, sub()));
+    assert_eq!(
+        chosen("/r", &format!("{of_uv}\n{of_poetry}")),
+        (sub(), sub())
+    );
+    assert_eq!(chosen("", of_uv), (None, None), "there is no checkout");
 }

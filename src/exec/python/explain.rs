@@ -200,10 +200,21 @@ fn unreadable(lines: &[&str]) -> Option<Failure> {
     None
 }
 
+/// Begins the line of uv that names a source which it could not build.
+fn is_unbuilt(line: &str) -> bool {
+    line.contains("Failed to download and build") || line.contains("Failed to build")
+}
+
+/// The requirement whose source was there, and whose own build failed.
+pub(super) fn unbuilt(output: &str) -> Option<&str> {
+    if !output.contains("The build backend returned an error") {
+        return None;
+    }
+    quoted(output.lines().find(|line| is_unbuilt(line))?)
+}
+
 fn unbuildable(lines: &[&str]) -> Option<Failure> {
-    let line = lines.iter().find(|line| {
-        line.contains("Failed to download and build") || line.contains("Failed to build")
-    })?;
+    let line = lines.iter().find(|line| is_unbuilt(line))?;
     let requirement = masked(quoted(line).unwrap_or("of the list"));
     if lines
         .iter()
@@ -301,6 +312,9 @@ mod tests {
         ] {
             assert_eq!(explain(output).sentence, expected);
         }
+        assert_eq!(unbuilt(build), Some("pandas==0.13.1"));
+        assert_eq!(unbuilt(git), None, "its source is not there");
+        assert_eq!(unbuilt(missing), None);
         assert!(
             explain(deep)
                 .sentence

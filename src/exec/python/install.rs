@@ -20,10 +20,12 @@ pub(super) struct Inputs {
 }
 
 impl Inputs {
-    /// `text` is the list. PyTorch's part of it comes from `torch_index` alone, which only a project file can say.
+    /// `text` is the list. PyTorch's part of it comes from `torch_index` alone, which only a project file can say;
+    /// `is_page`: that is a page of links.
     pub(super) fn new(
         text: &str,
         torch_index: Option<&str>,
+        is_page: bool,
         constraints: &str,
         own: &Path,
     ) -> Result<Self, Failure> {
@@ -34,7 +36,7 @@ impl Inputs {
         if let Some(index) = torch_index {
             let (family, rest): (Vec<&str>, Vec<&str>) =
                 text.lines().partition(|line| torch::is_family(line));
-            let file = file(own, "pyproject.toml", &project(&family, index))?;
+            let file = file(own, "pyproject.toml", &project(&family, index, is_page))?;
             inputs.arguments.extend(["-r".into(), file]);
             inputs.text = rest.iter().flat_map(|line| [*line, "\n"]).collect();
         }
@@ -56,11 +58,13 @@ impl Inputs {
     }
 }
 
-/// A project that asks for these lines, each from this index.
-fn project(lines: &[&str], index: &str) -> String {
+/// A project that asks for these lines, each from this index, or page of links.
+fn project(lines: &[&str], index: &str, is_page: bool) -> String {
+    let format = if is_page { "flat" } else { "simple" };
     let mut text = format!(
         "[project]\nname = \"trainyard-torch\"\nversion = \"0\"\ndependencies = {lines:?}\n\
-         [[tool.uv.index]]\nname = \"torch\"\nurl = {index:?}\nexplicit = true\n[tool.uv.sources]\n"
+         [[tool.uv.index]]\nname = \"torch\"\nurl = {index:?}\nformat = {format:?}\nexplicit = true\n\
+         [tool.uv.sources]\n"
     );
     let names: BTreeSet<String> = lines.iter().map(|line| package_name(line)).collect();
     for name in names {
@@ -69,7 +73,8 @@ fn project(lines: &[&str], index: &str) -> String {
     text
 }
 
-fn file(own: &Path, name: &str, text: &str) -> Result<OsString, Failure> {
+/// Writes a file that an argument names.
+pub(super) fn file(own: &Path, name: &str, text: &str) -> Result<OsString, Failure> {
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
     let folder = own.join(format!("inputs-{}-{number}", std::process::id()));
     let path = folder.join(name);
@@ -107,7 +112,8 @@ mod tests {
     fn pytorch_alone_goes_to_its_index() {
         let own = tempfile::tempdir().unwrap();
         let text = "numpy\ntorch==2.3.1\ntorchvision\n";
-        let inputs = Inputs::new(text, Some("http://whl/cu118"), "six<2", own.path()).unwrap();
+        let index = Some("http://whl/cu118");
+        let inputs = Inputs::new(text, index, false, "six<2", own.path()).unwrap();
         assert_eq!(inputs.text, "numpy\n");
         let project = std::fs::read_to_string(&inputs.arguments[1]).unwrap();
         let table: toml::Table = project.parse().unwrap();
@@ -123,12 +129,21 @@ mod tests {
             table["tool"]["uv"]["sources"]["torchvision"]["index"].as_str(),
             Some("torch")
         );
+        let format = |is_page| {
+            let inputs = Inputs::new(text, index, is_page, "", own.path()).unwrap();
+            let project = std::fs::read_to_string(&inputs.arguments[1]).unwrap();
+            let table: toml::Table = project.parse().unwrap();
+            let format = table["tool"]["uv"]["index"][0]["format"].as_str();
+            format.map(str::to_owned)
+        };
+        assert_eq!(format(false).as_deref(), Some("simple"));
+        assert_eq!(format(true).as_deref(), Some("flat"));
         assert_eq!(
             std::fs::read_to_string(&inputs.arguments[3]).unwrap(),
             "six<2"
         );
         assert_eq!(
-            Inputs::new(text, None, "", own.path())
+            Inputs::new(text, None, false, "", own.path())
                 .unwrap()
                 .arguments
                 .len(),

@@ -12,16 +12,20 @@
 
 mod contents;
 mod pip;
+mod priority;
 mod resolution;
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Instant;
 
 use tokio::process::Command;
 
+use self::priority::Aided;
 use super::interpreter::Interpreter;
-use super::list::List;
+use super::list::{List, package_name};
 use super::store::{Held, Store};
 use super::torch::Cuda;
 use super::{Python, PythonSettings, QUICK, answers, explain, index, layer, torch};
@@ -41,6 +45,8 @@ pub(super) struct Maker<'a> {
     pub cuda: Option<&'a Cuda>,
     /// What is known of the image's cuDNN, in words; nothing is chosen by it.
     pub cudnn: Option<String>,
+    /// Sources that cannot be built by themselves.
+    pub aided: Mutex<Aided>,
 }
 
 /// The shared part of what the task runs with.
@@ -239,8 +245,15 @@ impl Maker<'_> {
         let installer = if self.pip { "pip" } else { "uv" };
         let index = index::identity(self.settings);
         let options = &self.settings.options;
+        let optional: BTreeSet<String> =
+            self.optional(list).into_iter().map(package_name).collect();
+        let optional = if optional.is_empty() {
+            String::new()
+        } else {
+            format!(" without {optional:?} if need be")
+        };
         format!(
-            "{}\n{installer} {} {} {:?}{} {:?} {}\n{index}",
+            "{}\n{installer} {} {} {:?}{} {:?} {}{optional}\n{index}",
             self.interpreter.identity,
             list.exact,
             options.system_site_packages,
@@ -261,17 +274,27 @@ impl Maker<'_> {
         input: Option<&[u8]>,
         log: &mut Log<'_>,
     ) -> Result<Ended, Failure> {
-        let mut without_secrets = |line: &str| log(&masked(line));
-        let ended = tool::run(command, input, self.settings.limit, &mut without_secrets)
-            .await
-            .map_err(|trouble| {
-                Failure::new(format!("could not make the Python environment: {trouble}"))
-            })?;
+        let ended = self.ran(command, input, log).await?;
         if ended.status.success() {
             Ok(ended)
         } else {
             Err(explain::explain(&ended.output))
         }
+    }
+
+    /// Runs it to its end, however that is.
+    async fn ran(
+        &self,
+        command: Command,
+        input: Option<&[u8]>,
+        log: &mut Log<'_>,
+    ) -> Result<Ended, Failure> {
+        let mut without_secrets = |line: &str| log(&masked(line));
+        tool::run(command, input, self.settings.limit, &mut without_secrets)
+            .await
+            .map_err(|trouble| {
+                Failure::new(format!("could not make the Python environment: {trouble}"))
+            })
     }
 
     fn uv(&self, store: &Store, arguments: &[&str]) -> Command {

@@ -22,14 +22,24 @@ pub struct Options {
     pub legacy_resolver: Vec<String>,
     /// What conda has made is recorded in the task.
     pub record_conda: bool,
+    /// What sources find beside them when they are built, whether they declare it or not; pip installs these first.
+    pub priority_packages: Vec<String>,
+    /// Tried before the others, each by itself; one that fails is left out.
+    pub priority_optional_packages: Vec<String>,
     /// Installed last, without build isolation: they look at what is installed when they are built.
     pub post_packages: Vec<String>,
     pub post_optional_packages: Vec<String>,
     pub poetry_arguments: Vec<String>,
     pub uv_sync_arguments: Vec<String>,
+    /// Of these, too, what chooses packages of a lock counts.
+    pub uv_run_arguments: Vec<String>,
+    /// A `uv.lock` is installed as it stands; else it is first brought up to date with its project.
+    pub uv_locked: bool,
     pub conda_channels: Vec<String>,
     /// Names the index of PyTorch's builds, `{}` being `cu124` or `cpu`; absent: none may be asked.
     pub torch_index: Option<String>,
+    /// What it names are pages of links, not indexes.
+    pub torch_page: bool,
     /// CUDA version that the settings give, and which of them; absent: the driver is asked.
     pub cuda: Option<(String, String)>,
     /// Version of cuDNN that the settings or the image's own variable give, and which of them; absent: it is looked for.
@@ -71,14 +81,21 @@ impl Default for Options {
             pip_version: Vec::new(),
             legacy_resolver: vec![">=20.3,<24.3".to_owned()],
             record_conda: false,
+            priority_packages: ["cython", "numpy", "setuptools", "pip", "uv"]
+                .map(str::to_owned)
+                .to_vec(),
+            priority_optional_packages: vec!["pygobject".to_owned()],
             post_packages: vec!["horovod".to_owned()],
             post_optional_packages: Vec::new(),
             poetry_arguments: Vec::new(),
             uv_sync_arguments: Vec::new(),
+            uv_run_arguments: Vec::new(),
+            uv_locked: true,
             conda_channels: ["pytorch", "conda-forge", "nvidia", "defaults"]
                 .map(str::to_owned)
                 .to_vec(),
             torch_index: None,
+            torch_page: false,
             cuda: None,
             cudnn: None,
             cache_limit: None,

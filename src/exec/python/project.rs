@@ -8,13 +8,14 @@
 //! | `pip`    | the task's list, `requirements.txt`                                                      |
 //! | `conda`  | conda's list of the task, `environment.yml`; the task's list beside it                   |
 //!
-//! A lock is looked for from the working directory up to the repository's root.
+//! A lock is looked for from the working directory up to the repository's root, or in the working directory alone.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use super::PythonSettings;
 use super::explain;
+use super::index;
 use super::interpreter::Interpreter;
 use super::list::{List, package_name};
 use super::poetry::{self, Choice};
@@ -48,10 +49,23 @@ pub(super) fn choose(environment: &Environment) -> Source {
             .find(|folder| folder.join(name).is_file())
             .cloned()
     };
-    let uv_lock = || nearest("uv.lock").map(Source::UvLock);
-    let poetry_lock = || nearest("poetry.lock").map(Source::PoetryLock);
+    let within = |only: Option<&PathBuf>, name: &str| match only {
+        Some(folder) => folder.join(name).is_file().then(|| folder.clone()),
+        None => nearest(name),
+    };
+    let (of_uv, of_poetry) = (
+        environment.uv_folder.as_ref(),
+        environment.poetry_folder.as_ref(),
+    );
+    let uv_lock = || within(of_uv, "uv.lock").map(Source::UvLock);
+    let poetry_lock = || within(of_poetry, "poetry.lock").map(Source::PoetryLock);
     let project = || {
-        let folder = nearest("pyproject.toml")?;
+        let only = match environment.manager {
+            Manager::Uv => of_uv,
+            Manager::Poetry => of_poetry,
+            _ => of_uv.or(of_poetry),
+        };
+        let folder = within(only, "pyproject.toml")?;
         let text = text(&folder.join("pyproject.toml")).ok()?;
         let names_packages = text
             .lines()
@@ -232,9 +246,15 @@ async fn uv_lock(
     interpreter: &Interpreter,
     log: &mut Log<'_>,
 ) -> Result<List, Failure> {
-    let (arguments, without) = sync::exported(&settings.options.uv_sync_arguments);
-    if !without.is_empty() {
-        log(&without_effect("uv sync", &without));
+    let options = &settings.options;
+    let chosen = sync::exported(&options.uv_sync_arguments, &options.uv_run_arguments);
+    for (program, without) in [
+        ("uv sync", &chosen.without_sync),
+        ("uv run", &chosen.without_run),
+    ] {
+        if !without.is_empty() {
+            log(&without_effect(program, without));
+        }
     }
     let exported = settings.own.join("uv-lock.txt");
     std::fs::create_dir_all(&settings.own).map_err(|error| {
@@ -247,7 +267,6 @@ async fn uv_lock(
     command
         .args([
             "export",
-            "--frozen",
             "--quiet",
             "--no-header",
             "--no-annotate",
@@ -256,8 +275,17 @@ async fn uv_lock(
         .arg(&interpreter.program)
         .arg("--output-file")
         .arg(&exported)
-        .args(arguments)
+        .args(chosen.arguments)
         .current_dir(folder);
+    if options.uv_locked {
+        command.arg("--frozen");
+    } else {
+        // What the project has come to ask for since is resolved, and so needs the indexes.
+        command.args(index::options(settings));
+        for url in &options.extra_index_url {
+            command.arg("--extra-index-url").arg(url);
+        }
+    }
     let mut said = Vec::new();
     let ended = tool::run(command, None, settings.limit, &mut |line| {
         said.push(line.to_owned());
@@ -320,8 +348,48 @@ mod tests {
             },
             manager,
             folders,
+            uv_folder: None,
+            poetry_folder: None,
             conda: None,
         }
+    }
+
+    #[test]
+    fn on_request_locks_and_projects_count_in_the_working_directory_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let sub = root.join("sub");
+        std::fs::create_dir(&sub).unwrap();
+        for name in ["uv.lock", "poetry.lock"] {
+            std::fs::write(root.join(name), "").unwrap();
+        }
+        std::fs::write(root.join("pyproject.toml"), "[project]\nname = 'x'\n").unwrap();
+        let chosen = |manager, uv: bool, poetry: bool| {
+            choose(&Environment {
+                uv_folder: uv.then(|| sub.clone()),
+                poetry_folder: poetry.then(|| sub.clone()),
+                ..environment(manager, root, true)
+            })
+        };
+        let (uv, poetry) = (Source::UvLock(root.into()), Source::PoetryLock(root.into()));
+        for (manager, of_uv, of_poetry, expected) in [
+            (Manager::Auto, false, false, &uv),
+            (Manager::Auto, true, false, &poetry),
+            (Manager::Auto, false, true, &uv),
+            (Manager::Auto, true, true, &Source::List),
+            (Manager::Uv, false, true, &uv),
+            // Neither the lock nor the project of the root.
+            (Manager::Uv, true, false, &Source::List),
+            (Manager::Poetry, true, false, &poetry),
+            (Manager::Poetry, false, true, &Source::List),
+        ] {
+            let found = chosen(manager, of_uv, of_poetry);
+            assert_eq!(found, *expected, "{manager:?} {of_uv} {of_poetry}");
+        }
+        std::fs::write(sub.join("pyproject.toml"), "[project]\nname = 'y'\n").unwrap();
+        let project = Source::Project(sub.clone());
+        assert_eq!(chosen(Manager::Uv, true, false), project);
+        assert_eq!(chosen(Manager::Poetry, false, true), project);
     }
 
     #[test]

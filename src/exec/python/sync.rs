@@ -1,10 +1,15 @@
-//! PURE: what of the arguments of `uv sync` chooses packages of a lock.
+//! PURE: what of the arguments of `uv sync` and `uv run` chooses packages of a lock.
 //!
-//! The lock is exported and installed by way of the shared environments, so `uv sync` itself is not run.
+//! The lock is exported and installed by way of the shared environments, so neither is run. `uv run` would install what its
+//! own arguments choose before it starts the task, so both choose here.
 
+use std::collections::BTreeSet;
+
+/// Chooses what each `--extra` would.
+const ALL_EXTRAS: &str = "--all-extras";
 /// Arguments that `uv export` knows by the same name.
 const ALONE: [&str; 8] = [
-    "--all-extras",
+    ALL_EXTRAS,
     "--all-groups",
     "--all-packages",
     "--dev",
@@ -32,10 +37,49 @@ const RENAMED: [(&str, &str, bool); 4] = [
 ];
 /// That is so anyway.
 const ANYWAY: [&str; 5] = ["--frozen", "--locked", "--no-progress", "--quiet", "-q"];
+/// So is this, of `uv run` alone.
+const NO_SYNC: &str = "--no-sync";
+
+/// What the arguments of both amount to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Exported {
+    /// Arguments for `uv export`.
+    pub arguments: Vec<String>,
+    /// Arguments of `uv sync` without effect.
+    pub without_sync: Vec<String>,
+    /// The same of `uv run`.
+    pub without_run: Vec<String>,
+}
 
 /// Arguments for `uv export`, and those that have no effect.
-pub(super) fn exported(arguments: &[String]) -> (Vec<String>, Vec<String>) {
-    let (mut known, mut without) = (Vec::new(), Vec::new());
+pub(super) fn exported(sync: &[String], run: &[String]) -> Exported {
+    let (mut choices, without_sync) = read(sync);
+    let (of_run, mut without_run) = read(run);
+    choices.extend(of_run);
+    without_run.retain(|word| word != NO_SYNC);
+    // uv takes each of them once, and no single extra beside all of them.
+    let all_extras = choices.iter().any(|(name, _)| *name == ALL_EXTRAS);
+    let mut seen = BTreeSet::new();
+    choices.retain(|choice| {
+        let is_one_of_all = all_extras && choice.0 == "--extra";
+        !is_one_of_all && seen.insert(choice.clone())
+    });
+    Exported {
+        arguments: choices
+            .into_iter()
+            .flat_map(|(name, value)| std::iter::once(name.to_owned()).chain(value))
+            .collect(),
+        without_sync,
+        without_run,
+    }
+}
+
+/// An argument of `uv export`, and its value.
+type Choice = (&'static str, Option<String>);
+
+/// What of one program's arguments chooses packages, and the rest.
+fn read(arguments: &[String]) -> (Vec<Choice>, Vec<String>) {
+    let (mut choices, mut without) = (Vec::new(), Vec::new());
     let mut words = arguments
         .iter()
         .flat_map(|argument| argument.split_whitespace());
@@ -44,20 +88,25 @@ pub(super) fn exported(arguments: &[String]) -> (Vec<String>, Vec<String>) {
             Some((name, value)) => (name, Some(value)),
             None => (word, None),
         };
+        let alone = ALONE.iter().find(|known| **known == name);
+        let with_value = WITH_VALUE.iter().find(|known| **known == name);
         let renamed = RENAMED.iter().find(|renamed| renamed.0 == name);
-        let takes_value = renamed.map_or(WITH_VALUE.contains(&name), |renamed| renamed.2);
-        if renamed.is_none() && !takes_value && !ALONE.contains(&name) {
-            if !ANYWAY.contains(&name) {
-                without.push(word.to_owned());
+        let known = match (alone, with_value, renamed) {
+            (Some(name), _, _) => Some((*name, false)),
+            (_, Some(name), _) => Some((*name, true)),
+            (_, _, Some(renamed)) => Some((renamed.1, renamed.2)),
+            (None, None, None) => None,
+        };
+        match known {
+            Some((name, false)) => choices.push((name, None)),
+            Some((name, true)) => {
+                choices.push((name, value.or_else(|| words.next()).map(str::to_owned)));
             }
-            continue;
-        }
-        known.push(renamed.map_or(name, |renamed| renamed.1).to_owned());
-        if takes_value {
-            known.extend(value.or_else(|| words.next()).map(str::to_owned));
+            None if ANYWAY.contains(&name) => {}
+            None => without.push(word.to_owned()),
         }
     }
-    (known, without)
+    (choices, without)
 }
 
 #[cfg(test)]
@@ -95,9 +144,43 @@ mod tests {
             ),
         ] {
             let given: Vec<String> = given.into_iter().map(str::to_owned).collect();
-            let found = exported(&given);
-            assert_eq!(found.0.join(" "), known, "{given:?}");
-            assert_eq!(found.1.join(" "), without, "{given:?}");
+            let found = exported(&given, &[]);
+            assert_eq!(found.arguments.join(" "), known, "{given:?}");
+            assert_eq!(found.without_sync.join(" "), without, "{given:?}");
+            assert!(found.without_run.is_empty(), "{given:?}");
+        }
+    }
+
+    #[test]
+    fn what_uv_run_would_install_is_chosen_too_and_nothing_twice() {
+        let words = |text: &str| vec![text.to_owned()];
+        for (sync, run, known, without) in [
+            ("", "--extra gpu", "--extra gpu", ""),
+            ("--all-extras", "--all-extras", "--all-extras", ""),
+            (
+                "--extra a --no-dev",
+                "--no-dev --extra b --extra a",
+                "--extra a --no-dev --extra b",
+                "",
+            ),
+            ("--extra a", "--all-extras", "--all-extras", ""),
+            (
+                "--all-extras",
+                "--extra=a --group x",
+                "--all-extras --group x",
+                "",
+            ),
+            (
+                "",
+                "--no-sync --frozen --with rich --env-file .env",
+                "",
+                "--with rich --env-file .env",
+            ),
+        ] {
+            let found = exported(&words(sync), &words(run));
+            assert_eq!(found.arguments.join(" "), known, "{sync} | {run}");
+            assert_eq!(found.without_run.join(" "), without, "{sync} | {run}");
+            assert!(found.without_sync.is_empty(), "{sync} | {run}");
         }
     }
 }

@@ -69,6 +69,59 @@ async fn s4_arguments_of_uv_sync_choose_what_of_a_lock_is_installed() {
 }
 
 #[tokio::test]
+async fn s4_what_uv_run_would_install_of_a_lock_is_installed() {
+    let mut image = Image::new();
+    for name in ["alpha", "beta", "gamma"] {
+        wheel(&image.index(), name, "1.0", &[]);
+    }
+    image.code(
+        "pyproject.toml",
+        "[project]\nname = \"proj\"\nversion = \"0.1\"\nrequires-python = \">=3.9\"\ndependencies = [\"alpha\"]\n\
+         [project.optional-dependencies]\nmore = [\"beta\"]\nother = [\"gamma\"]\n",
+    );
+    image.code("train.py", "");
+    image.uv_lock();
+    let words = |text: &str| -> Vec<String> { text.split(' ').map(str::to_owned).collect() };
+    image.settings.options.uv_sync_arguments = words("--extra more");
+    image.settings.options.uv_run_arguments = words("--extra more --extra=other --with rich");
+    let script = json!({"repository": "/r", "entry_point": "train.py"});
+    let made = image.make_script(script).await.unwrap();
+    let installed = made.python.installed.as_deref().unwrap();
+    let all = ["alpha==1.0", "beta==1.0", "gamma==1.0"];
+    assert_eq!(installed, all, "{}", made.log);
+    let told = "without effect, as uv run itself is not run: --with rich";
+    assert!(made.log.contains(told), "{}", made.log);
+}
+
+#[tokio::test]
+async fn s4_a_uv_lock_is_brought_up_to_date_with_its_project_on_request() {
+    let mut image = Image::new();
+    for (name, version) in [("alpha", "1.0"), ("beta", "2.0")] {
+        wheel(&image.index(), name, version, &[]);
+    }
+    let project = "[project]\nname = \"proj\"\nversion = \"0.1\"\nrequires-python = \">=3.9\"\ndependencies = [\"alpha\"]\n";
+    image.code("pyproject.toml", project);
+    image.code("train.py", "");
+    image.uv_lock();
+    image.code(
+        "pyproject.toml",
+        &project.replace("[\"alpha\"]", "[\"alpha\", \"beta\"]"),
+    );
+    // A later alpha is no reason to leave the locked one.
+    wheel(&image.index(), "alpha", "1.1", &[]);
+    let script = json!({"repository": "/r", "entry_point": "train.py"});
+    for (locked, expected) in [
+        (true, vec!["alpha==1.0"]),
+        (false, vec!["alpha==1.0", "beta==2.0"]),
+    ] {
+        image.settings.options.uv_locked = locked;
+        let made = image.make_script(script.clone()).await.unwrap();
+        let installed = made.python.installed.as_deref().unwrap();
+        assert_eq!(installed, expected, "{locked}: {}", made.log);
+    }
+}
+
+#[tokio::test]
 async fn s4_what_lies_beside_a_uv_lock_is_left_out_on_request() {
     let mut image = Image::new();
     wheel(&image.index(), "alpha", "1.0", &[]);

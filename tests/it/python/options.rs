@@ -167,6 +167,57 @@ async fn s4_each_option_and_each_kind_of_line_has_its_effect() {
             says: " + gamma==2.0",
         },
         Case {
+            name: "priority_packages",
+            list: |image| {
+                image.bring_source("late", "gamma");
+                image.settings.options.priority_packages = vec!["gamma".to_owned()];
+                "late\ngamma==1.0\n".to_owned()
+            },
+            code: "import late; print(late.V)",
+            prints: "built beside gamma 1.0",
+            says: "late cannot be built with what it declares alone: it is built beside gamma==1.0 ",
+        },
+        Case {
+            name: "priority_packages, and a part of the checkout",
+            list: |image| {
+                image.bring_build_backend();
+                image.code("lib/pyproject.toml", PROJECT);
+                image.code("lib/ours.py", "");
+                image.bring_source("late", "gamma");
+                image.settings.options.priority_packages = vec!["gamma".to_owned()];
+                "late\ngamma==1.0\n./lib\n".to_owned()
+            },
+            code: "import late, ours; print(late.V)",
+            prints: "built beside gamma 1.0",
+            says: "ours==0.3",
+        },
+        Case {
+            name: "priority_optional_packages",
+            list: |image| {
+                let optional = &mut image.settings.options.priority_optional_packages;
+                *optional = vec!["absent".to_owned(), "beta".to_owned()];
+                wheel(&image.index(), "beta", "3.0", &[]);
+                "absent==1.0\ngamma==1.0\nbeta\n".to_owned()
+            },
+            code: "import beta, gamma; print(beta.V, gamma.V)",
+            prints: "3.0 1.0",
+            says: "left out, as it is optional: requirement absent==1.0 cannot be satisfied",
+        },
+        Case {
+            name: "priority_optional_packages, and a part of the checkout",
+            list: |image| {
+                image.bring_build_backend();
+                image.code("lib/pyproject.toml", PROJECT);
+                image.code("lib/ours.py", "");
+                let optional = &mut image.settings.options.priority_optional_packages;
+                *optional = vec!["absent".to_owned()];
+                "absent==1.0\n./lib\n".to_owned()
+            },
+            code: "import gamma, ours; print(gamma.V)",
+            prints: "1.0",
+            says: "left out, as it is optional: ",
+        },
+        Case {
             name: "post_packages",
             list: |image| {
                 image.bring_source("late", "gamma");
@@ -231,4 +282,25 @@ async fn s4_a_file_with_another_hash_than_the_list_names_is_refused() {
             "{list}: {failure}"
         );
     }
+}
+
+#[tokio::test]
+async fn s4_a_source_that_priority_packages_do_not_help_fails_with_its_own_words() {
+    let mut image = Image::new();
+    wheel(&image.index(), "gamma", "1.0", &[]);
+    image.bring_source("late", "nowhere");
+    let list = json!("late\ngamma\n");
+    image.settings.options.priority_packages = vec!["gamma".to_owned()];
+    let failure = image.make(list.clone()).await.unwrap_err();
+    let expected = "requirement late==1.0 could not be built in this image";
+    assert_eq!(failure.sentence, expected);
+    // The list has nothing of that name.
+    image.bring_source("late", "gamma");
+    image.settings.options.priority_packages = vec!["beta".to_owned()];
+    let failure = image.make(list.clone()).await.unwrap_err();
+    assert_eq!(failure.sentence, expected);
+    image.settings.options.priority_packages = vec!["gamma".to_owned()];
+    let made = image.make(list).await.unwrap();
+    let built = made.run("import late; print(late.V)");
+    assert_eq!(built, "built beside gamma 1.0", "{}", made.log);
 }

@@ -51,3 +51,29 @@ async fn s4_the_real_pip_resolves_as_it_did_before_on_request() {
     let told = "PyTorch: pip itself chooses the build, without a look at the driver";
     assert!(made.log.contains(told), "{}", made.log);
 }
+
+#[tokio::test]
+async fn s4_the_real_pip_installs_priority_packages_first_and_leaves_out_optional_ones() {
+    let mut image = Image::new();
+    image.manager = Manager::Pip;
+    wheel(&image.index(), "alpha", "1.0", &[]);
+    wheel(&image.index(), "gamma", "1.0", &[]);
+    image.bring_pip();
+    image.settings.options.priority_packages = vec!["gamma".to_owned()];
+    image.settings.options.priority_optional_packages = vec!["absent".to_owned()];
+    let made = image.make(json!("alpha\nabsent\ngamma==1.0\n")).await;
+    let made = made.unwrap();
+    let at = |what: &str| made.log.lines().position(|line| line.trim() == what);
+    let first = at("Successfully installed gamma-1.0");
+    let then = at("Successfully installed alpha-1.0");
+    assert!(first.is_some() && first < then, "{}", made.log);
+    assert!(
+        made.log.contains("left out, as it is optional: "),
+        "{}",
+        made.log
+    );
+    assert_eq!(
+        made.run("import alpha, gamma; print(alpha.V, gamma.V)"),
+        "1.0 1.0"
+    );
+}

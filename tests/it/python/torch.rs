@@ -80,6 +80,40 @@ async fn the_build_of_pytorch_follows_the_cuda_version_and_is_told() {
 }
 
 #[tokio::test]
+async fn s4_a_build_of_pytorch_comes_from_a_page_of_links_on_request() {
+    let mut image = Image::new();
+    let index = image.indexes(&[
+        ("public", "torch", "2.3.1"),
+        ("public", "numpy", "1.0"),
+        ("cu118", "torch", "2.3.1+cu118"),
+    ]);
+    let variables = &mut image.settings.variables;
+    variables.remove("PIP_NO_INDEX");
+    variables.remove("PIP_FIND_LINKS");
+    variables.insert("UV_DEFAULT_INDEX".to_owned(), index.replace("{}", "public"));
+    // A folder that holds the files themselves stands for a page of links to them.
+    image.settings.options.torch_index = Some(format!("{index}/torch"));
+    image.settings.options.cuda = Some(("118".to_owned(), "agent.cuda_version".to_owned()));
+    let list = json!("torch==2.3.1\nnumpy\n");
+    for (is_page, expected, said) in [
+        (false, "2.3.1", "but no build for that was found"),
+        (
+            true,
+            "2.3.1+cu118",
+            "the build for CUDA 11.8 of torch==2.3.1",
+        ),
+    ] {
+        image.settings.options.torch_page = is_page;
+        // Each has an environment of its own: only the settings differ.
+        image.settings.cache = image.index().with_file_name(format!("cache-{is_page}"));
+        let made = image.make(list.clone()).await.unwrap();
+        let found = made.run("import torch, numpy; print(torch.V)");
+        assert_eq!(found, expected, "{is_page}: {}", made.log);
+        assert!(made.log.contains(said), "{is_page}: {}", made.log);
+    }
+}
+
+#[tokio::test]
 async fn s4_the_images_cudnn_is_told_beside_the_build_of_pytorch() {
     let mut image = Image::new();
     wheel(&image.index(), "torch", "2.3.1", &[]);

@@ -3,8 +3,6 @@
 use super::*;
 use crate::task::Task;
 
-const PUBLIC: &str = "https://download.pytorch.org/whl/{}";
-
 /// Variables and their values.
 type Set = &'static [(&'static str, &'static str)];
 /// Text of a configuration, variables beside it, and the value with its source.
@@ -21,7 +19,7 @@ fn options_of(text: &str) -> Options {
 
 #[test]
 fn each_key_of_packages_reaches_its_option() {
-    let cases: [(&str, Holds); 22] = [
+    let cases: [(&str, Holds); 29] = [
         ("", |options| {
             let default = Options {
                 torch_index: Some(PUBLIC.to_owned()),
@@ -67,6 +65,15 @@ fn each_key_of_packages_reaches_its_option() {
         ("conda_channels: []", |options| {
             options.conda_channels == Options::default().conda_channels
         }),
+        ("priority_packages: [x]", |options| {
+            options.priority_packages == ["x"]
+        }),
+        ("priority_packages: []", |options| {
+            options.priority_packages.is_empty()
+        }),
+        ("priority_optional_packages: [x]", |options| {
+            options.priority_optional_packages == ["x"]
+        }),
         ("post_packages: [x]", |options| {
             options.post_packages == ["x"]
         }),
@@ -79,6 +86,19 @@ fn each_key_of_packages_reaches_its_option() {
         ),
         ("uv_sync_extra_args: [\"--extra\", \"x\"]", |options| {
             options.uv_sync_arguments == ["--extra", "x"]
+        }),
+        ("uv_run_extra_args: [\"--extra\", \"x\"]", |options| {
+            options.uv_run_arguments == ["--extra", "x"] && options.uv_sync_arguments.is_empty()
+        }),
+        ("uv_sync_locked_if_lock_file: true", |options| {
+            options.uv_locked
+        }),
+        ("uv_sync_locked_if_lock_file: false", |options| {
+            !options.uv_locked
+        }),
+        ("torch_page: \"http://whl/cu{}/torch.html\"", |options| {
+            let page = Some("http://whl/{}/torch.html");
+            options.torch_page && options.torch_index.as_deref() == page
         }),
         ("uv_unsafe_best_match: true", |options| {
             // No flag: pip itself, and a lock, are given none.
@@ -189,29 +209,6 @@ fn the_version_of_cudnn_that_is_set_comes_with_its_source_and_variables_go_first
         let found = options_with(&agent, &variables(set), false, None).cudnn;
         let expected = expected.map(|(version, source)| (version.to_owned(), source.to_owned()));
         assert_eq!(found, expected, "{text} {set:?}");
-    }
-}
-
-#[test]
-fn no_index_of_pytorch_is_asked_beside_one_of_ones_own_unless_it_is_named() {
-    let of_agent = "agent.package_manager.extra_index_url_template: \"http://whl/cu{}/\"";
-    let of_ours = "agent.package_manager.extra_index_url_template: \"http://whl/{}\"";
-    let none = "agent.package_manager.pytorch_resolve: none";
-    let own: Set = &[("PIP_INDEX_URL", "http://own")];
-    let cases: [(&str, Set, bool, Option<&str>); 8] = [
-        ("", &[], false, Some(PUBLIC)),
-        ("", own, false, None),
-        ("", &[("UV_OFFLINE", "1")], false, None),
-        ("", &[("PIP_INDEX_URL", "")], false, Some(PUBLIC)),
-        ("", &[], true, None),
-        (of_ours, own, true, Some("http://whl/{}")),
-        // As the agent has it, the number alone.
-        (of_agent, own, true, Some("http://whl/{}/")),
-        (none, &[], false, None),
-    ];
-    for (text, set, indexed, expected) in cases {
-        let found = torch_index(&configured(text, &[]), &variables(set), indexed);
-        assert_eq!(found.as_deref(), expected, "{text} {set:?}");
     }
 }
 

@@ -55,7 +55,11 @@ impl Maker<'_> {
                 "the environment lies on another file system than the cache: its files are copied, which takes longer",
             );
         }
-        let (last, list) = self.split_post(list);
+        let (optional, list) = self.split_optional(list);
+        let (last, list) = self.split_post(&list);
+        for line in optional {
+            self.install_optional(store, place, &line, log).await;
+        }
         if self.pip {
             self.install_by_pip(store, place, &list, log).await?;
         } else {
@@ -113,7 +117,8 @@ impl Maker<'_> {
         install
     }
 
-    async fn install(
+    /// What the image lacks of this list.
+    pub(super) async fn install(
         &self,
         store: &Store,
         place: &Place,
@@ -149,14 +154,18 @@ impl Maker<'_> {
             .as_ref()
             .and_then(|attempt| attempt.index.as_deref());
         let inputs = self.inputs(list, text, index)?;
-        let mut install = self.install_into(store, place.folder(), extra);
-        install
-            .args(&inputs.arguments)
-            .args(&self.settings.options.extra_flags)
-            .args(index::options(self.settings));
-        self.must(install, Some(inputs.text.as_bytes()), log)
-            .await
-            .map(drop)
+        loop {
+            let mut install = self.install_into(store, place.folder(), extra);
+            install
+                .args(&inputs.arguments)
+                .args(&self.settings.options.extra_flags)
+                .args(index::options(self.settings));
+            let tried = self.tried(install, inputs.text.as_bytes(), log).await;
+            self.tell_aid(log);
+            if tried?.is_some() {
+                return Ok(());
+            }
+        }
     }
 
     /// The parts of the checkout, into the task's own layer.
@@ -167,19 +176,25 @@ impl Maker<'_> {
         log: &mut Log<'_>,
     ) -> Result<(), Failure> {
         let brought = &self.settings.brought;
-        let mut text = self.list.options() + &self.list.local;
-        let mut install = self.install_into(store, layer, &[]);
-        if self.pip {
-            text = remote::on_disk(&self.list.text, brought) + &self.list.local;
+        let text = if self.pip {
+            remote::on_disk(&self.list.text, brought) + &self.list.local
         } else {
-            install.arg("--no-deps");
+            self.list.options() + &self.list.local
+        };
+        loop {
+            let mut install = self.install_into(store, layer, &[]);
+            if !self.pip {
+                install.arg("--no-deps");
+            }
+            install
+                .args(["-r", "-"])
+                .args(index::options(self.settings));
+            let tried = self.tried(install, text.as_bytes(), log).await;
+            self.tell_aid(log);
+            if tried?.is_some() {
+                return Ok(());
+            }
         }
-        install
-            .args(["-r", "-"])
-            .args(index::options(self.settings));
-        self.must(install, Some(text.as_bytes()), log)
-            .await
-            .map(drop)
     }
 
     /// The lines that are installed last, whether they may fail, and the list without them.

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use tokio::process::Command;
+
 use super::{Maker, QUICK, write};
 use crate::exec::failure::Failure;
 use crate::exec::python::install::pip_requirement;
@@ -24,7 +26,32 @@ impl Maker<'_> {
         let mut pip = self.install_into(store, place.folder(), &["--quiet"]);
         pip.arg(wanted).args(index::options(self.settings));
         self.must(pip, None, log).await?;
-        let file = place.folder().join("requirements.txt");
+        let is_old = self.has_old_resolver(store, &python).await;
+        // Builds of old look around in the environment, which then has to hold what they look for.
+        let first = self.first(list);
+        if !first.is_empty() {
+            let text: String = first.iter().flat_map(|line| [*line, "\n"]).collect();
+            let first = List {
+                text: list.options() + &text,
+                ..list.clone()
+            };
+            let install = self.pip_install(store, place, "priority.txt", &first, is_old)?;
+            self.must(install, None, log).await?;
+        }
+        let install = self.pip_install(store, place, "requirements.txt", list, is_old)?;
+        self.must(install, None, log).await.map(drop)
+    }
+
+    /// pip, about to install this list, which it reads from a file of that name.
+    fn pip_install(
+        &self,
+        store: &Store,
+        place: &Place,
+        name: &str,
+        list: &List,
+        is_old: bool,
+    ) -> Result<Command, Failure> {
+        let file = place.folder().join(name);
         write(&file, &remote::on_disk(&list.text, &self.settings.brought))?;
         let quiet = [
             "--disable-pip-version-check",
@@ -32,7 +59,7 @@ impl Maker<'_> {
             "--progress-bar",
             "off",
         ];
-        let mut install = self.settings.child(&python);
+        let mut install = self.settings.child(&place.folder().join("bin/python"));
         install
             .args(["-m", "pip", "install"])
             .args(quiet)
@@ -47,14 +74,14 @@ impl Maker<'_> {
             install.arg("--upgrade");
         }
         install.args(&self.settings.options.extra_flags);
-        if self.has_old_resolver(store, &python).await {
+        if is_old {
             install.args(["--use-deprecated", "legacy-resolver"]);
         }
         install
             .current_dir(self.working_dir)
             .env("PIP_CACHE_DIR", store.base().join("pip"));
         install.envs(index::pip_variables(self.settings));
-        self.must(install, None, log).await.map(drop)
+        Ok(install)
     }
 
     /// Whether the pip that was installed is one of those that are to resolve as pip did before 20.3.

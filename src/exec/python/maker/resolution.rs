@@ -17,22 +17,23 @@ use crate::exec::tool::{self, Log};
 impl Maker<'_> {
     /// What of the list others can share, in exact versions.
     pub(super) async fn resolved(&self, store: &Store, log: &mut Log<'_>) -> Result<List, Failure> {
-        let (additions, _) = self
-            .missing(store, self.list, &self.list.local, log)
-            .await?;
+        // Whether an optional one can be had is seen when it is installed.
+        let (optional, list) = self.split_optional(self.list);
+        let (additions, _) = self.missing(store, &list, &list.local, log).await?;
         let elsewhere: Vec<String> = additions
             .others
             .iter()
             .map(|(name, _)| package_name(name))
             .collect();
-        let mut text = self.list.options() + &self.list.hashed(&additions.text());
-        for line in self.list.text.lines() {
+        let mut text = list.options() + &list.hashed(&additions.text());
+        for line in list.text.lines() {
             // From git or an address: the line itself says which.
             if line.contains('@') && elsewhere.contains(&package_name(line)) {
                 text.push_str(line);
                 text.push('\n');
             }
         }
+        text.extend(optional.iter().flat_map(|line| [line.as_str(), "\n"]));
         Ok(List {
             exact: true,
             beside: self.list.beside.clone(),
@@ -115,12 +116,18 @@ impl Maker<'_> {
                 Some(attempt) => self.inputs(list, &with_family(&text, &attempt.lines), index)?,
                 None => self.inputs(list, &text, index)?,
             };
-            let command = self.dry_run(store, list, &inputs, index::options(self.settings));
-            let ended = self
-                .must(command, Some(inputs.text.as_bytes()), &mut |line| {
-                    said.push(line.to_owned());
-                })
-                .await;
+            let ended = loop {
+                let command = self.dry_run(store, list, &inputs, index::options(self.settings));
+                let tried = self
+                    .tried(command, inputs.text.as_bytes(), &mut |line: &str| {
+                        said.push(line.to_owned());
+                    })
+                    .await;
+                if let Some(ended) = tried.transpose() {
+                    break ended;
+                }
+            };
+            self.tell_aid(log);
             match ended {
                 Ok(ended) => {
                     let additions = answers::additions(&ended.output);
@@ -152,7 +159,8 @@ impl Maker<'_> {
     ) -> Result<Inputs, Failure> {
         let brought = &self.settings.brought;
         let text = remote::on_disk(text, brought);
-        let mut inputs = Inputs::new(&text, index, &list.constraints, &self.settings.own)?;
+        let (is_page, own) = (self.settings.options.torch_page, &self.settings.own);
+        let mut inputs = Inputs::new(&text, index, is_page, &list.constraints, own)?;
         inputs.overrides(&remote::overrides(brought), &self.settings.own)?;
         let strategy = self.settings.options.index_strategy(list.exact);
         inputs.arguments.extend(strategy.iter().map(OsString::from));
