@@ -1,12 +1,12 @@
 //! The one next step: a total function of facts, policy and the time.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::observed::{Cause, JobState, Observed, TaskState, ThisPass, UserQueue};
 use super::phase::{Phase, next_attempt};
 use super::policy::{
-    Admission, ORPHAN_QUIET_TIMES, OnInterruption, OnPendingTimeout, Policy, QUIET_TIME,
-    STEP_DEADLINE,
+    Admission, LATE_DELIVERY, ORPHAN_QUIET_TIMES, OnInterruption, OnPendingTimeout, Policy,
+    QUIET_TIME, STEP_DEADLINE,
 };
 use super::step::{GiveUpReason, Settlement, Step, Why};
 use super::{Entry, Job, Reason};
@@ -21,6 +21,8 @@ pub fn decide(observed: &Observed, policy: &Policy, now: Timestamp) -> Step {
     }
     let quiet = Quiet {
         since: observed.unchanged_since,
+        task_since: observed.task_unchanged_since,
+        jobs_since: observed.jobs_unchanged_since,
         read_at: observed.read_at,
     };
     let pending = observed.facts.entry == Entry::Pending;
@@ -89,7 +91,9 @@ pub fn decide(observed: &Observed, policy: &Policy, now: Timestamp) -> Step {
             };
             if pending { step() } else { quiet.then(step) }
         }
-        Phase::EndedRunning(job, task) => quiet.then(|| ended_running(job, task, policy, pending)),
+        Phase::EndedRunning(job, task) => {
+            quiet.after_the_pods(|| ended_running(job, task, policy, pending))
+        }
         Phase::Offered(_, task) => match &policy.admission {
             // The entry may have been read before a user's dequeue, and the status after it.
             Admission::Yes if task.looks_taken_out() => quiet.then(|| intend(observed, task)),
@@ -118,6 +122,8 @@ pub fn decide(observed: &Observed, policy: &Policy, now: Timestamp) -> Step {
 /// For how long nothing has changed, up to the read that the step rests on.
 struct Quiet {
     since: Timestamp,
+    task_since: Timestamp,
+    jobs_since: Timestamp,
     read_at: Timestamp,
 }
 
@@ -127,16 +133,35 @@ impl Quiet {
         self.for_longer(QUIET_TIME, step)
     }
 
-    fn for_longer(&self, time: jiff::SignedDuration, step: impl FnOnce() -> Step) -> Step {
-        let time = time.max(QUIET_TIME);
-        // The look that ends the wait must itself have begun after it: what was read before may have changed since.
-        if self.read_at.duration_since(self.since) >= time {
-            step()
-        } else {
-            Step::Wait {
-                until: self.since.checked_add(time).ok(),
-            }
+    fn for_longer(&self, time: SignedDuration, step: impl FnOnce() -> Step) -> Step {
+        self.past(&[(self.since, time.max(QUIET_TIME))], step)
+    }
+
+    /// `step` once the task itself has stood for G, and all that the pods of its ended Jobs have sent has arrived.
+    ///
+    /// The end of a Job is none of these: it lets nobody begin a step but those who wait here too (`docs/claim.md`).
+    fn after_the_pods(&self, step: impl FnOnce() -> Step) -> Step {
+        let waits = [
+            (self.task_since, QUIET_TIME),
+            (self.jobs_since, LATE_DELIVERY),
+        ];
+        self.past(&waits, step)
+    }
+
+    /// `step` once so long has passed since each of these times, otherwise the time to look again.
+    fn past(&self, waits: &[(Timestamp, SignedDuration)], step: impl FnOnce() -> Step) -> Step {
+        // The look that ends a wait must itself have begun after it: what was read before may have changed since.
+        let open: Vec<_> = waits
+            .iter()
+            .filter(|(since, time)| self.read_at.duration_since(*since) < *time)
+            .collect();
+        if open.is_empty() {
+            return step();
         }
+        let ends = open
+            .iter()
+            .filter_map(|(since, time)| since.checked_add(*time).ok());
+        Step::Wait { until: ends.max() }
     }
 }
 

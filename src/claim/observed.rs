@@ -17,6 +17,12 @@ pub struct Observed {
     /// Since when this process has seen `facts` unchanged, by its own clock, with every queue read (hidden ones too).
     /// Equal to `read_at` or earlier; a process that just started begins with `read_at`.
     pub unchanged_since: Timestamp,
+    /// The same of entry, task and stamps alone, whatever their Jobs have done meanwhile ([`Facts::same_task`]). Equal
+    /// to `unchanged_since` or earlier.
+    pub task_unchanged_since: Timestamp,
+    /// Since when it has seen the Jobs as they are: when the look was over that found them so first. What that look found
+    /// ended was over by then, not yet when the look began. May be later than `read_at`.
+    pub jobs_unchanged_since: Timestamp,
     /// What this very pass has already done to the task's entry.
     pub this_pass: ThisPass,
 }
@@ -28,6 +34,19 @@ pub struct Facts {
     pub task: TaskFact,
     pub jobs: JobsFact,
     pub stamps: Stamps,
+}
+
+impl Facts {
+    /// Whether entry and task stand as in `other`, and nobody has written them in between; the Jobs may differ.
+    pub fn same_task(&self, other: &Self) -> bool {
+        let Self {
+            entry,
+            task,
+            jobs: _,
+            stamps,
+        } = self;
+        *entry == other.entry && *task == other.task && *stamps == other.stamps
+    }
 }
 
 /// Times that the server wrote, verbatim. They decide nothing; they tell "unchanged" from "changed and changed back"

@@ -12,7 +12,8 @@ pub const REQUEST_TIMEOUT: SignedDuration = SignedDuration::from_secs(7);
 /// What a plain agent needs from its pop to `tasks.started` and its first status report (two or three calls in a row).
 pub const AGENT_START: SignedDuration = SignedDuration::from_secs(15);
 
-/// How long a request that its sender has given up may still be on its way.
+/// How long a request that its sender has given up may still be on its way. So long a Job's end has to be known before
+/// the end of its run is written for its pod; with the quiet time of the task itself that is enough (`docs/claim.md`).
 pub const LATE_DELIVERY: SignedDuration = SignedDuration::from_secs(5);
 
 /// Quiet time, the rules' *G*: "queued, but in no queue" is acted on only after entry, status and Job were seen

@@ -43,7 +43,8 @@ struct Ward {
 }
 
 impl Adoption {
-    /// Settles what has stood unchanged for the quiet time.
+    /// Settles what has stood unchanged for the quiet time. Tasks are read only once their Jobs have ended, so that nothing
+    /// is known of how long they stood before.
     pub async fn settle(
         &mut self,
         context: &Context,

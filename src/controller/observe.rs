@@ -309,30 +309,66 @@ fn attempt_of(text: Option<&str>) -> Option<Attempt> {
     text?.parse().ok().map(Attempt)
 }
 
+/// Since when facts have been the same: all of them, the task's alone, the Jobs'.
+#[derive(Debug, Clone, Copy)]
+struct Since {
+    facts: Timestamp,
+    task: Timestamp,
+    jobs: Timestamp,
+}
+
+impl Since {
+    /// The same for the facts that follow: what has changed has stood since `anew`.
+    fn followed(self, before: &Facts, facts: &Facts, anew: Self) -> Self {
+        let (task, jobs) = (before.same_task(facts), before.jobs == facts.jobs);
+        Self {
+            facts: if task && jobs { self.facts } else { anew.facts },
+            task: if task { self.task } else { anew.task },
+            jobs: if jobs { self.jobs } else { anew.jobs },
+        }
+    }
+}
+
 /// Since when each task's facts have been the same, by our own clock. In memory: a restart starts the waits again.
 #[derive(Debug, Default)]
 pub(super) struct Tracker {
-    known: HashMap<TaskId, (Facts, Timestamp)>,
+    known: HashMap<TaskId, (Facts, Since)>,
 }
 
 impl Tracker {
-    /// The task as `decide` wants it. Facts that are unknown neither confirm nor end what was seen before.
-    pub fn observe(&mut self, task: &TaskId, facts: Facts, read_at: Timestamp) -> Observed {
+    /// The task as `decide` wants it, by a look that began at `read_at` and was over at `seen_at`. Facts that are unknown
+    /// neither confirm nor end what was seen before.
+    pub fn observe(
+        &mut self,
+        task: &TaskId,
+        facts: Facts,
+        read_at: Timestamp,
+        seen_at: Timestamp,
+    ) -> Observed {
         let unknown = facts.entry == Entry::Unknown
             || facts.task == TaskFact::Unknown
             || facts.jobs == JobsFact::Unknown;
-        let unchanged_since = match self.known.get(task) {
+        let anew = Since {
+            facts: read_at,
+            task: read_at,
+            jobs: seen_at,
+        };
+        let since = match self.known.get(task) {
             Some((before, since)) if *before == facts => *since,
-            _ if unknown => read_at,
-            _ => {
-                self.known.insert(task.clone(), (facts.clone(), read_at));
-                read_at
+            _ if unknown => anew,
+            known => {
+                let since =
+                    known.map_or(anew, |(before, since)| since.followed(before, &facts, anew));
+                self.known.insert(task.clone(), (facts.clone(), since));
+                since
             }
         };
         Observed {
             facts,
             read_at,
-            unchanged_since,
+            unchanged_since: since.facts,
+            task_unchanged_since: since.task,
+            jobs_unchanged_since: since.jobs,
             this_pass: ThisPass::Nothing,
         }
     }

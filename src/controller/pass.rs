@@ -141,13 +141,15 @@ fn observe(scene: &Scene<'_>, memory: &mut Memory, looked: &Looked) -> HashMap<T
         lore: &memory.lore,
         cause: &|job, pods| verdict::cause(job, &memory.lore.pods_or_remains(job, pods)),
     };
+    // All that the facts are joined from has been read by now, Jobs last.
+    let seen_at = Timestamp::now();
     let observed: HashMap<TaskId, Observed> = looked
         .tasks
         .read
         .keys()
         .map(|task| {
             let facts = sight.facts(task);
-            let observed = memory.tracker.observe(task, facts, queues.read_at);
+            let observed = memory.tracker.observe(task, facts, queues.read_at, seen_at);
             (task.clone(), observed)
         })
         .collect();

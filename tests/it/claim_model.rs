@@ -1,9 +1,10 @@
 //! The claim, explored: the real `claim::decide` against an in-memory server and cluster, in all interleavings.
 //!
 //! A look and its effect are transitions of their own, and so is each call of a step; a crash may follow each. Quiet
-//! time is modelled as "nobody is in a step whose first read is older than the facts". Asserted: no two runs at once,
-//! no run after the user took the task back, no run ended that is somebody else's, and from every state an end can be
-//! reached without anybody's help. `docs/claim.md` has the results; the long forms, which are ignored, explore further.
+//! time is modelled as "nobody is in a step whose first read is older than the facts"; of a run whose Job has ended, as
+//! "older than the task's own facts, and no call of a dead pod is on its way". Asserted: no two runs at once, no run after
+//! the user took the task back, no run ended that is somebody else's, and from every state an end can be reached without
+//! anybody's help. `docs/claim.md` has the results; the long forms, which are ignored, explore further.
 
 #[path = "claim_model/changes.rs"]
 mod changes;
@@ -224,13 +225,16 @@ fn two_replicas_without_a_lease_are_clean() {
 
 #[test]
 fn two_replicas_and_a_plain_agent_are_clean() {
-    clean(&Setup {
+    let found = clean(&Setup {
         name: "two replicas and a plain agent",
         controllers: 2,
         agent: true,
         late: true,
+        late_ends: true,
         ..BARE
     });
+    let late = "a dead pod's report of its end arrives";
+    assert!(found.reached.contains(late), "never happens: {late}");
 }
 
 #[test]
@@ -393,6 +397,49 @@ fn a_second_attempt_released_by_the_end_of_the_first_is_ended_by_a_late_settle()
             not_admitted: false,
             ends: &[S::Failed],
             ..Setup::ONE
+        },
+    );
+}
+
+/// Beside a plain agent, which takes up what went back to its queue; dead pods may have told their end.
+const BESIDE_AN_AGENT: Setup = Setup {
+    agent: true,
+    late_ends: true,
+    ..BARE
+};
+
+#[test]
+fn an_ended_run_requeued_at_once_ends_a_plain_agents_run() {
+    finds(
+        Fault::EndedForeignRun,
+        &Setup {
+            name: "variant: an ended run is requeued at once",
+            variant: Variant::EndAtOnce,
+            ..BESIDE_AN_AGENT
+        },
+    );
+}
+
+#[test]
+fn an_ended_run_requeued_before_its_pods_last_call_has_come_ends_a_plain_agents_run() {
+    finds(
+        Fault::EndedForeignRun,
+        &Setup {
+            name: "variant: an ended run is requeued while a call of its pod is on its way",
+            variant: Variant::EndBeforeLateCalls,
+            ..BESIDE_AN_AGENT
+        },
+    );
+}
+
+#[test]
+fn an_ended_run_requeued_whatever_its_task_has_just_become_ends_a_plain_agents_run() {
+    finds(
+        Fault::EndedForeignRun,
+        &Setup {
+            name: "variant: an ended run is requeued without G on its task's facts",
+            variant: Variant::EndOfYoungTask,
+            ..BESIDE_AN_AGENT
         },
     );
 }

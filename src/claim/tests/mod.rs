@@ -125,6 +125,8 @@ fn observed(facts: Facts, quiet: bool) -> Observed {
         facts,
         read_at: now(),
         unchanged_since: since,
+        task_unchanged_since: since,
+        jobs_unchanged_since: since,
         this_pass: ThisPass::Nothing,
     }
 }

@@ -1,7 +1,7 @@
 //! What holds for all facts.
 
 use proptest::prelude::{Just, Strategy, any};
-use proptest::{collection, option, prop_assert, prop_oneof, proptest};
+use proptest::{collection, option, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
 use super::*;
 
@@ -137,6 +137,17 @@ proptest! {
             let TaskFact::Found(task) = &facts.task else { unreachable!() };
             prop_assert!(task.is_of(job) && job.held());
             prop_assert!(waits(&decide(&observed(facts.clone(), true), &policy(), now())));
+        }
+    }
+
+    #[test]
+    fn that_a_task_has_stood_apart_from_its_jobs_matters_to_an_ended_run_alone(facts in any_facts()) {
+        let young = Observed { unchanged_since: now(), ..observed(facts.clone(), true) };
+        let step = decide(&young, &policy(), now());
+        if matches!(Phase::of(&facts), Phase::EndedRunning(..)) {
+            prop_assert_eq!(step, quiet(facts));
+        } else {
+            prop_assert_eq!(step, fresh(facts));
         }
     }
 

@@ -382,6 +382,47 @@ fn an_ended_run_is_settled_or_requeued_by_cause_wish_and_budget() {
 }
 
 #[test]
+fn an_ended_run_waits_for_the_quiet_time_of_its_task_and_for_late_calls_of_its_pod() {
+    let late = policy::LATE_DELIVERY;
+    let moment = SignedDuration::from_millis(1);
+    let lost = ended(1, Cause::Interruption);
+    let after =
+        |task: TaskState, jobs: &[Job], task_stood: SignedDuration, jobs_stood: SignedDuration| {
+            let young = observed(facts(Entry::Nowhere, task, jobs), false);
+            let observed = Observed {
+                task_unchanged_since: now() - task_stood,
+                jobs_unchanged_since: now() - jobs_stood,
+                ..young
+            };
+            decide(&observed, &policy(), now())
+        };
+    let lost = std::slice::from_ref(&lost);
+    let ran = |task_stood, jobs_stood| after(run_by(1), lost, task_stood, jobs_stood);
+    let requeue = Step::Requeue {
+        attempt: Attempt(1),
+        queue: queue(),
+        pending: false,
+        running: true,
+        failed: false,
+    };
+    assert_eq!(ran(QUIET_TIME, late), requeue);
+    let wait = |left: SignedDuration| Step::Wait {
+        until: Some(now() + left),
+    };
+    assert_eq!(ran(QUIET_TIME * 9, late - moment), wait(moment));
+    assert_eq!(ran(QUIET_TIME - moment, late), wait(moment));
+    assert_eq!(
+        ran(QUIET_TIME - moment, late - moment * 2),
+        wait(moment * 2),
+        "the later of both"
+    );
+    // Without its Job, or queued: all of the facts have to stand.
+    let long = QUIET_TIME * 9;
+    assert!(waits(&after(run_by(1), &[], long, long)));
+    assert!(waits(&after(task(Status::Queued), lost, long, long)));
+}
+
+#[test]
 fn a_pod_that_never_gets_to_run_is_given_up_when_the_budget_is_spent() {
     let spent = Job {
         requeues: 3,

@@ -52,6 +52,7 @@ impl Hands<'_> {
         if live != case.observed.facts.task {
             case.observed.facts.task = live;
             case.observed.unchanged_since = case.observed.read_at;
+            case.observed.task_unchanged_since = case.observed.read_at;
         }
         Ok(decide(&case.observed, &case.policy, Timestamp::now()) == *step)
     }

@@ -309,17 +309,19 @@ fn unknown_facts_neither_confirm_nor_end_what_was_seen_before() {
     let unknown = facts(&queues(&[], &[]), found(Status::Queued), Objects::default());
     assert_eq!(
         tracker
-            .observe(&id(TASK), nowhere.clone(), at(10))
+            .observe(&id(TASK), nowhere.clone(), at(10), at(10))
             .unchanged_since,
         at(10)
     );
     assert_eq!(
-        tracker.observe(&id(TASK), unknown, at(15)).unchanged_since,
+        tracker
+            .observe(&id(TASK), unknown, at(15), at(15))
+            .unchanged_since,
         at(15)
     );
     assert_eq!(
         tracker
-            .observe(&id(TASK), nowhere.clone(), at(20))
+            .observe(&id(TASK), nowhere.clone(), at(20), at(20))
             .unchanged_since,
         at(10)
     );
@@ -329,12 +331,62 @@ fn unknown_facts_neither_confirm_nor_end_what_was_seen_before() {
         Objects::default(),
     );
     assert_eq!(
-        tracker.observe(&id(TASK), offered, at(21)).unchanged_since,
+        tracker
+            .observe(&id(TASK), offered, at(21), at(21))
+            .unchanged_since,
         at(21)
     );
     assert_eq!(
-        tracker.observe(&id(TASK), nowhere, at(22)).unchanged_since,
+        tracker
+            .observe(&id(TASK), nowhere, at(22), at(22))
+            .unchanged_since,
         at(22)
+    );
+}
+
+#[test]
+fn a_jobs_end_begins_its_own_wait_and_not_that_of_its_task() {
+    let mut tracker = Tracker::default();
+    let at = |second| Timestamp::from_second(second).unwrap();
+    let with = |state: JobState, status_changed: &str| {
+        let objects = Objects {
+            jobs: vec![job(&json!({}))],
+            pods: Vec::new(),
+        };
+        let mut facts = facts(&queues(&[], &[]), found(Status::InProgress), objects);
+        facts.stamps.status_changed = Some(status_changed.into());
+        if let JobsFact::Known(jobs) = &mut facts.jobs {
+            jobs[0].state = state;
+        }
+        facts
+    };
+    let lost = JobState::Ended(Cause::Interruption);
+    let mut since = |facts: Facts, read: i64, seen: i64| {
+        let observed = tracker.observe(&id(TASK), facts, at(read), at(seen));
+        let times = [
+            observed.unchanged_since,
+            observed.task_unchanged_since,
+            observed.jobs_unchanged_since,
+        ];
+        times.map(Timestamp::as_second)
+    };
+    assert_eq!(since(with(JobState::Held, "then"), 10, 11), [10, 10, 11]);
+    assert_eq!(
+        since(with(lost, "then"), 40, 43),
+        [40, 10, 43],
+        "it may have ended while the look lasted"
+    );
+    assert_eq!(since(with(lost, "then"), 44, 45), [40, 10, 43]);
+    let unread = Facts {
+        jobs: JobsFact::Unknown,
+        ..with(lost, "then")
+    };
+    assert_eq!(since(unread, 46, 47), [46, 46, 47]);
+    assert_eq!(since(with(lost, "then"), 48, 49), [40, 10, 43]);
+    assert_eq!(
+        since(with(lost, "later"), 50, 51),
+        [50, 50, 43],
+        "somebody has written the task"
     );
 }
 

@@ -16,14 +16,24 @@ pub fn note_changes(setup: &Setup, before: &State, after: &mut State) {
     after.touched = false;
     let entry = before.entries != after.entries;
     let mut stale = 0;
+    if task || entry {
+        stale |= bit::STALE_TASK;
+    }
     let mut cluster = 0;
     while cluster < setup.clusters {
-        let facts = task || jobs_differ(setup, before, after, cluster);
-        if facts || entry {
+        let jobs = jobs_differ(setup, before, after, cluster);
+        if task || jobs || entry {
             stale |= bit::STALE << cluster;
         }
-        if facts {
-            no_longer_quiet(setup, after, cluster);
+        let mut lost = 0;
+        if task {
+            lost |= bit::QUIET | bit::QUIET_TASK;
+        }
+        if jobs {
+            lost |= bit::QUIET | bit::ARRIVED;
+        }
+        if lost != 0 {
+            no_longer_quiet(setup, after, cluster, lost);
         }
         cluster += 1;
     }
@@ -65,12 +75,12 @@ fn written(controller: &mut Controller) {
 }
 
 /// Who has read the entries in this cluster and not yet the rest finds that it has changed.
-fn no_longer_quiet(setup: &Setup, after: &mut State, cluster: usize) {
+fn no_longer_quiet(setup: &Setup, after: &mut State, cluster: usize, lost: u16) {
     let mut me = 0;
     while me < setup.controllers {
         let controller = &mut after.controllers[me];
         if matches!(controller.pc, Pc::Looked) && cluster_of(setup, me) == cluster {
-            controller.bits &= !bit::QUIET;
+            controller.bits &= !lost;
         }
         me += 1;
     }

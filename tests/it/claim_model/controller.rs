@@ -2,6 +2,7 @@
 
 use trainyard::claim::ThisPass;
 
+use super::pods::all_arrived;
 use super::setup::{Next, Setup, Variant};
 use super::steps;
 use super::view::{Begin, Memo, NO_JOB, View};
@@ -60,6 +61,12 @@ fn look(setup: &Setup, state: &State, me: usize, cluster: usize, out: &mut Vec<N
     if setup.variant == Variant::NoQuietTime || nobody_inside(state, bit::STALE << cluster) {
         bits |= bit::QUIET;
     }
+    if nobody_inside(state, bit::STALE_TASK) {
+        bits |= bit::QUIET_TASK;
+    }
+    if all_arrived(setup, state, cluster) {
+        bits |= bit::ARRIVED;
+    }
     if setup.variant == Variant::ReleaseAfterEnd && nobody_inside(state, bit::STALE_END) {
         bits |= bit::QUIET_END;
     }
@@ -72,7 +79,7 @@ fn look(setup: &Setup, state: &State, me: usize, cluster: usize, out: &mut Vec<N
     out.push(Next::on(next, "controller reads the queues"));
 }
 
-/// Whether nobody is in a step whose first read is older than the facts.
+/// Whether nobody is in a step whose first read is older than the facts, or than the task's own.
 fn nobody_inside(state: &State, stale: u16) -> bool {
     let [one, other] = &state.controllers;
     let [first, second, third, fourth] = &state.pods;
@@ -90,11 +97,19 @@ fn begin(
     out: &mut Vec<Next>,
 ) {
     let now = state.controllers[me];
+    let (young, uncalled) = match setup.variant {
+        Variant::EndAtOnce => (true, true),
+        Variant::EndBeforeLateCalls => (false, true),
+        Variant::EndOfYoungTask => (true, false),
+        _ => (false, false),
+    };
     let view = View {
         state,
         cluster,
         entries: now.seen,
         quiet: now.bits & bit::QUIET != 0,
+        quiet_task: young || now.bits & bit::QUIET_TASK != 0,
+        arrived: uncalled || now.bits & bit::ARRIVED != 0,
         quiet_end: now.bits & bit::QUIET_END != 0,
         this_pass: ThisPass::Nothing,
     };
@@ -110,7 +125,12 @@ fn begin(
 
 fn entered(state: &State, now: Controller, begin: Begin) -> Controller {
     let kept = now.bits
-        & (bit::STALE | bit::STALE_OTHER | bit::STALE_END | bit::USER_ENQUEUED | bit::TAKEN_BACK);
+        & (bit::STALE
+            | bit::STALE_OTHER
+            | bit::STALE_TASK
+            | bit::STALE_END
+            | bit::USER_ENQUEUED
+            | bit::TAKEN_BACK);
     let seen = if begin.job == NO_JOB {
         0
     } else {

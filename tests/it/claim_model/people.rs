@@ -96,7 +96,8 @@ fn agent_starts(state: &State, out: &mut Vec<Next>) {
     if next.started(true) {
         next.agent = Agent::Started;
         // It stays inside its step until the first report.
-        next.agent_bits = state.agent_bits & (bit::STALE | bit::STALE_OTHER | bit::STALE_END);
+        next.agent_bits =
+            state.agent_bits & (bit::STALE | bit::STALE_OTHER | bit::STALE_TASK | bit::STALE_END);
         next.limit_double |= state.agent_bits & bit::USER_ENQUEUED != 0;
         // It asks nobody: an abort since its pop is undone.
         next.taken_back = false;

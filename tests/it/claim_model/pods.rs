@@ -92,6 +92,7 @@ pub fn pod_steps(setup: &Setup, state: &State, slot: usize, out: &mut Vec<Next>)
         Pod::Dead | Pod::LateTake | Pod::LateMark | Pod::LateReport | Pod::LateStart => {
             return late_call(setup, state, slot, out);
         }
+        Pod::LateEnd => return late_end(setup, state, slot, out),
         _ => pod_dies(setup, state, slot, out),
     }
     let mut next = *state;
@@ -155,6 +156,16 @@ fn pod_dies(setup: &Setup, state: &State, slot: usize, out: &mut Vec<Next>) {
         };
         leaves(setup, &mut next, slot, job::ENDED_LOST, rest);
         out.push(death(next, "pod dies, its call is on its way"));
+    }
+    let reports = now.life == Pod::Running && is_mine(setup, state, slot) && !state.stopping;
+    if setup.late_ends && reports {
+        let mut next = *state;
+        let rest = PodSlot {
+            life: Pod::LateEnd,
+            bits: 0,
+        };
+        leaves(setup, &mut next, slot, job::ENDED_LOST, rest);
+        out.push(death(next, "pod dies, its report is on its way"));
     }
     if now.life == Pod::Running && !deleting {
         let mut next = *state;
@@ -243,6 +254,42 @@ fn late_call(setup: &Setup, state: &State, slot: usize, out: &mut Vec<Next>) {
     out.push(Next::on(next, "a dead pod's call arrives"));
 }
 
+/// The report of a dead pod arrives: if somebody else runs the task by now, it ends that run.
+fn late_end(setup: &Setup, state: &State, slot: usize, out: &mut Vec<Next>) {
+    for &status in setup.ends {
+        let mut next = *state;
+        next.pods[slot] = NO_POD;
+        // A user's enqueue since the pod's death: a known limit.
+        next.limit_double |= state.pods[slot].bits & bit::USER_ENQUEUED != 0;
+        let foreign = next.end(status) && state.status == S::InProgress && is_run(state);
+        let fault = (foreign && !next.limit_double).then_some(Fault::EndedForeignRun);
+        out.push(Next {
+            fault,
+            ..Next::on(next, "a dead pod's report of its end arrives")
+        });
+    }
+}
+
+/// Whether anybody runs the task whose user has not taken it back.
+fn is_run(state: &State) -> bool {
+    let runs = |pod: &PodSlot| pod.life == Pod::Running && pod.bits & bit::REVOKED == 0;
+    let agent = agent_runs(state) && state.agent_bits & bit::REVOKED == 0;
+    agent || state.pods.iter().any(runs)
+}
+
+/// Whether all that dead pods of this cluster's Jobs have sent has arrived.
+pub fn all_arrived(setup: &Setup, state: &State, cluster: usize) -> bool {
+    let mut slot = 0;
+    while slot < state.pods.len() {
+        let own = cluster_of_job(setup, job_of(setup, slot)) == cluster;
+        if own && state.pods[slot].life.is_late() {
+            return false;
+        }
+        slot += 1;
+    }
+    true
+}
+
 /// User code begins in a pod: is anybody else running, was the task taken back?
 fn pod_runs(setup: &Setup, state: &State, next: &mut State, slot: usize) -> Option<Fault> {
     let bits = state.pods[slot].bits;
@@ -274,10 +321,15 @@ fn pod_runs(setup: &Setup, state: &State, next: &mut State, slot: usize) -> Opti
     }
 }
 
+/// Whether a run finds its task in progress, as its own.
+fn is_mine(setup: &Setup, state: &State, slot: usize) -> bool {
+    let me = u8::try_from(job_of(setup, slot)).unwrap() + 1;
+    state.status == S::InProgress && state.mark == me
+}
+
 /// How a run comes to its end: by itself, or because it notices that the task is no longer its own.
 fn pod_ends(setup: &Setup, state: &State, slot: usize, out: &mut Vec<Next>) {
-    let me = u8::try_from(job_of(setup, slot)).unwrap() + 1;
-    let mine = state.status == S::InProgress && state.mark == me;
+    let mine = is_mine(setup, state, slot);
     let mut report = |status, label| {
         let mut next = *state;
         next.end(status);

@@ -58,6 +58,58 @@ proptest! {
     }
 }
 
+proptest! {
+    /// Whenever `decide` acts on a run whose Job has ended, nobody is left inside a step that began before the task's own
+    /// facts did, and no call of its pod is on its way; and it acts as soon as that is sure.
+    #[test]
+    fn an_ended_run_is_told_when_every_window_and_each_late_call_is_over(
+        windows in collection::vec(any_window(), 1..8),
+        task_since in 0i64..60_000,
+        ended_after in 0i64..60_000,
+        look_lasted in 0i64..8_000,
+        looked_after in 0i64..30_000,
+        decided_after in 0i64..10_000,
+        (died_before, late) in (0i64..2_000, 0..=LATE_DELIVERY.as_secs() * 1000),
+    ) {
+        let start: Timestamp = "2026-01-01T12:00:00Z".parse().unwrap();
+        let millis = SignedDuration::from_millis;
+        let task_since = millis(task_since);
+        // A look in which the Jobs are read last; the pod has died by then.
+        let ended_look = task_since + millis(ended_after);
+        let seen = ended_look + millis(look_lasted);
+        let arrived = seen - millis(died_before) + millis(late);
+        let read = seen + millis(looked_after);
+        let now = read + millis(decided_after);
+        let observed = Observed {
+            unchanged_since: start + ended_look,
+            task_unchanged_since: start + task_since,
+            jobs_unchanged_since: start + seen,
+            ..ended_running(start + read)
+        };
+        let step = decide(&observed, &patient(), start + now);
+        if matches!(step, Step::Wait { .. }) {
+            let sure = read - task_since >= QUIET_TIME && read - seen >= LATE_DELIVERY;
+            prop_assert!(!sure || now - read > STEP_DEADLINE);
+        } else {
+            for (begun, over) in windows {
+                prop_assert!(begun > task_since || over <= read, "{step:?} while a step of {begun:?} lasts until {over:?}");
+            }
+            prop_assert!(arrived <= read, "{step:?} while a call of the pod arrives at {arrived:?}");
+        }
+    }
+}
+
+/// A task in progress, as the first attempt of ours, beside its Job that was interrupted.
+fn ended_running(read_at: Timestamp) -> Observed {
+    let mut observed = nowhere(JobState::Ended(Cause::Interruption), read_at, read_at);
+    if let TaskFact::Found(task) = &mut observed.facts.task {
+        let us = By::Us(Attempt::FIRST);
+        task.status = Status::InProgress;
+        (task.mark, task.last_worker) = (us, us);
+    }
+    observed
+}
+
 /// A task queued in no queue beside a Job of its first attempt.
 fn nowhere(state: JobState, read_at: Timestamp, unchanged_since: Timestamp) -> Observed {
     let queue = "00000000000000000000000000000001".parse().unwrap();
@@ -93,6 +145,8 @@ fn nowhere(state: JobState, read_at: Timestamp, unchanged_since: Timestamp) -> O
         facts,
         read_at,
         unchanged_since,
+        task_unchanged_since: unchanged_since,
+        jobs_unchanged_since: unchanged_since,
         this_pass: ThisPass::Nothing,
     }
 }

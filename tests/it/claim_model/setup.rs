@@ -56,6 +56,12 @@ pub enum Variant {
     NoGiveUp,
     WithdrawTakesQueued,
     NoQuietTime,
+    /// An ended run is settled or requeued at once.
+    EndAtOnce,
+    /// The same as soon as its task has stood for G, whatever its pod has sent last.
+    EndBeforeLateCalls,
+    /// The same as soon as all that its pod has sent has arrived, however young the task's facts are.
+    EndOfYoungTask,
 }
 
 /// Who takes part.
@@ -85,6 +91,8 @@ pub struct Setup {
     pub deaths: bool,
     /// A dying pod's last call of the fence may arrive after its death.
     pub late: bool,
+    /// The report of a run's end may arrive after its pod's death.
+    pub late_ends: bool,
     /// Pods do nothing while a controller looks or acts, and only die once their Job is being deleted.
     pub pods_wait: bool,
     /// A pod may never start.
@@ -120,6 +128,7 @@ impl Setup {
         crashes: true,
         deaths: true,
         late: false,
+        late_ends: false,
         pods_wait: false,
         stuck: true,
         not_admitted: true,

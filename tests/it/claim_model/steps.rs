@@ -414,6 +414,8 @@ impl Call<'_> {
                 self.own_pending()
             },
             quiet: false,
+            quiet_task: false,
+            arrived: false,
             quiet_end: false,
             this_pass: done,
         };

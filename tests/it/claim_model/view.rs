@@ -56,11 +56,19 @@ pub struct Memo {
 
 /// Facts as one controller sees them.
 #[derive(Clone, Copy)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is another question of time"
+)]
 pub struct View<'a> {
     pub state: &'a State,
     pub cluster: usize,
     pub entries: u8,
     pub quiet: bool,
+    /// The same of the task's own facts.
+    pub quiet_task: bool,
+    /// All that dead pods of the cluster have sent has arrived.
+    pub arrived: bool,
     pub quiet_end: bool,
     pub this_pass: ThisPass,
 }
@@ -345,6 +353,8 @@ impl View<'_> {
         key = key << 1 | u64::from(s.enqueue_status.is_some());
         key = key << 1 | u64::from(s.queue_deleted);
         key = key << 1 | u64::from(self.quiet);
+        key = key << 1 | u64::from(self.quiet_task);
+        key = key << 1 | u64::from(self.arrived);
         key = key << 1 | u64::from(self.quiet_end);
         for attempt in 0..ATTEMPTS {
             let j = self.cluster * ATTEMPTS + attempt;
@@ -358,6 +368,7 @@ impl View<'_> {
         let s = self.state;
         let read_at: Timestamp = "2026-01-01T12:00:00Z".parse().unwrap();
         let long_ago = read_at - SignedDuration::from_hours(2);
+        let since = |stands: bool| if stands { long_ago } else { read_at };
         let mut jobs = Vec::new();
         for attempt in 0..ATTEMPTS {
             let j = self.cluster * ATTEMPTS + attempt;
@@ -400,7 +411,9 @@ impl View<'_> {
                 stamps: Stamps::default(),
             },
             read_at,
-            unchanged_since: if self.quiet { long_ago } else { read_at },
+            unchanged_since: since(self.quiet),
+            task_unchanged_since: since(self.quiet_task),
+            jobs_unchanged_since: since(self.arrived),
             this_pass: self.this_pass,
         }
     }

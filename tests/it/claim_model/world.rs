@@ -97,6 +97,8 @@ pub enum Pod {
     LateMark,
     LateReport,
     LateStart,
+    /// Ended, while the report of its run's end is still on its way.
+    LateEnd,
 }
 
 impl Pod {
@@ -115,6 +117,11 @@ impl Pod {
         self.may_run() || matches!(self, Self::Dead)
     }
 
+    /// Ended, while a call is still on its way.
+    pub fn is_late(self) -> bool {
+        self as u8 > Self::Dead as u8
+    }
+
     /// How far its fence has come, if it is inside it (a late call still is): the calls after the first.
     pub fn in_fence(self) -> Option<Pod> {
         match self {
@@ -124,6 +131,8 @@ impl Pod {
             Self::LateStart => Some(Self::Named),
             // The first call: it is also the first read, so nothing is older.
             Self::LateTake => Some(Self::Took),
+            // Past all of it, and with a call to come.
+            Self::LateEnd => Some(Self::Running),
             _ => None,
         }
     }
@@ -192,8 +201,8 @@ pub mod bit {
     pub const REVOKED: u16 = 32;
     /// A step: somebody wrote the task's status since the look (`Stamps::status_changed`).
     pub const WRITTEN: u16 = 32;
-    /// A look: nobody is in a step whose first read is older than the facts.
-    pub const QUIET: u16 = 64;
+    /// The task or its entries changed since the actor's first read, whatever the Jobs did.
+    pub const STALE_TASK: u16 = 64;
     /// A step: it begins with the pending entry.
     pub const PENDING: u16 = 128;
     /// A step: its live read said queued.
@@ -204,11 +213,17 @@ pub mod bit {
     pub const RETRY: u16 = 512;
     /// A return: the reason is `Restored`.
     pub const RESTORE: u16 = 1024;
+    /// A look: nobody is in a step whose first read is older than the facts.
+    pub const QUIET: u16 = 1024;
     /// A return: pull back, delete the Job at the end.
     pub const PULL_BACK: u16 = 2048;
+    /// A look: the same of the task's own facts.
+    pub const QUIET_TASK: u16 = 2048;
     /// An intent of a returned task, and one that counts as requeued.
     pub const RETURNED: u16 = 4096;
     pub const REQUEUED: u16 = 8192;
+    /// A look: all that dead pods of the cluster have sent has arrived.
+    pub const ARRIVED: u16 = 4096;
     /// A look of one faulty variant: quiet since a Job ended.
     pub const QUIET_END: u16 = 16384;
     /// A run of a plain agent, or of another cluster, started between a step's live read and its write.

@@ -131,6 +131,8 @@ impl Stage {
                 },
                 read_at: now,
                 unchanged_since: now - jiff::SignedDuration::from_mins(10),
+                task_unchanged_since: now - jiff::SignedDuration::from_mins(10),
+                jobs_unchanged_since: now - jiff::SignedDuration::from_mins(10),
                 this_pass: ThisPass::Nothing,
             },
             policy: Policy {

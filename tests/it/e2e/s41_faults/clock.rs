@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use trainyard::claim::QUIET_TIME;
 use trainyard::diagnose::Category;
 
 use crate::e2e::world::World;
@@ -97,15 +98,19 @@ impl Clock {
         }
     }
 
-    /// Tells how long the task took that has come to this, where the cluster was seen to show it.
-    pub(super) fn tell(&self, task: &Value) {
-        if !self.was_shown() {
+    /// Tells how long the task took that has come to this, where the cluster was seen to show it. `runs` is when it was
+    /// seen to run first.
+    pub(super) fn tell(&self, task: &Value, runs: Option<Instant>) {
+        let Some(shown) = self.shown else {
             return;
-        }
-        let what = if is_told_for_its_pod(task) {
-            "the same of a run whose pod could not say it, where the quiet time comes first"
-        } else {
-            "a task says what is wrong once the cluster shows it"
+        };
+        let was_old = runs.is_some_and(|runs| shown.saturating_duration_since(runs) > quiet_time());
+        let what = match (is_told_for_its_pod(task), was_old) {
+            (true, true) => "the same of a run whose pod could not say it",
+            (true, false) => {
+                "the same of such a run that had just begun, where the quiet time comes first"
+            }
+            (false, _) => "a task says what is wrong once the cluster shows it",
         };
         let late = self.late().as_secs_f64();
         times::told("S41", what, late, TOLD.as_secs_f64());
@@ -116,8 +121,13 @@ impl Clock {
     }
 }
 
-/// Whether the controller itself said how a run ended: before the quiet time has passed it cannot tell one of its own
-/// from a plain agent's (`docs/claim.md`).
+/// How long a run has to have lasted for its end to be told without a wait for the time when it began.
+pub(super) fn quiet_time() -> Duration {
+    Duration::try_from(QUIET_TIME).expect("a quiet time is positive")
+}
+
+/// Whether the controller itself said how a run ended: before its task has stood for the quiet time it cannot tell one of
+/// its own from a plain agent's (`docs/claim.md`).
 fn is_told_for_its_pod(task: &Value) -> bool {
     let reason = task["status_reason"].as_str().unwrap_or_default();
     !task["started"].is_null() && reason.starts_with("trainyard: ")

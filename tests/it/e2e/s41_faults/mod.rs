@@ -56,9 +56,9 @@ struct Row {
 /// What is done to the pod of a row.
 enum Act {
     Nothing,
-    /// On the real node, once its script has begun.
+    /// On the real node, once its script has begun and has run for a while.
     Begun(fn(&World, &str)),
-    /// On a simulated node, once the task is started: what the cluster does to the pod.
+    /// On a simulated node, once the task has run for a while: what the cluster does to the pod.
     Simulated(fn(&World, &Value)),
     /// The same: the status that its kubelet leaves.
     Leaves(Value),
@@ -137,31 +137,34 @@ impl Row {
             || (waits && words.any(|words| reason.contains(words) || message.contains(words)))
     }
 
-    /// Does to the task's pod what is to be done, if it is time for it; whether it is done.
-    fn act(&self, world: &World, task: &str, status: &str) -> bool {
+    /// Does to the task's pod what is to be done, if it is time for it; whether it is done. `runs` is for how long it was
+    /// seen to run: what happens to a run is done to one that is older than the quiet time, as most are.
+    fn act(&self, world: &World, task: &str, runs: Option<Duration>) -> bool {
+        let is_old = runs.is_some_and(|runs| runs > clock::quiet_time());
         match &self.act {
             Act::Nothing => true,
             Act::Begun(act) => {
-                let is_time =
-                    status == "in_progress" && world.log(task).iter().any(|line| line == "begun");
+                let is_time = is_old && world.log(task).iter().any(|line| line == "begun");
                 if is_time {
                     act(world, task);
                 }
                 is_time
             }
+            Act::Simulated(_) | Act::Leaves(_) if runs.is_none() => {
+                simulated::start(world, task);
+                false
+            }
             Act::Simulated(act) => {
-                let pod = simulated::started(world, task);
-                if let Some(pod) = &pod {
-                    act(world, pod);
+                if is_old {
+                    act(world, &world.pod_of(task));
                 }
-                pod.is_some()
+                is_old
             }
             Act::Leaves(status) => {
-                let pod = simulated::started(world, task);
-                if let Some(pod) = &pod {
-                    simulated::leave(world, pod, status);
+                if is_old {
+                    simulated::leave(world, &world.pod_of(task), status);
                 }
-                pod.is_some()
+                is_old
             }
             Act::Held(act) => {
                 let job = world.job_of(task);
@@ -239,6 +242,8 @@ struct Open {
     row: Row,
     task: String,
     begun: Instant,
+    /// When it was seen to run first.
+    runs: Option<Instant>,
     /// Whether that was done to its pod which is to be done.
     acted: bool,
     /// Whether the patience with its pod was made short.
@@ -260,7 +265,11 @@ impl Open {
         if self.row.is_over(status, reason) {
             return Some(world.task(&self.task));
         }
-        self.acted = self.acted || self.row.act(world, &self.task, status);
+        if status == "in_progress" {
+            self.runs.get_or_insert_with(Instant::now);
+        }
+        let runs = self.runs.map(|since| since.elapsed());
+        self.acted = self.acted || self.row.act(world, &self.task, runs);
         // What is to be given up is given up once the task says why its pod waits.
         let is_time = told || self.begun.elapsed() > CAUSE * PATIENCE;
         if self.row.gives_up() && is_time && !self.hurried {
@@ -285,6 +294,7 @@ fn begin(world: &World, props: &Props<'_>, row: Row) -> Open {
         row,
         task,
         begun: Instant::now(),
+        runs: None,
         acted: false,
         hurried: false,
         clock: Clock::default(),
@@ -327,7 +337,7 @@ fn s41_each_way_to_fail_is_told_in_the_task() {
             };
             faults.extend(judge(&world, &one, &document));
             let (name, after) = (one.row.name, begun.elapsed().as_secs());
-            one.clock.tell(&document);
+            one.clock.tell(&document, one.runs);
             let late = one.clock.late().as_secs_f64();
             println!(
                 "{name:>30}: {after:>3} s, told after {late:4.1} s, {:9} {}",
