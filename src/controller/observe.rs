@@ -1,11 +1,13 @@
 //! Observe: join each task's entry, status, Jobs and pods into its facts. Pure; what is not known stays `Unknown`.
 
+mod deleted;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::look::{Index, Queues, Read};
+use super::look::{Anywhere, Index, Queues, Read};
 use super::row::{JobRow, PodRow};
 use super::verdict;
 use crate::api;
@@ -16,6 +18,8 @@ use crate::claim::{
 use crate::diagnose;
 use crate::pod::{annotation, label, state};
 use crate::task::{Attempt, QueueId, STOPPING, Status, TaskId, WorkerId};
+
+pub(super) use deleted::Deleted;
 
 /// Who we are in labels and worker ids.
 #[derive(Debug, Clone)]
@@ -67,6 +71,8 @@ pub(super) struct Sight<'a> {
     pub identity: &'a Identity,
     pub queues: &'a Queues,
     pub index: &'a Index<'a>,
+    /// Queues that were found deleted, by this look or an earlier one.
+    pub deleted: &'a Deleted,
     pub tasks: &'a HashMap<TaskId, Read>,
     pub objects: &'a HashMap<TaskId, Objects>,
     /// Whether the mirrors of Jobs and pods can be believed.
@@ -113,7 +119,12 @@ impl Sight<'_> {
     /// queue: that is unknown, unless the task is not queued, when a foreign queue is no matter of ours.
     fn entry(&self, task: &TaskId, read: Option<&Read>) -> (Entry, Option<String>) {
         if let Some(places) = self.index.every(task) {
-            return self.entry_anywhere(places);
+            let foreign_matters = match read {
+                Some(Read::Found(facts)) => facts.status == Status::Queued,
+                Some(Read::Gone) => false,
+                Some(Read::Unreadable) | None => true,
+            };
+            return self.entry_anywhere(places, foreign_matters);
         }
         let owned = |added: Option<&str>| added.map(str::to_owned);
         match self.index.ordinary(task) {
@@ -134,23 +145,30 @@ impl Sight<'_> {
         }
     }
 
-    /// Several entries are possible: the place from which others can take it counts.
-    fn entry_anywhere(&self, places: &[(&QueueId, Option<&str>)]) -> (Entry, Option<String>) {
+    /// Several entries are possible: the place from which others can take it counts. Where foreign ones do not
+    /// matter the answer is that of an ordinary look: facts that change with its kind would never stand unchanged.
+    fn entry_anywhere(
+        &self,
+        places: &[Anywhere<'_>],
+        foreign_matters: bool,
+    ) -> (Entry, Option<String>) {
         let served = |id: &QueueId| self.queues.served.iter().any(|queue| queue.id == *id);
         let pending = |id: &QueueId| self.queues.pending.id == *id;
         let owned = |added: Option<&str>| added.map(str::to_owned);
-        if let Some((_, added)) = places.iter().find(|(id, _)| !served(id) && !pending(id)) {
+        let foreign = places.iter().find(|(id, _)| !served(id) && !pending(id));
+        if let Some((_, added)) = foreign.filter(|_| foreign_matters) {
             return (Entry::Elsewhere, owned(*added));
         }
-        if let Some((id, added)) = places.iter().find(|(id, _)| served(id)) {
-            return (
-                Entry::Served {
-                    queue: (*id).clone(),
-                },
-                owned(*added),
-            );
+        // Of several the first in the binding's order, as in an ordinary look.
+        let first = self.queues.served.iter().find_map(|queue| {
+            let (_, added) = places.iter().find(|(id, _)| **id == queue.id)?;
+            Some((queue, *added))
+        });
+        if let Some((queue, added)) = first {
+            let queue = queue.id.clone();
+            return (Entry::Served { queue }, owned(added));
         }
-        match places.first() {
+        match places.iter().find(|(id, _)| pending(id)) {
             Some((_, added)) => (Entry::Pending, owned(*added)),
             None => (Entry::Nowhere, None),
         }
@@ -158,9 +176,7 @@ impl Sight<'_> {
 
     fn task_state(&self, task: &TaskId, facts: &api::Facts) -> TaskState {
         task_state(self.identity, task, facts, |queue| {
-            let served = self.queues.served.iter().any(|served| served.id == *queue);
-            !self.queues.gone.contains(queue)
-                && (served || self.index.exists(queue).unwrap_or(true))
+            !self.deleted.contains(queue)
         })
     }
 

@@ -131,10 +131,12 @@ fn observe(scene: &Scene<'_>, memory: &mut Memory, looked: &Looked) -> HashMap<T
     let context = scene.context;
     let queues = &looked.queues;
     let index = Index::of(queues);
+    memory.deleted.learn(queues, &index, &looked.tasks.read);
     let sight = Sight {
         identity: scene.identity,
         queues,
         index: &index,
+        deleted: &memory.deleted,
         tasks: &looked.tasks.read,
         objects: &looked.live.objects,
         sound: context.jobs.sound() && context.pods.sound(),

@@ -29,7 +29,7 @@ use super::observe::{Identity, Lore, Objects};
 use super::resolve::Resolved;
 use super::turn::{self, Returned, Turn};
 use crate::api;
-use crate::claim::{self as rules, Observed, Policy, Step, ThisPass, decide};
+use crate::claim::{self as rules, Observed, Policy, Settlement, Step, ThisPass, decide};
 use crate::crd::QueueBindingSpec;
 use crate::pod::label;
 use crate::task::{QueueId, TaskId};
@@ -181,7 +181,8 @@ impl Hands<'_> {
         (case.task, report)
     }
 
-    /// A place that an ordinary look has not read may be the one that counts.
+    /// A place that an ordinary look has not read may be the one that counts; and that a queue is gone, so that a run
+    /// ends which would go back there, is seen once more.
     fn rests_on_all_queues(&self, step: &Step, observed: &Observed) -> bool {
         if self.all_queues_read || observed.this_pass != ThisPass::Nothing {
             return false;
@@ -194,12 +195,15 @@ impl Hands<'_> {
             | Step::PullBack { .. }
             | Step::GiveUp { .. }
             | Step::Dequeue => true,
+            Step::Settle { how, .. } => match how {
+                Settlement::AsEnded | Settlement::Failed => reading::queue_is_gone(observed),
+                Settlement::Stopped | Settlement::Lost => false,
+            },
             Step::Wait { .. }
             | Step::Explain(_)
             | Step::Intend { .. }
             | Step::Take { .. }
             | Step::Withdraw { .. }
-            | Step::Settle { .. }
             | Step::SettlePatchOnly { .. }
             | Step::TakeEntry { .. } => false,
         }

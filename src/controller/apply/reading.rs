@@ -6,12 +6,17 @@ use jiff::Timestamp;
 use kube::Api;
 
 use super::{Case, Fault, Hands, in_time};
-use crate::claim::{Step, TaskFact, UserQueue, decide};
+use crate::claim::{Observed, Step, TaskFact, UserQueue, decide};
 use crate::controller::cluster::find;
 use crate::controller::row::{JobObject, JobRow, Row as _};
 use crate::controller::{fault, observe};
 use crate::render::JobName;
 use crate::task::Attempt;
+
+/// Whether the task's user queue was found gone.
+pub(super) fn queue_is_gone(observed: &Observed) -> bool {
+    matches!(&observed.facts.task, TaskFact::Found(task) if task.user_queue == UserQueue::Gone)
+}
 
 impl Hands<'_> {
     /// The task as the server has it now.
@@ -37,7 +42,7 @@ impl Hands<'_> {
             return Ok((TaskFact::Gone, true));
         };
         // Whether the user's queue exists was found out by the look.
-        let gone = matches!(&case.observed.facts.task, TaskFact::Found(task) if task.user_queue == UserQueue::Gone);
+        let gone = queue_is_gone(&case.observed);
         let state = observe::task_state(self.identity, &case.task, facts, |_| !gone);
         let unwritten = facts.status_changed == case.observed.facts.stamps.status_changed;
         Ok((TaskFact::Found(state), unwritten))

@@ -1,5 +1,7 @@
 //! The join of facts, one odd world per test.
 
+mod looks;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -66,18 +68,30 @@ fn pod(changes: &Value) -> Arc<PodRow> {
 
 /// The facts of [`TASK`] in a world of these queues, this reading and these objects.
 fn facts(queues: &Queues, read: impl Into<Option<Read>>, objects: Objects) -> Facts {
+    facts_after(&mut Deleted::default(), queues, read, objects)
+}
+
+/// The same after looks that have found these queues deleted.
+fn facts_after(
+    deleted: &mut Deleted,
+    queues: &Queues,
+    read: impl Into<Option<Read>>,
+    objects: Objects,
+) -> Facts {
     let index = Index::of(queues);
     let tasks: HashMap<TaskId, Read> = read
         .into()
         .into_iter()
         .map(|read| (id(TASK), read))
         .collect();
+    deleted.learn(queues, &index, &tasks);
     let objects = HashMap::from([(id(TASK), objects)]);
     let (identity, lore) = (identity(), Lore::default());
     Sight {
         identity: &identity,
         queues,
         index: &index,
+        deleted,
         tasks: &tasks,
         objects: &objects,
         sound: true,
@@ -159,26 +173,6 @@ fn what_was_not_read_is_unknown_and_what_the_server_does_not_know_is_gone() {
         facts(&queues(&[TASK], &[]), Some(Read::Gone), Objects::default()).task,
         TaskFact::Gone
     );
-}
-
-#[test]
-fn a_deleted_user_queue_is_gone_only_if_every_queue_was_read() {
-    let mut facts_elsewhere = facts_in(Status::InProgress);
-    facts_elsewhere.queue = Some(queue('d'));
-    let user_queue = |queues: &Queues| match facts(
-        queues,
-        Some(Read::Found(facts_elsewhere.clone().into())),
-        Objects::default(),
-    )
-    .task
-    {
-        TaskFact::Found(task) => task.user_queue,
-        other => panic!("{other:?}"),
-    };
-    let mut queues = queues(&[], &[]);
-    assert_eq!(user_queue(&queues), UserQueue::Known(queue('d')));
-    queues.every = Some(vec![entries(queue('a'), &[])].into());
-    assert_eq!(user_queue(&queues), UserQueue::Gone);
 }
 
 #[test]

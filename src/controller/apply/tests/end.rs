@@ -84,6 +84,28 @@ async fn an_interruption_beyond_the_budget_is_told_as_such() {
 }
 
 #[tokio::test]
+async fn a_run_whose_queue_is_gone_is_ended_by_a_look_at_every_queue_alone() {
+    for all in [false, true] {
+        let mut stage = Stage::new().await;
+        stage.all_queues_read = all;
+        let running = json!({"tasks": [document("in_progress")]});
+        stage.answers("tasks.get_all", &running).await;
+        stage.answers("tasks.failed", &json!({"updated": 1})).await;
+        let dead = ended(job("held", false));
+        stage.cluster.put(&dead);
+        let mut case = stage.case(Entry::Nowhere, "in_progress", &dead);
+        if let TaskFact::Found(task) = &mut case.observed.facts.task {
+            task.user_queue = rules::UserQueue::Gone;
+        }
+        let report = stage.carry_out(case).await;
+        assert_eq!(report.wants_every_queue, !all, "{report:?}");
+        let calls = stage.calls().await;
+        assert_eq!(calls.contains(&"tasks.failed".to_owned()), all, "{calls:?}");
+        assert_eq!(calls.is_empty(), !all, "{calls:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_settled_job_carries_category_and_exit_code_of_its_end() {
     let stage = Stage::new().await;
     let dead = ended(job("held", false));

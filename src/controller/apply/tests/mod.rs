@@ -56,6 +56,8 @@ struct Stage {
     context: Context,
     client: api::Client,
     returned: Returned,
+    /// Whether the look has read every queue.
+    all_queues_read: bool,
 }
 
 impl Stage {
@@ -70,6 +72,7 @@ impl Stage {
             context,
             client,
             returned: Returned::default(),
+            all_queues_read: true,
         };
         stage
             .answers("auth.login", &json!({"token": "a.b.c"}))
@@ -214,7 +217,7 @@ impl Stage {
             binding: "gpu",
             resolved: &resolved,
             lore: &lore,
-            all_queues_read: true,
+            all_queues_read: self.all_queues_read,
             told: &told,
             returned: &self.returned,
             lines: Lines::default(),
