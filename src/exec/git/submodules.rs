@@ -145,7 +145,10 @@ async fn listed(git: &Git<'_>) -> Result<Vec<Submodule>, Failure> {
     };
     let mut found = Vec::new();
     for (key, path) in paths.split('\0').filter_map(|pair| pair.split_once('\n')) {
-        let name = key.trim_end_matches(".path");
+        // Once: the name of a submodule may end like that itself.
+        let Some(name) = key.strip_suffix(".path") else {
+            continue;
+        };
         let Some(url) = ask(git, &["config", &format!("{name}.url")]).await? else {
             continue;
         };

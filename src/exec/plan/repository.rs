@@ -189,8 +189,10 @@ fn decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {
+        // `from_str_radix` would take a sign, too.
         let hex = after
             .get(..2)
+            .filter(|pair| pair.iter().all(u8::is_ascii_hexdigit))
             .and_then(|pair| std::str::from_utf8(pair).ok());
         let value = hex.and_then(|pair| u8::from_str_radix(pair, 16).ok());
         if let Some(value) = value.filter(|_| byte == b'%') {
@@ -289,6 +291,11 @@ mod tests {
         let credentials = checkout.credentials.unwrap();
         assert_eq!(credentials.username.expose_secret(), "alice");
         assert_eq!(credentials.password.expose_secret(), "s3/cret");
+        let signed = super::checkout(&script("https://alice:a%+5%zz@git.example/a"))
+            .unwrap()
+            .unwrap();
+        let password = signed.credentials.unwrap().password;
+        assert_eq!(password.expose_secret(), "a%+5%zz");
         let token = super::checkout(&script("https://t0ken@git.example/a"))
             .unwrap()
             .unwrap();

@@ -42,8 +42,10 @@ pub(super) fn decoded(path: &str) -> Result<String, Failure> {
     let mut bytes = Vec::with_capacity(path.len());
     let mut rest = path.as_bytes();
     while let Some((first, after)) = rest.split_first() {
+        // `from_str_radix` would take a sign, too.
         let escaped = after
             .get(..2)
+            .filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))
             .and_then(|digits| std::str::from_utf8(digits).ok());
         let byte = escaped.and_then(|digits| u8::from_str_radix(digits, 16).ok());
         if let (b'%', Some(byte)) = (first, byte) {
@@ -126,6 +128,7 @@ mod tests {
         );
         assert!(safe(folder, &decoded("%2e%2e/x").unwrap()).is_err());
         assert_eq!(decoded("a%20b%zz").unwrap(), "a b%zz");
+        assert_eq!(decoded("a%+5b%2").unwrap(), "a%+5b%2");
     }
 
     #[test]

@@ -300,6 +300,21 @@ async fn submodules_come_out_of_the_cache_too() {
 }
 
 #[tokio::test]
+async fn a_submodule_whose_name_ends_in_path_comes_along() {
+    let library = Origin::new();
+    library.commit("lib.py", "A = 1\n");
+    let origin = Origin::new();
+    origin.commit("train.py", "print(1)\n");
+    origin.add_submodule(&library, "data.path");
+    let commit = origin.commit("x", "");
+    let volume = Volume::new();
+    let pod = volume.pod();
+    pod.checkout(&wanted(&origin.url(), &commit)).await.unwrap();
+    assert_eq!(pod.read("data.path/lib.py"), "A = 1\n");
+    assert_eq!(volume.repositories().len(), 2);
+}
+
+#[tokio::test]
 async fn a_submodule_with_a_path_of_this_machine_is_refused_with_a_cache_too() {
     let (private, server) = Private::new().await;
     let bare = private.path().join("lib.git");
