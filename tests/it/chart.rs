@@ -296,13 +296,18 @@ fn bindings_of_the_values_are_rendered_as_they_are() {
 #[test]
 fn bindings_of_the_release_are_retired_before_their_controller_goes() {
     let bindings = json!([{ "name": "gpu", "spec": { "queues": [{ "name": "gpu" }] } }]);
-    let rendered = template(&with(needed(), "bindings", bindings), &[]).expect("renders");
+    let values = with(needed(), "bindings", bindings);
+    let rendered = template(&values, &[]).expect("renders");
     let documents: Vec<&str> = rendered.split("\n---\n").collect();
     let hooks: Vec<&&str> = documents
         .iter()
         .filter(|text| text.contains("helm.sh/hook: pre-delete"))
         .collect();
     assert_eq!(hooks.len(), 4, "account, role, its binding, Job");
+    let without = with(values, "rbac", json!({ "create": false }));
+    let without = template(&without, &[]).expect("renders");
+    assert_eq!(without.matches("helm.sh/hook: pre-delete").count(), 2);
+    assert!(!without.contains("rbac.authorization.k8s.io"), "{without}");
     let job = hooks
         .iter()
         .find(|text| text.contains("kind: Job"))
