@@ -5,11 +5,12 @@
 //! the binding lists it, amounts of resources only up to the binding's maximum as well.
 
 mod mounts;
+mod names;
 mod words;
 
 use serde_json::{Value, json};
 
-use super::fields::{at, items};
+use super::fields::at;
 use super::notes::Notes;
 use super::wishes::Wishes;
 use crate::crd::{CONTAINER_ARGUMENTS, OverridesSpec, Quantity};
@@ -29,9 +30,6 @@ const AS_IT_IS: &[&str] = &[
 
 /// The longest variable with its name, in bytes: Linux starts no process with a longer one.
 const LONGEST_VARIABLE: usize = (128 << 10) - 1;
-
-/// The longest name of a host or a domain (RFC 1123).
-const LONGEST_NAME: usize = 253;
 
 /// What the reading of one task's arguments needs.
 pub(super) struct Reader<'a> {
@@ -153,21 +151,16 @@ impl Reader<'_> {
             "cap-add" => wishes.capabilities_added.push(capability(value)?),
             "cap-drop" => wishes.capabilities_dropped.push(capability(value)?),
             "hostname" => {
-                let name = dns_label(value).ok_or("its value is no name of a host")?;
+                let name = names::dns_label(value).ok_or("its value is no name of a host")?;
                 wishes.pod.insert("hostname".into(), json!(name));
             }
-            "add-host" => self.add_host(value, wishes)?,
+            "add-host" => names::add_host(value, self, wishes)?,
             "dns" => {
                 let address: core::net::IpAddr =
                     value.parse().map_err(|_| "its value is no address")?;
                 wishes.nameservers.push(address.to_string());
             }
-            "dns-search" => {
-                if !is_dns_name(value) {
-                    return Err("its value is no domain".into());
-                }
-                wishes.searches.push(value.to_owned());
-            }
+            "dns-search" => names::search(value, self, wishes)?,
             _ => return Err("a pod has nothing like it".into()),
         }
         Ok(())
@@ -281,34 +274,6 @@ impl Reader<'_> {
         let path = ["securityContext", "runAsNonRoot"];
         at(self.container, &path).or(at(self.pod, &path)) == Some(&Value::Bool(true))
     }
-
-    fn add_host(&self, value: &str, wishes: &mut Wishes) -> Result<(), Refusal> {
-        let (name, address) = value
-            .split_once([':', '='])
-            .ok_or("its value is not of the form name:address")?;
-        let address: core::net::IpAddr = address
-            .trim_matches(['[', ']'])
-            .parse()
-            .map_err(|_| "its value names no address")?;
-        if !is_dns_name(name) {
-            return Err("its value is no name of a host".into());
-        }
-        let known = |alias: &Value| alias["ip"] == json!(address.to_string());
-        if items(self.pod, &["hostAliases"]).iter().any(known) {
-            return Err("the template has other names for this address".into());
-        }
-        match wishes.host_aliases.iter_mut().find(|alias| known(alias)) {
-            Some(alias) => {
-                if let Some(names) = alias["hostnames"].as_array_mut() {
-                    names.push(json!(name));
-                }
-            }
-            None => wishes
-                .host_aliases
-                .push(json!({ "ip": address.to_string(), "hostnames": [name] })),
-        }
-        Ok(())
-    }
 }
 
 /// `--privileged=false` and the like.
@@ -357,20 +322,6 @@ fn capability(value: &str) -> Result<String, Refusal> {
         return Err("its value is no capability".into());
     }
     Ok(name.to_owned())
-}
-
-fn dns_label(text: &str) -> Option<&str> {
-    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    let good = (1..=63).contains(&text.len())
-        && text.bytes().all(inner)
-        && !text.starts_with('-')
-        && !text.ends_with('-');
-    good.then_some(text)
-}
-
-/// Labels with dots between them.
-fn is_dns_name(text: &str) -> bool {
-    text.len() <= LONGEST_NAME && text.split('.').all(|part| dns_label(part).is_some())
 }
 
 /// A size as docker reads it: `8g`, `512m`, `1.5g`, `64k`, `1073741824b`; powers of 1024.

@@ -9,7 +9,7 @@ use super::wishes::Wishes;
 
 /// What a pod may have at most; the template's come first.
 const NAMESERVERS: usize = 3;
-const SEARCHES: usize = 32;
+pub(super) const SEARCHES: usize = 32;
 
 /// Lays what concerns the container on it. Variables and volumes have places of their own.
 pub(super) fn on_container(container: &mut Map<String, Value>, wishes: &Wishes) {

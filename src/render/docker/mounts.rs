@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{Reader, Refusal, as_quantity, bytes, is_dns_name};
+use super::names::is_dns_name;
+use super::{Reader, Refusal, as_quantity, bytes};
 use crate::render::check::OWN_PATHS;
 use crate::render::fields::{items, text};
 use crate::render::wishes::{Extra, Wishes};

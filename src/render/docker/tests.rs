@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::*;
+use crate::render::fields::items;
 
 /// What is granted of `arguments` where `overrides` hold, on a template's pod.
 fn read_on(pod: &Value, overrides: &Value, arguments: &str) -> (Wishes, Vec<String>) {
@@ -296,6 +297,38 @@ fn what_is_longer_than_kubernetes_or_linux_takes_is_refused() {
     assert_eq!((wishes.env.len(), notes.len()), (1, 0), "{notes:?}");
     let (wishes, notes) = read_with(&["env"], &value(LONGEST_VARIABLE + 1));
     assert_eq!((wishes.env.len(), notes.len()), (0, 1), "{notes:?}");
+}
+
+#[test]
+fn search_domains_beyond_what_a_pod_takes_are_refused_in_a_sentence() {
+    let asked = |pod: &Value, domains: &[String]| {
+        let arguments: Vec<String> = domains
+            .iter()
+            .map(|domain| format!("--dns-search {domain}"))
+            .collect();
+        let allowed = json!({ "containerArguments": ["dns-search"] });
+        let (wishes, notes) = read_on(pod, &allowed, &arguments.join(" "));
+        (wishes.searches.len(), notes)
+    };
+    let nothing = json!({});
+    let refusal = "container argument --dns-search is not honoured: \
+                   a pod takes at most 32 search domains, of 2048 characters together, the template's among them";
+    let many: Vec<String> = (0..33).map(|n| format!("d{n}.example")).collect();
+    assert_eq!(asked(&nothing, &many[..32]), (32, Vec::new()));
+    assert_eq!(asked(&nothing, &many), (32, vec![refusal.to_owned()]));
+    let template = json!({ "dnsConfig": { "searches": many[..31] } });
+    // One that the template has already is no other.
+    assert_eq!(asked(&template, &many[30..32]), (1, Vec::new()));
+    assert_eq!(asked(&template, &many[31..]), (1, vec![refusal.to_owned()]));
+    // Of 31 domains with 30 blanks between them, the last is as long as there is room, or longer by one.
+    for (last, taken) in [(38, 31), (39, 30)] {
+        let long: Vec<String> = (10..40)
+            .map(|n| format!("{n}.{}", "a".repeat(63)))
+            .chain(["b".repeat(last)])
+            .collect();
+        let (number, notes) = asked(&nothing, &long);
+        assert_eq!((number, notes.len()), (taken, 31 - taken), "{last}");
+    }
 }
 
 #[test]
