@@ -297,8 +297,8 @@ impl<R: Row> Mirror<R> {
 
 impl<R: Row> Rows<R> {
     /// Stores the object unless a newer version of it is known; answers whose it is, if there may be something to do about
-    /// it. That a pod gets a node and runs, or that a write of ours was seen, is no reason to look at everything: where
-    /// thousands start at once, that would be most of what the machine does, beside starting them.
+    /// it. That a pod gets a node and runs, or that a write of ours was seen, is no reason to look at everything before the
+    /// next look is due.
     fn apply(&mut self, keys: Keys, row: R) -> Option<(String, String)> {
         let owner = keys.owner();
         let of_namespace = self.by_task.entry(keys.namespace).or_default();
