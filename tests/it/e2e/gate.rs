@@ -16,7 +16,7 @@ use base64::engine::general_purpose::STANDARD;
 use futures::StreamExt;
 use kube::config::Kubeconfig;
 use serde_json::json;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// What becomes of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +26,10 @@ pub enum Fate {
     Late(Duration),
     /// Passes; what is sent back ends after so long, as when the API server ends a watch.
     CutAfter(Duration),
+    /// Passes; every watch that was asked for before it is ended first.
+    CloseWatches,
+    /// A watch is told that the events after its place are not kept any more (410): it has to list anew.
+    Gone,
     /// 429 with `Retry-After`, in seconds.
     Throttle(u64),
     /// 500 without asking the API server.
@@ -51,6 +55,8 @@ struct Inner {
     upstream: String,
     rule: Mutex<Box<Rule>>,
     asked: Mutex<Vec<Asked>>,
+    /// How often all watches were closed.
+    closings: watch::Sender<u32>,
 }
 
 /// Stands until the value goes.
@@ -75,6 +81,7 @@ impl Gate {
             upstream,
             rule: Mutex::new(Box::new(rule)),
             asked: Mutex::default(),
+            closings: watch::Sender::new(0),
         });
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -151,6 +158,8 @@ fn upstream(kubeconfig: &str) -> (reqwest::Client, String) {
 async fn pass(State(inner): State<Arc<Inner>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let query = head.uri.query().unwrap_or_default();
+    // From before the rule on: a watch that passes is closed by whatever closes all after it.
+    let mut closings = inner.closings.subscribe();
     let mut asked = Asked {
         at: Instant::now(),
         method: head.method.clone(),
@@ -159,11 +168,13 @@ async fn pass(State(inner): State<Arc<Inner>>, request: Request) -> Response {
         fate: Fate::Pass,
     };
     asked.fate = inner.rule.lock().expect("rule lock")(&asked);
-    let fate = asked.fate;
+    let (fate, is_watch) = (asked.fate, asked.is_watch);
     inner.asked.lock().expect("asked lock").push(asked);
     match fate {
         Fate::Throttle(seconds) => return throttled(seconds),
         Fate::Fail => return failed(),
+        Fate::Gone => return gone(),
+        Fate::CloseWatches => inner.closings.send_modify(|times| *times += 1),
         Fate::Late(time) => tokio::time::sleep(time).await,
         Fate::Pass | Fate::CutAfter(_) | Fate::DoneButFail => {}
     }
@@ -195,6 +206,9 @@ async fn pass(State(inner): State<Arc<Inner>>, request: Request) -> Response {
             headers.remove(header::CONTENT_LENGTH);
             Body::from_stream(stream.take_until(tokio::time::sleep(time)))
         }
+        _ if is_watch => Body::from_stream(stream.take_until(async move {
+            let _ = closings.changed().await;
+        })),
         _ => Body::from_stream(stream),
     };
     (status, headers, body).into_response()
@@ -220,6 +234,13 @@ fn throttled(seconds: u64) -> Response {
         (header::CONTENT_TYPE, json),
     ];
     (StatusCode::TOO_MANY_REQUESTS, headers, body).into_response()
+}
+
+/// What the API server sends on a watch whose place is gone: one message, and its end.
+fn gone() -> Response {
+    let told = status(410, "Expired", &json!({}));
+    let message = format!("{{\"type\":\"ERROR\",\"object\":{told}}}\n");
+    ([(header::CONTENT_TYPE, "application/json")], message).into_response()
 }
 
 fn failed() -> Response {

@@ -43,6 +43,7 @@ mod s33_traces;
 mod s34_kueue;
 mod s35_throttled;
 pub mod s36_scale;
+mod s36_watches;
 mod s38_s40_templates;
 mod s39_secrets;
 mod s3_private;

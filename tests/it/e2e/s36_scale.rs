@@ -82,6 +82,12 @@ fn sent(world: &World, resource: &str, verb: &str, outcome: &str) -> f64 {
     world.metric("trainyard_kubernetes_requests_total", &words)
 }
 
+/// How often the controller has begun to watch objects of this kind since it was started: once for all, and once for each
+/// watch that ended, whoever ended it.
+pub fn watches(world: &World, resource: &str) -> f64 {
+    sent(world, resource, "watch", "")
+}
+
 /// Requests to the API server per live Job: writes, and reads.
 pub fn requests_per_task(world: &World, tasks: usize) -> (f64, f64) {
     let writes: f64 = WRITES
