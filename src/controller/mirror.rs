@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! watch ──▶ rows by (namespace, task) ──▶ passes read
-//! own writes ──note──▶   │ change, unless the object goes its usual way
+//! own writes ──note──▶   │ change
 //!                        └──▶ wakes the binding's loop
 //! ```
 //!
@@ -296,25 +296,21 @@ impl<R: Row> Mirror<R> {
 }
 
 impl<R: Row> Rows<R> {
-    /// Stores the object unless a newer version of it is known; answers whose it is, if there may be something to do about
-    /// it. That a pod gets a node and runs, or that a write of ours was seen, is no reason to look at everything before the
-    /// next look is due.
+    /// Stores the object unless a newer version of it is known; answers whose it is.
     fn apply(&mut self, keys: Keys, row: R) -> Option<(String, String)> {
         let owner = keys.owner();
         let of_namespace = self.by_task.entry(keys.namespace).or_default();
         let of_task = of_namespace.entry(keys.task).or_default();
         let head = row.head();
-        let is_it = |known: &&Arc<R>| {
+        let is_older = of_task.iter().any(|known| {
             let known = known.head();
-            known.name == head.name && known.uid == head.uid
-        };
-        let before: Option<&R> = of_task.iter().find(is_it).map(|known| &**known);
-        if before.is_some_and(|before| before.head().version() > head.version()) {
+            known.name == head.name && known.uid == head.uid && known.version() > head.version()
+        });
+        if is_older {
             return None;
         }
-        let goes_its_way = row.goes_its_way(before);
         put(of_task, row);
-        (!goes_its_way).then_some(owner)
+        Some(owner)
     }
 
     /// Takes over what a relist has brought; what it did not bring is gone.

@@ -26,10 +26,6 @@ pub(super) trait Row: Send + Sync + 'static {
 
     fn of(object: Self::Object) -> Self;
     fn head(&self) -> &Head;
-
-    /// Whether the object goes its usual way, after it was last seen like `before`: no step follows from this change, and
-    /// the next look is soon enough for it.
-    fn goes_its_way(&self, before: Option<&Self>) -> bool;
 }
 
 /// Of every object: who it is, in which version, and whether it is on its way out.
@@ -77,7 +73,7 @@ impl Head {
 
 /// The few labels or annotations of an object that somebody reads; their names are the program's own. Their texts lie in
 /// one piece: each in a piece of its own takes twice the room.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 struct Notes {
     names: &'static [&'static str],
     text: Box<str>,

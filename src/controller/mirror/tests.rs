@@ -1,4 +1,4 @@
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::*;
 use crate::controller::row::{JobObject, JobRow};
@@ -135,30 +135,6 @@ fn a_change_wakes_the_bindings_loop_alone() {
     Mirror::<JobRow>::new(wakers).take(Event::Apply(job(TASK, "a", 1)));
     let woken = |alarm: &Notify| futures::FutureExt::now_or_never(alarm.notified()).is_some();
     assert!(woken(&mine) && !woken(&other));
-}
-
-#[test]
-fn a_job_that_goes_its_usual_way_wakes_nobody_and_its_end_does() {
-    let wakers = Wakers::default();
-    let alarm = wakers.of("ns", "gpu");
-    let mirror = Mirror::<JobRow>::new(wakers);
-    let woken = |version: u32, suspended: bool, status: Value| {
-        let mut object = job(TASK, "a", version);
-        object.0.spec.as_mut().unwrap().suspend = Some(suspended);
-        object.0.status = Some(serde_json::from_value(status).unwrap());
-        mirror.take(Event::Apply(object));
-        futures::FutureExt::now_or_never(alarm.notified()).is_some()
-    };
-    assert!(woken(1, true, json!({})), "it is there");
-    assert!(!woken(1, true, json!({})), "the echo of a write");
-    assert!(woken(2, false, json!({})), "somebody released it");
-    let runs = json!({"active": 1, "startTime": "2026-01-01T00:00:00Z"});
-    assert!(!woken(3, false, runs), "its pod comes");
-    assert!(woken(4, true, json!({"active": 1})), "it is suspended");
-    assert!(woken(5, true, json!({})), "no pod of it is left");
-    let ended = json!({"conditions": [{"type": "Complete", "status": "True"}]});
-    assert!(woken(6, true, ended), "it has ended");
-    assert_eq!(&*mirror.in_namespace("ns")[0].1.resource_version, "6");
 }
 
 #[test]

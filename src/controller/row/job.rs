@@ -70,21 +70,6 @@ impl Row for JobRow {
     fn head(&self) -> &Head {
         &self.head
     }
-
-    /// It is as it was, or its pod comes and runs. How many pods are left counts once it is suspended.
-    fn goes_its_way(&self, before: Option<&Self>) -> bool {
-        let Some(before) = before else {
-            return false;
-        };
-        self.head.deleted == before.head.deleted
-            && self.head.owners == before.head.owners
-            && self.labels == before.labels
-            && self.annotations == before.annotations
-            && self.deadline_s == before.deadline_s
-            && self.conditions == before.conditions
-            && self.suspended == before.suspended
-            && (!self.suspended || self.pods == before.pods)
-    }
 }
 
 impl Deref for JobRow {

@@ -1,7 +1,5 @@
 //! What is kept of a pod.
 
-mod progress;
-
 use std::borrow::Cow;
 use std::ops::Deref;
 
@@ -64,12 +62,6 @@ impl Row for PodRow {
 
     fn head(&self) -> &Head {
         &self.head
-    }
-
-    /// It is on its way, as it was before, or is there at all. What was in its way and is over has been told, and is told
-    /// no longer.
-    fn goes_its_way(&self, before: Option<&Self>) -> bool {
-        self.is_on_its_way() && before.is_none_or(Self::is_on_its_way)
     }
 }
 
