@@ -37,7 +37,7 @@ pub struct Arguments {
     #[arg(long)]
     keep: bool,
     /// How many tests run side by side; most of their time is waiting
-    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u8).range(1..))]
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..))]
     threads: u8,
     #[command(flatten)]
     which: cluster::Which,
