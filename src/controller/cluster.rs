@@ -9,6 +9,12 @@ use kube::runtime::watcher;
 /// Longest time that one call may take, its client's own retries included.
 const CALL_TIMEOUT: Duration = Duration::from_secs(7);
 
+/// What an API server says of an object that its store does not take, and of one that it cannot even send there.
+const TOO_LARGE: [&str; 2] = [
+    "request is too large",
+    "trying to send message larger than max",
+];
+
 /// A call to the API server that did not do what it should.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
@@ -44,7 +50,7 @@ impl Error {
         match self {
             // What only the store behind the API server finds too large is told as an error of the server's own.
             Self::Refused(status) if status.code == 500 => {
-                status.message.contains("request is too large")
+                TOO_LARGE.iter().any(|words| status.message.contains(words))
             }
             other => matches!(other.code(), Some(400 | 403 | 413 | 422)),
         }
@@ -166,6 +172,10 @@ mod tests {
             "Request entity too large: limit is 3145728"
         ));
         assert!(is_verdict(500, "etcdserver: request is too large"));
+        assert!(is_verdict(
+            500,
+            "rpc error: code = ResourceExhausted desc = trying to send message larger than max (2179626 vs. 2097152)"
+        ));
         assert!(!is_verdict(500, "etcdserver: leader changed"));
         assert!(!is_verdict(409, "the object is being deleted"));
         assert!(!Error::Timeout.is_verdict());

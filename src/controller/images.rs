@@ -3,7 +3,7 @@
 //!
 //! A lookup runs in the background. For half a second the queue waits for it, so that nobody overtakes; after that
 //! others go, and a lookup that takes longer than its own limit ends as "not known", which holds up nobody. The images
-//! of those behind are looked up meanwhile: several slow registries hold the queue up no longer than one.
+//! of the next few are looked up meanwhile: several slow registries hold the queue up no longer than one.
 
 mod command;
 
@@ -182,9 +182,12 @@ pub(super) fn judge(scene: &Scene<'_>, job: &Rendered) -> Judged {
     )
 }
 
-/// Begins the lookup of the image of a task whose turn has not come, if its image is to be checked.
+/// Begins the lookup of the image of a task whose turn has not come, if its image is to be checked and only a few are
+/// looked up.
 pub(super) fn look_ahead(scene: &Scene<'_>, job: &Rendered) {
-    let _asked: Judged = judge(scene, job);
+    if scene.context.images.answers.has_room_ahead() {
+        let _asked: Judged = judge(scene, job);
+    }
 }
 
 /// The binding's namespace, and who is told when more is known.

@@ -194,7 +194,7 @@ async fn admit(
         let admitted = offer::admit(scene, memory, offer, &readings, room, &mut judged);
         let age = Timestamp::now().duration_since(looked.queues.read_at);
         if !looked.offer.wants_more() || age > READS {
-            offer::remember(scene, memory, &readings, &judged);
+            offer::remember(scene, memory, &looked.offer, &readings, &judged);
             break (observed, admitted);
         }
         looked.read_on(scene, memory, namespace).await?;

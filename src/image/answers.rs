@@ -34,6 +34,9 @@ const TIMES: Times = Times {
 };
 /// Lookups at once.
 const AT_ONCE: usize = 16;
+/// While so many answers are to come nothing is looked up ahead: who waits for a permit loses that time, and a registry
+/// that is slow for some must not keep the others from being asked.
+const AHEAD: usize = AT_ONCE / 2;
 /// Findings that are kept.
 const MOST: usize = 4096;
 
@@ -129,6 +132,13 @@ impl<T: Clone + Send + 'static> Answers<T> {
             told.notify_one();
         });
         Answer::Pending(Duration::ZERO)
+    }
+
+    /// Whether there is room for a question whose answer is not needed yet.
+    pub fn has_room_ahead(&self) -> bool {
+        let known = self.lock();
+        let open = |entry: &&Entry<T>| matches!(entry, Entry::Asked(_));
+        known.values().filter(open).count() < AHEAD
     }
 
     /// Whether an answer is still to come.
@@ -232,6 +242,17 @@ mod tests {
         told.notified().await;
         let known = answers.ask("image", &told, std::future::pending);
         assert_eq!(known, Answer::Known(Finding::There(())));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_looked_up_ahead_while_many_answers_are_to_come() {
+        let (answers, told) = (Answers::<()>::default(), Arc::new(Notify::new()));
+        for number in 0..AHEAD {
+            assert!(answers.has_room_ahead(), "{number}");
+            let asked = answers.ask(&format!("image {number}"), &told, std::future::pending);
+            assert_eq!(asked, Answer::Pending(Duration::ZERO));
+        }
+        assert!(!answers.has_room_ahead());
     }
 
     #[tokio::test]

@@ -107,16 +107,23 @@ fn judge(
 }
 
 /// Keeps what those ask for that were read and whose turn did not come: else they would be read again. Where one before
-/// them waits for the answer of a registry, their images are looked up meanwhile.
+/// them waits for the answer of a registry, the images of the next few are looked up meanwhile.
 pub(in crate::controller) fn remember(
     scene: &Scene<'_>,
     memory: &mut Memory,
+    offer: &Offer,
     readings: &Readings<'_>,
     judged: &Judged,
 ) {
     let is_judged = |body: &&api::Body| judged.heads.contains_key(&body.task.id);
     let is_held_up = judged.heads.values().any(|head| *head == Head::Hold);
-    for body in readings.bodies.values().filter(|body| !is_judged(body)) {
+    let bodies = readings.bodies.values();
+    let mut bodies: Vec<&api::Body> = bodies.filter(|body| !is_judged(body)).collect();
+    if is_held_up {
+        let places = places(offer);
+        bodies.sort_by_key(|body| places.get(&body.task.id).copied());
+    }
+    for body in bodies {
         let rendered = render(scene, memory, readings, body, OfImage::default());
         if let Some((queue, job)) = rendered {
             keep(scene, memory, readings, (queue, body), &job);
@@ -125,6 +132,12 @@ pub(in crate::controller) fn remember(
             }
         }
     }
+}
+
+/// The place of each task in its queue.
+fn places(offer: &Offer) -> HashMap<&TaskId, usize> {
+    let lines = offer.lines.values();
+    lines.flat_map(|line| line.iter().zip(0..)).collect()
 }
 
 /// Keeps what a task asks for; answers it, and how often it was overtaken.
