@@ -4,9 +4,10 @@
 //! change nothing. What the order is for is done instead: a source whose build fails is built once more beside such
 //! packages of the list, in the list's versions. Optional ones are tried each by itself, and may fail.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt::Write;
+use std::path::{Path, PathBuf};
 use std::sync::{MutexGuard, PoisonError};
 
 use tokio::process::Command;
@@ -17,7 +18,11 @@ use crate::exec::python::explain;
 use crate::exec::python::install::file;
 use crate::exec::python::list::{List, package_name};
 use crate::exec::python::store::{Place, Store};
+use crate::exec::small;
 use crate::exec::tool::{Ended, Log};
+
+/// Longest configuration of uv that is looked into.
+const MOST: u64 = 1 << 20;
 
 /// Sources that are built beside the list's priority packages.
 #[derive(Default)]
@@ -128,9 +133,16 @@ impl Maker<'_> {
         if let Some((_, before)) = aided.last.take_if(|(last, _)| *last == name) {
             return Some(before);
         }
-        if beside.is_empty() || !aided.names.insert(name.clone()) {
+        if beside.is_empty() || aided.names.contains(&name) {
             return Some(failure);
         }
+        if let Some(own) = configured(&self.settings.variables, self.working_dir) {
+            return Some(failure.hint(format!(
+                "agent.package_manager.priority_packages do not help it, as uv is configured by {}: name there what it is built beside (extra-build-dependencies)",
+                own.display()
+            )));
+        }
+        aided.names.insert(name.clone());
         aided.untold.push(format!(
             "{name} cannot be built with what it declares alone: it is built beside {} (agent.package_manager.priority_packages)",
             beside.join(", ")
@@ -163,5 +175,65 @@ impl Maker<'_> {
 
     fn aided(&self) -> MutexGuard<'_, Aided> {
         self.aided.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A configuration that uv finds by itself: it would count no more beside ours, and may name the only index to ask.
+///
+/// Source: uv's documentation, "Configuration files".
+fn configured(variables: &BTreeMap<String, String>, working_dir: &Path) -> Option<PathBuf> {
+    let folder = |name: &str, below: &str| variables.get(name).map(|at| Path::new(at).join(below));
+    let named = variables.get("UV_CONFIG_FILE").map(PathBuf::from);
+    let of_user =
+        folder("XDG_CONFIG_HOME", "uv/uv.toml").or_else(|| folder("HOME", ".config/uv/uv.toml"));
+    let of_machine = PathBuf::from("/etc/uv/uv.toml");
+    let whole = [named, of_user, Some(of_machine)].into_iter().flatten();
+    let of_folders = working_dir.ancestors().map(|at| at.join("uv.toml"));
+    let in_projects = working_dir
+        .ancestors()
+        .map(|at| at.join("pyproject.toml"))
+        .filter(|file| small::plain_bytes(file, MOST).is_ok_and(|text| has_table(&text)));
+    let mut files = whole.chain(of_folders).filter(|file| file.exists());
+    files.next().or_else(|| in_projects.into_iter().next())
+}
+
+/// Whether a `pyproject.toml` has a table of uv's.
+fn has_table(text: &[u8]) -> bool {
+    let table = b"tool.uv";
+    text.windows(table.len()).any(|found| found == table)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_configuration_that_uv_finds_by_itself_is_found() {
+        let root = tempfile::tempdir().unwrap();
+        let (home, inner) = (root.path().join("home"), root.path().join("code/inner"));
+        fs::create_dir_all(home.join(".config/uv")).unwrap();
+        fs::create_dir_all(&inner).unwrap();
+        let of = |pairs: &[(&str, &Path)]| {
+            let text = |path: &Path| path.to_str().unwrap().to_owned();
+            let pairs = pairs
+                .iter()
+                .map(|(name, path)| ((*name).to_owned(), text(path)));
+            configured(&pairs.collect(), &inner)
+        };
+        let user = [("HOME", home.as_path())];
+        assert_eq!(of(&user), None);
+
+        let project = root.path().join("code/pyproject.toml");
+        fs::write(&project, "[project]\nname = \"x\"\n").unwrap();
+        assert_eq!(of(&user), None, "of another tool");
+        fs::write(&project, "[[tool.uv.index]]\nurl = \"https://i\"\n").unwrap();
+        assert_eq!(of(&user), Some(project));
+
+        let own = home.join(".config/uv/uv.toml");
+        fs::write(&own, "").unwrap();
+        assert_eq!(of(&user), Some(own.clone()));
+        assert_eq!(of(&[("UV_CONFIG_FILE", &own)]), Some(own));
     }
 }
