@@ -36,8 +36,8 @@ pub struct Arguments {
     /// Leave the cluster running
     #[arg(long)]
     keep: bool,
-    /// How many scenarios run side by side, which mostly wait; of the other tests two thirds as many
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(1..))]
+    /// How many scenarios run side by side, which mostly wait; of the other tests half as many
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u8).range(1..))]
     threads: u8,
     #[command(flatten)]
     which: cluster::Which,
@@ -224,7 +224,7 @@ fn run(tally: &mut Tally, arguments: &Arguments) -> Result<()> {
     if let Some(place) = &place {
         command = with(place, command);
     }
-    command.arg(side_by_side(arguments.threads / 3 * 2));
+    command.arg(side_by_side(arguments.threads / 2));
     if !has_gpu() && !only.starts_with(OF_A_GPU) {
         command.args(["--skip", OF_A_GPU]);
         if OF_A_GPU.contains(only.as_str()) {
@@ -301,15 +301,15 @@ fn everything(tally: &mut Tally, arguments: &Arguments, kubeconfig: Option<&Path
         ),
     );
     let compute = tally.lane("tests that compute", computing(&place));
-    let scenarios = Scenarios::of(&place, arguments.threads);
-    let longest = tally.lane("the longest scenarios", scenarios.longest);
     let mut integration = with(&place, it());
-    integration.arg(side_by_side(arguments.threads / 3 * 2));
+    integration.arg(side_by_side(arguments.threads / 2));
     for path in ["e2e::", "bench::", OF_A_GPU].into_iter().chain(COMPUTE) {
         integration.args(["--skip", path]);
     }
     tally.rust_tests("integration tests", integration);
     on_a_gpu(tally, &place);
+    let scenarios = Scenarios::of(&place, arguments.threads);
+    let longest = tally.lane("the longest scenarios", scenarios.longest);
     tally.rust_tests("the other scenarios", scenarios.others);
     tally.ended(longest);
     tally.ended(compute);
@@ -329,8 +329,8 @@ fn everything(tally: &mut Tally, arguments: &Arguments, kubeconfig: Option<&Path
     tally.check("demo, from no cluster to none", commands::demo_alone);
 }
 
-/// Scenarios that take minutes each and mostly wait: for a node, a quiet time, a restart. They have a process of their own
-/// from the first test on: beside the integration tests, which leave no processor idle, and the other scenarios.
+/// Scenarios that take minutes each and mostly wait. A runner of tests goes by the alphabet, and one of these that begins
+/// last runs alone while a core stands idle; so they have a process of their own beside that of the others.
 const LONGEST: [&str; 6] = [
     "e2e::crash::",
     "e2e::s10_fault_points::",
@@ -366,8 +366,9 @@ impl Scenarios {
             command.arg(side_by_side(threads));
             command
         };
-        let mut longest = run(threads / 4);
-        let mut others = run(threads);
+        let of_the_longest = threads / 3;
+        let mut longest = run(of_the_longest);
+        let mut others = run(threads - of_the_longest);
         others.arg("e2e::");
         for path in LONGEST {
             longest.arg(path);
