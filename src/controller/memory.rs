@@ -15,7 +15,7 @@ use super::environments::Environments;
 use super::history::History;
 use super::inquiry::Inquiry;
 use super::kueue::Kueue;
-use super::observe::{Deleted, Lore, Tracker};
+use super::observe::{Deleted, Lore, Stranded, Tracker};
 use super::patience::Troubles;
 use super::phases::Phases;
 use super::refusal::Refusals;
@@ -34,6 +34,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 pub(super) struct Memory {
     pub tracker: Tracker,
     pub deleted: Deleted,
+    pub stranded: Stranded,
     pub turns: Turns,
     pub lore: Lore,
     pub told: Told,

@@ -1,6 +1,7 @@
 //! Observe: join each task's entry, status, Jobs and pods into its facts. Pure; what is not known stays `Unknown`.
 
 mod deleted;
+mod stranded;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::pod::{annotation, label, state};
 use crate::task::{Attempt, QueueId, STOPPING, Status, TaskId, WorkerId};
 
 pub(super) use deleted::Deleted;
+pub(super) use stranded::Stranded;
 
 /// Who we are in labels and worker ids.
 #[derive(Debug, Clone)]

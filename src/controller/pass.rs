@@ -92,7 +92,9 @@ pub(super) async fn pass(scene: &Scene<'_>, memory: &mut Memory) -> Result<Passe
         waiting: first_of(looked.offer.waiting.take(), admitted.waiting.take()),
         queues_gone: !looked.queues.gone.is_empty(),
         nothing_claimed: cases::nothing_claimed(&looked.queues, &cases),
-        stranded: cases::stranded(&cases),
+        stranded: memory
+            .stranded
+            .learn(cases.iter().map(|case| (&case.task, &case.observed))),
         heads: counters::heads(scene, &looked.queues),
         busy: !rejected.is_empty(),
         admitted: admitted.tasks.len(),

@@ -8,8 +8,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::claim::{
-    Admission, Entry, JobsFact, Observed, OnInterruption, OnPendingTimeout, Phase, Policy,
-    QUIET_TIME, TaskFact,
+    Admission, Entry, JobsFact, Observed, OnInterruption, OnPendingTimeout, Phase, Policy, TaskFact,
 };
 use crate::controller::admit::{self, Admitted, Room, Waiting};
 use crate::controller::apply::{Case, Draft};
@@ -134,26 +133,6 @@ pub(super) fn nothing_claimed(queues: &Queues, cases: &[Case]) -> bool {
         JobsFact::Unknown => true,
     };
     queues.pending.entries.is_empty() && !cases.iter().any(waits)
-}
-
-/// Orphans of others: without a Job of ours, for longer than a plain agent needs from its pop to its start.
-pub(super) fn stranded(cases: &[Case]) -> Vec<TaskId> {
-    let mut tasks: Vec<TaskId> = cases
-        .iter()
-        .filter(|case| {
-            let Observed {
-                facts,
-                read_at,
-                unchanged_since,
-                ..
-            } = &case.observed;
-            matches!(Phase::of(facts), Phase::Orphan(_))
-                && read_at.duration_since(*unchanged_since) >= QUIET_TIME
-        })
-        .map(|case| case.task.clone())
-        .collect();
-    tasks.sort();
-    tasks
 }
 
 #[cfg(test)]

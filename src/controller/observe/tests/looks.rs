@@ -158,3 +158,38 @@ fn of_two_served_queues_the_bindings_first_counts_in_both_kinds_of_look() {
         assert_eq!(facts.entry, Entry::Served { queue: queue('c') }, "{all}");
     }
 }
+
+#[test]
+fn a_stranded_task_is_told_until_a_look_that_can_tell_finds_it_in_a_queue() {
+    let [ordinary, every] = ordinary_and_every(&['a', 'b', 'c'], &[]);
+    let [_, elsewhere] = ordinary_and_every(&['a', 'b', 'c'], &['c']);
+    let [back, _] = ordinary_and_every(&['a', 'b', 'c'], &['a']);
+    let queued = || Some(found(Status::Queued));
+    let (mut stranded, mut tracker) = (Stranded::default(), Tracker::default());
+    let mut told = |second: i64, look: &Queues, read: Option<Read>| {
+        let facts = facts(look, read, Objects::default());
+        let now = Timestamp::from_second(second).unwrap();
+        let observed = tracker.observe(&id(TASK), facts, now, now);
+        !stranded
+            .learn([(&id(TASK), &observed)].into_iter())
+            .is_empty()
+    };
+    assert!(!told(0, &every, queued()), "it has just been popped");
+    assert!(!told(60, &ordinary, queued()), "no look has found it");
+    assert!(told(61, &every, queued()));
+    for second in 62..70 {
+        assert!(told(second, &ordinary, queued()), "second {second}");
+    }
+    assert!(told(70, &ordinary, Some(Read::Unreadable)));
+    assert!(told(71, &every, queued()));
+    assert!(!told(72, &elsewhere, queued()), "enqueued elsewhere");
+    assert!(!told(73, &ordinary, queued()));
+    assert!(!told(74, &every, queued()), "popped again");
+    assert!(told(140, &every, queued()));
+    assert!(!told(141, &back, queued()), "enqueued again");
+    assert!(!told(142, &every, queued()), "popped once more");
+    assert!(told(220, &every, queued()));
+    assert!(!told(221, &ordinary, Some(found(Status::InProgress))));
+    assert!(!told(222, &ordinary, queued()));
+    assert!(stranded.learn(std::iter::empty()).is_empty());
+}
