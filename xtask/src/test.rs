@@ -36,8 +36,8 @@ pub struct Arguments {
     /// Leave the cluster running
     #[arg(long)]
     keep: bool,
-    /// How many scenarios run side by side, which mostly wait; of the other tests two thirds as many
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(1..))]
+    /// How many tests run side by side; most of their time is waiting
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..))]
     threads: u8,
     #[command(flatten)]
     which: cluster::Which,
@@ -84,11 +84,17 @@ impl Tally {
 
     /// Runs tests of Rust and counts them one by one.
     fn rust_tests(&mut self, name: &str, command: Command) {
-        let lane = self.lane(name, command);
-        self.ended(lane);
+        self.side_by_side([(name, command)]);
     }
 
-    /// Begins a program of tests that others run beside.
+    /// Runs several programs of tests at once, each under its name.
+    fn side_by_side<const N: usize>(&mut self, lanes: [(&str, Command); N]) {
+        let lanes = lanes.map(|(name, command)| self.lane(name, command));
+        for lane in lanes {
+            self.ended(lane);
+        }
+    }
+
     fn lane(&self, name: &str, mut command: Command) -> Lane {
         // The times that tests tell are in what they print.
         command.arg("--show-output");
@@ -224,7 +230,7 @@ fn run(tally: &mut Tally, arguments: &Arguments) -> Result<()> {
     if let Some(place) = &place {
         command = with(place, command);
     }
-    command.arg(side_by_side(arguments.threads / 3 * 2));
+    command.arg(format!("--test-threads={}", arguments.threads));
     if !has_gpu() && !only.starts_with(OF_A_GPU) {
         command.args(["--skip", OF_A_GPU]);
         if OF_A_GPU.contains(only.as_str()) {
@@ -301,17 +307,14 @@ fn everything(tally: &mut Tally, arguments: &Arguments, kubeconfig: Option<&Path
         ),
     );
     let compute = tally.lane("tests that compute", computing(&place));
-    let scenarios = Scenarios::of(&place, arguments.threads);
-    let longest = tally.lane("the longest scenarios", scenarios.longest);
     let mut integration = with(&place, it());
-    integration.arg(side_by_side(arguments.threads / 3 * 2));
+    integration.arg(format!("--test-threads={}", arguments.threads));
     for path in ["e2e::", "bench::", OF_A_GPU].into_iter().chain(COMPUTE) {
         integration.args(["--skip", path]);
     }
     tally.rust_tests("integration tests", integration);
     on_a_gpu(tally, &place);
-    tally.rust_tests("the other scenarios", scenarios.others);
-    tally.ended(longest);
+    scenarios(tally, &place, arguments.threads);
     tally.ended(compute);
     if !place.cluster.is_ours() || arguments.keep {
         tally.check("demo", || commands::demo_on(&place.cluster.kubeconfig));
@@ -329,8 +332,8 @@ fn everything(tally: &mut Tally, arguments: &Arguments, kubeconfig: Option<&Path
     tally.check("demo, from no cluster to none", commands::demo_alone);
 }
 
-/// Scenarios that take minutes each and mostly wait: for a node, a quiet time, a restart. They have a process of their own
-/// from the first test on: beside the integration tests, which leave no processor idle, and the other scenarios.
+/// Scenarios that take minutes each. A runner of tests goes by the alphabet, and one of these that begins last runs
+/// alone while a core stands idle; so they have a process of their own beside that of the others.
 const LONGEST: [&str; 6] = [
     "e2e::crash::",
     "e2e::s10_fault_points::",
@@ -349,32 +352,30 @@ fn computing(place: &Place) -> Command {
     compute
 }
 
-fn side_by_side(threads: u8) -> String {
-    format!("--test-threads={}", threads.max(1))
-}
-
-/// The scenarios on the cluster, in two processes.
-struct Scenarios {
-    longest: Command,
-    others: Command,
-}
-
-impl Scenarios {
-    fn of(place: &Place, threads: u8) -> Self {
-        let run = |threads: u8| {
-            let mut command = with(place, it());
-            command.arg(side_by_side(threads));
-            command
-        };
-        let mut longest = run(threads / 4);
-        let mut others = run(threads);
-        others.arg("e2e::");
-        for path in LONGEST {
-            longest.arg(path);
-            others.args(["--skip", path]);
-        }
-        Self { longest, others }
+fn scenarios(tally: &mut Tally, place: &Place, threads: u8) {
+    let run = |threads: u8| {
+        let mut command = with(place, it());
+        command.arg(format!("--test-threads={threads}"));
+        command
+    };
+    let of_the_longest = threads.div_ceil(4);
+    if threads == 1 {
+        let mut all = run(threads);
+        all.arg("e2e::");
+        tally.rust_tests("scenarios on the cluster", all);
+        return;
     }
+    let mut longest = run(of_the_longest);
+    let mut others = run(threads - of_the_longest);
+    others.arg("e2e::");
+    for path in LONGEST {
+        longest.arg(path);
+        others.args(["--skip", path]);
+    }
+    tally.side_by_side([
+        ("the longest scenarios", longest),
+        ("the other scenarios", others),
+    ]);
 }
 
 /// The same command with the least priority.
