@@ -41,8 +41,11 @@ const SELDOM: Duration = Duration::from_secs(60);
 const MOST: usize = 16;
 const HANDS: usize = 2;
 const EVENTS: u32 = 50;
-/// After a round that took so long the API server is left alone for this many times as long.
+/// After a round that took so long the API server is left alone for this many times as long, but no longer than a Job has
+/// to have waited: that a machine is busy is no reason to find out late what is wrong.
 const SHARE: u32 = 4;
+/// Questions that all bindings together ask at once.
+pub(super) const ASKERS: usize = 8;
 /// No pass that needs them waits for them any longer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -58,6 +61,8 @@ pub(super) struct Inquiry {
     round: JoinSet<(Answers, Duration)>,
     /// The next one begins no earlier.
     rested: Option<Instant>,
+    /// How long it is rested after a round at most.
+    longest_rest: Duration,
 }
 
 /// When the Events of a Job are read next.
@@ -124,6 +129,7 @@ impl Inquiry {
         self.plans.retain(|uid, _| uids.contains(uid.as_str()));
         self.take_in(lore);
         let now = Instant::now();
+        self.longest_rest = rest(waiting.len());
         if self.round.is_empty() && self.rested.is_none_or(|at| at <= now) {
             let due = self.due(waiting, now);
             if !due.is_empty() {
@@ -173,12 +179,14 @@ impl Inquiry {
     fn begin(&mut self, asker: &Asker<'_>, due: Vec<(String, String)>) {
         let api: Api<Event> = Api::namespaced(asker.context.kube.clone(), asker.namespace);
         let alarm = asker.alarm.clone();
+        let askers = asker.context.askers.clone();
         self.round.spawn(async move {
             let begun = Instant::now();
             let answers = futures::stream::iter(due)
                 .map(|(uid, about)| {
-                    let api = &api;
+                    let (api, askers) = (&api, &askers);
                     async move {
+                        let _place = askers.acquire().await;
                         let read = events_about(api, &about).await;
                         (uid, read)
                     }
@@ -202,7 +210,7 @@ impl Inquiry {
     }
 
     fn note(&mut self, lore: &mut Lore, answers: Answers, took: Duration) {
-        self.rested = Some(Instant::now() + took * SHARE);
+        self.rested = Some(Instant::now() + (took * SHARE).min(self.longest_rest));
         for (uid, read) in answers {
             match read {
                 Ok(events) => {
@@ -233,6 +241,11 @@ pub(super) async fn events_about(
 fn wait_of(waiting: usize) -> i64 {
     let longer = i64::try_from(waiting / CROWD).unwrap_or(LONGEST_S);
     (WAITED_S + longer).min(LONGEST_S)
+}
+
+/// The longest rest after a round where so many wait.
+fn rest(waiting: usize) -> Duration {
+    Duration::from_secs(wait_of(waiting).unsigned_abs())
 }
 
 fn has_waited(job: &JobRow, seconds: i64) -> bool {
@@ -337,6 +350,26 @@ mod tests {
         assert_eq!(event("spec.containers{task}"), named("task"));
         assert_eq!(event("spec.initContainers{prepare}"), named("prepare"));
         assert_eq!(event("spec"), None);
+    }
+
+    #[test]
+    fn a_slow_api_server_is_asked_again_soon_where_few_jobs_wait() {
+        let rest_after = |took: Duration, waiting: usize| {
+            let mut inquiry = Inquiry {
+                longest_rest: rest(waiting),
+                ..Inquiry::default()
+            };
+            let begun = Instant::now();
+            inquiry.note(&mut Lore::default(), Vec::new(), took);
+            inquiry.rested.expect("a round is followed by a rest") - begun
+        };
+        let second = Duration::from_secs(1);
+        assert!(rest_after(second / 10, 1) < second, "a share of its time");
+        assert!(rest_after(7 * second, 1) < 3 * second, "it is busy");
+        assert!(
+            rest_after(7 * second, 1000) > 20 * second,
+            "with these Jobs"
+        );
     }
 
     #[test]

@@ -116,6 +116,8 @@ struct Context {
     kube: Client,
     /// Turns of the writes of claims.
     writes: Semaphore,
+    /// Turns of the questions about Events.
+    askers: Arc<Semaphore>,
     jobs: Mirror<JobRow>,
     pods: Mirror<PodRow>,
     /// Nodes and what runs on them, for bindings that ask for it.
@@ -266,6 +268,7 @@ fn context(
         recorder: Recorder::new(kube.clone(), reporter),
         kube,
         writes: Semaphore::new(WRITES),
+        askers: Arc::new(Semaphore::new(inquiry::ASKERS)),
         wakers,
         metrics,
         throttle,

@@ -1,5 +1,7 @@
 //! What tests of several parts share: who is who, what loops use, and objects as the API server gives them.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -58,6 +60,7 @@ pub(super) fn context(kube: kube::Client) -> Context {
         recorder: Recorder::new(kube.clone(), reporter),
         kube,
         writes: Semaphore::new(1),
+        askers: Arc::new(Semaphore::new(1)),
         settings: Own {
             server: None,
             default_image: None,
