@@ -29,7 +29,7 @@ pub enum Step {
     /// `tasks.enqueue {pending queue, update_execution_queue: false}`; 400/706 is success. Never a plain enqueue: that
     /// would undo an abort.
     Park { attempt: Attempt },
-    /// One patch of the Job with its resourceVersion: label held, `suspend: false`.
+    /// One patch of the Job, which holds for an intent of this UID alone: label held, `suspend: false`.
     Release { attempt: Attempt },
     /// Live read of the task; delete the Job with UID and resourceVersion preconditions, foreground, grace kept; then
     /// `queues.remove_task` on the pending queue, unless the read said queued (a late one would lose the task).

@@ -27,6 +27,7 @@ use super::validate::{self, Checked, Templates};
 use super::{Context, finalize, lease};
 use crate::api::{self, Backoff};
 use crate::crd::{QueueBinding, condition};
+use crate::diagnose::Category;
 use crate::render::LabelValue;
 use crate::task::WorkerId;
 use pace::IDLE;
@@ -155,7 +156,7 @@ impl Loop {
         let leads = matches!(held, Ok(true));
         self.context.metrics.leads(&self.label(), leads);
         match held {
-            Ok(true) => self.leads = true,
+            Ok(true) => self.lead(),
             Ok(false) => {
                 self.stand_by();
                 // Another replica has the Lease.
@@ -216,6 +217,14 @@ impl Loop {
             .await;
         self.tell_unsupported(binding).await;
         wait
+    }
+
+    /// The binding is ours, as it may have been before.
+    fn lead(&mut self) {
+        if !std::mem::replace(&mut self.leads, true) {
+            let categories = Category::INTERRUPTING.map(Category::as_str);
+            self.context.metrics.may_end(&self.label(), &categories);
+        }
     }
 
     /// Another replica works on the binding, and changes what this one remembers of it and tells.

@@ -145,6 +145,11 @@ impl Once {
     }
 }
 
+/// A name as it stands in a JSON pointer.
+pub(super) fn pointed(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
+}
+
 /// At most a thousand characters, on one line.
 pub(super) fn bounded(text: &str) -> String {
     text.chars()

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use super::Context;
 use super::admit::Waiting;
-use super::cluster::call;
+use super::cluster::{call, pointed};
 use super::fault;
 use super::row::JobRow;
 use super::scene::Scene;
@@ -56,11 +56,14 @@ pub(super) fn queue_of(spec: &QueueBindingSpec) -> Option<&str> {
     name.filter(|_| spec.capacity == Capacity::Kueue)
 }
 
-/// The patch that lets an intent run, beside its labels.
-pub(super) fn release(spec: &QueueBindingSpec, patch: &mut Value) {
+/// The operation of a JSON patch that lets an intent run.
+pub(super) fn release(spec: &QueueBindingSpec) -> Value {
     match queue_of(spec) {
-        Some(queue) => patch["metadata"]["labels"][QUEUE_LABEL] = json!(queue),
-        None => patch["spec"] = json!({ "suspend": false }),
+        Some(queue) => {
+            let path = format!("/metadata/labels/{}", pointed(QUEUE_LABEL));
+            json!({"op": "add", "path": path, "value": queue})
+        }
+        None => json!({"op": "add", "path": "/spec/suspend", "value": false}),
     }
 }
 
@@ -355,18 +358,15 @@ mod tests {
 
     #[test]
     fn the_label_takes_the_place_of_the_release_and_only_with_kueue() {
-        let released = |value: &Value| {
-            let mut patch = json!({ "metadata": { "labels": { "trainyard.dev/state": "held" } } });
-            release(&spec(value), &mut patch);
-            patch
-        };
         assert_eq!(
-            released(&json!({ "capacity": "Kueue", "kueueQueueName": "team" })),
-            json!({ "metadata": { "labels": { "trainyard.dev/state": "held", "kueue.x-k8s.io/queue-name": "team" } } })
+            release(&spec(
+                &json!({ "capacity": "Kueue", "kueueQueueName": "team" })
+            )),
+            json!({"op": "add", "path": "/metadata/labels/kueue.x-k8s.io~1queue-name", "value": "team"})
         );
         assert_eq!(
-            released(&json!({ "kueueQueueName": "team" }))["spec"],
-            json!({ "suspend": false })
+            release(&spec(&json!({ "kueueQueueName": "team" }))),
+            json!({"op": "add", "path": "/spec/suspend", "value": false})
         );
     }
 

@@ -169,16 +169,6 @@ impl<R: Row> Mirror<R> {
             .collect()
     }
 
-    /// One object, as the watch or a write of ours last told of it.
-    pub fn named(&self, namespace: &str, task: &TaskId, name: &str) -> Option<Arc<R>> {
-        let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
-        let of_task = rows.by_task.get(namespace)?.get(task)?;
-        of_task
-            .iter()
-            .find(|row| *row.head().name == *name)
-            .cloned()
-    }
-
     /// The last states of a binding's objects that were deleted since this was asked for.
     pub fn take_gone(&self, namespace: &str, binding: &str) -> Vec<Arc<R>> {
         let mut rows = self.rows.write().unwrap_or_else(PoisonError::into_inner);

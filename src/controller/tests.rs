@@ -123,9 +123,14 @@ pub(super) fn merge(into: &mut Value, changes: &Value) {
     }
 }
 
-/// What the API server answers where there is no such object (404), or where it was changed meanwhile (409).
+/// What the API server answers where there is no such object (404), where it was changed meanwhile (409), or where a test
+/// of a patch fails (422).
 pub(super) fn refusal(code: u16) -> Response {
-    let reason = if code == 404 { "NotFound" } else { "Conflict" };
+    let reason = match code {
+        404 => "NotFound",
+        422 => "Invalid",
+        _ => "Conflict",
+    };
     let body = json!({"kind": "Status", "metadata": {}, "status": "Failure", "code": code, "reason": reason});
     (StatusCode::from_u16(code).unwrap(), Json(body)).into_response()
 }

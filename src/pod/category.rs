@@ -100,6 +100,15 @@ impl Category {
         Self::Policy,
     ];
 
+    /// What takes pods away from under their tasks, all those of a node at once.
+    pub const INTERRUPTING: [Self; 5] = [
+        Self::Evicted,
+        Self::Preempted,
+        Self::NodeLost,
+        Self::NodeShutdown,
+        Self::PodDeleted,
+    ];
+
     /// The status reason of a task that ended so.
     pub fn reason(self) -> String {
         format!("trainyard: {}", self.as_str())

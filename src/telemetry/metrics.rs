@@ -242,6 +242,16 @@ impl Metrics {
         self.ended.with_label_values(&[binding, category]).inc();
     }
 
+    /// Counts of ends by these categories begin at 0 where there are none yet: what Prometheus sees first counts as no
+    /// rise, and a node that is lost may end many runs between two looks.
+    pub fn may_end(&self, binding: &str, categories: &[&str]) {
+        for category in categories {
+            self.ended
+                .with_label_values(&[binding, *category])
+                .inc_by(0);
+        }
+    }
+
     /// A condition as it stands: 1 true, 0 false, -1 unknown.
     pub fn condition(&self, binding: &str, condition: &str, value: i64) {
         self.conditions
@@ -456,6 +466,20 @@ mod tests {
         let text = metrics.text().unwrap();
         assert!(!text.contains("\"ns/gpu\""), "{text}");
         assert!(text.contains("\"ns/gpu-2\""), "{text}");
+    }
+
+    #[test]
+    fn what_may_end_a_run_is_counted_from_0_on() {
+        let metrics = Metrics::new().unwrap();
+        metrics.ended("ns/gpu", "evicted");
+        metrics.may_end("ns/gpu", &["evicted", "preempted"]);
+        let text = metrics.text().unwrap();
+        for (category, count) in [("evicted", 1), ("preempted", 0)] {
+            let series = format!(
+                "trainyard_ended_tasks_total{{binding=\"ns/gpu\",category=\"{category}\"}} {count}\n"
+            );
+            assert!(text.contains(&series), "{series}{text}");
+        }
     }
 
     #[test]

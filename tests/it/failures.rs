@@ -144,6 +144,18 @@ fn metrics_in(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
+fn what_an_alert_counts_as_interruptions_is_counted_from_0_on() {
+    let alerts = read("examples/alerts.yaml");
+    let (_, rest) = alerts
+        .split_once("category=~\"")
+        .expect("an alert counts categories");
+    let words = rest.split('"').next().unwrap_or_default();
+    let told: BTreeSet<&str> = words.split('|').collect();
+    let known = BTreeSet::from(Category::INTERRUPTING.map(Category::as_str));
+    assert_eq!(told, known);
+}
+
+#[test]
 fn alerts_speak_of_metrics_that_are_there_and_of_runbooks_that_are_written() {
     let metrics = Metrics::new().expect("metrics are registered");
     let known: BTreeSet<String> = metrics.names().into_iter().collect();

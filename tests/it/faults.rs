@@ -33,7 +33,7 @@ const CHANGES: [&str; 23] = [
     ".create(&PostParams",
     "recorder.publish(",
 ];
-/// Calls that ask. A request that is put together here asks, or creates a Job.
+/// Calls that ask. A request that is put together here asks, or creates or releases a Job.
 const ASKS: [&str; 22] = [
     ".get_opt(",
     "api.get(",

@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::api::{Patch, PatchParams};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Case, Fault, Hands, Next, Report, in_time};
 use crate::claim::{Entry, JobState, JobsFact, TaskFact, ThisPass};
-use crate::controller::cluster::{self, call, find};
+use crate::controller::cluster::{self, call, find, pointed};
 use crate::controller::fault;
 use crate::controller::kueue;
 use crate::controller::observe::{self, Objects};
@@ -28,12 +27,6 @@ pub(super) const BEGINS: Duration = Duration::from_secs(2);
 const PARKED: &str = "taken by trainyard, waits for its pod";
 /// A status message is a line of a table to people.
 const LONGEST_MESSAGE: usize = 500;
-/// How often a release is tried against a Job that changes meanwhile.
-const RELEASE_TRIES: usize = 4;
-/// How long the watch is waited for to tell of a change that the API server knows of, before it is asked: far longer
-/// than it takes, and far shorter than the step's deadline.
-const WATCH_TRIES: usize = 50;
-const WATCH_PAUSE: Duration = Duration::from_millis(20);
 
 impl Hands<'_> {
     /// Creates the suspended Job, from here on the record of the claim.
@@ -188,7 +181,8 @@ impl Hands<'_> {
         Ok(Next::Done)
     }
 
-    /// Lets the intent run, by one patch that carries the resourceVersion of an intent that was seen.
+    /// Lets the intent run, by one patch that holds for this intent alone. What else changes of the Job meanwhile, as its
+    /// own controller writes its status once it sees it, is no matter and no reason to try again.
     ///
     /// Death after it: Kubernetes carries on without us.
     pub(super) async fn release(
@@ -197,58 +191,42 @@ impl Hands<'_> {
         case: &mut Case,
         report: &mut Report,
     ) -> Result<Next, Fault> {
-        let mut job = match Self::known_job(case, attempt) {
+        let job = match Self::known_job(case, attempt) {
             Some(known) => known.clone(),
             None => match self.live_job(case, attempt).await? {
                 Some(job) => Arc::new(job),
                 None => return Ok(Next::Done),
             },
         };
-        let (name, uid) = (job.name.clone(), job.uid.clone());
-        // What was noted or seen since saves a patch that is out of date.
-        if let Some(known) = self.context.jobs.named(self.namespace, &case.task, &name)
-            && is_same_intent(&known, &uid)
-        {
-            job = known;
-        }
-        for _ in 0..RELEASE_TRIES {
-            let permit = self.context.writes.acquire().await;
-            in_time(case)?;
-            let mut patch = json!({
-                "metadata": {"resourceVersion": job.resource_version, "uid": uid, "labels": {label::STATE: state::HELD}},
-            });
-            kueue::release(self.spec, &mut patch);
-            let params = PatchParams {
-                field_manager: Some(FIELD_MANAGER.into()),
-                ..PatchParams::default()
-            };
-            let patched = call(self.jobs().patch(&name, &params, &Patch::Merge(&patch))).await;
-            drop(permit);
-            match patched {
-                Ok(released) => {
-                    fault::point!("release/released");
-                    self.context.jobs.note(released);
-                    report.released = true;
-                    self.tell_taken(attempt, case);
-                    return Ok(Next::Done);
-                }
-                Err(error) if error.is_not_found() => return Ok(Next::Done),
-                // The Job's own controller writes its status once it sees it: take what the watch tells of that, or
-                // read again, and look that it still is the same intent.
-                Err(error) if error.is_conflict() => {
-                    let current = match self.newer_job(case, &job).await {
-                        Some(current) => Some(current),
-                        None => self.live_job(case, attempt).await?.map(Arc::new),
-                    };
-                    match current {
-                        Some(current) if is_same_intent(&current, &uid) => job = current,
-                        _ => return Ok(Next::Done),
-                    }
-                }
-                Err(error) => return Err(Fault::Release(error)),
+        let path = format!(
+            "/apis/batch/v1/namespaces/{}/jobs/{}?fieldManager={FIELD_MANAGER}",
+            self.namespace, job.name
+        );
+        let patch = release_of(&job.uid, &kueue::release(self.spec)).to_string();
+        let request = http::Request::patch(path)
+            .header(http::header::CONTENT_TYPE, "application/json-patch+json")
+            .body(patch.into_bytes())
+            .map_err(|error| cluster::Error::Transport(error.to_string()))?;
+        let permit = self.context.writes.acquire().await;
+        in_time(case)?;
+        let released = call(self.context.kube.request::<JobObject>(request)).await;
+        drop(permit);
+        match released {
+            Ok(released) => {
+                fault::point!("release/released");
+                self.context.jobs.note(released);
+                report.released = true;
+                self.tell_taken(attempt, case);
+                Ok(Next::Done)
             }
+            Err(error) if error.is_not_found() => Ok(Next::Done),
+            // Either it is not this intent any more, or the API server refuses the change itself.
+            Err(error) if error.is_verdict() => match self.live_job(case, attempt).await? {
+                Some(current) if is_same_intent(&current, &job.uid) => Err(Fault::Release(error)),
+                _ => Ok(Next::Done),
+            },
+            Err(error) => Err(Fault::Release(error)),
         }
-        Ok(Next::Done)
     }
 }
 
@@ -261,23 +239,20 @@ impl Hands<'_> {
             Ok(())
         }
     }
+}
 
-    /// A newer state of the Job than this one, as the watch tells of it within a moment.
-    async fn newer_job(&self, case: &Case, job: &JobRow) -> Option<Arc<JobRow>> {
-        for _ in 0..WATCH_TRIES {
-            let known = self
-                .context
-                .jobs
-                .named(self.namespace, &case.task, &job.name);
-            if let Some(known) =
-                known.filter(|known| known.resource_version != job.resource_version)
-            {
-                return Some(known);
-            }
-            tokio::time::sleep(WATCH_PAUSE).await;
-        }
-        None
-    }
+/// Operations that let the intent with this UID run, by `run`: the API server does all of them or, where one does not
+/// hold of the Job as it is then, none (RFC 6902).
+fn release_of(uid: &str, run: &Value) -> Value {
+    let place = format!("/metadata/labels/{}", pointed(label::STATE));
+    json!([
+        {"op": "test", "path": "/metadata/uid", "value": uid},
+        // What is not there is null.
+        {"op": "test", "path": "/metadata/deletionTimestamp", "value": null},
+        {"op": "test", "path": place, "value": state::INTENT},
+        {"op": "add", "path": place, "value": state::HELD},
+        run,
+    ])
 }
 
 /// What the task asked for and does not get, for its status message; its log tells it line by line.

@@ -11,10 +11,12 @@ use serde_json::{Value, json};
 
 use crate::controller::tests::{job_name, merge, refusal};
 
-/// Jobs by name; a patch with an old resourceVersion is a conflict, as is a wrong UID.
+/// Jobs by name; a merge patch with an old resourceVersion is a conflict, as is a wrong UID.
 #[derive(Clone, Default)]
 pub(super) struct Cluster {
     jobs: Arc<Mutex<HashMap<String, Value>>>,
+    /// Verbs of requests about one Job that is there already.
+    pub verbs: Arc<Mutex<Vec<&'static str>>>,
     pub deleted: Arc<Mutex<Vec<Value>>>,
     /// Answers to those who read Events, one after the other; the last one stays. `None`: nobody may read them.
     pub events: Arc<Mutex<Option<Vec<Vec<Value>>>>>,
@@ -49,6 +51,7 @@ impl Cluster {
 }
 
 async fn read(State(cluster): State<Cluster>, Path((_, name)): Path<(String, String)>) -> Response {
+    cluster.verbs.lock().unwrap().push("get");
     match cluster.jobs.lock().unwrap().get(&name) {
         Some(job) => axum::Json(job.clone()).into_response(),
         None => refusal(404),
@@ -79,11 +82,21 @@ async fn patch(
     Path((_, name)): Path<(String, String)>,
     body: String,
 ) -> Response {
+    cluster.verbs.lock().unwrap().push("patch");
     let patch: Value = serde_json::from_str(&body).unwrap();
     let mut jobs = cluster.jobs.lock().unwrap();
     let Some(job) = jobs.get_mut(&name) else {
         return refusal(404);
     };
+    if let Some(operations) = patch.as_array() {
+        return match operated(job, operations) {
+            Some(changed) => {
+                job.clone_from(&changed);
+                axum::Json(changed).into_response()
+            }
+            None => refusal(422),
+        };
+    }
     for field in ["resourceVersion", "uid"] {
         let wanted = &patch["metadata"][field];
         if !wanted.is_null() && *wanted != job["metadata"][field] {
@@ -92,6 +105,25 @@ async fn patch(
     }
     merge(job, &patch);
     axum::Json(job.clone()).into_response()
+}
+
+/// What a JSON patch makes of a Job; nothing where one of its tests fails. What is not there is null.
+fn operated(job: &Value, operations: &[Value]) -> Option<Value> {
+    let mut job = job.clone();
+    for operation in operations {
+        let (path, value) = (operation["path"].as_str().unwrap(), &operation["value"]);
+        match operation["op"].as_str().unwrap() {
+            "test" if job.pointer(path).unwrap_or(&Value::Null) != value => return None,
+            "test" => {}
+            "add" => {
+                let (parent, key) = path.rsplit_once('/').unwrap();
+                let key = key.replace("~1", "/").replace("~0", "~");
+                job.pointer_mut(parent).unwrap()[key] = value.clone();
+            }
+            other => panic!("{other} is not played"),
+        }
+    }
+    Some(job)
 }
 
 async fn delete(

@@ -6,35 +6,39 @@ use super::*;
 use crate::controller::apply::claim::BEGINS;
 
 #[tokio::test]
-async fn a_release_survives_that_the_job_was_touched_meanwhile() {
+async fn a_release_is_one_write_and_no_read_though_the_job_was_touched_meanwhile() {
     let stage = Stage::new().await;
     let seen = job("intent", true);
     let mut touched = seen.clone();
     touched["metadata"]["resourceVersion"] = json!("8");
+    touched["status"] = json!({"conditions": [{"type": "Suspended", "status": "True"}]});
     stage.cluster.put(&touched);
     let report = stage
         .carry_out(stage.case(Entry::Pending, "queued", &seen))
         .await;
     assert!(report.released, "{report:?}");
-    assert_eq!(stage.cluster.job()["spec"]["suspend"], false);
-    assert_eq!(
-        stage.cluster.job()["metadata"]["labels"]["trainyard.dev/state"],
-        "held"
-    );
+    assert_eq!(*stage.cluster.verbs.lock().unwrap(), ["patch"]);
+    touched["spec"]["suspend"] = json!(false);
+    touched["metadata"]["labels"]["trainyard.dev/state"] = json!("held");
+    assert_eq!(stage.cluster.job(), touched, "all else is as it was");
 }
 
 #[tokio::test]
-async fn a_job_that_was_made_anew_is_not_released_in_its_place() {
-    let stage = Stage::new().await;
+async fn only_the_intent_that_was_seen_is_released() {
     let seen = job("intent", true);
-    let mut successor = seen.clone();
+    let [mut successor, mut deleted, mut released] = [seen.clone(), seen.clone(), seen.clone()];
     successor["metadata"]["uid"] = json!("job-2");
-    stage.cluster.put(&successor);
-    let report = stage
-        .carry_out(stage.case(Entry::Pending, "queued", &seen))
-        .await;
-    assert!(!report.released);
-    assert_eq!(stage.cluster.job()["spec"]["suspend"], true);
+    deleted["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    released["metadata"]["labels"]["trainyard.dev/state"] = json!("held");
+    for there in [successor, deleted, released] {
+        let stage = Stage::new().await;
+        stage.cluster.put(&there);
+        let report = stage
+            .carry_out(stage.case(Entry::Pending, "queued", &seen))
+            .await;
+        assert!(!report.released && report.fault.is_none(), "{report:?}");
+        assert_eq!(stage.cluster.job(), there);
+    }
 }
 
 #[tokio::test]
