@@ -147,7 +147,15 @@ impl Once {
 
 /// A name as it stands in a JSON pointer.
 pub(super) fn pointed(name: &str) -> String {
-    name.replace('~', "~0").replace('/', "~1")
+    let mut pointer = String::with_capacity(name.len() + 2);
+    for letter in name.chars() {
+        match letter {
+            '~' => pointer.push_str("~0"),
+            '/' => pointer.push_str("~1"),
+            other => pointer.push(other),
+        }
+    }
+    pointer
 }
 
 /// At most a thousand characters, on one line.
