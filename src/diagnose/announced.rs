@@ -28,6 +28,22 @@ pub fn warning_is_missing(pod: &Pod, events: &[Event]) -> bool {
     all.any(is_held_up) && !events.iter().any(of_container)
 }
 
+/// What the containers that are held up say in the pod's status, as warnings: where the kubelet's own come too late.
+pub fn warnings_in_status(pod: &Pod) -> Vec<Event> {
+    let all = init_containers(pod).iter().chain(containers(pod));
+    all.filter(|status| is_held_up(status))
+        .filter_map(|status| {
+            let waiting = status.state.as_ref()?.waiting.as_ref()?;
+            Some(Event {
+                reason: waiting.reason.clone()?,
+                message: waiting.message.clone().unwrap_or_default(),
+                warning: true,
+                container: Some(status.name.clone()),
+            })
+        })
+        .collect()
+}
+
 /// For what a container waits by this Event, in the words that its status will have; nothing where the Event leaves open
 /// which of several reasons that will be.
 ///
@@ -101,6 +117,18 @@ mod tests {
             warning,
             container: None,
         }
+    }
+
+    #[test]
+    fn what_holds_a_container_up_is_a_warning_of_the_status_and_its_turn_is_none() {
+        let said = |reason: &str| {
+            let all = warnings_in_status(&pod(reason)).into_iter();
+            all.map(|event| (event.reason, event.container.unwrap(), event.warning))
+                .collect::<Vec<_>>()
+        };
+        let of_task = ("ErrImagePull".to_owned(), "task".to_owned(), true);
+        assert_eq!(said("ErrImagePull"), [of_task]);
+        assert_eq!(said("ContainerCreating"), []);
     }
 
     #[test]

@@ -15,7 +15,7 @@ mod image;
 mod patience;
 mod waiting;
 
-pub use announced::warning_is_missing;
+pub use announced::{warning_is_missing, warnings_in_status};
 pub use ended::{Diagnosis, Fault, Outcome, ended};
 pub use patience::{Patience, patience};
 pub use waiting::{Waiting, waiting};

@@ -37,7 +37,7 @@ pub struct Arguments {
     #[arg(long)]
     keep: bool,
     /// How many scenarios run side by side, which mostly wait; of the other tests half as many
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(1..))]
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..))]
     threads: u8,
     #[command(flatten)]
     which: cluster::Which,

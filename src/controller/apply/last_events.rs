@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! kubelet ─┬─▶ status of the pod ──▶ give up ──▶ read Events ──▶ log ──▶ end of the task
-//!          └─▶ Event, at times later ─────────────────┘ again for a moment, if the one that is to be expected is missing
+//!          └─▶ Event, at times later ─────────────────┘ again for a moment, if the one that is to be expected is missing;
+//!                                                        then the status has to do
 //! ```
 
 use std::time::Duration;
@@ -14,10 +15,11 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{Case, Hands};
+use crate::controller::cluster::bounded;
 use crate::controller::inquiry::events_about;
 use crate::controller::row::{JobRow, PodRow};
 use crate::controller::verdict;
-use crate::diagnose::{self, warning_is_missing};
+use crate::diagnose::{self, warning_is_missing, warnings_in_status};
 use crate::task::Attempt;
 
 /// An end does not wait any longer for what is told before it.
@@ -56,7 +58,20 @@ impl Hands<'_> {
         let pod = verdict::last_pod(&job.uid, &pods);
         // A step that came too late is begun again, and has waited.
         let waits = self.told.is_new_end(&job.uid);
-        let events = self.last_events(job, pod, waits, begun + READING).await;
+        let mut events = self.last_events(job, pod, waits, begun + READING).await;
+        if let Some(object) = pod.map(PodRow::object)
+            && warning_is_missing(&object, &events)
+        {
+            // On a busy node Events come after minutes; what the status says is no less true.
+            events.extend(
+                warnings_in_status(&object)
+                    .into_iter()
+                    .map(|warning| diagnose::Event {
+                        message: bounded(&warning.message),
+                        ..warning
+                    }),
+            );
+        }
         self.tell_warnings_by(begun + PATIENCE, &events, case).await;
         true
     }

@@ -152,7 +152,9 @@ fn s46_a_training_whose_image_has_a_stop_signal_of_its_own_is_interrupted_by_it(
     // Sent by hand it is no interruption: of those none is allowed any more, which would be told.
     let pod = world.running_pod(&task);
     let name = pod["metadata"]["name"].as_str().expect("pod has a name");
-    world.kubectl(&["exec", name, "-c", "task", "--", "sh", "-c", "kill -QUIT 1"]);
+    // Its container may be gone before this is answered.
+    let sent = world.try_kubectl(&["exec", name, "-c", "task", "--", "sh", "-c", "kill -QUIT 1"]);
+    println!("SIGQUIT by hand: {sent:?}");
     let ended = world.until_ended(&task, 120);
     assert_eq!(ended["status"], "failed");
     assert_eq!(

@@ -109,8 +109,10 @@ async fn an_event_that_never_comes_holds_no_end_up_for_long() {
     let report = stage.carry_out(case).await;
     assert_eq!(report.done, ["give-up"], "{report:?}");
     assert!(stage.asked().len() > 1, "it was waited for");
-    let told = stage.places("events.add_batch", "FailedMount").await;
-    assert!(!told.is_empty() && told < stage.places("tasks.dequeue", "").await);
+    for words in ["FailedMount", "Kubernetes: ErrImagePull"] {
+        let told = stage.places("events.add_batch", words).await;
+        assert!(!told.is_empty() && told < stage.places("tasks.dequeue", "").await);
+    }
 }
 
 #[tokio::test]

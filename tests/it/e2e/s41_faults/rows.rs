@@ -155,7 +155,7 @@ pub(super) fn bad_images() -> Vec<Row> {
         Row {
             container: json!({"image": "REGISTRY/no-such-image:1"}),
             words: &["no-such-image:1", "check the image's name and tag"],
-            evidence: &["Kubernetes: Failed"],
+            evidence: &["Kubernetes: ", "no-such-image:1"],
             ..row("image-missing", Category::ImageMissing)
         },
         Row {
